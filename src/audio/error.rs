@@ -1,0 +1,41 @@
+//! The room's one error type: a sentence per variant.
+
+use std::path::PathBuf;
+
+/// Why sound could not be converted or written.
+#[derive(Debug, thiserror::Error)]
+pub enum AudioError {
+    /// A rate that cannot be converted.
+    #[error("Sound of {from} Hz cannot be converted to {to} Hz: {reason}.")]
+    Resample {
+        /// Given rate.
+        from: u32,
+        /// Wanted rate.
+        to: u32,
+        /// What the resampler says.
+        reason: String,
+    },
+    /// libopus refused its parameters.
+    #[error("The Opus encoder could not be used: {0}.")]
+    Opus(String),
+    /// LAME refused its parameters.
+    #[error("The MP3 encoder could not be used: {0}.")]
+    Mp3(String),
+    /// The FLAC encoder refused the sound.
+    #[error("The FLAC encoder could not be used: {0}.")]
+    Flac(String),
+    /// This build cannot make the format.
+    #[error("This build has no MP3 encoder; choose ogg, flac or wav, or build with the feature `mp3`.")]
+    NoMp3,
+    /// The file's name does not say a format.
+    #[error("`{0}` names no audio format; end it with .wav, .flac, .ogg or .mp3.")]
+    UnknownExtension(PathBuf),
+    /// The file cannot be written.
+    #[error("`{path}` could not be written: {source}.")]
+    Write {
+        /// Which file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+}

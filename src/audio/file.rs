@@ -1,0 +1,228 @@
+//! Whole files: PCM in, a finished WAV, FLAC, Ogg Opus or MP3 file out.
+
+use std::borrow::Cow;
+use std::io::Write;
+use std::path::Path;
+use std::str::FromStr;
+
+use flacenc::component::BitRepr;
+use flacenc::error::Verify;
+use ogg::writing::{PacketWriteEndInfo, PacketWriter};
+
+use super::wav::s16;
+use super::{AudioError, Limiter, OPUS_FRAME, OPUS_RATE, OpusEncoder, StreamResampler, ogg as pages};
+use crate::units::SampleRate;
+
+/// Bit rates of files: nobody waits for them, so quality goes first.
+const OPUS_KBPS: u32 = 160;
+#[cfg(feature = "mp3")]
+const MP3_KBPS: u32 = 192;
+
+/// A file format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileFormat {
+    /// 16-bit PCM.
+    Wav,
+    /// 16-bit lossless.
+    Flac,
+    /// Ogg Opus, 160 kbit/s.
+    Ogg,
+    /// MP3, 192 kbit/s.
+    Mp3,
+}
+
+impl FileFormat {
+    /// The format that a file's extension names.
+    ///
+    /// # Errors
+    /// [`AudioError::UnknownExtension`], and [`AudioError::NoMp3`] in a build without MP3.
+    pub fn of(path: &Path) -> Result<Self, AudioError> {
+        path.extension()
+            .and_then(|extension| extension.to_str())
+            .ok_or_else(|| AudioError::UnknownExtension(path.to_owned()))
+            .and_then(|extension| {
+                extension.parse().map_err(|error| match error {
+                    AudioError::UnknownExtension(_) => AudioError::UnknownExtension(path.to_owned()),
+                    error => error,
+                })
+            })
+    }
+}
+
+impl FromStr for FileFormat {
+    type Err = AudioError;
+
+    fn from_str(name: &str) -> Result<Self, AudioError> {
+        match name.to_ascii_lowercase().as_str() {
+            "wav" => Ok(Self::Wav),
+            "flac" => Ok(Self::Flac),
+            "ogg" | "opus" => Ok(Self::Ogg),
+            "mp3" if cfg!(feature = "mp3") => Ok(Self::Mp3),
+            "mp3" => Err(AudioError::NoMp3),
+            _ => Err(AudioError::UnknownExtension(name.into())),
+        }
+    }
+}
+
+/// Encodes interleaved `pcm` as a whole file's bytes. WAV and FLAC keep the rate; Ogg and MP3 have 48 kHz. Sound above
+/// full scale is limited, not clipped; sound within it is not touched.
+///
+/// # Errors
+/// [`AudioError`] of the codec concerned.
+pub fn encode_file(format: FileFormat, pcm: &[f32], rate: SampleRate, channels: usize) -> Result<Vec<u8>, AudioError> {
+    let pcm = limited(pcm, channels);
+    match format {
+        FileFormat::Wav => wav(&pcm, rate, channels),
+        FileFormat::Flac => flac(&pcm, rate, channels),
+        FileFormat::Ogg => opus(&at_48k(&pcm, rate, channels)?, rate, channels),
+        FileFormat::Mp3 => mp3(&at_48k(&pcm, rate, channels)?, channels),
+    }
+}
+
+fn limited(pcm: &[f32], channels: usize) -> Cow<'_, [f32]> {
+    if pcm.iter().all(|sample| sample.abs() <= 1.0) {
+        return Cow::Borrowed(pcm);
+    }
+    let (mut limiter, mut out) = (Limiter::new(channels), Vec::with_capacity(pcm.len()));
+    limiter.push(pcm, &mut out);
+    limiter.finish(&mut out);
+    Cow::Owned(out)
+}
+
+fn at_48k(pcm: &[f32], rate: SampleRate, channels: usize) -> Result<Vec<f32>, AudioError> {
+    let (mut resampler, mut out) = (StreamResampler::new(rate, SampleRate(OPUS_RATE), channels)?, Vec::new());
+    resampler.push(pcm, &mut out)?;
+    resampler.finish(&mut out)?;
+    Ok(out)
+}
+
+fn wav(pcm: &[f32], rate: SampleRate, channels: usize) -> Result<Vec<u8>, AudioError> {
+    let mut file = std::io::Cursor::new(Vec::new());
+    let spec = hound::WavSpec {
+        channels: channels as u16,
+        sample_rate: rate.0,
+        bits_per_sample: 16,
+        sample_format: hound::SampleFormat::Int,
+    };
+    let mut write = || {
+        let mut writer = hound::WavWriter::new(&mut file, spec)?;
+        pcm.iter().try_for_each(|&sample| writer.write_sample(s16(sample)))?;
+        writer.finalize()
+    };
+    write().map_err(|error| in_memory(std::io::Error::other(error)))?;
+    Ok(file.into_inner())
+}
+
+fn flac(pcm: &[f32], rate: SampleRate, channels: usize) -> Result<Vec<u8>, AudioError> {
+    let failed = |error: &dyn std::fmt::Debug| AudioError::Flac(format!("{error:?}"));
+    let samples: Vec<i32> = pcm.iter().map(|&sample| i32::from(s16(sample))).collect();
+    let config = flacenc::config::Encoder::default().into_verified().map_err(|error| failed(&error))?;
+    let source = flacenc::source::MemSource::from_samples(&samples, channels, 16, rate.0 as usize);
+    let stream =
+        flacenc::encode_with_fixed_block_size(&config, source, config.block_size).map_err(|error| failed(&error))?;
+    let mut sink = flacenc::bitsink::ByteSink::new();
+    stream.write(&mut sink).map_err(|error| failed(&error))?;
+    Ok(sink.into_inner())
+}
+
+fn opus(pcm: &[f32], rate: SampleRate, channels: usize) -> Result<Vec<u8>, AudioError> {
+    let mut encoder = OpusEncoder::new(channels, OPUS_KBPS)?;
+    let mut packets = Vec::new();
+    encoder.push(pcm, &mut |packet| packets.push(packet.to_vec()))?;
+    encoder.finish(&mut |packet| packets.push(packet.to_vec()))?;
+    // A player sees one file at a time, so a fixed serial number is as good as a random one.
+    const SERIAL: u32 = 0x636f_6e74;
+    let pre_skip = encoder.pre_skip() as u16;
+    let head = pages::StreamHead { serial: SERIAL, channels: channels as u8, pre_skip, input_rate: rate.0 };
+    let mut file = Vec::new();
+    let mut writer = PacketWriter::new(&mut file);
+    let write = || {
+        writer.write_packet(head.packet(), SERIAL, PacketWriteEndInfo::EndPage, 0)?;
+        writer.write_packet(pages::opus_tags(&[]), SERIAL, PacketWriteEndInfo::EndPage, 0)?;
+        let (last, mut granule) = (packets.len() - 1, 0);
+        for (n, packet) in packets.into_iter().enumerate() {
+            granule += OPUS_FRAME as u64;
+            let info = match n {
+                n if n == last => PacketWriteEndInfo::EndStream,
+                // A page per second, so that players can seek.
+                n if n % 50 == 49 => PacketWriteEndInfo::EndPage,
+                _ => PacketWriteEndInfo::NormalPacket,
+            };
+            writer.write_packet(packet, SERIAL, info, if n == last { encoder.end() } else { granule })?;
+        }
+        writer.inner_mut().flush()
+    };
+    write().map_err(in_memory)?;
+    Ok(file)
+}
+
+#[cfg(feature = "mp3")]
+fn mp3(pcm: &[f32], channels: usize) -> Result<Vec<u8>, AudioError> {
+    super::Mp3Encoder::file(pcm, OPUS_RATE, channels, MP3_KBPS)
+}
+
+#[cfg(not(feature = "mp3"))]
+fn mp3(_pcm: &[f32], _channels: usize) -> Result<Vec<u8>, AudioError> {
+    Err(AudioError::NoMp3)
+}
+
+/// Writing to memory fails only when a container's size field overflows.
+fn in_memory(source: std::io::Error) -> AudioError {
+    AudioError::Write { path: "the file in memory".into(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    /// Decodes with ffmpeg to 48 kHz f32, mixing nothing; stderr must stay silent.
+    fn decode(bytes: &[u8], extension: &str, channels: usize) -> Vec<f32> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(format!("x.{extension}"));
+        std::fs::write(&path, bytes).unwrap();
+        let output = Command::new("ffmpeg")
+            .args(["-v", "warning", "-i"])
+            .arg(&path)
+            .args(["-ar", "48000", "-ac", &channels.to_string(), "-f", "f32le", "-"])
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        // WAV cannot say which channels it has; ffmpeg says that it assumes the usual ones.
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let complaints: Vec<&str> = stderr.lines().filter(|line| !line.starts_with("Guessed Channel Layout")).collect();
+        assert!(complaints.is_empty(), "ffmpeg complains about the {extension}: {complaints:?}");
+        output.stdout.chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+    }
+
+    #[test]
+    fn ffmpeg_reads_every_format_with_its_exact_length() {
+        let pcm: Vec<f32> = (0..32_000 * 3 * 2).map(|n| ((n / 2) as f32 * 0.0863).sin() * 0.5).collect();
+        for extension in ["wav", "flac", "ogg", "mp3"] {
+            let Ok(format) = extension.parse::<FileFormat>() else { continue };
+            let file = encode_file(format, &pcm, SampleRate(32_000), 2).unwrap();
+            let decoded = decode(&file, extension, 2);
+            let frames = decoded.len() / 2;
+            assert!(frames.abs_diff(144_000) <= 16, "{extension}: {frames} frames");
+            let rms = (decoded[20_000..200_000].iter().map(|s| s * s).sum::<f32>() / 180_000.0).sqrt();
+            // LAME lowers the level by up to 3 % so that its own noise does not clip.
+            assert!((rms / 0.3536 - 1.0).abs() < 0.035, "{extension}: level {rms}");
+        }
+    }
+
+    #[test]
+    fn sound_above_full_scale_is_limited() {
+        let pcm: Vec<f32> = (0..32_000).map(|n| (n as f32 * 0.05).sin() * 3.0).collect();
+        let file = encode_file(FileFormat::Wav, &pcm, SampleRate(32_000), 1).unwrap();
+        let decoded = decode(&file, "wav", 1);
+        assert!(decoded.iter().all(|sample| sample.abs() < 0.92));
+    }
+
+    #[test]
+    fn an_unknown_extension_is_named() {
+        let error = FileFormat::of(Path::new("song.xyz")).unwrap_err().to_string();
+        assert!(error.contains("song.xyz") && error.contains(".flac"), "{error}");
+    }
+}

@@ -1,0 +1,50 @@
+//! Sound as numbers and as bytes: resampling, loudness, limiting, and the codecs and containers that players know.
+//!
+//! Everything here is synchronous and owns no thread, clock or socket. PCM is interleaved `f32`, nominally within
+//! -1..1; a *frame* of PCM here is one sample of every channel.
+
+mod error;
+mod file;
+mod limiter;
+mod loudness;
+#[cfg(feature = "mp3")]
+mod mp3;
+pub mod ogg;
+mod opus;
+mod resample;
+mod true_peak;
+mod wav;
+
+pub use error::AudioError;
+pub use file::{FileFormat, encode_file};
+pub use limiter::{CEILING, Limiter};
+pub use loudness::{Leveler, TARGET_LUFS};
+#[cfg(feature = "mp3")]
+pub use mp3::{Mp3Encoder, Mp3Frames, nearest_mp3_kbps};
+pub use opus::{OPUS_FRAME, OPUS_RATE, OpusEncoder};
+pub use resample::StreamResampler;
+pub use wav::{push_s16, wav_header};
+
+/// Appends `pcm` of `from` channels to `out` with `to` channels; both are 1 or 2.
+pub fn remix(pcm: &[f32], from: usize, to: usize, out: &mut Vec<f32>) {
+    match (from, to) {
+        (1, 2) => out.extend(pcm.iter().flat_map(|&sample| [sample, sample])),
+        (2, 1) => out.extend(pcm.chunks_exact(2).map(|pair| 0.5 * (pair[0] + pair[1]))),
+        _ => out.extend_from_slice(pcm),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::remix;
+
+    #[test]
+    fn remix_keeps_the_level_of_a_centred_sound() {
+        let mut stereo = Vec::new();
+        remix(&[0.25, -0.5], 1, 2, &mut stereo);
+        assert_eq!(stereo, [0.25, 0.25, -0.5, -0.5]);
+        let mut mono = Vec::new();
+        remix(&stereo, 2, 1, &mut mono);
+        assert_eq!(mono, [0.25, -0.5]);
+    }
+}

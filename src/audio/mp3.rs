@@ -1,0 +1,195 @@
+//! MP3 through LAME: an encoder for PCM that keeps coming, and the cutting of its output into frames.
+
+use mp3lame_encoder::{Bitrate, Builder, DualPcm, Encoder, FlushGap, Mode, MonoPcm, Quality};
+use std::num::NonZeroU32;
+
+use super::AudioError;
+
+/// What LAME may write beyond 1.25 bytes per frame, from its manual.
+const SLACK: usize = 7200;
+
+const BITRATES: [(u32, Bitrate); 13] = [
+    (32, Bitrate::Kbps32),
+    (40, Bitrate::Kbps40),
+    (48, Bitrate::Kbps48),
+    (64, Bitrate::Kbps64),
+    (80, Bitrate::Kbps80),
+    (96, Bitrate::Kbps96),
+    (112, Bitrate::Kbps112),
+    (128, Bitrate::Kbps128),
+    (160, Bitrate::Kbps160),
+    (192, Bitrate::Kbps192),
+    (224, Bitrate::Kbps224),
+    (256, Bitrate::Kbps256),
+    (320, Bitrate::Kbps320),
+];
+
+/// The bit rate of MPEG-1 layer III that is nearest to `kbps`.
+pub fn nearest_mp3_kbps(kbps: u32) -> u32 {
+    nearest(kbps).0
+}
+
+fn nearest(kbps: u32) -> (u32, Bitrate) {
+    BITRATES.into_iter().min_by_key(|&(rate, _)| rate.abs_diff(kbps)).unwrap_or((128, Bitrate::Kbps128))
+}
+
+/// A LAME encoder with constant bit rate.
+pub struct Mp3Encoder {
+    encoder: Encoder,
+    channels: usize,
+    left: Vec<f32>,
+    right: Vec<f32>,
+}
+
+impl Mp3Encoder {
+    /// For live streams: `channels` is 1 or 2, the bit rate the nearest that exists.
+    ///
+    /// # Errors
+    /// [`AudioError::Mp3`] for a rate that MPEG-1 layer III lacks.
+    pub fn new(rate: u32, channels: usize, kbps: u32) -> Result<Self, AudioError> {
+        Self::build(rate, channels, kbps, Quality::Good, false)
+    }
+
+    /// The parameters of the original streaming server: 96 kbit/s, mono, 32 kHz, quality 2. Unlike there, samples
+    /// above full scale are clipped and do not wrap.
+    ///
+    /// # Errors
+    /// [`AudioError::Mp3`].
+    pub fn original() -> Result<Self, AudioError> {
+        Self::build(32_000, 1, 96, Quality::NearBest, false)
+    }
+
+    /// A whole file at once: its first frame tells players the exact length.
+    ///
+    /// # Errors
+    /// [`AudioError::Mp3`].
+    pub fn file(pcm: &[f32], rate: u32, channels: usize, kbps: u32) -> Result<Vec<u8>, AudioError> {
+        let (mut encoder, mut file) = (Self::build(rate, channels, kbps, Quality::NearBest, true)?, Vec::new());
+        // LAME wants room for the worst case: pieces of a second keep that small.
+        pcm.chunks(rate as usize * channels).try_for_each(|second| encoder.push(second, &mut file))?;
+        encoder.finish(&mut file)?;
+        let mut tag = Vec::with_capacity(encoder.encoder.lame_tag_size());
+        if encoder.encoder.lame_tag_encode_to_vec(&mut tag).is_some() && tag.len() <= file.len() {
+            // LAME left room for it: a frame of zeros.
+            file[..tag.len()].copy_from_slice(&tag);
+        }
+        Ok(file)
+    }
+
+    fn build(rate: u32, channels: usize, kbps: u32, quality: Quality, tag: bool) -> Result<Self, AudioError> {
+        let failed = |error: &dyn std::fmt::Display| AudioError::Mp3(error.to_string());
+        let mode = if channels == 1 { Mode::Mono } else { Mode::JointStereo };
+        let encoder = Builder::new()
+            .ok_or_else(|| failed(&"out of memory"))?
+            .with_num_channels(channels as u8)
+            .and_then(|lame| lame.with_sample_rate(rate))
+            .and_then(|lame| lame.with_output_sample_rate(NonZeroU32::new(rate)))
+            .and_then(|lame| lame.with_brate(nearest(kbps).1))
+            .and_then(|lame| lame.with_mode(mode))
+            .and_then(|lame| lame.with_quality(quality))
+            .and_then(|lame| lame.with_to_write_vbr_tag(tag))
+            .and_then(Builder::build)
+            .map_err(|error| failed(&error))?;
+        Ok(Self { encoder, channels, left: Vec::new(), right: Vec::new() })
+    }
+
+    /// Takes interleaved PCM and appends the bytes that LAME gives for it, not cut at frames.
+    ///
+    /// # Errors
+    /// [`AudioError::Mp3`].
+    pub fn push(&mut self, pcm: &[f32], out: &mut Vec<u8>) -> Result<(), AudioError> {
+        let clip = |&sample: &f32| if sample.is_finite() { sample.clamp(-1.0, 1.0) } else { 0.0 };
+        out.reserve(pcm.len() / self.channels * 5 / 4 + SLACK);
+        self.left.clear();
+        self.left.extend(pcm.iter().step_by(self.channels).map(clip));
+        let result = if self.channels == 1 {
+            self.encoder.encode_to_vec(MonoPcm(&self.left), out)
+        } else {
+            self.right.clear();
+            self.right.extend(pcm.iter().skip(1).step_by(2).map(clip));
+            self.encoder.encode_to_vec(DualPcm { left: &self.left, right: &self.right }, out)
+        };
+        result.map(drop).map_err(|error| AudioError::Mp3(error.to_string()))
+    }
+
+    /// Appends the last frames; nothing may be pushed afterwards.
+    ///
+    /// # Errors
+    /// [`AudioError::Mp3`].
+    pub fn finish(&mut self, out: &mut Vec<u8>) -> Result<(), AudioError> {
+        out.reserve(SLACK);
+        self.encoder.flush_to_vec::<FlushGap>(out).map(drop).map_err(|error| AudioError::Mp3(error.to_string()))
+    }
+}
+
+/// Cuts a layer III byte stream into whole frames, so that a listener can begin at any of them.
+#[derive(Debug, Default)]
+pub struct Mp3Frames {
+    pending: Vec<u8>,
+}
+
+impl Mp3Frames {
+    /// PCM frames per MPEG-1 layer III frame.
+    pub const SAMPLES: u64 = 1152;
+
+    /// Where to append bytes from the encoder.
+    pub fn buffer(&mut self) -> &mut Vec<u8> {
+        &mut self.pending
+    }
+
+    /// Hands every complete frame to `frame`.
+    pub fn cut(&mut self, frame: &mut impl FnMut(&[u8])) {
+        let mut used = 0;
+        while let Some(length) = frame_length(&self.pending[used..]) {
+            let Some(bytes) = self.pending.get(used..used + length) else { break };
+            frame(bytes);
+            used += length;
+        }
+        self.pending.drain(..used);
+    }
+}
+
+/// Length in bytes of the MPEG-1 layer III frame that begins here; `None` if its header is not complete or not one.
+fn frame_length(bytes: &[u8]) -> Option<usize> {
+    const KBPS: [usize; 15] = [0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320];
+    const RATES: [usize; 3] = [44_100, 48_000, 32_000];
+    let &[0xff, second, third, _, ..] = bytes else { return None };
+    if second & 0xfe != 0xfa {
+        return None;
+    }
+    let kbps = *KBPS.get(usize::from(third >> 4))?;
+    let rate = *RATES.get(usize::from(third >> 2 & 3))?;
+    let length = 144_000 * kbps / rate + usize::from(third >> 1 & 1);
+    (length > 4).then_some(length)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn every_byte_of_lame_belongs_to_a_frame() {
+        for (rate, channels, kbps) in [(48_000, 2, 128), (48_000, 1, 96), (32_000, 1, 96), (44_100, 2, 192)] {
+            let mut encoder = Mp3Encoder::new(rate, channels, kbps).unwrap();
+            let (mut frames, mut lengths) = (Mp3Frames::default(), Vec::new());
+            let pcm: Vec<f32> = (0..rate as usize * channels).map(|n| (n as f32 * 0.05).sin()).collect();
+            for chunk in pcm.chunks(1000) {
+                encoder.push(chunk, frames.buffer()).unwrap();
+                frames.cut(&mut |frame| lengths.push(frame.len()));
+            }
+            encoder.finish(frames.buffer()).unwrap();
+            frames.cut(&mut |frame| lengths.push(frame.len()));
+            assert!(frames.pending.is_empty(), "{} bytes are left", frames.pending.len());
+            let seconds = lengths.len() as f64 * Mp3Frames::SAMPLES as f64 / f64::from(rate);
+            assert!((1.0..1.15).contains(&seconds), "{seconds} s at {rate} Hz");
+            let bits = lengths.iter().sum::<usize>() as f64 * 8.0 / seconds;
+            assert!((bits / f64::from(kbps) / 1000.0 - 1.0).abs() < 0.01, "{bits} bit/s");
+        }
+    }
+
+    #[test]
+    fn the_nearest_bit_rate_is_taken() {
+        assert_eq!([1, 100, 130, 999].map(nearest_mp3_kbps), [32, 96, 128, 320]);
+    }
+}

@@ -1,0 +1,51 @@
+//! WAV for a receiver that cannot be rewound: a header with open-ended sizes, then 16-bit samples.
+
+/// The 44 bytes before the samples. The sizes are 0xFFFFFFFF, which players read as "until the end".
+pub fn wav_header(rate: u32, channels: u16) -> [u8; 44] {
+    let frame_bytes = channels * 2;
+    let mut header = [0xff; 44];
+    header[..4].copy_from_slice(b"RIFF");
+    header[8..16].copy_from_slice(b"WAVEfmt ");
+    header[16..20].copy_from_slice(&16u32.to_le_bytes());
+    header[20..22].copy_from_slice(&1u16.to_le_bytes());
+    header[22..24].copy_from_slice(&channels.to_le_bytes());
+    header[24..28].copy_from_slice(&rate.to_le_bytes());
+    header[28..32].copy_from_slice(&(rate * u32::from(frame_bytes)).to_le_bytes());
+    header[32..34].copy_from_slice(&frame_bytes.to_le_bytes());
+    header[34..36].copy_from_slice(&16u16.to_le_bytes());
+    header[36..40].copy_from_slice(b"data");
+    header
+}
+
+/// Appends `pcm` as little-endian 16-bit samples; what is above full scale is clipped.
+pub fn push_s16(pcm: &[f32], out: &mut Vec<u8>) {
+    out.extend(pcm.iter().flat_map(|&sample| s16(sample).to_le_bytes()));
+}
+
+pub(super) fn s16(sample: f32) -> i16 {
+    // `as` saturates, so full scale and above become the largest value.
+    (sample * 32_768.0).round() as i16
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn samples_are_clipped_not_wrapped() {
+        let mut bytes = Vec::new();
+        push_s16(&[0.0, 0.5, 1.5, -1.5], &mut bytes);
+        let samples: Vec<i16> = bytes.chunks(2).map(|b| i16::from_le_bytes(b.try_into().unwrap())).collect();
+        assert_eq!(samples, [0, 16_384, i16::MAX, i16::MIN]);
+    }
+
+    #[test]
+    fn the_header_is_read_by_another_reader() {
+        let mut file = wav_header(48_000, 2).to_vec();
+        file[40..44].copy_from_slice(&8u32.to_le_bytes());
+        file.extend_from_slice(&[0; 8]);
+        let reader = hound::WavReader::new(std::io::Cursor::new(file)).unwrap();
+        assert_eq!((reader.spec().sample_rate, reader.spec().channels, reader.len()), (48_000, 2, 4));
+    }
+}

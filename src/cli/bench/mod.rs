@@ -1,0 +1,151 @@
+//! `continuo bench`: figures of this machine, as a table or as JSON. Nothing here asserts a time.
+
+mod codec;
+mod fanout;
+mod first_sound;
+mod step;
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::load::{DeviceChoice, DtypeChoice};
+use super::{Failure, Outcome};
+use crate::engine::{KV_BUDGET, MusicGenBackend};
+use crate::model::MusicGen;
+use crate::model::config::Config;
+use crate::units::ModelId;
+
+#[derive(Args)]
+pub(super) struct BenchArgs {
+    #[command(subcommand)]
+    bench: Bench,
+    /// Print one JSON object instead of a table
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// Decoder steps per second with random weights
+    Step(step::StepArgs),
+    /// Streaming codec decoder, seconds of sound per second
+    Codec(codec::CodecArgs),
+    /// From the request for a stream to its first packet
+    FirstSound(first_sound::FirstSoundArgs),
+    /// Many listeners on one stream over loopback: CPU per listener, gaps
+    Fanout(fanout::FanoutArgs),
+    /// The listeners of `fanout`, for measuring another server beside it
+    Listen(fanout::ListenArgs),
+}
+
+/// Random weights at a published model's sizes: speed does not depend on their values.
+#[derive(Args)]
+struct RandomModel {
+    /// Sizes to measure
+    #[arg(long, default_value = "small")]
+    size: SizeChoice,
+    /// Where to compute
+    #[arg(long, default_value = "auto")]
+    device: DeviceChoice,
+    /// Number format of the weights
+    #[arg(long, default_value = "auto")]
+    dtype: DtypeChoice,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum SizeChoice {
+    /// Hidden 256, 6 layers
+    Tiny,
+    /// As facebook/musicgen-small
+    Small,
+    /// As facebook/musicgen-medium
+    Medium,
+    /// As facebook/musicgen-large
+    Large,
+}
+
+impl SizeChoice {
+    /// Width, layers, heads.
+    fn dims(self) -> (usize, usize, usize) {
+        match self {
+            Self::Tiny => (256, 6, 4),
+            Self::Small => (1024, 24, 16),
+            Self::Medium => (1536, 48, 24),
+            Self::Large => (2048, 48, 32),
+        }
+    }
+}
+
+impl RandomModel {
+    /// The backend, the name of its number format, and the bytes of decoder weights that a step reads.
+    fn build(&self) -> Result<(MusicGenBackend, &'static str, usize), Failure> {
+        let (target, dtype) = self.dtype.on(&self.device.open()?);
+        let (hidden, layers, heads) = self.size.dims();
+        let config = json!({
+            "model_type": "musicgen",
+            "decoder": {
+                "hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": heads, "ffn_dim": 4 * hidden,
+                "num_codebooks": 4, "vocab_size": 2048, "audio_channels": 1, "activation_function": "gelu",
+            },
+            "audio_encoder": {
+                "model_type": "encodec", "sampling_rate": 32_000, "audio_channels": 1, "hidden_size": 128,
+                "codebook_dim": 128, "codebook_size": 2048, "num_filters": 64, "num_residual_layers": 1,
+                "upsampling_ratios": [8, 5, 4, 4], "kernel_size": 7, "residual_kernel_size": 3, "last_kernel_size": 7,
+                "dilation_growth_rate": 2, "compress": 2, "num_lstm_layers": 2, "pad_mode": "reflect",
+                "norm_type": "weight_norm", "use_conv_shortcut": false, "use_causal_conv": false, "normalize": false,
+                "trim_right_ratio": 1.0, "target_bandwidths": [2.2],
+            },
+            "text_encoder": {
+                "model_type": "t5", "vocab_size": 32_128, "d_model": 768, "d_kv": 64, "d_ff": 3072, "num_layers": 12,
+                "num_heads": 12, "relative_attention_num_buckets": 32, "relative_attention_max_distance": 128,
+                "dropout_rate": 0.1, "layer_norm_epsilon": 1e-6, "initializer_factor": 1.0,
+                "feed_forward_proj": "relu", "is_decoder": false, "is_encoder_decoder": false, "use_cache": false,
+                "pad_token_id": 0, "eos_token_id": 1,
+            },
+        });
+        let config = Config::from_hf(&config, &json!({ "max_length": 1500 })).map_err(Failure)?;
+        let model = MusicGen::random(config, 0, &target)?;
+        let bytes = model.decoder.bytes();
+        Ok((MusicGenBackend::new(ModelId("random".into()), model, KV_BUDGET)?, dtype, bytes))
+    }
+}
+
+/// One line of figures.
+type Row = Vec<(&'static str, Value)>;
+
+pub(super) fn run(args: BenchArgs) -> Outcome {
+    let (name, rows) = match args.bench {
+        Bench::Step(options) => ("step", step::run(&options)?),
+        Bench::Codec(options) => ("codec", codec::run(&options)?),
+        Bench::FirstSound(options) => ("first-sound", first_sound::run(&options)?),
+        Bench::Fanout(options) => ("fanout", fanout::run(&options)?),
+        Bench::Listen(options) => ("listen", fanout::listen(&options)?),
+    };
+    if args.json {
+        let results: Vec<Value> =
+            rows.into_iter().map(|row| row.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()).collect();
+        println!("{}", json!({ "bench": name, "results": results }));
+        return Ok(());
+    }
+    for row in rows {
+        let cells: Vec<String> = row
+            .into_iter()
+            .map(|(key, value)| match value.as_f64() {
+                Some(number) if value.is_f64() => format!("{key} {number:.3}"),
+                _ => format!("{key} {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned)),
+            })
+            .collect();
+        println!("{}", cells.join("  "));
+    }
+    Ok(())
+}
+
+/// The `share` quantile of some times, in seconds.
+fn quantile(times: &[Duration], share: f64) -> f64 {
+    let mut sorted = times.to_vec();
+    sorted.sort_unstable();
+    let index = ((sorted.len() as f64 - 1.0) * share).round() as usize;
+    sorted.get(index).map_or(f64::NAN, Duration::as_secs_f64)
+}

@@ -1,0 +1,134 @@
+//! `continuo generate`: one clip from the engine into a file.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::load::load;
+use super::{Failure, ModelArgs, Outcome};
+use crate::audio::{FileFormat, encode_file};
+use crate::engine::{Engine, EngineConfig, Read, SamplingPatch, Voice, VoiceEnd, VoiceSpec, WeightedPrompt};
+use crate::units::{Frames, SampleRate, Samples};
+
+#[derive(Args)]
+pub(super) struct GenerateArgs {
+    /// What to play; several are blended in equal parts, `text:0.7` sets a part's weight
+    #[arg(required = true, value_name = "PROMPT")]
+    prompts: Vec<String>,
+    /// Length in seconds
+    #[arg(short, long, default_value_t = 20.0)]
+    seconds: f64,
+    /// File to write; its extension says the format: wav, flac, ogg or mp3
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// The same seed makes the same music
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Softmax temperature, 0 (greedy) to 4
+    #[arg(long)]
+    temperature: Option<f32>,
+    /// Keep the K likeliest codes; 0 keeps all
+    #[arg(long, value_name = "K")]
+    top_k: Option<u32>,
+    /// How strongly to follow the prompt, 0 to 20; 1 is not at all more than sampling does
+    #[arg(long)]
+    guidance: Option<f32>,
+    #[command(flatten)]
+    model: ModelArgs,
+}
+
+pub(super) fn run(args: GenerateArgs) -> Outcome {
+    let format = FileFormat::of(&args.output)?;
+    if !(args.seconds > 0.0 && args.seconds <= 86_400.0) {
+        return Err(Failure(format!("--seconds is {} but must lie between 0 and 86400.", args.seconds)));
+    }
+    let sampling = SamplingPatch {
+        temperature: args.temperature,
+        top_k: args.top_k,
+        guidance: args.guidance,
+        seed: Some(args.seed.unwrap_or_else(random_seed)),
+    };
+    let prompts = args.prompts.iter().map(|prompt| weighted(prompt)).collect();
+    let spec = VoiceSpec { prompts, sampling, lead: Duration::from_secs(60), ..VoiceSpec::endless("") };
+    spec.validate()?;
+    let engine = Engine::start(load(&args.model)?, EngineConfig::default())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let piece = runtime.block_on(compose(&engine, spec, args.seconds))?;
+    let bytes = encode_file(format, &piece.pcm, piece.rate, piece.channels)?;
+    // A file of that name is replaced only by a complete one.
+    let partial = args.output.with_extension("part");
+    std::fs::write(&partial, bytes)
+        .and_then(|()| std::fs::rename(&partial, &args.output))
+        .map_err(|error| Failure(format!("{} cannot be written: {error}.", args.output.display())))?;
+    eprintln!(
+        "{}: {:.1} s of music in {:.1} s ({:.1}x real time)",
+        args.output.display(),
+        args.seconds,
+        piece.took,
+        args.seconds / piece.took
+    );
+    Ok(())
+}
+
+/// `text:0.7` is a text with a weight; a colon that no number follows belongs to the text.
+fn weighted(prompt: &str) -> WeightedPrompt {
+    match prompt.rsplit_once(':').and_then(|(text, weight)| Some((text, weight.trim().parse().ok()?))) {
+        Some((text, weight)) => WeightedPrompt { text: text.to_owned(), weight },
+        None => prompt.into(),
+    }
+}
+
+fn random_seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(std::process::id())
+}
+
+struct Piece {
+    pcm: Vec<f32>,
+    channels: usize,
+    rate: SampleRate,
+    took: f64,
+}
+
+async fn compose(engine: &Engine, mut spec: VoiceSpec, seconds: f64) -> Result<Piece, Failure> {
+    let model = engine.models().first().cloned().ok_or_else(|| Failure("No model is loaded.".into()))?;
+    spec.length = Some(Frames((seconds * model.frame_rate()).ceil() as u64));
+    let samples = model.sample_rate.samples(seconds).0 as usize;
+    let bar = ProgressBar::new(samples as u64);
+    if let Ok(style) = ProgressStyle::with_template("{bar:40} {msg}") {
+        bar.set_style(style);
+    }
+    let begun = Instant::now();
+    let mut voice: Voice = engine.join(spec).await?;
+    let mut pcm = Vec::with_capacity(samples * model.channels);
+    loop {
+        match voice.read(Samples(u64::MAX)) {
+            Read::Chunk(chunk) => {
+                pcm.extend(chunk.pcm);
+                let made = (pcm.len() / model.channels) as f64 / f64::from(model.sample_rate.0);
+                bar.set_position((pcm.len() / model.channels) as u64);
+                let factor = made / begun.elapsed().as_secs_f64();
+                bar.set_message(format!("{made:.0} of {seconds:.0} s, {factor:.1}x real time"));
+            }
+            Read::Pending => voice.ready().await,
+            Read::End(VoiceEnd::Finished) => break,
+            Read::End(end) => return Err(Failure(format!("The music could not be made: {end}."))),
+        }
+    }
+    bar.finish_and_clear();
+    pcm.truncate(samples * model.channels);
+    Ok(Piece { pcm, channels: model.channels, rate: model.sample_rate, took: begun.elapsed().as_secs_f64() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_weight_follows_the_last_colon() {
+        assert_eq!(weighted("piano:0.5"), WeightedPrompt { text: "piano".into(), weight: 0.5 });
+        assert_eq!(weighted("style: lofi"), WeightedPrompt { text: "style: lofi".into(), weight: 1.0 });
+    }
+}

@@ -1,0 +1,80 @@
+//! The command line: arguments in, exit code out. It puts the rooms together and holds no logic of their own.
+
+mod bench;
+mod generate;
+mod load;
+mod models;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+const EXAMPLES: &str = "\
+Examples:
+  continuo serve                                     the bundled model on http://127.0.0.1:8765/
+  continuo serve --model facebook/musicgen-small     a published model, downloaded once
+  continuo generate \"lofi piano\" --seconds 20 -o lofi.wav
+  ffplay \"http://localhost:8765/generate?prompt=lofi%20piano\"";
+
+/// Continuo: endless, steerable AI music from one machine.
+#[derive(Parser)]
+#[command(version, about, after_help = EXAMPLES, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve endless streams over HTTP and WebSocket, with a player page
+    Serve(serve::ServeArgs),
+    /// Make one piece of music and write it to a file
+    Generate(generate::GenerateArgs),
+    /// List the models that can be used without a download
+    Models(models::ModelsArgs),
+    /// Measure this machine: decoder steps, codec, first sound, fan-out
+    Bench(bench::BenchArgs),
+}
+
+/// Which model, where it runs, and in which number format.
+#[derive(Args, Clone)]
+struct ModelArgs {
+    /// A folder, a Hugging Face id such as facebook/musicgen-small, or `bundled`
+    #[arg(long, env = "CONTINUO_MODEL", value_name = "NAME")]
+    model: Option<String>,
+    /// Where to compute: auto takes a GPU if this build can use one
+    #[arg(long, env = "CONTINUO_DEVICE", default_value = "auto")]
+    device: load::DeviceChoice,
+    /// Number format of the decoder's weights: auto is f32; bf16 halves the memory traffic of a CPU
+    #[arg(long, env = "CONTINUO_DTYPE", default_value = "auto")]
+    dtype: load::DtypeChoice,
+}
+
+/// Why a command failed: one sentence for a person.
+struct Failure(String);
+
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self(error.to_string())
+    }
+}
+
+type Outcome = Result<(), Failure>;
+
+/// Parses the arguments and runs the command.
+pub fn run() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Serve(args) => serve::run(args),
+        Command::Generate(args) => generate::run(args),
+        Command::Models(args) => models::run(&args),
+        Command::Bench(args) => bench::run(args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure(sentence)) => {
+            eprintln!("continuo: {sentence}");
+            ExitCode::FAILURE
+        }
+    }
+}

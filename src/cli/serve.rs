@@ -1,0 +1,160 @@
+//! `continuo serve`: engine, station and HTTP put together.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+use tokio::net::TcpListener;
+use tracing_subscriber::EnvFilter;
+
+use super::load::{DtypeChoice, load, load_named};
+use super::{Failure, ModelArgs, Outcome};
+use crate::engine::{Engine, EngineConfig};
+use crate::http::{self, App, Limits, ModelLoader, ModelRequest};
+use crate::station::{PromptSets, Station, StationConfig};
+use crate::units::ModelId;
+
+#[derive(Args)]
+pub(super) struct ServeArgs {
+    /// Address to listen on; 0.0.0.0 lets other machines in
+    #[arg(long, env = "CONTINUO_HOST", default_value = "127.0.0.1")]
+    host: IpAddr,
+    /// Port to listen on
+    #[arg(short, long, env = "CONTINUO_PORT", default_value_t = 8765)]
+    port: u16,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// File or folder of prompt sets: their stations start with the server and follow every edit
+    #[arg(long, env = "CONTINUO_PROMPTS", value_name = "PATH")]
+    prompts: Option<PathBuf>,
+    /// Folder for downloaded models; default is the Hugging Face cache of this user
+    #[arg(long, env = "CONTINUO_DATA", value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Ask every client for this bearer token (header, or `?token=` for players and WebSockets)
+    #[arg(long, env = "CONTINUO_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// Voices at most, whatever the measured speed allows
+    #[arg(long, env = "CONTINUO_MAX_VOICES", default_value_t = 256, value_name = "N")]
+    max_voices: usize,
+    /// Streams at most
+    #[arg(long, default_value_t = 256, value_name = "N")]
+    max_streams: usize,
+    /// Listeners at most, over all streams
+    #[arg(long, default_value_t = 10_000, value_name = "N")]
+    max_listeners: usize,
+    /// Seconds of sound that a new listener gets at once
+    #[arg(long, default_value_t = 2.0, value_name = "SECONDS")]
+    burst: f64,
+    /// Seconds generated ahead of what is played
+    #[arg(long, default_value_t = 8.0, value_name = "SECONDS")]
+    lead: f64,
+    /// Seconds without a listener before a stream stops generating
+    #[arg(long, default_value_t = 30.0, value_name = "SECONDS")]
+    grace: f64,
+}
+
+pub(super) fn run(args: ServeArgs) -> Outcome {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr).init();
+    for (name, value, least, most) in
+        [("burst", args.burst, 0.1, 30.0), ("lead", args.lead, 0.5, 120.0), ("grace", args.grace, 0.0, 86_400.0)]
+    {
+        if !(least..=most).contains(&value) {
+            return Err(Failure(format!("--{name} is {value} but must lie between {least} and {most} seconds.")));
+        }
+    }
+    if let Some(data) = &args.data {
+        crate::model::keep_downloads_in(data)?;
+    }
+    let metrics =
+        http::install_metrics().map_err(|error| Failure(format!("The metrics cannot be set up: {error}.")))?;
+    allow_many_sockets(args.max_listeners);
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
+        // The address comes first: a wrong one is said before a model is loaded for minutes.
+        let listener = TcpListener::bind((args.host, args.port)).await.map_err(|error| {
+            Failure(format!("{}:{} cannot be listened on ({error}); take another --port.", args.host, args.port))
+        })?;
+        let address = listener.local_addr()?;
+        let (choice, max_voices) = (args.model.clone(), args.max_voices);
+        let engine = tokio::task::spawn_blocking(move || -> Result<Engine, Failure> {
+            let backend = load(&choice)?;
+            let config = EngineConfig { max_voices };
+            Ok(Engine::start(backend, config)?)
+        })
+        .await??;
+        if let (Some(info), status) = (engine.models().first(), engine.status()) {
+            tracing::info!("{}: {}", info.id, info.description);
+            let speed = status.realtime_factor;
+            tracing::info!("one voice plays at {speed:.1}x real time on this machine");
+            if speed < 1.0 {
+                tracing::warn!(
+                    "this is below real time: streams will pause to catch up; a smaller model or a GPU helps"
+                );
+            }
+        }
+        let station = Station::new(
+            engine.clone(),
+            StationConfig {
+                max_streams: args.max_streams,
+                max_listeners: args.max_listeners,
+                burst: args.burst,
+                grace: args.grace,
+                lead: args.lead,
+            },
+        );
+        let _following = match &args.prompts {
+            Some(path) => Some(PromptSets::start(Arc::clone(&station), path).await?),
+            None => {
+                PromptSets::start_bundled(Arc::clone(&station)).await?;
+                None
+            }
+        };
+        let mut app = App::new(station);
+        app.limits = Limits { connections: args.max_listeners + 2000, ..Limits::default() };
+        app.token = args.token;
+        app.metrics = Some(metrics);
+        app.loader = Some(loader(engine, args.model));
+        tracing::info!("listening on http://{address}/");
+        let stop = async {
+            if let Err(error) = http::terminated().await {
+                tracing::error!("no signal can be waited for ({error}); the server ends");
+            }
+        };
+        http::serve(Arc::new(app), vec![listener], stop).await?;
+        Ok(())
+    })
+}
+
+fn loader(engine: Engine, args: ModelArgs) -> ModelLoader {
+    Arc::new(move |request: ModelRequest| {
+        let (engine, mut args) = (engine.clone(), args.clone());
+        if let Some(choice) = request.dtype.as_deref().and_then(DtypeChoice::named) {
+            args.dtype = choice;
+        }
+        Box::pin(async move {
+            let name = request.model.clone();
+            let backend = tokio::task::spawn_blocking(move || {
+                let device = args.device.open()?;
+                load_named(&name, &args, &device)
+            })
+            .await
+            .map_err(|error| format!("The model could not be loaded: {error}."))?
+            .map_err(|Failure(sentence)| sentence)?;
+            engine.add_model(backend).await.map_err(|error| error.to_string())?;
+            Ok(ModelId(request.model))
+        })
+    })
+}
+
+/// A listener is a file handle, and many systems begin with 1024 of them.
+fn allow_many_sockets(listeners: usize) {
+    #[cfg(unix)]
+    match rlimit::increase_nofile_limit(listeners as u64 + 2048) {
+        Ok(handles) if handles < listeners as u64 + 64 => {
+            tracing::warn!("the system allows {handles} open files: raise `ulimit -n` for {listeners} listeners");
+        }
+        Ok(_) => {}
+        Err(error) => tracing::warn!("the limit of open files cannot be raised: {error}"),
+    }
+}

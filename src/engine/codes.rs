@@ -1,0 +1,150 @@
+//! The codes of one voice since its last reset, as columns of the delay pattern, with a bounded past.
+//!
+//! Column 0 is the start column; column `c` holds the code of frame `c - 1 - delay[k]` of codebook `k`. This is the
+//! voice's memory: PCM, codec state and KV can all be made again from it.
+//!
+//! ```text
+//! delays 0 1 2 3     column  0   1   2   3   4   5
+//!                    k = 0   pad f0  f1  f2  f3  f4
+//!                    k = 1   pad pad f0  f1  f2  f3
+//!                    k = 2   pad pad pad f0  f1  f2
+//!                    k = 3   pad pad pad pad f0  f1   -> f0, f1 are complete
+//! ```
+
+use std::collections::VecDeque;
+
+use super::ModelInfo;
+
+pub(super) struct Codes {
+    delays: Vec<usize>,
+    max_delay: u64,
+    pad: u32,
+    /// Absolute index of the oldest column kept.
+    first: u64,
+    ids: VecDeque<u32>,
+}
+
+impl Codes {
+    /// The start column alone.
+    pub(super) fn new(info: &ModelInfo) -> Self {
+        Self {
+            delays: info.delays.clone(),
+            max_delay: info.max_delay() as u64,
+            pad: info.card,
+            first: 0,
+            ids: std::iter::repeat_n(info.card, info.codebooks).collect(),
+        }
+    }
+
+    /// Known columns, counted from column 0 (forgotten ones included).
+    pub(super) fn columns(&self) -> u64 {
+        self.first + (self.ids.len() / self.delays.len()) as u64
+    }
+
+    /// Frames of which every codebook is known.
+    pub(super) fn complete_frames(&self) -> u64 {
+        (self.columns() - 1).saturating_sub(self.max_delay)
+    }
+
+    /// The fewest columns that make the first `frames` frames complete and let generation go on from there.
+    pub(super) fn columns_for(&self, frames: u64) -> u64 {
+        if frames == 0 { 1 } else { frames + 1 + self.max_delay }
+    }
+
+    /// Appends a sampled column; places outside `0..end` frames become the pad id, as the reference forces them.
+    pub(super) fn push(&mut self, column: &[u32], end: Option<u64>) {
+        let index = self.columns();
+        for (&code, &delay) in column.iter().zip(&self.delays) {
+            let frame = (index - 1).checked_sub(delay as u64);
+            let inside = frame.is_some_and(|frame| end.is_none_or(|end| frame < end));
+            self.ids.push_back(if inside { code } else { self.pad });
+        }
+    }
+
+    /// Forgets the columns from `columns` on.
+    pub(super) fn truncate(&mut self, columns: u64) {
+        let keep = columns.saturating_sub(self.first) as usize * self.delays.len();
+        self.ids.truncate(keep);
+    }
+
+    /// Forgets the columns before `column`; at least one stays.
+    pub(super) fn forget_before(&mut self, column: u64) {
+        let column = column.min(self.columns() - 1);
+        if column > self.first {
+            self.ids.drain(..(column - self.first) as usize * self.delays.len());
+            self.first = column;
+        }
+    }
+
+    fn id(&self, column: u64, k: usize) -> u32 {
+        self.ids[(column - self.first) as usize * self.delays.len() + k]
+    }
+
+    /// Appends to `out` the ids to feed for `column` in a window whose position 0 is `start`: position 0 is always a
+    /// start column, and frames before the window are pads, exactly as if the voice had begun with frame `start`.
+    pub(super) fn window_column(&self, column: u64, start: u64, out: &mut Vec<u32>) {
+        for (k, &delay) in self.delays.iter().enumerate() {
+            let inside = column > start && column > delay as u64 && column - 1 - delay as u64 >= start;
+            out.push(if inside { self.id(column, k) } else { self.pad });
+        }
+    }
+
+    /// Appends the codes of a complete frame to `out`.
+    pub(super) fn frame(&self, frame: u64, out: &mut Vec<u32>) {
+        for (k, &delay) in self.delays.iter().enumerate() {
+            out.push(self.id(frame + 1 + delay as u64, k));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Backend;
+    use super::super::standin::Standin;
+    use super::*;
+
+    fn codes() -> Codes {
+        Codes::new(Standin::default().info())
+    }
+
+    #[test]
+    fn a_frame_is_complete_once_its_last_codebook_is_known() {
+        let mut codes = codes();
+        for column in 1..=6 {
+            codes.push(&[10 * column, 10 * column + 1, 10 * column + 2, 10 * column + 3], None);
+        }
+        assert_eq!(codes.complete_frames(), 3);
+        let mut frame = Vec::new();
+        codes.frame(2, &mut frame);
+        assert_eq!(frame, [30, 41, 52, 63]);
+    }
+
+    #[test]
+    fn places_outside_the_piece_are_pads() {
+        let mut codes = codes();
+        let pad = Standin::default().info().card;
+        for _ in 0..5 {
+            codes.push(&[1, 2, 3, 4], Some(2));
+        }
+        let mut fed = Vec::new();
+        codes.window_column(1, 0, &mut fed);
+        codes.window_column(3, 0, &mut fed);
+        codes.window_column(5, 0, &mut fed);
+        assert_eq!(fed, [1, pad, pad, pad, pad, 2, 3, pad, pad, pad, pad, 4]);
+    }
+
+    #[test]
+    fn a_later_window_looks_like_a_beginning() {
+        let mut codes = codes();
+        let pad = Standin::default().info().card;
+        for column in 1..=9 {
+            codes.push(&[10 * column, 10 * column + 1, 10 * column + 2, 10 * column + 3], None);
+        }
+        codes.forget_before(4);
+        let mut fed = Vec::new();
+        for column in 4..=7 {
+            codes.window_column(column, 4, &mut fed);
+        }
+        assert_eq!(fed, [pad, pad, pad, pad, 50, pad, pad, pad, 60, 61, pad, pad, 70, 71, 72, pad]);
+    }
+}

@@ -1,0 +1,218 @@
+//! A loaded model with its KV slots, its prepared texts, and what its work costs on this machine.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::blend::Part;
+use super::{Backend, Condition, Decode, EngineError, Lost, ModelInfo, Slot, StepRow, WeightedPrompt};
+
+/// Prepared texts kept for reuse, at most.
+const TEXTS: usize = 256;
+
+pub(super) struct Deck {
+    pub(super) backend: Box<dyn Backend>,
+    pub(super) info: Arc<ModelInfo>,
+    free: Vec<Slot>,
+    texts: HashMap<String, (Condition, u64)>,
+    clock: u64,
+    pub(super) cost: Cost,
+    /// A newer model of the same id has replaced it: it goes when its last voice has left.
+    pub(super) retired: bool,
+}
+
+impl Deck {
+    pub(super) fn new(backend: Box<dyn Backend>) -> Self {
+        Self {
+            info: Arc::new(backend.info().clone()),
+            free: (0..backend.slots()).rev().map(Slot).collect(),
+            texts: HashMap::new(),
+            clock: 0,
+            cost: Cost::default(),
+            retired: false,
+            backend,
+        }
+    }
+
+    /// Runs a few steps so that the first voice does not pay for first use and admission has a measure.
+    ///
+    /// # Errors
+    /// [`Lost`] when the device fails at once.
+    pub(super) fn warm_up(&mut self) -> Result<(), Lost> {
+        let begun = Instant::now();
+        let start = vec![self.info.card; self.info.codebooks];
+        let counts = [1, 1, 4, 2, 4];
+        for voices in counts.into_iter().filter(|&voices| voices <= self.free.len()) {
+            let row = |slot| StepRow {
+                slot: Slot(slot),
+                position: 0,
+                ids: &start,
+                blend: &[],
+                sampling: self.info.sampling,
+                draw: 0,
+            };
+            let rows: Vec<StepRow<'_>> = (0..voices).map(row).collect();
+            let timer = Instant::now();
+            self.backend.step(&rows)?;
+            if voices > 1 || begun.elapsed().as_secs_f64() > 1.0 {
+                self.cost.step(voices, timer.elapsed().as_secs_f64());
+            }
+            if begun.elapsed().as_secs_f64() > 2.0 {
+                break;
+            }
+        }
+        let frames = self.info.lookahead + 6;
+        let codes = vec![0; frames * self.info.codebooks];
+        let mut state = self.backend.codec_state();
+        let timer = Instant::now();
+        self.backend.decode(&mut [Decode { state: state.as_mut(), codes: &codes, last: true }])?;
+        self.cost.decode(frames, timer.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    pub(super) fn take_slot(&mut self) -> Option<Slot> {
+        self.free.pop()
+    }
+
+    pub(super) fn give_back(&mut self, slots: impl IntoIterator<Item = Slot>) {
+        self.free.extend(slots);
+    }
+
+    /// Prepares texts, each once while it is in use.
+    ///
+    /// # Errors
+    /// [`EngineError::Invalid`] when the model cannot encode one.
+    pub(super) fn prepare(&mut self, prompts: &[WeightedPrompt]) -> Result<Vec<Part>, EngineError> {
+        prompts
+            .iter()
+            .map(|prompt| Ok(Part { prompt: prompt.clone(), condition: self.condition(&prompt.text)? }))
+            .collect()
+    }
+
+    pub(super) fn condition(&mut self, text: &str) -> Result<Option<Condition>, EngineError> {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        self.clock += 1;
+        if let Some((condition, used)) = self.texts.get_mut(text) {
+            *used = self.clock;
+            return Ok(Some(condition.clone()));
+        }
+        let condition = self.backend.prepare(text).map_err(|fault| {
+            EngineError::Invalid(format!("The prompt cannot be encoded: {}. Change its wording.", fault.0))
+        })?;
+        if self.texts.len() >= TEXTS
+            && let Some(oldest) = self.texts.iter().min_by_key(|(_, (_, used))| *used).map(|(text, _)| text.clone())
+        {
+            self.texts.remove(&oldest);
+        }
+        self.texts.insert(text.to_owned(), (condition.clone(), self.clock));
+        Ok(Some(condition))
+    }
+}
+
+/// Measured cost of a model's work: a step takes `fixed + row * rows` seconds. All figures fade slowly, so that a
+/// machine that becomes busy or free is noticed.
+#[derive(Default)]
+pub(super) struct Cost {
+    weight: f64,
+    rows: f64,
+    seconds: f64,
+    rows_squared: f64,
+    rows_seconds: f64,
+    decode_frame: f64,
+    prefill_column: f64,
+}
+
+const FADE: f64 = 0.995;
+
+impl Cost {
+    pub(super) fn step(&mut self, rows: usize, seconds: f64) {
+        let rows = rows as f64;
+        for (sum, value) in [
+            (&mut self.weight, 1.0),
+            (&mut self.rows, rows),
+            (&mut self.seconds, seconds),
+            (&mut self.rows_squared, rows * rows),
+            (&mut self.rows_seconds, rows * seconds),
+        ] {
+            *sum = *sum * FADE + value;
+        }
+    }
+
+    pub(super) fn decode(&mut self, frames: usize, seconds: f64) {
+        fade(&mut self.decode_frame, seconds / frames.max(1) as f64);
+    }
+
+    pub(super) fn prefill(&mut self, columns: usize, seconds: f64) {
+        fade(&mut self.prefill_column, seconds / columns.max(1) as f64);
+    }
+
+    /// Mean seconds of a step, lately.
+    pub(super) fn step_seconds(&self) -> f64 {
+        if self.weight > 0.0 { self.seconds / self.weight } else { 0.0 }
+    }
+
+    /// Mean seconds of reading one column ahead, lately; 0 before it is known.
+    pub(super) fn prefill_seconds(&self) -> f64 {
+        self.prefill_column
+    }
+
+    /// Predicted seconds of a step with this many rows.
+    fn predict(&self, rows: f64) -> f64 {
+        if self.weight == 0.0 {
+            return 0.0;
+        }
+        let (mean_rows, mean) = (self.rows / self.weight, self.seconds / self.weight);
+        let spread = self.rows_squared / self.weight - mean_rows * mean_rows;
+        if spread < 0.05 {
+            // Only one batch size was seen: the truth lies between "all fixed" and "all per row".
+            return mean * (0.5 + 0.5 * rows / mean_rows);
+        }
+        let per_row = ((self.rows_seconds / self.weight - mean * mean_rows) / spread).clamp(0.0, mean / mean_rows);
+        mean + per_row * (rows - mean_rows)
+    }
+
+    /// Share of real time that `voices` voices with `rows` rows in all need; 1 is the limit.
+    pub(super) fn load(&self, info: &ModelInfo, voices: usize, rows: usize) -> f64 {
+        if voices == 0 {
+            return 0.0;
+        }
+        let refill = info.keep as f64 / (info.window - info.keep).max(1) as f64;
+        let per_voice = self.decode_frame + refill * self.prefill_column;
+        info.frame_rate() * (self.predict(rows as f64) + voices as f64 * per_voice)
+    }
+}
+
+fn fade(mean: &mut f64, value: f64) {
+    *mean = if *mean == 0.0 { value } else { 0.95 * *mean + 0.05 * value };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::standin::Standin;
+    use super::*;
+
+    #[test]
+    fn the_cost_of_a_row_is_learnt_from_batches_of_different_size() {
+        let mut cost = Cost::default();
+        for rows in [1, 2, 4, 8, 2, 4] {
+            cost.step(rows, 0.004 + 0.001 * rows as f64);
+        }
+        let info = Standin::default().info().clone();
+        // 50 steps of 4 + 12 ms.
+        assert!((cost.load(&info, 6, 12) - 0.8).abs() < 1e-6, "{}", cost.load(&info, 6, 12));
+    }
+
+    #[test]
+    fn texts_are_encoded_once_and_the_oldest_is_forgotten() {
+        let mut deck = Deck::new(Box::new(Standin::default()));
+        let first = deck.condition("piano").ok().flatten();
+        let again = deck.condition("piano").ok().flatten();
+        assert!(first.zip(again).is_some_and(|(a, b)| Arc::ptr_eq(&a, &b)));
+        for i in 0..2 * TEXTS {
+            assert!(deck.condition(&format!("text {i}")).is_ok());
+        }
+        assert_eq!(deck.texts.len(), TEXTS);
+    }
+}

@@ -1,0 +1,287 @@
+//! The engine as other rooms see it: handles that send commands to its thread and read its notice board.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::Thread;
+
+use tokio::sync::oneshot;
+
+use super::deck::Deck;
+use super::live::Live;
+use super::timeline::{Reader, Shared};
+use super::worker::{Command, Worker};
+use super::{Ack, Backend, EngineConfig, EngineError, EngineStatus, ModelInfo, Read, Steer, VoiceSpec};
+use crate::units::{ModelId, Samples, VoiceId};
+
+/// What the engine thread tells everybody.
+pub(super) struct Board {
+    /// Loaded models, the default first.
+    models: Mutex<Vec<Arc<ModelInfo>>>,
+    status: Mutex<EngineStatus>,
+    /// Makes the seeds of voices that asked for none differ.
+    seeds: AtomicU64,
+}
+
+/// A lock that a panicking holder cannot poison for others: the boards hold plain values that are replaced whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Board {
+    pub(super) fn default_model(&self) -> ModelId {
+        lock(&self.models).first().map_or_else(|| ModelId(String::new()), |info| info.id.clone())
+    }
+
+    pub(super) fn set_models(&self, mut models: Vec<Arc<ModelInfo>>) {
+        let mut board = lock(&self.models);
+        let default = board.first().map(|info| info.id.clone());
+        models.sort_by_key(|info| Some(&info.id) != default.as_ref());
+        *board = models;
+    }
+
+    pub(super) fn set_status(&self, lost: Option<String>, voices: usize, step_seconds: f64, realtime_factor: f64) {
+        *lock(&self.status) = EngineStatus { lost, voices, step_seconds, realtime_factor };
+    }
+}
+
+/// The way to the engine thread. When the last handle and the last voice are gone, the thread ends.
+pub(super) struct Mailbox {
+    commands: Sender<Command>,
+    thread: Thread,
+}
+
+impl Mailbox {
+    fn send(&self, command: Command) -> Result<(), EngineError> {
+        self.commands.send(command).map_err(|_| stopped())?;
+        self.thread.unpark();
+        Ok(())
+    }
+
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<T, EngineError>>) -> Command,
+    ) -> Result<T, EngineError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(command(reply))?;
+        answer.await.map_err(|_| stopped())?
+    }
+}
+
+impl Drop for Mailbox {
+    fn drop(&mut self) {
+        // The thread may have ended before; then there is nobody to tell.
+        let _ = self.send(Command::Quit);
+    }
+}
+
+fn stopped() -> EngineError {
+    EngineError::Gone("the engine has stopped".into())
+}
+
+/// A handle to the engine thread; clones are cheap.
+#[derive(Clone)]
+pub struct Engine {
+    mailbox: Arc<Mailbox>,
+    board: Arc<Board>,
+}
+
+impl Engine {
+    /// Warms `backend` up, then starts a thread that owns it as its default model. Blocks while warming up.
+    ///
+    /// # Errors
+    /// [`EngineError::DeviceLost`] when the first steps fail or no thread can be started.
+    pub fn start(backend: Box<dyn Backend>, config: EngineConfig) -> Result<Self, EngineError> {
+        let mut deck = Deck::new(backend);
+        deck.warm_up().map_err(|lost| EngineError::DeviceLost(lost.0))?;
+        let status = EngineStatus {
+            lost: None,
+            voices: 0,
+            step_seconds: deck.cost.step_seconds(),
+            realtime_factor: 1.0 / deck.cost.load(&deck.info, 1, 2).max(1e-9),
+        };
+        let board = Arc::new(Board {
+            models: Mutex::new(vec![deck.info.clone()]),
+            status: Mutex::new(status),
+            seeds: AtomicU64::new(0),
+        });
+        let (commands, inbox) = std::sync::mpsc::channel();
+        let worker = Worker::new(inbox, board.clone(), config, deck);
+        let thread = std::thread::Builder::new()
+            .name("engine".into())
+            .spawn(move || worker.run())
+            .map_err(|error| EngineError::DeviceLost(format!("no thread can be started: {error}")))?;
+        let mailbox = Arc::new(Mailbox { commands, thread: thread.thread().clone() });
+        Ok(Self { mailbox, board })
+    }
+
+    /// Admits a voice, which begins to generate at once.
+    ///
+    /// # Errors
+    /// [`EngineError::Invalid`], [`EngineError::Full`], [`EngineError::TooMany`], [`EngineError::UnknownModel`],
+    /// [`EngineError::DeviceLost`].
+    pub async fn join(&self, mut spec: VoiceSpec) -> Result<Voice, EngineError> {
+        spec.validate()?;
+        spec.sampling.seed.get_or_insert_with(|| {
+            let sequence = self.board.seeds.fetch_add(1, Ordering::Relaxed);
+            RandomState::new().hash_one(sequence)
+        });
+        let mailbox = self.mailbox.clone();
+        self.mailbox.ask(|reply| Command::Join { spec, mailbox, reply }).await
+    }
+
+    /// Adds a model under its id, warmed up on a thread of its own so that no voice waits for it; an older one of the
+    /// same id is replaced once its last voice has left it. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`EngineError::DeviceLost`] when its first steps fail.
+    pub async fn add_model(&self, backend: Box<dyn Backend>) -> Result<(), EngineError> {
+        let warm = tokio::task::spawn_blocking(move || {
+            let mut deck = Box::new(Deck::new(backend));
+            deck.warm_up().map(|()| deck)
+        });
+        let deck = warm
+            .await
+            .map_err(|error| EngineError::DeviceLost(format!("the model failed to start: {error}")))?
+            .map_err(|lost| EngineError::DeviceLost(lost.0))?;
+        self.mailbox.ask(|reply| Command::AddModel { deck, reply }).await
+    }
+
+    /// Makes a loaded model the default for new voices.
+    ///
+    /// # Errors
+    /// [`EngineError::UnknownModel`].
+    pub fn set_default_model(&self, id: &ModelId) -> Result<(), EngineError> {
+        let mut models = lock(&self.board.models);
+        let index =
+            models.iter().position(|info| info.id == *id).ok_or_else(|| EngineError::UnknownModel(id.clone()))?;
+        models[..=index].rotate_right(1);
+        Ok(())
+    }
+
+    /// The loaded models, the default first.
+    pub fn models(&self) -> Vec<Arc<ModelInfo>> {
+        lock(&self.board.models).clone()
+    }
+
+    /// The state of the whole engine at this moment; never waits for the engine thread.
+    pub fn status(&self) -> EngineStatus {
+        lock(&self.board.status).clone()
+    }
+}
+
+/// The receiving end of a voice. Dropping it makes the voice leave the engine.
+pub struct Voice {
+    id: VoiceId,
+    model: Arc<ModelInfo>,
+    reader: Reader,
+    mailbox: Arc<Mailbox>,
+}
+
+impl Voice {
+    pub(super) fn new(live: &Live, reader: Reader, mailbox: Arc<Mailbox>) -> Self {
+        Self { id: live.id, model: live.info.clone(), reader, mailbox }
+    }
+
+    /// Its identity.
+    pub fn id(&self) -> VoiceId {
+        self.id
+    }
+
+    /// The facts of the model that it was started on.
+    pub fn model(&self) -> &Arc<ModelInfo> {
+        &self.model
+    }
+
+    /// Takes at most `max` samples (per channel) without waiting. What is taken can no longer be rewound.
+    pub fn read(&mut self, max: Samples) -> Read {
+        self.reader.read(max)
+    }
+
+    /// Waits until [`Voice::read`] would not answer [`Read::Pending`]. Cancel safe; does not borrow the voice.
+    pub fn ready(&self) -> impl Future<Output = ()> + Send + use<> {
+        let shared = self.reader.shared().clone();
+        async move { shared.ready().await }
+    }
+
+    /// Seconds generated and not yet read.
+    pub fn buffered(&self) -> f64 {
+        Samples(self.reader.shared().buffered()).seconds(self.model.sample_rate)
+    }
+
+    /// A handle to change it; clones are cheap and do not keep the voice alive.
+    pub fn control(&self) -> VoiceControl {
+        VoiceControl { id: self.id, shared: self.reader.shared().clone(), mailbox: self.mailbox.clone() }
+    }
+}
+
+/// Changes a running voice. Every method returns once the engine thread has made the change.
+#[derive(Clone)]
+pub struct VoiceControl {
+    id: VoiceId,
+    shared: Arc<Shared>,
+    mailbox: Arc<Mailbox>,
+}
+
+impl VoiceControl {
+    /// Seconds of sound made per second while the voice wants sound; below 1 it will run dry. 0 before it is known.
+    pub fn realtime_factor(&self) -> f32 {
+        f32::from_bits(self.shared.realtime.load(Ordering::Relaxed))
+    }
+
+    fn alive(&self) -> Result<(), EngineError> {
+        match self.shared.ended() {
+            Some(end) => Err(EngineError::Gone(end.to_string())),
+            None => Ok(()),
+        }
+    }
+
+    /// Changes prompts or sampling: what is not yet played is generated anew.
+    ///
+    /// # Errors
+    /// [`EngineError::Invalid`], [`EngineError::Gone`], [`EngineError::DeviceLost`].
+    pub async fn steer(&self, steer: Steer) -> Result<Ack, EngineError> {
+        steer.validate()?;
+        self.alive()?;
+        self.mailbox.ask(|reply| Command::Steer { voice: self.id, steer, reply }).await
+    }
+
+    /// Forgets what was played: the music starts anew from the prompts.
+    ///
+    /// # Errors
+    /// [`EngineError::Gone`], [`EngineError::DeviceLost`].
+    pub async fn reset(&self) -> Result<Ack, EngineError> {
+        self.alive()?;
+        self.mailbox.ask(|reply| Command::Reset { voice: self.id, reply }).await
+    }
+
+    /// Goes on with another loaded model: from its codes when both share the codec, else from nothing.
+    ///
+    /// # Errors
+    /// [`EngineError::UnknownModel`], [`EngineError::Invalid`] when the sample rates differ, [`EngineError::Gone`],
+    /// [`EngineError::DeviceLost`].
+    pub async fn set_model(&self, id: &ModelId) -> Result<Ack, EngineError> {
+        self.alive()?;
+        let model = id.clone();
+        self.mailbox.ask(|reply| Command::SetModel { voice: self.id, model, reply }).await
+    }
+
+    /// Stops generating and frees the voice's place in the batch; what is buffered can still be read.
+    ///
+    /// # Errors
+    /// [`EngineError::Gone`].
+    pub async fn pause(&self) -> Result<(), EngineError> {
+        self.alive()?;
+        self.mailbox.ask(|reply| Command::Pause { voice: self.id, reply }).await
+    }
+
+    /// Goes on from the voice's codes.
+    ///
+    /// # Errors
+    /// [`EngineError::Full`], [`EngineError::Gone`].
+    pub async fn resume(&self) -> Result<(), EngineError> {
+        self.alive()?;
+        self.mailbox.ask(|reply| Command::Resume { voice: self.id, reply }).await
+    }
+}

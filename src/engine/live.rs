@@ -1,0 +1,372 @@
+//! One voice as the engine thread sees it: its codes, its windows in the KV pool, its codec decoder, and the way back.
+//!
+//! A voice can be rewound to any codec snapshot that has not been played yet. That moves four things together: the
+//! PCM's end (a cut of the time line), the codec state (a snapshot), the codes (a truncation) and the window (an
+//! index; or the previous window, which is kept until the reader has passed the place where the voice left it).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::blend::Ramp;
+use super::codes::Codes;
+use super::timeline::Writer;
+use super::{Ack, CodecState, ModelInfo, Sampling, Slot, WeightedPrompt};
+use crate::units::VoiceId;
+
+/// A place in the KV pool that holds the voice's recent columns.
+pub(super) struct Window {
+    pub(super) slot: Slot,
+    /// Column at position 0.
+    pub(super) start: u64,
+    /// Positions whose keys and values are there.
+    pub(super) filled: u64,
+    /// The voice had this many columns when the window took over.
+    since: u64,
+}
+
+struct Snapshot {
+    fed: u64,
+    state: Box<dyn CodecState>,
+}
+
+/// What a voice needs next.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    /// Nothing: it is paused, far enough ahead, or complete.
+    Nothing,
+    /// A window in the KV pool.
+    Window,
+    /// Columns read into its window.
+    Prefill,
+    /// The next column.
+    Step,
+    /// Only what is left for the codec.
+    Flush,
+}
+
+/// A voice in the engine.
+pub(super) struct Live {
+    pub(super) id: VoiceId,
+    pub(super) info: Arc<ModelInfo>,
+    pub(super) writer: Writer,
+    pub(super) prompts: Vec<WeightedPrompt>,
+    pub(super) sampling: Sampling,
+    pub(super) ramp: Ramp,
+    pub(super) codes: Codes,
+    pub(super) paused: bool,
+    /// Current window last; the one before it stays reachable for a rewind.
+    windows: Vec<Window>,
+    /// Samples to keep ahead of the reader.
+    lead: u64,
+    /// Media time of frame 0 of the present run (the codes since the last reset).
+    base: u64,
+    /// Frames of the present run at which the voice is complete.
+    end: Option<u64>,
+    /// Draws used by earlier runs, so that a reset does not play the same again.
+    draw_base: u64,
+    codec: Box<dyn CodecState>,
+    fed: u64,
+    finished: bool,
+    snapshots: VecDeque<Snapshot>,
+    /// Columns at which a window counts as full: earlier than the trained window by up to an eighth, by seed, so
+    /// that voices which started together do not all refill at once.
+    full: u64,
+    meter: Meter,
+}
+
+/// Seconds of sound made per second of wanting it.
+#[derive(Default)]
+struct Meter {
+    hungry: f64,
+    made: f64,
+}
+
+impl Live {
+    pub(super) fn new(
+        id: VoiceId,
+        info: Arc<ModelInfo>,
+        writer: Writer,
+        (prompts, ramp): (Vec<WeightedPrompt>, Ramp),
+        sampling: Sampling,
+        codec: Box<dyn CodecState>,
+        (length, lead): (Option<u64>, Duration),
+    ) -> Self {
+        let stagger = sampling.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let full = full_window(&info, stagger);
+        let lead = (lead.as_secs_f64() * f64::from(info.sample_rate.0)) as u64;
+        let first = Snapshot { fed: 0, state: codec.snapshot() };
+        Self {
+            id,
+            codes: Codes::new(&info),
+            info,
+            writer,
+            prompts,
+            sampling,
+            ramp,
+            paused: false,
+            windows: Vec::new(),
+            lead,
+            base: 0,
+            end: length,
+            draw_base: 0,
+            codec,
+            fed: 0,
+            finished: false,
+            snapshots: VecDeque::from([first]),
+            full,
+            meter: Meter::default(),
+        }
+    }
+
+    /// Rows of the batch that one step of this voice takes.
+    pub(super) fn rows(&self) -> usize {
+        let described = self.prompts.iter().any(|prompt| !prompt.text.is_empty() && prompt.weight > 0.0);
+        if described && self.sampling.guidance != 1.0 { 2 } else { 1 }
+    }
+
+    /// Seconds ahead of the reader, frames that wait for the codec included.
+    pub(super) fn buffered(&self) -> f64 {
+        let waiting = self.codes.complete_frames().saturating_sub(self.fed) * self.info.hop as u64;
+        (self.writer.shared().buffered() + waiting) as f64 / f64::from(self.info.sample_rate.0)
+    }
+
+    pub(super) fn need(&self) -> Need {
+        let satisfied = self.writer.shared().buffered() >= self.lead;
+        if self.paused || self.finished || satisfied || !self.writer.has_room() {
+            return Need::Nothing;
+        }
+        if self.end.is_some_and(|end| self.codes.complete_frames() >= end) {
+            return Need::Flush;
+        }
+        match self.windows.last() {
+            None => Need::Window,
+            Some(window) if self.newest() - window.start >= self.full => Need::Window,
+            Some(window) if window.filled < self.newest() - window.start => Need::Prefill,
+            Some(_) => Need::Step,
+        }
+    }
+
+    /// The newest known column: the one to feed next.
+    fn newest(&self) -> u64 {
+        self.codes.columns() - 1
+    }
+
+    /// Begins a window in `slot` over the last `keep` frames, or over the whole run while that is short.
+    pub(super) fn open_window(&mut self, slot: Slot) {
+        let newest = self.newest();
+        let keep = self.info.keep as u64;
+        let start = newest.saturating_sub(keep);
+        self.windows.push(Window { slot, start, filled: 0, since: self.codes.columns() });
+    }
+
+    /// Gives up every window: slots to return to the pool.
+    pub(super) fn close_windows(&mut self) -> impl Iterator<Item = Slot> + use<> {
+        std::mem::take(&mut self.windows).into_iter().map(|window| window.slot)
+    }
+
+    /// Gives up a window that only a rewind could still need.
+    pub(super) fn close_old_window(&mut self) -> Option<Slot> {
+        (self.windows.len() > 1).then(|| self.windows.remove(0).slot)
+    }
+
+    /// The next columns to read into the window: their first position and their ids.
+    pub(super) fn prefill_ids(&self, most: usize, out: &mut Vec<u32>) -> Option<(Slot, usize, usize)> {
+        let window = self.windows.last()?;
+        let missing = (self.newest() - window.start - window.filled).min(most as u64);
+        for column in window.start + window.filled..window.start + window.filled + missing {
+            self.codes.window_column(column, window.start, out);
+        }
+        Some((window.slot, window.filled as usize, missing as usize))
+    }
+
+    pub(super) fn prefilled(&mut self, columns: usize) {
+        if let Some(window) = self.windows.last_mut() {
+            window.filled += columns as u64;
+        }
+    }
+
+    /// The column to feed: slot, position, draw; ids are appended to `out`.
+    pub(super) fn step_ids(&self, out: &mut Vec<u32>) -> Option<(Slot, usize, u64)> {
+        let window = self.windows.last()?;
+        self.codes.window_column(self.newest(), window.start, out);
+        Some((window.slot, (self.newest() - window.start) as usize, self.draw_base + self.codes.columns()))
+    }
+
+    /// Takes the sampled column.
+    pub(super) fn stepped(&mut self, column: &[u32]) {
+        self.codes.push(column, self.end);
+        let newest = self.newest();
+        if let Some(window) = self.windows.last_mut() {
+            window.filled = newest - window.start;
+        }
+    }
+
+    /// Frames for the codec now, if it is worth a pass: few while the reader waits, more when there is time.
+    pub(super) fn frames_due(&self) -> Option<(u64, bool)> {
+        if self.paused || self.finished || !self.writer.has_room() {
+            return None;
+        }
+        let complete = self.codes.complete_frames().min(self.end.unwrap_or(u64::MAX));
+        let last = self.end == Some(complete);
+        let waiting = complete - self.fed;
+        let ahead = self.writer.shared().buffered() as f64 / f64::from(self.info.sample_rate.0);
+        let seconds = if ahead < 0.3 {
+            0.0
+        } else if ahead < 1.0 {
+            0.1
+        } else {
+            0.2
+        };
+        let enough = ((seconds * self.info.frame_rate()) as u64).max(1);
+        let first_sound = (self.info.lookahead as u64 + 1).saturating_sub(self.fed);
+        (last || waiting >= enough.max(first_sound)).then_some((waiting, last))
+    }
+
+    /// The codec's input for [`Live::frames_due`], with the state to advance.
+    pub(super) fn codec_input(&mut self, frames: u64) -> (Vec<u32>, &mut dyn CodecState) {
+        let mut codes = Vec::with_capacity(frames as usize * self.info.codebooks);
+        for frame in self.fed..self.fed + frames {
+            self.codes.frame(frame, &mut codes);
+        }
+        (codes, self.codec.as_mut())
+    }
+
+    /// Takes decoded PCM.
+    pub(super) fn decoded(&mut self, frames: u64, last: bool, pcm: Vec<f32>) {
+        self.fed += frames;
+        self.finished = last;
+        self.meter.made += frames as f64 / self.info.frame_rate();
+        self.writer.push(pcm, self.info.channels, self.info.sample_rate);
+        // Behind its flush a codec cannot go on.
+        if !last {
+            self.snapshots.push_back(Snapshot { fed: self.fed, state: self.codec.snapshot() });
+        }
+        self.forget();
+    }
+
+    /// Whether it takes part in the batch, now or once its reader has read.
+    pub(super) fn generates(&self) -> bool {
+        !self.paused && !self.finished
+    }
+
+    /// Whether it is complete and its reader has all of it.
+    pub(super) fn is_played_out(&self) -> bool {
+        self.finished && self.writer.shared().buffered() == 0
+    }
+
+    /// Drops what no rewind can reach any more; returns slots through [`Live::release_unreachable`].
+    fn forget(&mut self) {
+        let committed = self.writer.shared().committed();
+        while self.snapshots.len() > 1 && self.position(self.snapshots[0].fed) < committed {
+            self.snapshots.pop_front();
+        }
+        let window = self.windows.first().map_or(u64::MAX, |window| window.start);
+        // After the longest rewind a new window may have to be filled from there.
+        let newest = self.newest().min(self.codes.columns_for(self.snapshots[0].fed));
+        let resume = newest.saturating_sub(self.info.keep as u64 + self.info.window as u64 / 8);
+        self.codes.forget_before(window.min(resume).min(self.snapshots[0].fed));
+    }
+
+    /// A window that no rewind can reach any more.
+    pub(super) fn release_unreachable(&mut self) -> Option<Slot> {
+        let reachable = self.codes.columns_for(self.snapshots[0].fed);
+        (self.windows.len() > 1 && self.windows[1].since <= reachable).then(|| self.windows.remove(0).slot)
+    }
+
+    /// Media time at which the sound ends once `fed` frames were fed to the codec.
+    fn position(&self, fed: u64) -> u64 {
+        self.base + fed.saturating_sub(self.info.lookahead as u64) * self.info.hop as u64
+    }
+
+    /// Goes back to the earliest place at least `margin` seconds after what the reader has, and returns the windows
+    /// that are not needed any more. Everything from the acknowledged time on is generated anew.
+    pub(super) fn rewind(&mut self, margin: f64) -> (Ack, Vec<Slot>) {
+        let margin = (margin * f64::from(self.info.sample_rate.0)) as u64;
+        let places: Vec<u64> = self.snapshots.iter().map(|snapshot| self.position(snapshot.fed)).collect();
+        let end = self.writer.end();
+        let choose = |committed: u64| places.iter().copied().find(|&place| place >= (committed + margin).min(end));
+        let cut = self.writer.cut(choose);
+        let Some((at, index)) = cut.and_then(|at| Some((at, places.iter().position(|&place| place == at)?))) else {
+            // Complete, and too little is left to be heard.
+            return (self.ack(end), Vec::new());
+        };
+        self.snapshots.truncate(index + 1);
+        let snapshot = &self.snapshots[index];
+        self.fed = snapshot.fed;
+        self.codec = snapshot.state.snapshot();
+        self.finished = false;
+        self.codes.truncate(self.codes.columns_for(self.fed));
+        (self.ack(at), self.rewind_windows())
+    }
+
+    fn rewind_windows(&mut self) -> Vec<Slot> {
+        let columns = self.codes.columns();
+        let mut freed = Vec::new();
+        while self.windows.len() > 1 && self.windows.last().is_some_and(|window| window.since > columns) {
+            freed.extend(self.windows.pop().map(|window| window.slot));
+        }
+        let newest = self.newest();
+        match self.windows.last_mut() {
+            Some(window) if window.start <= newest => window.filled = window.filled.min(newest - window.start),
+            _ => freed.extend(self.close_windows()),
+        }
+        freed
+    }
+
+    fn ack(&self, at: u64) -> Ack {
+        Ack { at: at as f64 / f64::from(self.info.sample_rate.0), epoch: self.writer.epoch() }
+    }
+
+    /// Rewinds, then forgets the music: the next column is the first of a new run on `info`.
+    pub(super) fn restart(
+        &mut self,
+        margin: f64,
+        info: Arc<ModelInfo>,
+        codec: Box<dyn CodecState>,
+    ) -> (Ack, Vec<Slot>) {
+        let (ack, mut freed) = self.rewind(margin);
+        freed.extend(self.close_windows());
+        let place = (ack.at * f64::from(self.info.sample_rate.0)).round() as u64;
+        let done = (place - self.base) / self.info.hop as u64;
+        self.draw_base += self.codes.columns();
+        self.ramp = self.ramp.rebased(self.codes.columns());
+        self.end = self.end.map(|end| {
+            let left = end.saturating_sub(done) * self.info.hop as u64;
+            left.div_ceil(info.hop as u64)
+        });
+        self.base = place;
+        self.codes = Codes::new(&info);
+        self.fed = 0;
+        self.full = full_window(&info, self.sampling.seed);
+        self.snapshots = VecDeque::from([Snapshot { fed: 0, state: codec.snapshot() }]);
+        self.codec = codec;
+        self.info = info;
+        (ack, freed)
+    }
+
+    /// Rewinds, then goes on with another model that understands the same codes.
+    pub(super) fn move_to(&mut self, margin: f64, info: Arc<ModelInfo>) -> (Ack, Vec<Slot>) {
+        let (ack, mut freed) = self.rewind(margin);
+        freed.extend(self.close_windows());
+        self.full = full_window(&info, self.sampling.seed);
+        self.info = info;
+        (ack, freed)
+    }
+
+    /// Notes that the voice wanted sound for `seconds`; publishes its real-time factor about once a second.
+    pub(super) fn was_hungry(&mut self, seconds: f64) {
+        self.meter.hungry += seconds;
+        if self.meter.hungry >= 0.5 {
+            let factor = (self.meter.made / self.meter.hungry) as f32;
+            self.writer.shared().realtime.store(factor.to_bits(), std::sync::atomic::Ordering::Relaxed);
+            self.meter.hungry /= 2.0;
+            self.meter.made /= 2.0;
+        }
+    }
+}
+
+fn full_window(info: &ModelInfo, stagger: u64) -> u64 {
+    let window = info.window as u64;
+    window - 1 - stagger % (window / 8).max(1)
+}

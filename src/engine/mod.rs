@@ -1,0 +1,114 @@
+//! The engine: one thread per device that owns the models and turns voices into PCM.
+//!
+//! [`Engine`] is the handle that other rooms hold: it admits voices and answers questions. A [`Voice`] is the
+//! receiving end of one of them: PCM chunks stamped with media time and epoch, and a [`VoiceControl`] to steer it.
+//! Dropping the [`Voice`] frees its place. No HTTP types, no JSON, no tensors pass through here.
+
+mod backend;
+mod blend;
+mod codes;
+mod deck;
+mod error;
+mod handle;
+mod live;
+mod musicgen;
+mod schedule;
+mod spec;
+#[doc(hidden)]
+pub mod standin;
+#[cfg(test)]
+mod tests;
+mod timeline;
+mod worker;
+
+use std::fmt;
+
+pub use backend::{Backend, Blend, CodecState, Condition, Decode, Fault, Lost, ModelInfo, Prefill, Slot, StepRow};
+pub use error::EngineError;
+pub use handle::{Engine, Voice, VoiceControl};
+pub use musicgen::{KV_BUDGET, MusicGenBackend};
+pub use spec::{MAX_PROMPT_CHARS, MAX_PROMPTS, Sampling, SamplingPatch, Steer, VoiceSpec, WeightedPrompt};
+
+use crate::units::{SampleRate, Samples};
+
+/// How an engine is run.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// Voices admitted at most, whatever the measured speed says.
+    pub max_voices: usize,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self { max_voices: 256 }
+    }
+}
+
+/// What an operator wants to know of an engine.
+#[derive(Debug, Clone)]
+pub struct EngineStatus {
+    /// `None` while the device works, else why it does not.
+    pub lost: Option<String>,
+    /// Voices that are admitted (paused ones included).
+    pub voices: usize,
+    /// Mean time of the last decoder steps, in seconds.
+    pub step_seconds: f64,
+    /// Seconds of audio generated per second of work over all voices, recently.
+    pub realtime_factor: f64,
+}
+
+/// PCM of one voice, in order, without gaps: the next chunk starts where the last one ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chunk {
+    /// Media time of the first sample, since the voice began.
+    pub start: Samples,
+    /// Raised by one at every rewind (steer, reset, model change), modulo 65536.
+    pub epoch: u32,
+    /// Rate of `pcm`.
+    pub sample_rate: SampleRate,
+    /// 1 or 2; may change when the voice's model is changed.
+    pub channels: usize,
+    /// Interleaved samples, nominally within -1..1 but not clipped.
+    pub pcm: Vec<f32>,
+}
+
+/// What reading a voice gives.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Read {
+    /// The next piece of sound.
+    Chunk(Chunk),
+    /// Nothing generated yet; wait with [`Voice::ready`].
+    Pending,
+    /// The voice is over; nothing follows.
+    End(VoiceEnd),
+}
+
+/// Why a voice ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VoiceEnd {
+    /// Its length is reached.
+    Finished,
+    /// It was dropped with this reason while others went on, or the device was lost.
+    Failed(String),
+    /// The engine was stopped.
+    Stopped,
+}
+
+impl fmt::Display for VoiceEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Finished => f.write_str("its length is reached"),
+            Self::Failed(reason) => f.write_str(reason),
+            Self::Stopped => f.write_str("the server is stopping"),
+        }
+    }
+}
+
+/// From when on a change can be heard.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Ack {
+    /// Media time, in seconds since the voice began, of the first sample that the change affects.
+    pub at: f64,
+    /// Epoch of the chunks from there on.
+    pub epoch: u32,
+}

@@ -1,0 +1,186 @@
+//! What a caller may ask of a voice: prompts, sampling, steering. Parsed and bounded here once; the engine
+//! trusts these types.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::EngineError;
+use crate::units::{Frames, ModelId};
+
+/// The longest prompt text accepted, in characters. T5 was trained on 512 tokens; music prompts are short.
+pub const MAX_PROMPT_CHARS: usize = 1000;
+/// The most prompts blended in one voice.
+pub const MAX_PROMPTS: usize = 8;
+
+/// One description and its share of the blend.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WeightedPrompt {
+    /// Free text. Empty means "no description": the voice then generates without guidance.
+    pub text: String,
+    /// Relative share, at least 0; shares are normalised over the voice's prompts.
+    #[serde(default = "one")]
+    pub weight: f32,
+}
+
+fn one() -> f32 {
+    1.0
+}
+
+impl From<&str> for WeightedPrompt {
+    fn from(text: &str) -> Self {
+        Self { text: text.to_owned(), weight: 1.0 }
+    }
+}
+
+/// Sampling parameters; what is `None` keeps the voice's present value, or the checkpoint's default for a new voice.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct SamplingPatch {
+    /// Softmax temperature, 0 (greedy) to 4.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f32>,
+    /// Keep the `top_k` largest logits; 0 keeps all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top_k: Option<u32>,
+    /// Classifier-free guidance scale, 0 to 20; 1 means no guidance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guidance: Option<f32>,
+    /// Seed of the voice's own random numbers; a random one is drawn when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+}
+
+/// Sampling parameters with every value decided.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Sampling {
+    /// Softmax temperature; 0 is greedy.
+    pub temperature: f32,
+    /// Keep the `top_k` largest logits; 0 keeps all.
+    pub top_k: u32,
+    /// Classifier-free guidance scale; 1 means no guidance.
+    pub guidance: f32,
+    /// Seed of the voice's own random numbers.
+    pub seed: u64,
+}
+
+impl Sampling {
+    /// These values with everything that `patch` sets replaced.
+    pub fn patched(self, patch: SamplingPatch) -> Self {
+        Self {
+            temperature: patch.temperature.unwrap_or(self.temperature),
+            top_k: patch.top_k.unwrap_or(self.top_k),
+            guidance: patch.guidance.unwrap_or(self.guidance),
+            seed: patch.seed.unwrap_or(self.seed),
+        }
+    }
+}
+
+/// A new voice.
+#[derive(Debug, Clone)]
+pub struct VoiceSpec {
+    /// Which loaded model; `None` is the engine's default.
+    pub model: Option<ModelId>,
+    /// What to play; at least one entry.
+    pub prompts: Vec<WeightedPrompt>,
+    /// Sampling parameters that differ from the checkpoint's defaults.
+    pub sampling: SamplingPatch,
+    /// A voice with an end (a clip) has a length; a stream has none.
+    pub length: Option<Frames>,
+    /// How much audio to generate ahead of the reader.
+    pub lead: Duration,
+    /// Generates nothing before [`super::VoiceControl::resume`].
+    pub paused: bool,
+}
+
+impl VoiceSpec {
+    /// An endless voice of one prompt with the default lead of eight seconds.
+    pub fn endless(prompt: &str) -> Self {
+        Self {
+            model: None,
+            prompts: vec![prompt.into()],
+            sampling: SamplingPatch::default(),
+            length: None,
+            lead: Duration::from_secs(8),
+            paused: false,
+        }
+    }
+
+    /// Checks every bound.
+    ///
+    /// # Errors
+    /// [`EngineError::Invalid`] with a sentence that says which value to change.
+    pub fn validate(&self) -> Result<(), EngineError> {
+        validate_prompts(&self.prompts)?;
+        validate_sampling(&self.sampling)
+    }
+}
+
+/// A change to a running voice; `None` keeps what there is.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Steer {
+    /// The new blend.
+    pub prompts: Option<Vec<WeightedPrompt>>,
+    /// Seconds over which the new blend replaces the old one; 0 switches at once.
+    pub ramp: f32,
+    /// New sampling values.
+    pub sampling: SamplingPatch,
+}
+
+impl Steer {
+    /// Checks every bound.
+    ///
+    /// # Errors
+    /// [`EngineError::Invalid`] with a sentence that says which value to change.
+    pub fn validate(&self) -> Result<(), EngineError> {
+        if let Some(prompts) = &self.prompts {
+            validate_prompts(prompts)?;
+        }
+        if !(0.0..=600.0).contains(&self.ramp) {
+            return Err(EngineError::Invalid(format!(
+                "`ramp` is {} but must lie between 0 and 600 seconds.",
+                self.ramp
+            )));
+        }
+        validate_sampling(&self.sampling)
+    }
+}
+
+fn validate_prompts(prompts: &[WeightedPrompt]) -> Result<(), EngineError> {
+    let invalid = |text: String| Err(EngineError::Invalid(text));
+    if prompts.is_empty() {
+        return invalid("There is no prompt; send at least one (an empty text means \"no description\").".into());
+    }
+    if prompts.len() > MAX_PROMPTS {
+        return invalid(format!("{} prompts were sent; blend at most {MAX_PROMPTS}.", prompts.len()));
+    }
+    for prompt in prompts {
+        let chars = prompt.text.chars().count();
+        if chars > MAX_PROMPT_CHARS {
+            return invalid(format!("A prompt has {chars} characters; shorten it to {MAX_PROMPT_CHARS}."));
+        }
+        if !prompt.weight.is_finite() || prompt.weight < 0.0 {
+            return invalid(format!("A prompt's weight is {} but must be a number of at least 0.", prompt.weight));
+        }
+    }
+    if prompts.iter().all(|prompt| prompt.weight == 0.0) {
+        return invalid("All prompts have weight 0; give at least one a positive weight.".into());
+    }
+    Ok(())
+}
+
+fn validate_sampling(sampling: &SamplingPatch) -> Result<(), EngineError> {
+    let check = |name: &str, value: Option<f32>, low: f32, high: f32| match value {
+        Some(value) if !(low..=high).contains(&value) => {
+            Err(EngineError::Invalid(format!("`{name}` is {value} but must lie between {low} and {high}.")))
+        }
+        _ => Ok(()),
+    };
+    check("temperature", sampling.temperature, 0.0, 4.0)?;
+    check("guidance", sampling.guidance, 0.0, 20.0)?;
+    match sampling.top_k {
+        Some(top_k) if top_k > 65_536 => {
+            Err(EngineError::Invalid(format!("`top_k` is {top_k} but must be at most 65536; 0 keeps every code.")))
+        }
+        _ => Ok(()),
+    }
+}

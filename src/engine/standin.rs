@@ -1,0 +1,200 @@
+//! A deterministic backend without weights: tones instead of music, for tests of everything above the model.
+//!
+//! It honours the whole contract of [`Backend`]: codes depend only on what the slot holds, the blend, the seed and the
+//! draw; the codec has a look-ahead and carries state; every misuse of positions is noticed. A prompt can ask for
+//! trouble: `"fail after 30"` faults at that position, `"lose the device"` loses it.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Backend, CodecState, Condition, Decode, Fault, Lost, ModelInfo, Prefill, Sampling, Slot, StepRow};
+use crate::units::{ModelId, SampleRate};
+
+/// See the module's documentation.
+pub struct Standin {
+    info: ModelInfo,
+    slots: usize,
+    /// Hashes of the columns that each slot holds, with the shares they were read under.
+    kv: HashMap<Slot, Vec<u64>>,
+    /// What a decoder step takes.
+    step_time: Duration,
+}
+
+impl Default for Standin {
+    fn default() -> Self {
+        Self::new("standin", 256)
+    }
+}
+
+impl Standin {
+    /// A model of this name with room for `slots` windows: 32 kHz mono, 50 frames/s, four codebooks of 64, a window
+    /// of 500 columns of which 200 are kept.
+    pub fn new(id: &str, slots: usize) -> Self {
+        let info = ModelInfo {
+            id: ModelId(id.into()),
+            description: "tones for tests".into(),
+            sample_rate: SampleRate(32_000),
+            channels: 1,
+            hop: 640,
+            codebooks: 4,
+            card: 64,
+            delays: vec![0, 1, 2, 3],
+            window: 500,
+            keep: 200,
+            lookahead: 4,
+            sampling: Sampling { temperature: 1.0, top_k: 250, guidance: 3.0, seed: 0 },
+            codec_fingerprint: 1,
+        };
+        Self { info, slots, kv: HashMap::new(), step_time: Duration::ZERO }
+    }
+
+    /// A model whose every step takes `time`, as a slow machine's would.
+    #[must_use]
+    pub fn with_step_time(mut self, time: Duration) -> Self {
+        self.step_time = time;
+        self
+    }
+
+    /// Two channels.
+    #[must_use]
+    pub fn stereo(mut self) -> Self {
+        self.info.channels = 2;
+        self.info.codec_fingerprint = 2;
+        self
+    }
+
+    fn read(&mut self, slot: Slot, position: usize, ids: &[u32], blend: u64) -> Result<(), Fault> {
+        let card = self.info.card;
+        let held = self.kv.entry(slot).or_default();
+        if slot.0 >= self.slots || position > held.len() || position >= self.info.window {
+            return Err(Fault(format!("position {position} of {slot:?} was never reached")));
+        }
+        if let Some(&id) = ids.iter().find(|&&id| id > card) {
+            return Err(Fault(format!("code {id} is outside 0..={card}")));
+        }
+        held.truncate(position);
+        held.push(hash(&(ids, blend)));
+        Ok(())
+    }
+}
+
+fn hash(value: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+fn text(condition: &Condition) -> &str {
+    condition.downcast_ref::<String>().map_or("", String::as_str)
+}
+
+fn blend_hash(blend: &[super::Blend]) -> u64 {
+    hash(&blend.iter().map(|part| (text(&part.condition).to_owned(), part.share.to_bits())).collect::<Vec<_>>())
+}
+
+/// Phase per channel and the frames held back.
+#[derive(Clone, Default)]
+struct Tone {
+    phase: f32,
+    held: Vec<u32>,
+}
+
+impl CodecState for Tone {
+    fn snapshot(&self) -> Box<dyn CodecState> {
+        Box::new(self.clone())
+    }
+
+    fn as_any(&mut self) -> &mut dyn Any {
+        self
+    }
+}
+
+impl Backend for Standin {
+    fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    fn slots(&self) -> usize {
+        self.slots
+    }
+
+    fn prepare(&mut self, text: &str) -> Result<Condition, Fault> {
+        if text == "cannot be encoded" {
+            return Err(Fault("this text cannot be encoded".into()));
+        }
+        Ok(Arc::new(text.to_owned()))
+    }
+
+    fn prefill(&mut self, job: &Prefill<'_>) -> Result<Result<(), Fault>, Lost> {
+        let blend = blend_hash(job.blend);
+        for (offset, ids) in job.ids.chunks(self.info.codebooks).enumerate() {
+            if let Err(fault) = self.read(job.slot, job.position + offset, ids, blend) {
+                return Ok(Err(fault));
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    fn step(&mut self, rows: &[StepRow<'_>]) -> Result<Vec<Result<Vec<u32>, Fault>>, Lost> {
+        if !self.step_time.is_zero() {
+            std::thread::sleep(self.step_time);
+        }
+        let mut columns = Vec::with_capacity(rows.len());
+        for row in rows {
+            if row.blend.iter().any(|part| text(&part.condition) == "lose the device") {
+                return Err(Lost("the stand-in was asked to fail".into()));
+            }
+            let limit = row
+                .blend
+                .iter()
+                .find_map(|part| text(&part.condition).strip_prefix("fail after ").and_then(|at| at.parse().ok()));
+            if limit.is_some_and(|limit: usize| row.position >= limit) {
+                columns.push(Err(Fault("the logits are not numbers".into())));
+                continue;
+            }
+            let read = self.read(row.slot, row.position, row.ids, blend_hash(row.blend));
+            let held = &self.kv[&row.slot];
+            let card = u64::from(self.info.card);
+            columns.push(read.map(|()| {
+                (0..self.info.codebooks)
+                    .map(|k| {
+                        let key = (held, k, row.sampling.seed, row.draw, row.sampling.guidance.to_bits());
+                        (hash(&key) % card) as u32
+                    })
+                    .collect()
+            }));
+        }
+        Ok(columns)
+    }
+
+    fn codec_state(&self) -> Box<dyn CodecState> {
+        Box::<Tone>::default()
+    }
+
+    fn decode(&mut self, jobs: &mut [Decode<'_>]) -> Result<Vec<Result<Vec<f32>, Fault>>, Lost> {
+        let (hop, rate, k) = (self.info.hop, self.info.sample_rate.0 as f32, self.info.codebooks);
+        let (lookahead, channels) = (self.info.lookahead, self.info.channels);
+        Ok(jobs
+            .iter_mut()
+            .map(|job| {
+                let state = job.state.as_any().downcast_mut::<Tone>().ok_or(Fault("a foreign codec state".into()))?;
+                state.held.extend(job.codes.chunks(k).map(|frame| frame.iter().sum::<u32>()));
+                let keep = if job.last { 0 } else { lookahead };
+                let ready = state.held.len().saturating_sub(keep);
+                let mut pcm = Vec::with_capacity(ready * hop * channels);
+                for frame in state.held.drain(..ready) {
+                    let step = (220.0 + 2.0 * frame as f32) / rate;
+                    for _ in 0..hop {
+                        let sample = 0.4 * (state.phase * std::f32::consts::TAU).sin();
+                        pcm.extend(std::iter::repeat_n(sample, channels));
+                        state.phase = (state.phase + step).fract();
+                    }
+                }
+                Ok(pcm)
+            })
+            .collect())
+    }
+}

@@ -1,0 +1,332 @@
+//! The engine's promises, proved on the stand-in backend: it notices every wrong position, and its codes depend on
+//! everything that a real decoder's codes depend on.
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::standin::Standin;
+use super::*;
+use crate::units::{Frames, ModelId};
+
+fn engine() -> Engine {
+    Engine::start(Box::new(Standin::default()), EngineConfig::default()).unwrap()
+}
+
+fn spec(prompt: &str, seed: u64) -> VoiceSpec {
+    let sampling = SamplingPatch { seed: Some(seed), ..SamplingPatch::default() };
+    VoiceSpec { sampling, lead: Duration::from_secs(2), ..VoiceSpec::endless(prompt) }
+}
+
+async fn read(voice: &mut Voice, samples: usize) -> Vec<f32> {
+    let mut pcm = Vec::new();
+    while pcm.len() < samples {
+        match voice.read(Samples((samples - pcm.len()) as u64)) {
+            Read::Chunk(chunk) => pcm.extend(chunk.pcm),
+            Read::Pending => voice.ready().await,
+            Read::End(end) => panic!("the voice ended after {} samples: {end}", pcm.len()),
+        }
+    }
+    pcm
+}
+
+async fn read_to_end(voice: &mut Voice) -> (usize, VoiceEnd) {
+    let mut samples = 0;
+    loop {
+        match voice.read(Samples(u64::MAX)) {
+            Read::Chunk(chunk) => {
+                assert_eq!(chunk.start.0 as usize, samples);
+                samples += chunk.pcm.len();
+            }
+            Read::Pending => voice.ready().await,
+            Read::End(end) => return (samples, end),
+        }
+    }
+}
+
+async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while !condition() {
+        assert!(std::time::Instant::now() < deadline, "{what} did not happen");
+        tokio::task::yield_now().await;
+    }
+}
+
+fn wait<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+/// Thirty seconds: three windows of the stand-in.
+const LONG: usize = 30 * 32_000;
+
+#[tokio::test]
+async fn a_voice_alone_equals_the_same_voice_among_eight() {
+    let alone = read(&mut engine().join(spec("piano", 7)).await.unwrap(), LONG).await;
+    let crowded = engine();
+    let mut others = Vec::new();
+    for seed in 0..7 {
+        others.push(crowded.join(spec("noise", seed)).await.unwrap());
+    }
+    let mut voice = crowded.join(spec("piano", 7)).await.unwrap();
+    let mut together = Vec::new();
+    while together.len() < LONG {
+        together.extend(read(&mut voice, 32_000).await);
+        for other in &mut others {
+            read(other, 16_000).await;
+        }
+    }
+    assert!(alone == together[..LONG]);
+}
+
+#[tokio::test]
+async fn another_seed_prompt_or_guidance_is_another_sound() {
+    let engine = engine();
+    let first = read(&mut engine.join(spec("piano", 7)).await.unwrap(), 32_000).await;
+    assert!(first != read(&mut engine.join(spec("piano", 8)).await.unwrap(), 32_000).await);
+    assert!(first != read(&mut engine.join(spec("drums", 7)).await.unwrap(), 32_000).await);
+    let mut unguided = spec("piano", 7);
+    unguided.sampling.guidance = Some(1.0);
+    assert!(first != read(&mut engine.join(unguided).await.unwrap(), 32_000).await);
+}
+
+#[tokio::test]
+async fn a_clip_has_exactly_its_length() {
+    let engine = engine();
+    for frames in [1, 3, 50, 1203] {
+        let mut voice = engine.join(VoiceSpec { length: Some(Frames(frames)), ..spec("clip", 1) }).await.unwrap();
+        assert_eq!(read_to_end(&mut voice).await, (frames as usize * 640, VoiceEnd::Finished));
+    }
+    until("the places are free", || engine.status().voices == 0).await;
+}
+
+#[tokio::test]
+async fn a_faulty_voice_is_dropped_with_its_reason_and_the_others_go_on() {
+    let engine = engine();
+    let mut good = engine.join(spec("piano", 1)).await.unwrap();
+    let mut bad = engine.join(spec("fail after 60", 1)).await.unwrap();
+    let (samples, end) = read_to_end(&mut bad).await;
+    assert!(samples > 0 && samples < 60 * 640);
+    assert_eq!(end, VoiceEnd::Failed("the logits are not numbers".into()));
+    assert!(matches!(bad.control().pause().await, Err(EngineError::Gone(_))));
+    read(&mut good, LONG).await;
+}
+
+#[tokio::test]
+async fn a_lost_device_ends_every_voice_and_refuses_new_ones() {
+    let engine = engine();
+    let mut good = engine.join(spec("piano", 1)).await.unwrap();
+    read(&mut good, 1000).await;
+    let _bad = engine.join(spec("lose the device", 1)).await.unwrap();
+    assert!(matches!(read_to_end_of(&mut good).await, VoiceEnd::Failed(_)));
+    assert!(engine.status().lost.is_some());
+    assert!(matches!(engine.join(spec("piano", 1)).await, Err(EngineError::DeviceLost(_))));
+}
+
+async fn read_to_end_of(voice: &mut Voice) -> VoiceEnd {
+    loop {
+        match voice.read(Samples(u64::MAX)) {
+            Read::Chunk(_) => {}
+            Read::Pending => voice.ready().await,
+            Read::End(end) => return end,
+        }
+    }
+}
+
+#[tokio::test]
+async fn bad_requests_are_refused_with_a_sentence() {
+    let engine = engine();
+    let mut too_hot = spec("piano", 1);
+    too_hot.sampling.temperature = Some(9.0);
+    for (bad, part) in [
+        (VoiceSpec { prompts: Vec::new(), ..spec("", 1) }, "no prompt"),
+        (too_hot, "temperature"),
+        (spec(&"x".repeat(2000), 1), "2000 characters"),
+        (spec("cannot be encoded", 1), "wording"),
+        (VoiceSpec { model: Some(ModelId("none".into())), ..spec("", 1) }, "not loaded"),
+    ] {
+        let sentence = engine.join(bad).await.err().unwrap().to_string();
+        assert!(sentence.contains(part), "{sentence}");
+    }
+    assert_eq!(engine.status().voices, 0);
+}
+
+#[tokio::test]
+async fn dropping_a_voice_frees_its_place() {
+    let engine = engine();
+    let voice = engine.join(spec("piano", 1)).await.unwrap();
+    until("the voice is there", || engine.status().voices == 1).await;
+    drop(voice);
+    until("the voice is gone", || engine.status().voices == 0).await;
+}
+
+#[tokio::test]
+async fn a_voice_stays_its_lead_ahead_and_no_further() {
+    let engine = engine();
+    let voice = engine.join(spec("piano", 1)).await.unwrap();
+    until("the lead is there", || voice.buffered() >= 2.0).await;
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+    }
+    assert!(voice.buffered() < 2.5, "{}", voice.buffered());
+}
+
+#[tokio::test]
+async fn a_machine_too_slow_for_two_refuses_the_second_and_says_so() {
+    let slow = Standin::default().with_step_time(Duration::from_millis(25));
+    let engine = Engine::start(Box::new(slow), EngineConfig::default()).unwrap();
+    let first = engine.join(spec("piano", 1)).await.unwrap();
+    let refused = engine.join(spec("piano", 1)).await.err().unwrap();
+    assert!(matches!(refused, EngineError::Full { voices: 1, load, .. } if load > 100.0), "{refused}");
+    drop(first);
+}
+
+#[tokio::test]
+async fn the_configured_number_of_voices_is_kept() {
+    let engine = Engine::start(Box::new(Standin::default()), EngineConfig { max_voices: 2 }).unwrap();
+    let _two = (engine.join(spec("piano", 1)).await.unwrap(), engine.join(spec("piano", 1)).await.unwrap());
+    assert!(matches!(engine.join(spec("piano", 1)).await, Err(EngineError::TooMany { limit: 2, .. })));
+}
+
+#[tokio::test]
+async fn steering_is_heard_from_the_acknowledged_time_on_and_not_before() {
+    let plain = read(&mut engine().join(spec("piano", 7)).await.unwrap(), LONG).await;
+    let engine = engine();
+    let mut voice = engine.join(spec("piano", 7)).await.unwrap();
+    let mut pcm = read(&mut voice, 40_000).await;
+    until("the lead is there", || voice.buffered() >= 2.0).await;
+    let steer = Steer { prompts: Some(vec!["drums".into()]), ..Steer::default() };
+    let ack = voice.control().steer(steer).await.unwrap();
+    pcm.extend(read(&mut voice, 200_000).await);
+    let at = (ack.at * 32_000.0) as usize;
+    assert!((40_000..40_000 + 16_000).contains(&at), "the change comes {} s after the playhead", ack.at - 1.25);
+    assert!(pcm[..at] == plain[..at]);
+    assert!(pcm[at..at + 3200] != plain[at..at + 3200]);
+    assert_eq!(ack.epoch, 1);
+}
+
+#[tokio::test]
+async fn a_rewind_by_more_than_a_window_keeps_still_has_its_codes() {
+    let engine = engine();
+    let mut voice = engine.join(VoiceSpec { lead: Duration::from_secs(8), ..spec("piano", 3) }).await.unwrap();
+    let control = voice.control();
+    for _ in 0..4 {
+        read(&mut voice, 3 * 32_000).await;
+        until("the lead", || voice.buffered() > 7.9).await;
+        // A pause gives the windows up; the new one begins four seconds before the newest frame, eight ahead of us.
+        control.pause().await.unwrap();
+        control.resume().await.unwrap();
+        read(&mut voice, 32_000 / 2).await;
+        until("the lead", || voice.buffered() > 7.9).await;
+        control.steer(Steer { prompts: Some(vec!["strings".into()]), ..Steer::default() }).await.unwrap();
+    }
+    read(&mut voice, LONG).await;
+}
+
+#[tokio::test]
+async fn a_complete_clip_can_be_steered_while_it_is_heard() {
+    let engine = engine();
+    let clip = VoiceSpec { length: Some(Frames(500)), lead: Duration::from_secs(60), ..spec("piano", 7) };
+    let plain = read(&mut engine.join(clip.clone()).await.unwrap(), 320_000).await;
+    let mut voice = engine.join(clip).await.unwrap();
+    until("all of it is there", || voice.buffered() >= 10.0).await;
+    let mut pcm = read(&mut voice, 64_000).await;
+    let steer = Steer { prompts: Some(vec!["drums".into()]), ..Steer::default() };
+    let ack = voice.control().steer(steer.clone()).await.unwrap();
+    pcm.extend(read(&mut voice, 316_000 - 64_000).await);
+    let at = (ack.at * 32_000.0) as usize;
+    assert!(at < 80_000 && pcm[..at] == plain[..at] && pcm[at..] != plain[at..316_000]);
+    // Too late: nothing of it can be changed any more, and it ends as it is.
+    assert_eq!(voice.control().steer(steer).await.unwrap().at, 10.0);
+    assert_eq!(read(&mut voice, 4000).await.len(), 4000);
+    voice.ready().await;
+    assert_eq!(voice.read(Samples(1)), Read::End(VoiceEnd::Finished));
+}
+
+#[tokio::test]
+async fn a_reset_starts_anew_and_a_pause_goes_on() {
+    let engine = engine();
+    let mut voice = engine.join(spec("piano", 7)).await.unwrap();
+    read(&mut voice, LONG).await;
+    let control = voice.control();
+    let ack = control.reset().await.unwrap();
+    assert!(ack.at >= 30.0 && ack.at < 31.0);
+    read(&mut voice, LONG).await;
+    control.pause().await.unwrap();
+    let buffered = (voice.buffered() * 32_000.0) as usize;
+    read(&mut voice, buffered).await;
+    assert_eq!(voice.read(Samples(1)), Read::Pending);
+    control.resume().await.unwrap();
+    read(&mut voice, LONG).await;
+}
+
+#[tokio::test]
+async fn a_voice_moves_between_models() {
+    let engine = engine();
+    engine.add_model(Box::new(Standin::new("twin", 4))).await.unwrap();
+    engine.add_model(Box::new(Standin::new("stereo", 4).stereo())).await.unwrap();
+    let mut voice = engine.join(spec("piano", 7)).await.unwrap();
+    read(&mut voice, LONG).await;
+    voice.control().set_model(&ModelId("twin".into())).await.unwrap();
+    read(&mut voice, LONG).await;
+    let ack = voice.control().set_model(&ModelId("stereo".into())).await.unwrap();
+    let channels = loop {
+        match voice.read(Samples(1 << 20)) {
+            Read::Chunk(chunk) if chunk.start.0 as f64 / 32_000.0 >= ack.at => break chunk.channels,
+            Read::Pending => voice.ready().await,
+            Read::End(end) => panic!("{end}"),
+            Read::Chunk(_) => {}
+        }
+    };
+    assert_eq!(channels, 2);
+    engine.set_default_model(&ModelId("stereo".into())).unwrap();
+    assert_eq!(engine.models()[0].id.0, "stereo");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    /// An empty steer is a rewind: what follows is what would have followed. The windows of the stand-in are crossed
+    /// several times, and rewinds reach back over those places.
+    #[test]
+    fn rewinding_and_going_on_equals_never_having_gone_past(
+        steps in proptest::collection::vec((1usize..60_000, any::<bool>()), 1..30),
+    ) {
+        wait(async {
+            let mut voice = engine().join(spec("piano", 3)).await.unwrap();
+            let mut pcm = Vec::new();
+            for (samples, rewind) in steps {
+                pcm.extend(read(&mut voice, samples).await);
+                if rewind {
+                    until("the lead is there", || voice.buffered() >= 2.0).await;
+                    voice.control().steer(Steer::default()).await.unwrap();
+                }
+            }
+            pcm.extend(read(&mut voice, 64_000).await);
+            let plain = read(&mut engine().join(spec("piano", 3)).await.unwrap(), pcm.len()).await;
+            assert!(pcm == plain);
+        });
+    }
+
+    /// Whoever joins and leaves in whatever order, a voice keeps its tokens.
+    #[test]
+    fn every_interleaving_of_joins_and_leaves_keeps_the_others_tokens(
+        events in proptest::collection::vec((0usize..6, 1usize..40_000), 1..40),
+    ) {
+        wait(async {
+            let engine = engine();
+            let mut voice = engine.join(spec("piano", 5)).await.unwrap();
+            let mut others: Vec<Option<Voice>> = (0..6).map(|_| None).collect();
+            let mut pcm = Vec::new();
+            for (other, samples) in events {
+                others[other] = match others[other].take() {
+                    Some(_) => None,
+                    None => Some(engine.join(spec("noise", other as u64)).await.unwrap()),
+                };
+                pcm.extend(read(&mut voice, samples).await);
+            }
+            let plain = read(&mut super::tests::engine().join(spec("piano", 5)).await.unwrap(), pcm.len()).await;
+            assert!(pcm == plain);
+        });
+    }
+}

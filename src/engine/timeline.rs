@@ -1,0 +1,384 @@
+//! The way of PCM from the engine thread to one reader: a lock-free ring of chunks whose unread tail can be cut off.
+//!
+//! The writer owns the future, the reader owns the past, and one atomic word says where the border is: it packs the
+//! epoch (raised by every cut) with the number of samples that the reader has *committed* to. The reader commits by
+//! compare-and-swap before it hands samples out; the writer cuts by compare-and-swap at a place that is not yet
+//! committed. Whoever comes second sees the other's change and tries again, so no sample is both cut and played.
+//! A cut needs no scan of the ring: chunks carry their start, and a chunk that starts before the end of an older one
+//! replaces the older one's tail.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::Thread;
+
+use ringbuf::traits::{Consumer, Observer, Producer, Split};
+use ringbuf::{HeapCons, HeapProd, HeapRb};
+use tokio::sync::Notify;
+
+use super::{Chunk, Read, VoiceEnd};
+use crate::units::{SampleRate, Samples};
+
+const EPOCH_SHIFT: u32 = 48;
+const SAMPLES_MASK: u64 = (1 << EPOCH_SHIFT) - 1;
+
+/// What both ends see.
+pub(super) struct Shared {
+    /// Epoch in the upper 16 bits, committed samples in the lower 48 (280 years at 32 kHz).
+    border: AtomicU64,
+    /// First sample that the cut which began epoch `e` took away, at index `e % 2`: the writer prepares the next
+    /// epoch's place while the reader may still use the present one's.
+    cuts: [AtomicU64; 2],
+    /// End of what has been pushed in the present epoch.
+    end_of_pcm: AtomicU64,
+    /// Seconds of audio per second of waiting for it, as `f32` bits.
+    pub(super) realtime: AtomicU32,
+    /// The reader is gone.
+    abandoned: AtomicBool,
+    ended: OnceLock<VoiceEnd>,
+    wake_reader: Notify,
+    engine: Thread,
+}
+
+fn pack(epoch: u32, committed: u64) -> u64 {
+    (u64::from(epoch) << EPOCH_SHIFT) | (committed & SAMPLES_MASK)
+}
+
+fn unpack(border: u64) -> (u32, u64) {
+    ((border >> EPOCH_SHIFT) as u32, border & SAMPLES_MASK)
+}
+
+impl Shared {
+    /// Samples that the reader can no longer be denied.
+    pub(super) fn committed(&self) -> u64 {
+        unpack(self.border.load(Ordering::Acquire)).1
+    }
+
+    /// Samples pushed and not yet committed.
+    pub(super) fn buffered(&self) -> u64 {
+        self.end_of_pcm.load(Ordering::Acquire).saturating_sub(self.committed())
+    }
+
+    pub(super) fn ended(&self) -> Option<&VoiceEnd> {
+        self.ended.get()
+    }
+
+    /// See [`super::Voice::ready`].
+    pub(super) async fn ready(&self) {
+        loop {
+            let notified = self.wake_reader.notified();
+            if self.buffered() > 0 || self.ended.get().is_some() {
+                return;
+            }
+            notified.await;
+        }
+    }
+}
+
+/// Both ends of a new time line. `chunks` bounds the ring; `engine` is the thread to wake when samples were taken.
+pub(super) fn timeline(chunks: usize, engine: Thread) -> (Writer, Reader) {
+    let shared = Arc::new(Shared {
+        border: AtomicU64::new(0),
+        cuts: [AtomicU64::new(u64::MAX), AtomicU64::new(u64::MAX)],
+        end_of_pcm: AtomicU64::new(0),
+        realtime: AtomicU32::new(0),
+        abandoned: AtomicBool::new(false),
+        ended: OnceLock::new(),
+        wake_reader: Notify::new(),
+        engine,
+    });
+    let (producer, consumer) = HeapRb::new(chunks).split();
+    (
+        Writer { ring: producer, shared: shared.clone(), epoch: 0, end: 0 },
+        Reader { ring: consumer, shared, queue: VecDeque::new() },
+    )
+}
+
+/// The engine's end.
+pub(super) struct Writer {
+    ring: HeapProd<Chunk>,
+    shared: Arc<Shared>,
+    epoch: u32,
+    end: u64,
+}
+
+impl Writer {
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Media time at which the next pushed chunk begins.
+    pub(super) fn end(&self) -> u64 {
+        self.end
+    }
+
+    pub(super) fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    pub(super) fn abandoned(&self) -> bool {
+        self.shared.abandoned.load(Ordering::Acquire)
+    }
+
+    /// Whether one more chunk fits; only a reader that never reads while its voice is steered over and over fills it.
+    pub(super) fn has_room(&self) -> bool {
+        !self.ring.is_full()
+    }
+
+    /// Appends interleaved samples. The caller has asked [`Writer::has_room`].
+    pub(super) fn push(&mut self, pcm: Vec<f32>, channels: usize, sample_rate: SampleRate) {
+        let samples = (pcm.len() / channels) as u64;
+        if samples == 0 {
+            return;
+        }
+        let chunk = Chunk { start: Samples(self.end), epoch: self.epoch, sample_rate, channels, pcm };
+        let pushed = self.ring.try_push(chunk).is_ok();
+        debug_assert!(pushed, "the engine pushes only where there is room");
+        self.end += samples;
+        self.shared.end_of_pcm.store(self.end, Ordering::Release);
+        self.shared.wake_reader.notify_one();
+    }
+
+    /// Takes back everything from a place that `choose` picks: it is given the committed position, and returns one
+    /// at or after it, or `None` to cut nothing. Returns the cut.
+    pub(super) fn cut(&mut self, mut choose: impl FnMut(u64) -> Option<u64>) -> Option<u64> {
+        let mut border = self.shared.border.load(Ordering::Acquire);
+        loop {
+            let (epoch, committed) = unpack(border);
+            let at = choose(committed)?;
+            debug_assert!(at >= committed && at <= self.end, "a cut lies between the reader and the end");
+            let next = (epoch + 1) & 0xffff;
+            self.shared.cuts[next as usize % 2].store(at, Ordering::Release);
+            match self.shared.border.compare_exchange(
+                border,
+                pack(next, committed),
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            ) {
+                Ok(_) => {
+                    self.epoch = next;
+                    self.end = at;
+                    self.shared.end_of_pcm.store(at, Ordering::Release);
+                    return Some(at);
+                }
+                Err(seen) => border = seen,
+            }
+        }
+    }
+
+    /// Nothing follows. Only the first reason counts.
+    pub(super) fn finish(&self, end: VoiceEnd) {
+        let _ = self.shared.ended.set(end);
+        self.shared.wake_reader.notify_one();
+    }
+}
+
+/// The listener's end.
+pub(super) struct Reader {
+    ring: HeapCons<Chunk>,
+    shared: Arc<Shared>,
+    queue: VecDeque<Chunk>,
+}
+
+impl Reader {
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// See [`super::Voice::read`].
+    pub(super) fn read(&mut self, max: Samples) -> Read {
+        loop {
+            let ended = self.shared.ended.get().cloned();
+            let border = self.shared.border.load(Ordering::Acquire);
+            let (epoch, committed) = unpack(border);
+            let cut = self.shared.cuts[epoch as usize % 2].load(Ordering::Acquire);
+            if unpack(self.shared.border.load(Ordering::Acquire)).0 != epoch {
+                continue; // The place may already belong to the epoch after the next.
+            }
+            self.drain(epoch, cut);
+            let Some(front) = self.queue.front() else {
+                return ended.map_or(Read::Pending, Read::End);
+            };
+            if max.0 == 0 {
+                return Read::Pending;
+            }
+            let take = (front.pcm.len() / front.channels).min(usize::try_from(max.0).unwrap_or(usize::MAX));
+            let next = pack(epoch, committed + take as u64);
+            if self.shared.border.compare_exchange(border, next, Ordering::AcqRel, Ordering::Acquire).is_ok()
+                && let Some(chunk) = self.take_front(take)
+            {
+                self.shared.engine.unpark();
+                return Read::Chunk(chunk);
+            }
+        }
+    }
+
+    /// Moves the ring into the queue and drops what was cut off.
+    fn drain(&mut self, epoch: u32, cut: u64) {
+        while let Some(chunk) = self.ring.try_pop() {
+            truncate(&mut self.queue, chunk.start.0, |_| true);
+            self.queue.push_back(chunk);
+        }
+        truncate(&mut self.queue, cut, |chunk| chunk.epoch != epoch);
+    }
+
+    fn take_front(&mut self, take: usize) -> Option<Chunk> {
+        let front = self.queue.front_mut()?;
+        if take * front.channels == front.pcm.len() {
+            return self.queue.pop_front();
+        }
+        let rest = front.pcm.split_off(take * front.channels);
+        let pcm = std::mem::replace(&mut front.pcm, rest);
+        let chunk = Chunk { pcm, ..front.clone_header() };
+        front.start.0 += take as u64;
+        Some(chunk)
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.shared.abandoned.store(true, Ordering::Release);
+        self.shared.engine.unpark();
+    }
+}
+
+/// Removes the samples at and after `at` from those chunks at the back that `concerns` picks.
+fn truncate(queue: &mut VecDeque<Chunk>, at: u64, concerns: impl Fn(&Chunk) -> bool) {
+    queue.retain_mut(|chunk| {
+        if concerns(chunk) {
+            let keep = at.saturating_sub(chunk.start.0);
+            let samples = (chunk.pcm.len() / chunk.channels) as u64;
+            if keep < samples {
+                chunk.pcm.truncate(keep as usize * chunk.channels);
+            }
+        }
+        !chunk.pcm.is_empty()
+    });
+}
+
+impl Chunk {
+    fn clone_header(&self) -> Self {
+        Self {
+            start: self.start,
+            epoch: self.epoch,
+            sample_rate: self.sample_rate,
+            channels: self.channels,
+            pcm: Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const RATE: SampleRate = SampleRate(32_000);
+
+    fn ramp(from: u64, count: u64, offset: f32) -> Vec<f32> {
+        (from..from + count).map(|i| i as f32 + offset).collect()
+    }
+
+    fn pcm(read: Read) -> (u64, Vec<f32>) {
+        match read {
+            Read::Chunk(chunk) => (chunk.start.0, chunk.pcm),
+            other => panic!("no chunk but {other:?}"),
+        }
+    }
+
+    #[test]
+    fn reads_what_was_written_in_pieces_of_any_size() {
+        let (mut writer, mut reader) = timeline(8, std::thread::current());
+        writer.push(ramp(0, 10, 0.0), 1, RATE);
+        writer.push(ramp(10, 5, 0.0), 1, RATE);
+        assert_eq!(pcm(reader.read(Samples(4))), (0, ramp(0, 4, 0.0)));
+        assert_eq!(pcm(reader.read(Samples(99))), (4, ramp(4, 6, 0.0)));
+        assert_eq!(pcm(reader.read(Samples(99))), (10, ramp(10, 5, 0.0)));
+        assert_eq!(reader.read(Samples(1)), Read::Pending);
+        writer.finish(VoiceEnd::Finished);
+        assert_eq!(reader.read(Samples(1)), Read::End(VoiceEnd::Finished));
+    }
+
+    #[test]
+    fn a_cut_takes_back_only_what_was_not_read() {
+        let (mut writer, mut reader) = timeline(8, std::thread::current());
+        writer.push(ramp(0, 10, 0.0), 1, RATE);
+        writer.push(ramp(10, 10, 0.0), 1, RATE);
+        assert_eq!(pcm(reader.read(Samples(5))).0, 0);
+        let at = writer.cut(|committed| {
+            assert_eq!(committed, 5);
+            Some(12)
+        });
+        assert_eq!(at, Some(12));
+        assert_eq!(pcm(reader.read(Samples(99))), (5, ramp(5, 5, 0.0)));
+        assert_eq!(pcm(reader.read(Samples(99))), (10, ramp(10, 2, 0.0)));
+        assert_eq!(reader.read(Samples(99)), Read::Pending);
+        writer.push(ramp(12, 4, 0.5), 1, RATE);
+        assert_eq!(pcm(reader.read(Samples(99))), (12, ramp(12, 4, 0.5)));
+    }
+
+    #[test]
+    fn two_cuts_before_a_read_leave_each_epoch_its_part() {
+        let (mut writer, mut reader) = timeline(8, std::thread::current());
+        writer.push(ramp(0, 10, 0.0), 1, RATE);
+        writer.cut(|_| Some(4));
+        writer.push(ramp(4, 10, 0.25), 1, RATE);
+        writer.cut(|_| Some(8));
+        writer.push(ramp(8, 2, 0.5), 1, RATE);
+        let mut all = Vec::new();
+        while let Read::Chunk(chunk) = reader.read(Samples(3)) {
+            assert_eq!(chunk.start.0 as usize, all.len());
+            all.extend(chunk.pcm);
+        }
+        assert_eq!(all, [ramp(0, 4, 0.0), ramp(4, 4, 0.25), ramp(8, 2, 0.5)].concat());
+    }
+
+    #[test]
+    fn a_dropped_reader_is_noticed() {
+        let (writer, reader) = timeline(2, std::thread::current());
+        assert!(!writer.abandoned());
+        drop(reader);
+        assert!(writer.abandoned());
+    }
+
+    /// Two threads race: whatever the interleaving, the reader sees an unbroken line, and every sample it sees after
+    /// a cut's place belongs to that cut's epoch or a later one.
+    #[test]
+    fn racing_cuts_never_touch_committed_samples() {
+        let (mut writer, mut reader) = timeline(4096, std::thread::current());
+        let writing = std::thread::spawn(move || {
+            let mut cuts = vec![0u64];
+            for round in 0..2000u64 {
+                if writer.has_room() {
+                    writer.push(vec![writer.epoch() as f32; 7], 1, RATE);
+                }
+                if round % 5 == 0 {
+                    let end = writer.end();
+                    if let Some(at) =
+                        writer.cut(|committed| (committed < end).then(|| committed + (end - committed) / 2))
+                    {
+                        cuts.push(at);
+                    }
+                }
+            }
+            writer.finish(VoiceEnd::Finished);
+            cuts
+        });
+        let mut seen = Vec::new();
+        loop {
+            match reader.read(Samples(3)) {
+                Read::Chunk(chunk) => {
+                    assert_eq!(chunk.start.0 as usize, seen.len());
+                    assert!(chunk.pcm.iter().all(|&sample| sample == chunk.epoch as f32));
+                    seen.extend(chunk.pcm.iter().map(|&sample| sample as usize));
+                }
+                Read::Pending => std::thread::yield_now(),
+                Read::End(_) => break,
+            }
+        }
+        let cuts = writing.join().unwrap();
+        for (epoch, &at) in cuts.iter().enumerate() {
+            assert!(seen.iter().skip(at as usize).all(|&sample| sample >= epoch));
+        }
+    }
+}

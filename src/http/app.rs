@@ -1,0 +1,101 @@
+//! What every route shares: the station, limits, the way to load a model, and what must end at shutdown.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::HttpError;
+use crate::engine::Engine;
+use crate::station::Station;
+use crate::units::ModelId;
+
+/// A wish for a model that is perhaps not loaded yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelRequest {
+    /// A Hugging Face id, a folder, or `bundled`.
+    pub model: String,
+    /// Number format of the weights as the loader spells it (`f32`, `f16`, `q8`, ..); `None` is the loader's choice.
+    pub dtype: Option<String>,
+}
+
+/// Loads a model and adds it to the engine; resolves when it is ready to play. The error is one sentence.
+pub type ModelLoader = Arc<dyn Fn(ModelRequest) -> BoxFuture<'static, Result<ModelId, String>> + Send + Sync>;
+
+/// Bounds that protect the server from its clients.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Bytes of a request body at most.
+    pub body: usize,
+    /// Connections at most; further ones wait in the kernel's backlog.
+    pub connections: usize,
+    /// Time for a client to send the head of a request, and again for its body.
+    pub request: Duration,
+    /// Time that listeners get at shutdown to take their last bytes.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { body: 1 << 20, connections: 12_000, request: Duration::from_secs(10), drain: Duration::from_secs(5) }
+    }
+}
+
+/// The state behind all routes.
+pub struct App {
+    /// All streams.
+    pub station: Arc<Station>,
+    /// Bounds on clients.
+    pub limits: Limits,
+    /// Loads models on request; without it `POST /v1/models` and `/set_model` only know loaded ones.
+    pub loader: Option<ModelLoader>,
+    /// Bearer token that every route but the page, `/healthz` and `/readyz` asks for.
+    pub token: Option<String>,
+    /// Where `/metrics` comes from.
+    pub metrics: Option<PrometheusHandle>,
+    /// Cancelled at shutdown: whatever is endless and not a listener of the station ends then.
+    pub stopping: CancellationToken,
+    /// Tasks that outlive their connection's handler (WebSockets); shutdown waits for them.
+    pub tasks: TaskTracker,
+    /// One model is loaded at a time: two at once could need twice the memory.
+    loading: tokio::sync::Mutex<()>,
+}
+
+impl App {
+    /// An app with default limits, no loader, no token and no metrics; set the fields that differ.
+    pub fn new(station: Arc<Station>) -> Self {
+        Self {
+            station,
+            limits: Limits::default(),
+            loader: None,
+            token: None,
+            metrics: None,
+            stopping: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            loading: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    /// The engine below the station.
+    pub fn engine(&self) -> &Engine {
+        self.station.engine()
+    }
+
+    /// Makes sure that a model is loaded: at once when it is already, else through the loader.
+    ///
+    /// # Errors
+    /// [`HttpError::NoLoader`], [`HttpError::LoadFailed`].
+    pub async fn load_model(&self, request: ModelRequest) -> Result<ModelId, HttpError> {
+        let _one_at_a_time = self.loading.lock().await;
+        if request.dtype.is_none()
+            && let Some(info) = self.engine().models().into_iter().find(|info| info.id.0 == request.model)
+        {
+            return Ok(info.id.clone());
+        }
+        let loader = self.loader.as_ref().ok_or_else(|| HttpError::NoLoader(request.model.clone()))?;
+        loader(request).await.map_err(HttpError::LoadFailed)
+    }
+}

@@ -1,0 +1,194 @@
+//! The one error type of this room and its one mapping to a status and RFC 9457 JSON.
+
+use serde_json::json;
+use warp::Reply;
+use warp::http::header::{
+    ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
+};
+use warp::http::{HeaderValue, StatusCode};
+use warp::reply::Response;
+
+use crate::engine::EngineError;
+use crate::station::StationError;
+
+/// Why a request was not served; every sentence says what to send instead.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum HttpError {
+    /// The request cannot be read.
+    #[error("{0}")]
+    BadRequest(String),
+    /// The request can be read, but a value in it is impossible.
+    #[error("{0}")]
+    Unprocessable(String),
+    /// No such path.
+    #[error("There is nothing at {0}; the page at / and the README list what there is.")]
+    NoRoute(String),
+    /// The path exists, the method does not.
+    #[error("{method} is not possible at {path}; send {allow}.")]
+    Method {
+        /// What was asked.
+        method: String,
+        /// Where.
+        path: String,
+        /// What can be asked there, as in the `Allow` header.
+        allow: String,
+    },
+    /// The body is too large.
+    #[error("The body is larger than {0} bytes; send less.")]
+    TooLarge(usize),
+    /// The body did not arrive in time.
+    #[error("The body did not arrive in time; send it at once.")]
+    TooSlow,
+    /// The token is missing or wrong.
+    #[error("This server asks for a token; send `Authorization: Bearer TOKEN` or `?token=TOKEN`.")]
+    Unauthorized,
+    /// Not a WebSocket request.
+    #[error("This path speaks WebSocket; connect with ws:// or wss:// over HTTP/1.1.")]
+    UpgradeRequired,
+    /// The name is in use.
+    #[error("There is already a stream named `{0}`; choose another name or PATCH that one.")]
+    NameTaken(String),
+    /// The named set of prompts does not play.
+    #[error("No set of prompts numbered {0} plays; its number came in the X-Set-Id header of POST /generate.")]
+    NoSet(u64),
+    /// Models cannot be loaded while this server runs.
+    #[error("`{0}` is not loaded and this server cannot load models; start it with --model {0}.")]
+    NoLoader(String),
+    /// The loader failed.
+    #[error("The model could not be loaded: {0}")]
+    LoadFailed(String),
+    /// The server cannot make sound now.
+    #[error("{0}")]
+    NotReady(String),
+    /// A bug.
+    #[error("The server made a mistake with this request; it is in the log, and other requests are served as before.")]
+    Panicked,
+    /// From the station.
+    #[error(transparent)]
+    Station(#[from] StationError),
+    /// From the engine.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+impl HttpError {
+    /// The status that stands for it.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::Unprocessable(_) | Self::LoadFailed(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::NoRoute(_) | Self::NoSet(_) => StatusCode::NOT_FOUND,
+            Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
+            Self::NameTaken(_) => StatusCode::CONFLICT,
+            Self::NoLoader(_) => StatusCode::NOT_IMPLEMENTED,
+            Self::NotReady(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Station(error) => station_status(error),
+            Self::Engine(error) => engine_status(error),
+        }
+    }
+
+    /// Seconds after which the same request may succeed.
+    pub fn retry_after(&self) -> Option<u64> {
+        match self {
+            Self::Station(StationError::Limit { retry_after, .. })
+            | Self::Station(StationError::Engine(
+                EngineError::Full { retry_after, .. } | EngineError::TooMany { retry_after, .. },
+            ))
+            | Self::Engine(EngineError::Full { retry_after, .. } | EngineError::TooMany { retry_after, .. }) => {
+                Some(*retry_after)
+            }
+            Self::NotReady(_) => Some(5),
+            _ => None,
+        }
+    }
+}
+
+fn station_status(error: &StationError) -> StatusCode {
+    match error {
+        StationError::NotFound(_) => StatusCode::NOT_FOUND,
+        StationError::Limit { .. } => StatusCode::TOO_MANY_REQUESTS,
+        StationError::Ended(_) => StatusCode::GONE,
+        StationError::NoMp3 => StatusCode::NOT_ACCEPTABLE,
+        StationError::Engine(error) => engine_status(error),
+    }
+}
+
+fn engine_status(error: &EngineError) -> StatusCode {
+    match error {
+        EngineError::Invalid(_) | EngineError::UnknownModel(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        EngineError::Full { .. } | EngineError::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
+        EngineError::Gone(_) => StatusCode::GONE,
+        EngineError::DeviceLost(_) => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+impl Reply for HttpError {
+    fn into_response(self) -> Response {
+        let status = self.status();
+        let problem = json!({
+            "type": "about:blank",
+            "title": status.canonical_reason().unwrap_or("Error"),
+            "status": status.as_u16(),
+            "detail": self.to_string(),
+        });
+        let mut response = Response::new(problem.to_string().into());
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(seconds) = self.retry_after() {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Self::Method { allow, .. } = &self
+            && let Ok(allow) = HeaderValue::from_str(allow)
+        {
+            headers.insert(ALLOW, allow);
+        }
+        match self {
+            Self::Unauthorized => {
+                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"continuo\""));
+            }
+            Self::UpgradeRequired => {
+                headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+                headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+                headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+            }
+            _ => {}
+        }
+        response
+    }
+}
+
+/// The response of a handler, whichever way it went.
+pub(super) fn reply<R: Reply>(result: Result<R, HttpError>) -> Response {
+    match result {
+        Ok(reply) => reply.into_response(),
+        Err(error) => error.into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::ModelId;
+
+    #[test]
+    fn a_full_machine_is_429_with_retry_after() {
+        let full = EngineError::Full { voices: 3, load: 130.0, retry_after: 7 };
+        let response = HttpError::from(StationError::from(full)).into_response();
+        assert_eq!(response.status(), 429);
+        assert_eq!(response.headers()["retry-after"], "7");
+        assert_eq!(response.headers()["content-type"], "application/problem+json");
+    }
+
+    #[test]
+    fn an_unknown_model_is_the_callers_mistake() {
+        let error = HttpError::from(EngineError::UnknownModel(ModelId("x".into())));
+        assert_eq!(error.status(), 422);
+        assert_eq!(error.retry_after(), None);
+    }
+}

@@ -1,0 +1,115 @@
+//! What happens to every request, whichever route answers it: preflight, token, panics, HEAD, CORS, the access log.
+
+use std::any::Any;
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::FutureExt;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::service::Service;
+use hyper_util::service::TowerToHyperService;
+use metrics::counter;
+use warp::Reply;
+use warp::http::header::{CONTENT_LENGTH, HeaderName, ORIGIN};
+use warp::http::{HeaderMap, Method, Version};
+use warp::reply::Response;
+
+use super::connection::Connection;
+use super::router::routes;
+use super::{App, HttpError, Routes, auth, cors};
+use crate::telemetry::HTTP_REQUESTS;
+
+/// Asked every few seconds by machines: in the log only when it is asked for details.
+const PROBES: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+
+/// Answers requests; clones share everything.
+#[derive(Clone)]
+pub(super) struct Front {
+    app: Arc<App>,
+    routes: Routes,
+}
+
+impl Front {
+    pub fn new(app: Arc<App>) -> Self {
+        Self { routes: routes(&app), app }
+    }
+
+    /// Answers one request of `connection`; never fails.
+    pub async fn answer(
+        self,
+        mut connection: Connection,
+        mut request: Request<Incoming>,
+    ) -> Result<Response, Infallible> {
+        let began = Instant::now();
+        connection.speaks();
+        let peer = connection.peer;
+        let (method, path, version) = (request.method().clone(), request.uri().path().to_owned(), request.version());
+        let origin = request.headers().get(ORIGIN).cloned();
+        let forwarded = forwarded_for(request.headers());
+        let mut response = match cors::preflight(&method, request.headers()) {
+            Some(response) => response,
+            None => match auth::check(self.app.token.as_deref(), request.uri(), request.headers()) {
+                Ok(()) => {
+                    connection.multiplexed = version == Version::HTTP_2;
+                    request.extensions_mut().insert(connection);
+                    self.route(request).await
+                }
+                Err(error) => error.into_response(),
+            },
+        };
+        if method == Method::HEAD {
+            cut_body(&mut response);
+        }
+        cors::allow(origin.as_ref(), &mut response);
+        let (status, elapsed) = (response.status().as_u16(), began.elapsed());
+        // The query is left out: it may hold a token, and prompts are the listener's own business.
+        if PROBES.contains(&path.as_str()) {
+            tracing::debug!(%peer, forwarded, %method, path, ?version, status, ?elapsed, "request");
+        } else {
+            tracing::info!(%peer, forwarded, %method, path, ?version, status, ?elapsed, "request");
+        }
+        counter!(HTTP_REQUESTS, "method" => label(&method), "status" => response.status().as_str().to_owned())
+            .increment(1);
+        Ok(response)
+    }
+
+    async fn route(self, request: Request<Incoming>) -> Response {
+        let service = TowerToHyperService::new(warp::service(self.routes));
+        match AssertUnwindSafe(service.call(request)).catch_unwind().await {
+            Ok(Ok(response)) => response,
+            Ok(Err(never)) => match never {},
+            Err(panic) => {
+                tracing::error!(panic = text_of(&*panic), "a handler panicked");
+                HttpError::Panicked.into_response()
+            }
+        }
+    }
+}
+
+/// Methods that count by their name; anything else is a client's invention and must not make a metric of its own.
+fn label(method: &Method) -> &'static str {
+    let known = ["GET", "HEAD", "POST", "PATCH", "DELETE", "PUT", "OPTIONS"];
+    known.into_iter().find(|name| method == name).unwrap_or("OTHER")
+}
+
+/// The client's address as a proxy tells it, for the log alone.
+fn forwarded_for(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(HeaderName::from_static("x-forwarded-for"))?.to_str().ok()?;
+    Some(value.chars().take(64).collect())
+}
+
+/// A response to HEAD keeps its headers, the length of a known body among them, and has no body.
+fn cut_body(response: &mut Response) {
+    let length = hyper::body::Body::size_hint(response.body()).exact();
+    *response.body_mut() = Default::default();
+    if let Some(length) = length.filter(|length| *length > 0) {
+        response.headers_mut().entry(CONTENT_LENGTH).or_insert(length.into());
+    }
+}
+
+fn text_of(panic: &(dyn Any + Send)) -> &str {
+    panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("?")
+}

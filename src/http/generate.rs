@@ -1,0 +1,72 @@
+//! `GET /generate`: an address that any player can open. With `prompt` it is a stream of one's own, which ends when
+//! its listener leaves; with `station` it joins a named one.
+
+use std::sync::Arc;
+
+use warp::Filter;
+use warp::http::{HeaderMap, Method};
+use warp::reply::Response;
+
+use super::connection::Connection;
+use super::error::reply;
+use super::query::{LISTEN, Query, VOICE, raw};
+use super::router::get;
+use super::{App, HttpError, Routes, audio, connection};
+use crate::station::{Idle, StreamSpec};
+
+/// `GET` and `HEAD /generate`.
+pub(super) fn routes(app: &Arc<App>) -> Routes {
+    let app = Arc::clone(app);
+    warp::path!("generate")
+        .and(get())
+        .and(warp::method())
+        .and(raw())
+        .and(warp::header::headers_cloned())
+        .and(connection::of_request())
+        .then(move |method, query: String, headers, connection| {
+            let app = Arc::clone(&app);
+            async move { reply(generate(&app, method, &query, &headers, &connection).await) }
+        })
+        .boxed()
+}
+
+async fn generate(
+    app: &App,
+    method: Method,
+    query: &str,
+    headers: &HeaderMap,
+    connection: &Connection,
+) -> Result<Response, HttpError> {
+    let query = Query::parse(query, &[&["station"], &VOICE, &LISTEN])?;
+    let listen = query.listen(None)?;
+    if let Some(name) = query.one("station")? {
+        if let Some(parameter) = query.first_of(&VOICE) {
+            return Err(HttpError::BadRequest(format!(
+                "`{parameter}` belongs to a stream of one's own; leave it out or leave `station` out."
+            )));
+        }
+        let stream = app.station.named(name)?;
+        return match method {
+            Method::HEAD => Ok(audio::headers_only(listen.format, Some(stream.id()))),
+            _ => audio::response(&stream, listen, headers, connection),
+        };
+    }
+    if query.first_of(&["prompt"]).is_none() {
+        return Err(HttpError::BadRequest(
+            "Say what to play: send prompt=lofi+piano (several are blended) or station=NAME.".into(),
+        ));
+    }
+    let (voice, seconds) = query.voice()?;
+    if method == Method::HEAD {
+        return Ok(audio::headers_only(listen.format, None));
+    }
+    let (model, prompts, sampling) = (voice.model, voice.prompts, voice.sampling);
+    let spec = StreamSpec { name: None, model, prompts, sampling, seconds, idle: Idle::End };
+    let stream = app.station.create(spec).await?;
+    let response = audio::response(&stream, listen, headers, connection);
+    if response.is_err() {
+        // Nobody else can have it: it need not wait for a listener.
+        app.station.delete(stream.id()).await?;
+    }
+    response
+}

@@ -1,0 +1,39 @@
+//! HTTP: the native API, the compatible routes of musicgen-stream, the page, metrics.
+//!
+//! [`serve`] accepts connections and answers them from an [`App`]: a station, limits and a way to load models. Every
+//! route is a warp filter made by one of the modules below and joined in `router`; every error is an [`HttpError`],
+//! which is mapped to a status and RFC 9457 JSON in one place. No tensors pass through here.
+
+mod app;
+mod audio;
+mod auth;
+mod body;
+mod connection;
+mod cors;
+mod error;
+mod events;
+mod front;
+mod generate;
+mod icy;
+mod input;
+mod models;
+mod musicgen_stream;
+mod ops;
+mod page;
+mod query;
+mod router;
+mod serve;
+mod socket;
+mod streams;
+mod ws;
+
+pub use app::{App, Limits, ModelLoader, ModelRequest};
+pub use error::HttpError;
+pub use ops::install_metrics;
+pub use serve::{serve, terminated};
+
+use warp::filters::BoxedFilter;
+use warp::reply::Response;
+
+/// What every route module gives to the router: it answers, or rejects what is not its path or method.
+type Routes = BoxedFilter<(Response,)>;

@@ -1,0 +1,179 @@
+//! The compatible routes of musicgen-stream: `POST /generate`, `/set_prompts`, `/set_model`.
+//!
+//! Bytes on the wire are the original's: rounds of length-prefixed `f32` blocks, or MP3 that rotates through the
+//! prompts. Unlike there, every request has a set of voices of its own, mistakes are answered before the headers, and
+//! a model that fails to load leaves the old one in place. JSON is read under any Content-Type, as `curl -d` sends it.
+
+mod model;
+mod sets;
+mod sound;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use warp::http::HeaderMap;
+use warp::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use warp::reply::Response;
+use warp::{Filter, Reply};
+
+use self::sets::Sets;
+use self::sound::Track;
+use super::body;
+use super::connection::{self, Connection};
+use super::error::reply;
+use super::{App, HttpError, Routes};
+use crate::engine::{EngineError, VoiceSpec};
+
+/// How much is generated ahead of a client that does not read: two blocks.
+const LEAD: Duration = Duration::from_secs(4);
+/// The original's default of `buffer_seconds`.
+const BUFFER_SECONDS: f64 = 180.0;
+/// Voices of one request at most; the engine's admission is usually the tighter bound.
+const MOST_PROMPTS: usize = 64;
+/// Names a set in `POST /set_prompts`; sent with every `POST /generate`'s reply.
+const SET_ID: &str = "x-set-id";
+
+/// The three POST routes of the original, and `/generate/generate` for its README's address.
+pub(super) fn routes(app: &Arc<App>) -> Routes {
+    let sets = Arc::new(Sets::default());
+    let once = warp::path!("generate").and(warp::post());
+    let twice = warp::path!("generate" / "generate").and(warp::post());
+    let context = {
+        let (app, sets) = (Arc::clone(app), Arc::clone(&sets));
+        warp::any().map(move || (Arc::clone(&app), Arc::clone(&sets)))
+    };
+    let client = connection::of_request().and(warp::header::headers_cloned()).map(Client::new);
+    let generate =
+        once.or(twice).unify().and(context.clone()).and(client).and(body::bytes(app)).then(
+            |(app, sets): (Arc<App>, Arc<Sets>), client, body| async move {
+                reply(generate(&app, &sets, client, body).await)
+            },
+        );
+    let set_prompts = warp::path!("set_prompts")
+        .and(warp::post())
+        .and(context.clone())
+        .and(client)
+        .and(warp::header::optional::<String>(SET_ID))
+        .and(body::bytes(app))
+        .then(|(_, sets): (Arc<App>, Arc<Sets>), client, named, body| async move {
+            reply(set_prompts(&sets, client, named, body).await)
+        });
+    let set_model = warp::path!("set_model")
+        .and(warp::post())
+        .and(context)
+        .and(body::bytes(app))
+        .then(|(app, sets), body| async move { reply(model::set(app, sets, body).await) });
+    generate.or(set_prompts).unify().or(set_model).unify().boxed()
+}
+
+/// Who asks.
+struct Client {
+    connection: Connection,
+    /// For choosing among running sets: a proxy's word, else the peer's address.
+    address: String,
+}
+
+impl Client {
+    fn new(connection: Connection, headers: HeaderMap) -> Self {
+        let forwarded = headers.get("x-forwarded-for").and_then(|value| value.to_str().ok()?.split(',').next());
+        let address = forwarded.map_or_else(|| connection.peer.ip().to_string(), |address| address.trim().to_owned());
+        Self { connection, address }
+    }
+}
+
+/// Whatever is wrong with the JSON, the client's mistake is a 400.
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, HttpError> {
+    body::json(body).map_err(|error| HttpError::BadRequest(error.to_string()))
+}
+
+fn bad_prompt(error: EngineError) -> HttpError {
+    match error {
+        EngineError::Invalid(reason) => HttpError::BadRequest(reason),
+        other => other.into(),
+    }
+}
+
+#[derive(Deserialize)]
+struct Generate {
+    prompts: Vec<String>,
+    mp3: Option<bool>,
+    buffer_seconds: Option<f64>,
+}
+
+async fn generate(
+    app: &App,
+    sets: &Arc<Sets>,
+    client: Client,
+    body: Result<bytes::Bytes, HttpError>,
+) -> Result<Response, HttpError> {
+    let wanted: Generate = parse(&body?)?;
+    if wanted.prompts.is_empty() || wanted.prompts.len() > MOST_PROMPTS {
+        let sent = wanted.prompts.len();
+        return Err(HttpError::BadRequest(format!("{sent} prompts were sent; send 1 to {MOST_PROMPTS}.")));
+    }
+    let buffer_seconds = wanted.buffer_seconds.unwrap_or(BUFFER_SECONDS);
+    if !buffer_seconds.is_finite() || buffer_seconds < 0.0 {
+        return Err(HttpError::BadRequest(format!("`buffer_seconds` is {buffer_seconds}; send a positive number.")));
+    }
+    let specs = wanted.prompts.iter().map(|prompt| VoiceSpec { lead: LEAD, ..VoiceSpec::endless(prompt) });
+    let specs: Vec<VoiceSpec> = specs.collect();
+    specs.iter().try_for_each(VoiceSpec::validate).map_err(bad_prompt)?;
+    let format = sound::Format::new(wanted.mp3.unwrap_or(false), buffer_seconds)?;
+    let mut tracks = Vec::with_capacity(specs.len());
+    for (place, mut spec) in specs.into_iter().enumerate() {
+        spec.paused = place > 0 && format.takes_turns();
+        tracks.push(Track::new(app.engine().join(spec).await.map_err(bad_prompt)?));
+    }
+    let controls = tracks.iter().map(Track::control).collect();
+    client.connection.may_wait();
+    let running = sets.add(client.address, wanted.prompts, controls);
+    let id = running.set.id;
+    let mut response = sound::play(tracks, format, running, app.stopping.clone()).into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(SET_ID, HeaderValue::from(id));
+    Ok(response)
+}
+
+#[derive(Deserialize)]
+struct SetPrompts {
+    prompts: Vec<String>,
+    set: Option<u64>,
+}
+
+/// Addresses the named set; else, as with the original's one list, the newest: of this client if it has one.
+async fn set_prompts(
+    sets: &Sets,
+    client: Client,
+    named: Option<String>,
+    body: Result<bytes::Bytes, HttpError>,
+) -> Result<Response, HttpError> {
+    let wanted: SetPrompts = parse(&body?)?;
+    for prompt in &wanted.prompts {
+        VoiceSpec::endless(prompt).validate().map_err(bad_prompt)?;
+    }
+    let named = named.map(|text| text.trim().parse::<u64>().map_err(|_| HttpError::BadRequest(not_a_set(&text))));
+    let set = match named.transpose()?.or(wanted.set) {
+        Some(id) => Some(sets.get(id).ok_or(HttpError::NoSet(id))?),
+        None => sets.newest(&client.address),
+    };
+    // Without a running set there is nothing to change, which the original answers with 200 too.
+    if let Some(set) = set {
+        set.change(&wanted.prompts).await?;
+    }
+    Ok(empty())
+}
+
+fn not_a_set(text: &str) -> String {
+    format!("`{text}` is no number of a set; send what the X-Set-Id header of POST /generate said.")
+}
+
+/// The original's answer to a change: 200, `text/plain`, nothing in it.
+fn empty() -> Response {
+    let mut response = Response::default();
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}

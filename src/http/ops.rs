@@ -1,0 +1,73 @@
+//! What operators and their machines ask: alive, ready, metrics, and what can be asked at all.
+
+use std::sync::Arc;
+
+use metrics::gauge;
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use serde_json::json;
+use warp::http::header::CACHE_CONTROL;
+use warp::reply::Response;
+use warp::{Filter, Reply};
+
+use super::error::reply;
+use super::router::get;
+use super::{App, HttpError, Routes};
+use crate::telemetry;
+
+/// The OpenAPI 3.1 description of every route, written by hand and compared with the router's table.
+pub(super) const OPENAPI: &str = include_str!("openapi.json");
+
+/// Installs the recorder of this process's metrics; what it gives belongs into [`App::metrics`]. Call it once, early:
+/// what is counted before it is lost.
+///
+/// # Errors
+/// When a recorder is installed already.
+pub fn install_metrics() -> Result<PrometheusHandle, BuildError> {
+    let mut builder = PrometheusBuilder::new();
+    for (name, bounds) in telemetry::BUCKETS {
+        builder = builder.set_buckets_for_metric(Matcher::Full((*name).to_owned()), bounds)?;
+    }
+    let handle = builder.install_recorder()?;
+    telemetry::describe();
+    Ok(handle)
+}
+
+/// `GET /healthz`, `GET /readyz`, `GET /metrics`, `GET /v1/openapi.json`.
+pub(super) fn routes(app: &Arc<App>) -> Routes {
+    let health = warp::path!("healthz").and(get()).map(|| fresh(warp::reply::json(&json!({ "status": "ok" }))));
+    let app_for_ready = Arc::clone(app);
+    let ready = warp::path!("readyz").and(get()).map(move || reply(readiness(&app_for_ready)));
+    let app = Arc::clone(app);
+    let metrics = warp::path!("metrics").and(get()).map(move || reply(metrics_page(&app)));
+    let described = warp::path!("v1" / "openapi.json").and(get()).map(|| {
+        let text = OPENAPI.replace("VERSION", env!("CARGO_PKG_VERSION"));
+        warp::reply::with_header(text, "content-type", "application/json").into_response()
+    });
+    health.or(ready).unify().or(metrics).unify().or(described).unify().boxed()
+}
+
+fn readiness(app: &App) -> Result<Response, HttpError> {
+    if app.stopping.is_cancelled() {
+        return Err(HttpError::NotReady("The server is shutting down; use another one.".into()));
+    }
+    if let Some(reason) = app.engine().status().lost {
+        return Err(HttpError::NotReady(format!("The device was lost: {reason}. Restart the server.")));
+    }
+    match app.engine().models().first() {
+        Some(model) => Ok(fresh(warp::reply::json(&json!({ "status": "ready", "model": model.id })))),
+        None => Err(HttpError::NotReady("No model is loaded; POST /v1/models loads one.".into())),
+    }
+}
+
+fn metrics_page(app: &App) -> Result<Response, HttpError> {
+    let handle = app.metrics.as_ref();
+    let handle = handle.ok_or_else(|| HttpError::NotReady("This server keeps no metrics.".into()))?;
+    gauge!(telemetry::REALTIME_FACTOR).set(app.engine().status().realtime_factor);
+    let text = handle.render();
+    Ok(fresh(warp::reply::with_header(text, "content-type", "text/plain; version=0.0.4; charset=utf-8")))
+}
+
+/// Marks a response as true for this moment only.
+fn fresh(body: impl Reply) -> Response {
+    warp::reply::with_header(body, CACHE_CONTROL.as_str(), "no-store").into_response()
+}

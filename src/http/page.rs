@@ -1,0 +1,155 @@
+//! The player page, embedded in the binary: plain files with an entity tag and a strict content policy.
+//!
+//! The page needs no build step and asks nobody but this server. `/stations.json` is the built-in prompt set, from
+//! which it offers a first choice of styles.
+
+use std::borrow::Cow;
+
+use rust_embed::{EmbeddedFile, RustEmbed};
+use warp::filters::path::FullPath;
+use warp::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
+use warp::http::{HeaderValue, StatusCode};
+use warp::reply::Response;
+use warp::{Filter, Rejection};
+
+use super::Routes;
+use super::router::get;
+
+#[derive(RustEmbed)]
+#[folder = "web/"]
+struct Web;
+
+#[derive(RustEmbed)]
+#[folder = "prompts/"]
+struct Prompts;
+
+/// Nothing from elsewhere runs or loads; `blob:` lets a recording be saved.
+const POLICY: &str =
+    "default-src 'self'; media-src 'self' blob:; object-src 'none'; base-uri 'none'; form-action 'none'";
+
+/// Whether this path is one of the page's static files (these need no token).
+pub(super) fn serves(path: &str) -> bool {
+    find(path).is_some()
+}
+
+/// `GET /` and the page's static files.
+pub(super) fn routes() -> Routes {
+    get()
+        .and(warp::path::full())
+        .and(warp::header::optional::<String>(IF_NONE_MATCH.as_str()))
+        .and_then(|path: FullPath, known: Option<String>| async move { answer(path.as_str(), known.as_deref()) })
+        .boxed()
+}
+
+fn find(path: &str) -> Option<EmbeddedFile> {
+    match path.strip_prefix('/')? {
+        "" => Web::get("index.html"),
+        "stations.json" => Prompts::get("stations.json"),
+        name => Web::get(name),
+    }
+}
+
+fn answer(path: &str, known: Option<&str>) -> Result<Response, Rejection> {
+    let file = find(path).ok_or_else(warp::reject::not_found)?;
+    let tag = entity_tag(&file);
+    let unchanged = known.is_some_and(|known| known.split(',').any(|one| one.trim().trim_start_matches("W/") == tag));
+    let kind = content_type(&file);
+    let mut response = if unchanged {
+        let mut response = Response::new(Vec::new().into());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        response
+    } else {
+        let bytes = match file.data {
+            Cow::Borrowed(bytes) => bytes::Bytes::from_static(bytes),
+            Cow::Owned(bytes) => bytes.into(),
+        };
+        Response::new(bytes.into())
+    };
+    let headers = response.headers_mut();
+    for (name, value) in [(CONTENT_TYPE, kind), (ETAG, tag)] {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(name, value);
+        }
+    }
+    // Asked for again each time, answered with 304: a new version of the server is a new page at once.
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    Ok(response)
+}
+
+fn entity_tag(file: &EmbeddedFile) -> String {
+    let hash = file.metadata.sha256_hash();
+    let digits: String = hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("\"{digits}\"")
+}
+
+fn content_type(file: &EmbeddedFile) -> String {
+    let kind = file.metadata.mimetype();
+    let text = kind.starts_with("text/") || kind == "application/javascript";
+    if text { format!("{kind}; charset=utf-8") } else { kind.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_page_and_its_parts_are_served() {
+        let html = answer("/", None).unwrap();
+        assert_eq!(html.status(), 200);
+        assert_eq!(html.headers()["content-type"], "text/html; charset=utf-8");
+        let text = find("/").unwrap().data;
+        let text = std::str::from_utf8(&text).unwrap();
+        let parts: Vec<_> = text
+            .split('"')
+            .filter(|part| [".js", ".css", ".svg"].iter().any(|extension| part.ends_with(extension)))
+            .collect();
+        assert!(parts.contains(&"main.js") && parts.contains(&"style.css"), "{parts:?}");
+        for part in parts {
+            assert!(serves(&format!("/{part}")), "{part}");
+        }
+        assert_eq!(answer("/main.js", None).unwrap().headers()["content-type"], "text/javascript; charset=utf-8");
+    }
+
+    #[test]
+    fn an_unchanged_file_is_not_sent_again() {
+        let first = answer("/style.css", None).unwrap();
+        let tag = first.headers()["etag"].to_str().unwrap();
+        assert_eq!(answer("/style.css", Some(tag)).unwrap().status(), 304);
+        assert_eq!(answer("/style.css", Some(&format!("\"0\", W/{tag}"))).unwrap().status(), 304);
+        assert_eq!(answer("/style.css", Some("\"0\"")).unwrap().status(), 200);
+    }
+
+    #[test]
+    fn nothing_outside_the_page_is_reachable() {
+        for path in ["/../Cargo.toml", "/web/index.html", "/prompts/radio.json", "/%2e%2e/Cargo.toml", "/v1/streams"] {
+            assert!(answer(path, None).is_err(), "{path}");
+            assert!(!serves(path));
+        }
+    }
+
+    #[test]
+    fn the_page_loads_nothing_from_elsewhere() {
+        for name in Web::iter() {
+            let file = Web::get(&name).unwrap();
+            let text = std::str::from_utf8(&file.data).unwrap();
+            let foreign = text
+                .match_indices("//")
+                .filter(|(at, _)| text[..*at].ends_with("http:") || text[..*at].ends_with("https:"));
+            let foreign: Vec<_> = foreign.map(|(at, _)| &text[at..(at + 20).min(text.len())]).collect();
+            assert!(foreign.iter().all(|url| url.starts_with("//www.w3.org/2000/")), "{name}: {foreign:?}");
+        }
+    }
+
+    #[test]
+    fn the_built_in_stations_are_a_valid_prompt_set() {
+        let file = Prompts::get("stations.json").unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&file.data).unwrap();
+        assert!(json["stations"].as_array().unwrap().len() >= 8);
+    }
+}

@@ -1,0 +1,229 @@
+//! Query strings: decoded once, every parameter known by name, every value turned into a type or a clear sentence.
+
+mod decode;
+
+use std::str::FromStr;
+
+use warp::Filter;
+
+pub(super) use self::decode::pairs;
+use super::HttpError;
+use crate::engine::{SamplingPatch, VoiceSpec, WeightedPrompt};
+use crate::station::{Format, Listen};
+use crate::units::ModelId;
+
+/// Parameters of the voice that a request asks for.
+pub(super) const VOICE: [&str; 8] =
+    ["prompt", "weight", "seconds", "seed", "model", "temperature", "top_k", "guidance"];
+/// Parameters of how a listener wants to be served.
+pub(super) const LISTEN: [&str; 3] = ["format", "kbps", "latency"];
+
+/// kbit/s that Opus sounds right at here.
+const OPUS_KBPS: std::ops::RangeInclusive<u32> = 64..=160;
+/// Constant bit rates that MP3 knows at 32 to 48 kHz.
+const MP3_KBPS: [u32; 11] = [48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256];
+/// The longest `seconds`: a day. Leave it out for an endless stream.
+const MAX_SECONDS: f64 = 86_400.0;
+
+/// The parameters of one request.
+pub(super) struct Query(Vec<(String, String)>);
+
+impl Query {
+    /// Decodes a query string in which only `known` parameters (and `token`) may occur.
+    pub fn parse(raw: &str, known: &[&[&str]]) -> Result<Self, HttpError> {
+        let pairs = pairs(raw);
+        let known: Vec<&str> = known.iter().flat_map(|names| names.iter().copied()).collect();
+        match pairs.iter().find(|(name, _)| name != "token" && !known.contains(&name.as_str())) {
+            None => Ok(Self(pairs)),
+            Some((name, _)) if known.is_empty() => {
+                bad(format!("`{}` is not a parameter here; send none.", brief(name)))
+            }
+            Some((name, _)) => {
+                bad(format!("`{}` is not a parameter here; those known are {}.", brief(name), known.join(", ")))
+            }
+        }
+    }
+
+    /// Every value of a parameter that may be repeated.
+    pub fn all(&self, name: &str) -> Vec<&str> {
+        self.0.iter().filter(|(is, _)| is == name).map(|(_, value)| value.as_str()).collect()
+    }
+
+    /// The value of a parameter that may be sent once.
+    pub fn one(&self, name: &str) -> Result<Option<&str>, HttpError> {
+        match self.all(name)[..] {
+            [] => Ok(None),
+            [value] => Ok(Some(value)),
+            _ => bad(format!("`{name}` was sent more than once; send it once.")),
+        }
+    }
+
+    /// Whether any of these parameters was sent, and which.
+    pub fn first_of<'a>(&self, names: &[&'a str]) -> Option<&'a str> {
+        names.iter().copied().find(|name| !self.all(name).is_empty())
+    }
+
+    fn number<T: FromStr>(&self, name: &str, what: &str) -> Result<Option<T>, HttpError> {
+        self.one(name)?.map(|value| number(name, value, what)).transpose()
+    }
+
+    /// The blend: the n-th `weight` belongs to the n-th `prompt`.
+    fn prompts(&self) -> Result<Vec<WeightedPrompt>, HttpError> {
+        let (texts, weights) = (self.all("prompt"), self.all("weight"));
+        if !weights.is_empty() && weights.len() != texts.len() {
+            let (weights, texts) = (weights.len(), texts.len());
+            return bad(format!(
+                "There are {texts} `prompt` but {weights} `weight`; send one for each prompt or none."
+            ));
+        }
+        let mut prompts: Vec<WeightedPrompt> = texts.into_iter().map(WeightedPrompt::from).collect();
+        for (prompt, weight) in prompts.iter_mut().zip(weights) {
+            prompt.weight = number("weight", weight, "a number, for example weight=0.5")?;
+        }
+        Ok(prompts)
+    }
+
+    /// The voice that is asked for, within every bound.
+    pub fn voice(&self) -> Result<(VoiceSpec, Option<f64>), HttpError> {
+        let spec = VoiceSpec {
+            model: self.one("model")?.map(|id| ModelId(id.to_owned())),
+            prompts: self.prompts()?,
+            sampling: SamplingPatch {
+                temperature: self.number("temperature", "a number, for example temperature=1.0")?,
+                top_k: self.number("top_k", "a whole number, for example top_k=250")?,
+                guidance: self.number("guidance", "a number, for example guidance=3.0")?,
+                seed: self.number("seed", "a whole number, for example seed=1")?,
+            },
+            ..VoiceSpec::endless("")
+        };
+        spec.validate()?;
+        let seconds = self.number("seconds", "a number of seconds, for example seconds=30")?;
+        Ok((spec, checked_seconds(seconds)?))
+    }
+
+    /// How the listener wants to be served; `format` overrules the parameter (it is in the path of some routes).
+    pub fn listen(&self, format: Option<Format>) -> Result<Listen, HttpError> {
+        let format = match (format, self.one("format")?) {
+            (Some(format), _) => format,
+            (None, None) => Format::Ogg,
+            (None, Some(name)) => format_named(name)
+                .ok_or_else(|| bad_value(format!("`format` is `{}`; send ogg, mp3 or wav.", brief(name))))?,
+        };
+        let low_latency = match self.one("latency")? {
+            None | Some("normal") => false,
+            Some("low") => true,
+            Some(other) => return bad(format!("`latency` is `{}`; send low or leave it out.", brief(other))),
+        };
+        let kbps: Option<u32> = self.number("kbps", "a whole number of kbit/s, for example kbps=96")?;
+        let kbps = match (format, kbps) {
+            (Format::Ogg, None) => 96,
+            (Format::Mp3, None) => 128,
+            (Format::Wav, None) => 0,
+            (Format::Ogg, Some(kbps)) if OPUS_KBPS.contains(&kbps) => kbps,
+            (Format::Mp3, Some(kbps)) if MP3_KBPS.contains(&kbps) => kbps,
+            (Format::Ogg, Some(kbps)) => {
+                return Err(HttpError::Unprocessable(format!("`kbps` is {kbps}; for ogg send 64 to 160.")));
+            }
+            (Format::Mp3, Some(kbps)) => {
+                let known = MP3_KBPS.map(|kbps| kbps.to_string()).join(", ");
+                return Err(HttpError::Unprocessable(format!("`kbps` is {kbps}; for mp3 send one of {known}.")));
+            }
+            (Format::Wav, Some(_)) => return bad("`kbps` has no meaning for wav; leave it out.".into()),
+        };
+        Ok(Listen { format, kbps, low_latency })
+    }
+}
+
+/// A length in seconds within bounds, wherever it was sent.
+pub(super) fn checked_seconds(seconds: Option<f64>) -> Result<Option<f64>, HttpError> {
+    match seconds {
+        Some(seconds) if !(seconds > 0.0 && seconds <= MAX_SECONDS) => Err(HttpError::Unprocessable(format!(
+            "`seconds` is {seconds}; send more than 0 and at most {MAX_SECONDS}, or leave it out for an endless stream."
+        ))),
+        seconds => Ok(seconds),
+    }
+}
+
+/// A format by the name that requests use.
+pub(super) fn format_named(name: &str) -> Option<Format> {
+    match name {
+        "ogg" | "opus" => Some(Format::Ogg),
+        "mp3" => Some(Format::Mp3),
+        "wav" => Some(Format::Wav),
+        _ => None,
+    }
+}
+
+/// The raw query string, empty when there is none. Never rejects.
+pub(super) fn raw() -> impl Filter<Extract = (String,), Error = std::convert::Infallible> + Clone {
+    warp::query::raw().or(warp::any().map(String::new)).unify()
+}
+
+fn number<T: FromStr>(name: &str, value: &str, what: &str) -> Result<T, HttpError> {
+    value.trim().parse().map_err(|_| bad_value(format!("`{name}` is `{}`; send {what}.", brief(value))))
+}
+
+fn bad<T>(sentence: String) -> Result<T, HttpError> {
+    Err(bad_value(sentence))
+}
+
+fn bad_value(sentence: String) -> HttpError {
+    HttpError::BadRequest(sentence)
+}
+
+/// Enough of a client's text to recognise it in an error.
+fn brief(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(40).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn parse(raw: &str) -> Result<Query, HttpError> {
+        Query::parse(raw, &[&VOICE, &LISTEN])
+    }
+
+    fn sentence<T>(result: Result<T, HttpError>) -> (u16, String) {
+        let error = result.err().unwrap();
+        (error.status().as_u16(), error.to_string())
+    }
+
+    #[test]
+    fn a_voice_is_read_from_the_query() {
+        let query = parse("prompt=a&weight=0.25&prompt=b&weight=0.75&seed=7&top_k=50&guidance=1.5&seconds=2.5&model=m");
+        let (voice, seconds) = query.unwrap().voice().unwrap();
+        assert_eq!(voice.prompts[1], WeightedPrompt { text: "b".into(), weight: 0.75 });
+        assert_eq!(voice.sampling.seed, Some(7));
+        assert_eq!(voice.sampling.temperature, None);
+        assert_eq!(voice.model, Some(ModelId("m".into())));
+        assert_eq!(seconds, Some(2.5));
+    }
+
+    #[test]
+    fn mistakes_name_the_parameter_and_what_to_send() {
+        let (status, text) = sentence(parse("promt=a"));
+        assert_eq!(status, 400);
+        assert!(text.contains("`promt`") && text.contains("prompt, weight"), "{text}");
+        let (status, text) = sentence(parse("prompt=a&seed=x").unwrap().voice());
+        assert_eq!((status, text.as_str()), (400, "`seed` is `x`; send a whole number, for example seed=1."));
+        let (status, text) = sentence(parse("prompt=a&prompt=b&weight=1").unwrap().voice());
+        assert_eq!(status, 400);
+        assert!(text.contains("2 `prompt` but 1 `weight`"), "{text}");
+        assert_eq!(sentence(parse("prompt=a&temperature=9").unwrap().voice()).0, 422);
+        assert_eq!(sentence(parse("prompt=a&seconds=-1").unwrap().voice()).0, 422);
+        assert_eq!(sentence(parse("prompt=a&seconds=nan").unwrap().voice()).0, 422);
+        assert_eq!(sentence(parse("prompt=a&seed=1&seed=2").unwrap().voice()).0, 400);
+        assert_eq!(sentence(parse("format=flac").unwrap().listen(None)).0, 400);
+        assert_eq!(sentence(parse("kbps=999").unwrap().listen(None)).0, 422);
+        assert_eq!(sentence(parse("latency=zero").unwrap().listen(None)).0, 400);
+    }
+
+    #[test]
+    fn formats_have_their_own_default_rate() {
+        assert_eq!(parse("").unwrap().listen(None).unwrap().kbps, 96);
+        assert_eq!(parse("format=mp3").unwrap().listen(None).unwrap().kbps, 128);
+        assert!(parse("latency=low").unwrap().listen(Some(Format::Ogg)).unwrap().low_latency);
+    }
+}

@@ -1,0 +1,203 @@
+//! The accept loop and the end of it: our own, because warp's sets no timeouts, no buffers and no limits.
+//!
+//! A stalled client holds little (small send buffer, small write buffer, and no `pipeline_flush`, which would switch
+//! back-pressure off); a vanished one is noticed by TCP; one that says nothing loses its place.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::App;
+use super::connection::Connection;
+use super::front::Front;
+use super::socket::Socket;
+
+/// Bytes of sound that the kernel may hold for a client that does not read: seconds, not minutes, of Opus.
+const SEND_BUFFER: usize = 64 << 10;
+/// Bytes that hyper may hold for one connection.
+const WRITE_BUFFER: usize = 64 << 10;
+/// How long bytes may stay unacknowledged, or a window closed, before the connection is given up.
+const USER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often the metrics recorder tidies its histograms.
+const UPKEEP: Duration = Duration::from_secs(5);
+/// Pauses after failed accepts grow from the first to the second.
+const MIN_BACKOFF: Duration = Duration::from_millis(5);
+const MAX_BACKOFF: Duration = Duration::from_secs(1);
+
+/// Serves until `shutdown` completes, then ends every stream with a proper last page and closes within
+/// [`super::Limits::drain`] (twice that if listeners do not take their last bytes).
+///
+/// # Errors
+/// None at present: listeners that fail are tried again.
+pub async fn serve(
+    app: Arc<App>,
+    listeners: Vec<TcpListener>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), io::Error> {
+    let front = Front::new(Arc::clone(&app));
+    let places = Arc::new(Semaphore::new(app.limits.connections.min(Semaphore::MAX_PERMITS)));
+    let graceful = Arc::new(GracefulShutdown::new());
+    let closing = CancellationToken::new();
+    let mut accepting = JoinSet::new();
+    for listener in listeners {
+        let door = Door { front: front.clone(), app: Arc::clone(&app), places: Arc::clone(&places) };
+        accepting.spawn(door.accept(listener, Arc::clone(&graceful), closing.clone()));
+    }
+    tokio::select! {
+        () = shutdown => {}
+        () = upkeep(&app) => {}
+    }
+    tracing::info!("shutting down: streams end with a proper last page");
+    accepting.shutdown().await;
+    app.stopping.cancel();
+    app.tasks.close();
+    let drain = app.limits.drain;
+    let ended = timeout(drain, async {
+        app.station.shutdown().await;
+    });
+    if ended.await.is_err() {
+        tracing::warn!("some listeners did not take their last page in time");
+    }
+    let closed = timeout(drain, async {
+        // Only the accept loops, which are over, held the other handles.
+        if let Some(graceful) = Arc::into_inner(graceful) {
+            graceful.shutdown().await;
+        }
+        app.tasks.wait().await;
+    });
+    if closed.await.is_err() {
+        tracing::warn!("some connections were cut off");
+    }
+    closing.cancel();
+    Ok(())
+}
+
+/// Completes when the process is asked to end: Ctrl-C, or SIGTERM as service managers send it.
+///
+/// # Errors
+/// When the system refuses to tell about signals.
+pub async fn terminated() -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        tokio::select! {
+            result = tokio::signal::ctrl_c() => result,
+            _ = term.recv() => Ok(()),
+        }
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await
+}
+
+/// Never ends.
+async fn upkeep(app: &App) {
+    let mut tick = interval(UPKEEP);
+    loop {
+        tick.tick().await;
+        if let Some(metrics) = &app.metrics {
+            metrics.run_upkeep();
+        }
+    }
+}
+
+/// Where connections come in.
+struct Door {
+    front: Front,
+    app: Arc<App>,
+    places: Arc<Semaphore>,
+}
+
+impl Door {
+    /// Never ends; aborted at shutdown. Connections live on in tasks of their own, until `closing` at the latest.
+    async fn accept(self, listener: TcpListener, graceful: Arc<GracefulShutdown>, closing: CancellationToken) {
+        let mut backoff = MIN_BACKOFF;
+        loop {
+            // The place is taken first: at the limit, clients wait in the kernel's backlog and cost us nothing.
+            let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return };
+            match listener.accept().await {
+                Ok((socket, peer)) => {
+                    backoff = MIN_BACKOFF;
+                    let connection = Connection::new(peer, place, closing.child_token());
+                    let (front, patience) = (self.front.clone(), self.app.limits.request);
+                    tokio::spawn(converse(socket, connection, front, patience, graceful.watcher()));
+                }
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept connections; trying again");
+                    sleep(backoff).await;
+                    backoff = (backoff * 2).min(MAX_BACKOFF);
+                }
+            }
+        }
+    }
+}
+
+/// Errors of a connection that died while it waited; everything else (no file handles left) concerns all.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+/// Serves one connection until it closes, is closed by [`Connection::close`], or never says anything.
+async fn converse(socket: TcpStream, connection: Connection, front: Front, patience: Duration, watcher: Watcher) {
+    let peer = connection.peer;
+    let unhurried = Arc::clone(&connection.unhurried);
+    if let Err(error) = tune(&socket) {
+        tracing::debug!(%peer, %error, "socket options were refused");
+    }
+    let service = {
+        let connection = connection.clone();
+        service_fn(move |request: Request<Incoming>| front.clone().answer(connection.clone(), request))
+    };
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(patience).max_buf_size(WRITE_BUFFER);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Some(Duration::from_secs(20)))
+        .keep_alive_timeout(Duration::from_secs(20))
+        .max_concurrent_streams(256)
+        .max_send_buf_size(WRITE_BUFFER);
+    let served =
+        builder.serve_connection_with_upgrades(TokioIo::new(Socket::new(socket, unhurried)), service).into_owned();
+    let mut served = std::pin::pin!(watcher.watch(served));
+    // hyper's own header timeout starts only once it knows which version is spoken.
+    let silent = async {
+        sleep(patience).await;
+        if connection.has_spoken() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        result = &mut served => if let Err(error) = result {
+            tracing::debug!(%peer, %error, "connection ended");
+        },
+        () = connection.close.cancelled() => tracing::debug!(%peer, "connection closed"),
+        () = silent => tracing::debug!(%peer, "connection said nothing"),
+    }
+}
+
+fn tune(socket: &TcpStream) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    let options = SockRef::from(socket);
+    options.set_send_buffer_size(SEND_BUFFER)?;
+    options.set_tcp_keepalive(
+        &TcpKeepalive::new().with_time(Duration::from_secs(15)).with_interval(Duration::from_secs(5)).with_retries(3),
+    )?;
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    options.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    Ok(())
+}

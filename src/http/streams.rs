@@ -1,0 +1,181 @@
+//! `/v1/streams`: create, list, show, steer, pause, resume, reset, delete, listen.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::json;
+use warp::http::header::{CACHE_CONTROL, LOCATION};
+use warp::http::{HeaderMap, Method, StatusCode};
+use warp::reply::{Response, with_header, with_status};
+use warp::{Filter, Reply};
+
+use super::connection::Connection;
+use super::error::reply;
+use super::input::{Change, Create};
+use super::query::{LISTEN, Query, format_named, raw};
+use super::router::get;
+use super::{App, HttpError, Routes, audio, body, connection};
+use crate::engine::Ack;
+use crate::station::StreamInfo;
+
+/// Everything under `/v1/streams` but the WebSocket and the events.
+pub(super) fn routes(app: &Arc<App>) -> Routes {
+    collection(app).or(one(app)).unify().or(verbs(app)).unify().or(sound(app)).unify().boxed()
+}
+
+fn collection(app: &Arc<App>) -> Routes {
+    let (for_list, for_create) = (Arc::clone(app), Arc::clone(app));
+    let list = get().map(move || {
+        let streams: Vec<View> = for_list.station.list().into_iter().map(View::from).collect();
+        no_store(warp::reply::json(&json!({ "streams": streams })))
+    });
+    let create = warp::post().and(body::bytes(app)).then(move |body| {
+        let app = Arc::clone(&for_create);
+        async move { reply(create(&app, body).await) }
+    });
+    warp::path!("v1" / "streams").and(list.or(create).unify()).boxed()
+}
+
+fn one(app: &Arc<App>) -> Routes {
+    let (for_show, for_change, for_delete) = (Arc::clone(app), Arc::clone(app), Arc::clone(app));
+    let id = warp::path!("v1" / "streams" / String);
+    let show = id.and(get()).map(move |id: String| reply(show(&for_show, &id)));
+    let change = id.and(warp::patch()).and(body::bytes(app)).then(move |id: String, body| {
+        let app = Arc::clone(&for_change);
+        async move { reply(change(&app, &id, body).await) }
+    });
+    let delete = id.and(warp::delete()).then(move |id: String| {
+        let app = Arc::clone(&for_delete);
+        async move { reply(app.station.delete(&id).await.map(|()| StatusCode::NO_CONTENT).map_err(HttpError::from)) }
+    });
+    show.or(change).unify().or(delete).unify().boxed()
+}
+
+fn verbs(app: &Arc<App>) -> Routes {
+    let app = Arc::clone(app);
+    warp::path!("v1" / "streams" / String / String)
+        .and_then(|id, verb: String| async move {
+            match verb.as_str() {
+                "pause" => Ok((id, Verb::Pause)),
+                "resume" => Ok((id, Verb::Resume)),
+                "reset" => Ok((id, Verb::Reset)),
+                _ => Err(warp::reject::not_found()),
+            }
+        })
+        .and(warp::post())
+        .then(move |(id, verb): (String, Verb)| {
+            let app = Arc::clone(&app);
+            async move { reply(verb.apply(&app, &id).await) }
+        })
+        .boxed()
+}
+
+fn sound(app: &Arc<App>) -> Routes {
+    let app = Arc::clone(app);
+    warp::path!("v1" / "streams" / String / String)
+        .and_then(|id, file: String| async move {
+            match file.strip_prefix("audio.").and_then(format_named) {
+                Some(format) => Ok((id, format)),
+                None => Err(warp::reject::not_found()),
+            }
+        })
+        .and(get())
+        .and(warp::method())
+        .and(raw())
+        .and(warp::header::headers_cloned())
+        .and(connection::of_request())
+        .map(move |(id, format): (String, _), method, query: String, headers: HeaderMap, connection: Connection| {
+            let hear = || {
+                let listen = Query::parse(&query, &[&LISTEN])?.listen(Some(format))?;
+                let stream = app.station.get(&id)?;
+                match method {
+                    Method::HEAD => Ok(audio::headers_only(format, Some(stream.id()))),
+                    _ => audio::response(&stream, listen, &headers, &connection),
+                }
+            };
+            reply(hear())
+        })
+        .boxed()
+}
+
+async fn create(app: &App, body: Result<Bytes, HttpError>) -> Result<Response, HttpError> {
+    let spec = body::json::<Create>(&body?)?.into_spec()?;
+    if let Some(name) = &spec.name
+        && app.station.named(name).is_ok()
+    {
+        return Err(HttpError::NameTaken(name.clone()));
+    }
+    let info = app.station.create(spec).await?.info();
+    let place = format!("/v1/streams/{}", info.id);
+    let created = with_status(warp::reply::json(&View::from(info)), StatusCode::CREATED);
+    Ok(with_header(created, LOCATION, place).into_response())
+}
+
+fn show(app: &App, id: &str) -> Result<Response, HttpError> {
+    Ok(no_store(warp::reply::json(&View::from(app.station.get(id)?.info()))))
+}
+
+async fn change(app: &App, id: &str, body: Result<Bytes, HttpError>) -> Result<Response, HttpError> {
+    let stream = app.station.get(id)?;
+    let ack = body::json::<Change>(&body?)?.apply(&stream).await?;
+    Ok(acknowledged(id, ack))
+}
+
+enum Verb {
+    Pause,
+    Resume,
+    Reset,
+}
+
+impl Verb {
+    async fn apply(self, app: &App, id: &str) -> Result<Response, HttpError> {
+        let stream = app.station.get(id)?;
+        match self {
+            Self::Pause => stream.pause().await?,
+            Self::Resume => stream.resume().await?,
+            Self::Reset => return Ok(acknowledged(id, stream.reset().await?)),
+        }
+        Ok(no_store(warp::reply::json(&View::from(stream.info()))))
+    }
+}
+
+/// `at`: media time in seconds of the first sample that the change affects; `epoch`: of the sound from there on.
+fn acknowledged(id: &str, ack: Ack) -> Response {
+    no_store(warp::reply::json(&json!({ "id": id, "at": ack.at, "epoch": ack.epoch })))
+}
+
+fn no_store(reply: impl Reply) -> Response {
+    with_header(reply, CACHE_CONTROL, "no-store").into_response()
+}
+
+/// A stream and where to go from it.
+#[derive(Serialize)]
+struct View {
+    #[serde(flatten)]
+    info: StreamInfo,
+    urls: Urls,
+}
+
+#[derive(Serialize)]
+struct Urls {
+    ogg: String,
+    mp3: String,
+    wav: String,
+    ws: String,
+    events: String,
+}
+
+impl From<StreamInfo> for View {
+    fn from(info: StreamInfo) -> Self {
+        let url = |end: &str| format!("/v1/streams/{}/{end}", info.id);
+        let urls = Urls {
+            ogg: url("audio.ogg"),
+            mp3: url("audio.mp3"),
+            wav: url("audio.wav"),
+            ws: url("ws"),
+            events: url("events"),
+        };
+        Self { info, urls }
+    }
+}

@@ -1,0 +1,137 @@
+//! One open socket: commands are obeyed and sound is sent beside each other until either has a reason to stop.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt, StreamExt};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, interval_at, timeout};
+use tokio_tungstenite::tungstenite::error::{CapacityError, Error};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Bytes, Message};
+
+use super::Socket;
+use super::command::obeyed;
+use crate::station::{Events, Listener, Stream};
+
+const PING: Duration = Duration::from_secs(15);
+const SILENCE: Duration = Duration::from_secs(45);
+const STALL: Duration = Duration::from_secs(30);
+/// How long a client may take to answer our close.
+const GOODBYE: Duration = Duration::from_secs(2);
+/// Replies that wait for a client that does not read; then its commands wait too.
+const REPLIES: usize = 16;
+
+/// Why the socket closes.
+struct Goodbye(CloseCode, Cow<'static, str>);
+
+impl Goodbye {
+    fn new(code: CloseCode, reason: &'static str) -> Self {
+        Self(code, reason.into())
+    }
+}
+
+/// Serves one socket to its end. Reading and writing go on beside each other, so that a client whose sound is stuck
+/// can still be heard; replies are bounded, so that one that never reads is not listened to for ever.
+pub(super) async fn converse(socket: Socket, stream: &Stream, listener: Option<Listener>, stopping: impl Fn() -> bool) {
+    let (mut sink, source) = socket.split();
+    let (replies, answers) = mpsc::channel(REPLIES);
+    let given_up = listener.as_ref().map(Listener::given_up);
+    let given_up = async {
+        match given_up {
+            Some(given_up) => given_up.await,
+            None => std::future::pending().await,
+        }
+    };
+    let goodbye = tokio::select! {
+        goodbye = obey(source, stream, replies) => goodbye,
+        goodbye = play(&mut sink, listener, stream.events(), answers) => goodbye,
+        () = given_up => Some(Goodbye::new(CloseCode::Again, "too slow for this stream; connect again")),
+    };
+    // Without one the client has gone or closed already; the pending answer to its close is still sent.
+    let close = async {
+        if let Some(Goodbye(code, reason)) = goodbye {
+            let code = if stopping() { CloseCode::Away } else { code };
+            let frame = CloseFrame { code, reason: reason.as_ref().into() };
+            let _ = sink.send(Message::Close(Some(frame))).await;
+        }
+        let _ = sink.close().await;
+    };
+    let _ = timeout(GOODBYE, close).await;
+}
+
+/// Carries out commands in order until the client closes, breaks the rules or falls silent.
+async fn obey(mut source: SplitStream<Socket>, stream: &Stream, replies: mpsc::Sender<String>) -> Option<Goodbye> {
+    loop {
+        let answer = match timeout(SILENCE, source.next()).await {
+            Err(_) => return Some(Goodbye::new(CloseCode::Policy, "nothing heard for 45 s; answer pings")),
+            Ok(None | Some(Ok(Message::Close(_)))) => return None,
+            Ok(Some(Ok(Message::Text(text)))) => obeyed(stream, text.as_str()).await,
+            Ok(Some(Ok(Message::Binary(_)))) => {
+                return Some(Goodbye::new(CloseCode::Unsupported, "commands are text messages"));
+            }
+            Ok(Some(Ok(_))) => continue,
+            Ok(Some(Err(Error::Capacity(CapacityError::MessageTooLong { .. })))) => {
+                return Some(Goodbye::new(CloseCode::Size, "commands have at most 65536 bytes"));
+            }
+            Ok(Some(Err(Error::Protocol(_) | Error::Utf8(_)))) => {
+                return Some(Goodbye::new(CloseCode::Protocol, "this is not WebSocket"));
+            }
+            Ok(Some(Err(_))) => return None,
+        };
+        if replies.send(answer.to_string()).await.is_err() {
+            return None;
+        }
+    }
+}
+
+/// Sends sound, events and answers until the stream is over or the client takes nothing any more.
+async fn play(
+    sink: &mut SplitSink<Socket, Message>,
+    mut listener: Option<Listener>,
+    mut events: Events,
+    mut answers: mpsc::Receiver<String>,
+) -> Option<Goodbye> {
+    let control_only = listener.is_none();
+    let mut pings = interval_at(Instant::now() + PING, PING);
+    let mut eventful = true;
+    while eventful || listener.is_some() {
+        let message = tokio::select! {
+            biased;
+            Some(answer) = answers.recv() => Message::text(answer),
+            event = events.recv(), if eventful => match event {
+                Some(event) => match serde_json::to_string(&event) {
+                    Ok(event) => Message::text(event),
+                    Err(_) => continue,
+                },
+                None => { eventful = false; continue }
+            },
+            _ = pings.tick() => Message::Ping(Bytes::new()),
+            sound = next(&mut listener), if listener.is_some() => match sound {
+                Some(sound) => Message::Binary(sound),
+                None => { listener = None; continue }
+            },
+        };
+        match timeout(STALL, sink.send(message)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return None,
+            Err(_) => return Some(Goodbye::new(CloseCode::Again, "nothing was taken for 30 s")),
+        }
+    }
+    let reason = if control_only { "the stream is over" } else { "the sound is over" };
+    Some(Goodbye::new(CloseCode::Normal, reason))
+}
+
+/// The next whole page (or run of packets). Cancel safe: what completes a page is there already.
+async fn next(listener: &mut Option<Listener>) -> Option<Bytes> {
+    let listener = listener.as_mut()?;
+    let mut sound = listener.next().await?;
+    while listener.mid_page()
+        && let Some(rest) = listener.next().await
+    {
+        sound = [sound, rest].concat().into();
+    }
+    Some(sound)
+}

@@ -1,0 +1,10 @@
+//! Continuo: a real-time live-streaming music server. See `ARCHITECTURE.md` for the picture.
+
+pub mod audio;
+pub mod cli;
+pub mod engine;
+pub mod http;
+pub mod model;
+pub mod station;
+pub mod telemetry;
+pub mod units;

@@ -1,0 +1,7 @@
+//! The `continuo` program: see `continuo --help`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    continuo::cli::run()
+}

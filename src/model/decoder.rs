@@ -1,0 +1,330 @@
+//! The MusicGen decoder (arXiv 2306.05284): a transformer over columns of codes, cross-attending to a text.
+//!
+//! One function, [`Decoder::forward`], does decode steps, chunked prefill and teacher forcing for any number of voices
+//! at once. All keys and values of a pass are stored first, then every token attends to its own row of the pool up to
+//! its own position. On the CPU a token's logits are the same bits whatever shares the pass.
+
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+
+use super::{
+    config::DecoderConfig,
+    error::{ModelError, Result},
+    kernels::{AttendRow, CrossKeys, CrossPart, Epilogue, Kernels, KvLayer, Linear, cross_attend, layer_norm},
+    weights::{Target, Weights},
+};
+
+const EPS: f32 = 1e-5;
+
+/// One column of one row, to be read by the decoder.
+#[derive(Clone)]
+pub struct Token<'a> {
+    /// Row of the KV pool.
+    pub row: usize,
+    /// Position in the row; 0 is the start column. What the row held at and after it is overwritten.
+    pub position: usize,
+    /// One id per codebook; the pad id is allowed.
+    pub ids: &'a [u32],
+    /// The texts that it is conditioned on; none for a null row.
+    pub cross: &'a [CrossShare],
+    /// Whether its logits are wanted.
+    pub logits: bool,
+}
+
+/// A prepared text and its share of a blend.
+#[derive(Clone)]
+pub struct CrossShare {
+    /// The text.
+    pub prompt: Arc<Prompt>,
+    /// Its share, above 0; shares of a blend sum to 1.
+    pub share: f32,
+}
+
+/// A text's keys and values for the cross-attention of every layer.
+pub struct Prompt {
+    layers: Vec<Arc<CrossKeys>>,
+}
+
+/// Keys and values of every row, layer by layer.
+pub struct KvCache {
+    layers: Vec<KvLayer>,
+    rows: usize,
+    window: usize,
+}
+
+impl KvCache {
+    /// A pool of no rows, to stand where another one was taken from.
+    pub fn empty() -> Self {
+        Self { layers: Vec::new(), rows: 0, window: 0 }
+    }
+
+    /// Positions per row.
+    pub fn window(&self) -> usize {
+        self.window
+    }
+
+    /// Rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+}
+
+/// A MusicGen decoder with its weights.
+pub struct Decoder {
+    config: DecoderConfig,
+    target: Target,
+    /// `[codebooks * (card + 1), hidden]`.
+    embedding: Tensor,
+    layers: Vec<Layer>,
+    norm: Norm,
+    heads: Linear,
+    /// From the text encoder's width to the decoder's.
+    project: Linear,
+}
+
+struct Layer {
+    self_norm: Norm,
+    qkv: Linear,
+    self_out: Linear,
+    cross_norm: Norm,
+    cross_query: Linear,
+    cross_key: Linear,
+    cross_value: Linear,
+    cross_out: Linear,
+    ffn_norm: Norm,
+    fc1: Linear,
+    fc2: Linear,
+}
+
+struct Norm {
+    weight: Tensor,
+    bias: Tensor,
+    kernels: Kernels,
+}
+
+impl Norm {
+    fn new(weights: &Weights<'_>, width: usize) -> Result<Self> {
+        let (weight, bias) = (weights.get("weight", &[width])?, weights.get("bias", &[width])?);
+        Ok(Self { weight, bias, kernels: weights.target().kernels })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(layer_norm(x, &self.weight, &self.bias, EPS, self.kernels)?)
+    }
+}
+
+impl Layer {
+    fn new(config: &DecoderConfig, weights: &Weights<'_>) -> Result<Self> {
+        let width = config.hidden;
+        let (own, cross) = (weights.at("self_attn"), weights.at("encoder_attn"));
+        Ok(Self {
+            self_norm: Norm::new(&weights.at("self_attn_layer_norm"), width)?,
+            qkv: own.stacked(&["q_proj".into(), "k_proj".into(), "v_proj".into()], width, width)?,
+            self_out: own.linear("out_proj", width, width, false)?,
+            cross_norm: Norm::new(&weights.at("encoder_attn_layer_norm"), width)?,
+            cross_query: cross.linear("q_proj", width, width, false)?,
+            cross_key: cross.linear("k_proj", width, width, false)?,
+            cross_value: cross.linear("v_proj", width, width, false)?,
+            cross_out: cross.linear("out_proj", width, width, false)?,
+            ffn_norm: Norm::new(&weights.at("final_layer_norm"), width)?,
+            fc1: weights.linear("fc1", config.ffn, width, false)?,
+            fc2: weights.linear("fc2", width, config.ffn, false)?,
+        })
+    }
+}
+
+impl Decoder {
+    /// Reads the weights below `decoder` and `enc_to_dec_proj`.
+    ///
+    /// # Errors
+    /// [`ModelError::Weight`].
+    pub fn new(config: &DecoderConfig, weights: &Weights<'_>) -> Result<Self> {
+        let stack = weights.at("decoder.model.decoder");
+        let width = config.hidden;
+        let tables = (0..config.codebooks)
+            .map(|book| stack.get(&format!("embed_tokens.{book}.weight"), &[config.card + 1, width]));
+        let heads: Vec<String> = (0..config.codebooks).map(|book| format!("lm_heads.{book}")).collect();
+        Ok(Self {
+            embedding: Tensor::cat(&tables.collect::<Result<Vec<_>>>()?, 0)?,
+            layers: (0..config.layers)
+                .map(|index| Layer::new(config, &stack.at(format!("layers.{index}"))))
+                .collect::<Result<_>>()?,
+            norm: Norm::new(&stack.at("layer_norm"), width)?,
+            heads: weights.at("decoder").stacked(&heads, config.card, width)?,
+            project: weights.linear("enc_to_dec_proj", width, config.text_width, true)?,
+            target: weights.target().clone(),
+            config: config.clone(),
+        })
+    }
+
+    /// Sizes.
+    pub fn config(&self) -> &DecoderConfig {
+        &self.config
+    }
+
+    /// The device and how its operations are run.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Bytes of weights that one pass reads.
+    pub fn bytes(&self) -> usize {
+        let layer = |layer: &Layer| {
+            [&layer.qkv, &layer.self_out, &layer.cross_query, &layer.cross_out, &layer.fc1, &layer.fc2]
+                .iter()
+                .map(|linear| linear.bytes())
+                .sum::<usize>()
+        };
+        self.layers.iter().map(layer).sum::<usize>() + self.heads.bytes()
+    }
+
+    /// Bytes of keys and values per position of one row.
+    pub fn kv_bytes(&self) -> usize {
+        2 * 4 * self.config.layers * self.config.hidden
+    }
+
+    /// An empty pool of `rows` rows of `window` positions.
+    ///
+    /// # Errors
+    /// [`ModelError::Tensor`] when memory is short.
+    pub fn cache(&self, rows: usize, window: usize) -> Result<KvCache> {
+        let (heads, dim) = (self.config.heads, self.config.hidden / self.config.heads);
+        let layer = |_| KvLayer::new(rows, window, heads, dim, self.target.kernels, &self.target.device);
+        let layers = (0..self.config.layers).map(layer).collect::<candle_core::Result<_>>()?;
+        Ok(KvCache { layers, rows, window })
+    }
+
+    /// The text encoder's states `[length, text width]` brought to the decoder's width.
+    ///
+    /// # Errors
+    /// When shapes do not fit.
+    pub fn project(&self, states: &Tensor) -> Result<Tensor> {
+        Ok(self.project.forward(states, Epilogue::None)?)
+    }
+
+    /// Computes a text's cross-attention keys and values from the text encoder's states `[length, text width]`.
+    ///
+    /// `padding` zero keys are appended that take part in the softmax: audiocraft does so for the shorter texts of a
+    /// padded batch. The reference in transformers, and everything in this program, uses none.
+    ///
+    /// # Errors
+    /// When shapes do not fit.
+    pub fn prepare(&self, states: &Tensor, padding: usize) -> Result<Arc<Prompt>> {
+        self.prepare_projected(&self.project(states)?.pad_with_zeros(0, 0, padding)?)
+    }
+
+    fn prepare_projected(&self, states: &Tensor) -> Result<Arc<Prompt>> {
+        let layer = |layer: &Layer| -> Result<_> {
+            let keys = layer.cross_key.forward(states, Epilogue::None)?;
+            let values = layer.cross_value.forward(states, Epilogue::None)?;
+            Ok(CrossKeys::new(&keys, &values, self.config.heads, self.target.kernels)?)
+        };
+        Ok(Arc::new(Prompt { layers: self.layers.iter().map(layer).collect::<Result<_>>()? }))
+    }
+
+    /// Rows of the position table: cosines first, then sines, in f32 as the reference computes them.
+    pub fn positions(&self, positions: &[usize]) -> Result<Tensor> {
+        let half = self.config.hidden / 2;
+        let step = -(10_000f32.ln()) / (half - 1) as f32;
+        let mut data = Vec::with_capacity(positions.len() * self.config.hidden);
+        for position in positions {
+            let angles = (0..half).map(|i| *position as f32 * (i as f32 * step).exp());
+            let (sines, cosines): (Vec<f32>, Vec<f32>) = angles.map(f32::sin_cos).unzip();
+            data.extend(cosines);
+            data.extend(sines);
+        }
+        Ok(Tensor::from_vec(data, (positions.len(), self.config.hidden), &self.target.device)?)
+    }
+
+    /// One pass over `tokens`; returns the logits `[wanted, codebooks, card]` of those that want them, in order.
+    ///
+    /// Tokens of one row may come in any number per pass, but not two at one position.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] for ids, rows or positions out of bounds; [`ModelError::Tensor`].
+    pub fn forward(&self, cache: &mut KvCache, tokens: &[Token<'_>]) -> Result<Tensor> {
+        self.forward_with(cache, tokens, &mut |_, _| {})
+    }
+
+    /// [`Decoder::forward`] that shows `tap` the input (`embed`), every layer's output (`layer0`, ..) and the output
+    /// of the last norm (`norm`, wanted tokens only).
+    ///
+    /// # Errors
+    /// As [`Decoder::forward`].
+    pub fn forward_with(
+        &self,
+        cache: &mut KvCache,
+        tokens: &[Token<'_>],
+        tap: &mut dyn FnMut(&str, &Tensor),
+    ) -> Result<Tensor> {
+        self.check(cache, tokens)?;
+        let at: Vec<AttendRow> =
+            tokens.iter().map(|token| AttendRow { row: token.row, position: token.position }).collect();
+        let mut x = self.embed(tokens)?;
+        tap("embed", &x);
+        let conditioned = tokens.iter().any(|token| !token.cross.is_empty());
+        for (index, (layer, kv)) in self.layers.iter().zip(&mut cache.layers).enumerate() {
+            let qkv = layer.qkv.forward(&layer.self_norm.forward(&x)?, Epilogue::None)?;
+            x = layer.self_out.forward(&kv.attend(&qkv, &at)?, Epilogue::Add(&x))?;
+            if conditioned {
+                let parts: Vec<Vec<CrossPart<'_>>> = tokens.iter().map(|token| parts(token, index)).collect();
+                let queries = layer.cross_query.forward(&layer.cross_norm.forward(&x)?, Epilogue::None)?;
+                x = layer.cross_out.forward(&cross_attend(&queries, &parts)?, Epilogue::Add(&x))?;
+            }
+            let wide = layer.fc1.forward(&layer.ffn_norm.forward(&x)?, Epilogue::Gelu)?;
+            x = layer.fc2.forward(&wide, Epilogue::Add(&x))?;
+            tap(&format!("layer{index}"), &x);
+        }
+        let wanted: Vec<u32> = (0..tokens.len() as u32).filter(|index| tokens[*index as usize].logits).collect();
+        let shape = (wanted.len(), self.config.codebooks, self.config.card);
+        if wanted.is_empty() {
+            return Ok(Tensor::zeros(shape, candle_core::DType::F32, &self.target.device)?);
+        }
+        if wanted.len() < tokens.len() {
+            x = x.index_select(&Tensor::new(wanted, &self.target.device)?, 0)?;
+        }
+        let normed = self.norm.forward(&x)?;
+        tap("norm", &normed);
+        Ok(self.heads.forward(&normed, Epilogue::None)?.reshape(shape)?)
+    }
+
+    /// Sums the embeddings of every token's ids and adds its position.
+    fn embed(&self, tokens: &[Token<'_>]) -> Result<Tensor> {
+        let (books, table) = (self.config.codebooks, self.config.card as u32 + 1);
+        let device: &Device = &self.target.device;
+        let positions: Vec<usize> = tokens.iter().map(|token| token.position).collect();
+        let select = |book: usize| -> Result<Tensor> {
+            let ids: Vec<u32> = tokens.iter().map(|token| token.ids[book] + book as u32 * table).collect();
+            Ok(self.embedding.index_select(&Tensor::from_vec(ids, tokens.len(), device)?, 0)?)
+        };
+        let mut sum = select(0)?;
+        for book in 1..books {
+            sum = (sum + select(book)?)?;
+        }
+        Ok((sum + self.positions(&positions)?)?)
+    }
+
+    fn check(&self, cache: &KvCache, tokens: &[Token<'_>]) -> Result<()> {
+        let bad = |text: String| Err(ModelError::Input(text));
+        for token in tokens {
+            if token.ids.len() != self.config.codebooks {
+                return bad(format!("A column has {} ids but must have {}.", token.ids.len(), self.config.codebooks));
+            }
+            if let Some(id) = token.ids.iter().find(|id| **id as usize > self.config.card) {
+                return bad(format!("The code {id} is beyond the codebooks' {} codes.", self.config.card));
+            }
+            if token.row >= cache.rows || token.position >= cache.window {
+                return bad(format!(
+                    "Row {} and position {} lie outside of a pool of {} rows and {} positions.",
+                    token.row, token.position, cache.rows, cache.window
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn parts<'a>(token: &'a Token<'_>, layer: usize) -> Vec<CrossPart<'a>> {
+    token.cross.iter().map(|part| CrossPart { keys: &part.prompt.layers[layer], log_share: part.share.ln() }).collect()
+}

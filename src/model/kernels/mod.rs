@@ -1,0 +1,104 @@
+//! The few operations in which the models spend their time.
+//!
+//! Each is one function on candle tensors with two bodies: a native one for the CPU, whose result for a row is the
+//! same bit for bit whatever else is in the batch, and one composed of candle's own operations for other devices
+//! (and, in tests, to compare the native one with).
+
+mod attend;
+mod attention;
+mod gemm;
+mod linear;
+mod lstm;
+mod math;
+mod norm;
+
+use candle_core::{CpuStorage, CustomOp1, Device, InplaceOp2, Layout, Result, Shape, Storage, Tensor};
+
+pub use attend::{AttendRow, CrossKeys, CrossPart, KvLayer, cross_attend};
+pub use linear::{Epilogue, Linear, WeightFormat};
+pub use lstm::{LstmLayer, LstmState};
+pub use norm::{elu, layer_norm};
+
+/// Which body of the operations is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kernels {
+    /// Our own loops on CPU memory.
+    Native,
+    /// candle's operations, on any device.
+    Composed,
+}
+
+impl Kernels {
+    /// The faster choice for a device.
+    pub fn for_device(device: &Device) -> Self {
+        if device.is_cpu() { Self::Native } else { Self::Composed }
+    }
+}
+
+/// A closure over the CPU memory of a contiguous f32 tensor as a candle operation.
+struct Native<F>(&'static str, F);
+
+impl<F: Fn(&[f32], &Shape) -> Result<(Vec<f32>, Shape)>> CustomOp1 for Native<F> {
+    fn name(&self) -> &'static str {
+        self.0
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (out, shape) = (self.1)(floats(self.0, storage, layout)?, layout.shape())?;
+        Ok((CpuStorage::F32(out), shape))
+    }
+}
+
+/// A closure that overwrites a part of a contiguous f32 tensor from another one.
+struct NativeWrite<F>(&'static str, F);
+
+impl<F: Fn(&mut [f32], &[f32])> InplaceOp2 for NativeWrite<F> {
+    fn name(&self) -> &'static str {
+        self.0
+    }
+
+    fn cpu_fwd(&self, to: &mut CpuStorage, to_layout: &Layout, from: &CpuStorage, from_layout: &Layout) -> Result<()> {
+        let from = floats(self.0, from, from_layout)?;
+        let range = range(self.0, to_layout)?;
+        match to {
+            CpuStorage::F32(to) => {
+                (self.1)(&mut to[range], from);
+                Ok(())
+            }
+            _ => candle_core::bail!("{} needs f32 memory", self.0),
+        }
+    }
+}
+
+fn range(name: &str, layout: &Layout) -> Result<std::ops::Range<usize>> {
+    match layout.contiguous_offsets() {
+        Some((start, end)) => Ok(start..end),
+        None => candle_core::bail!("{name} needs a contiguous tensor, got {layout:?}"),
+    }
+}
+
+fn floats<'a>(name: &str, storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+    match storage {
+        CpuStorage::F32(data) => Ok(&data[range(name, layout)?]),
+        other => {
+            candle_core::bail!("{name} needs f32 tensors, got {:?}", candle_core::backend::BackendStorage::dtype(other))
+        }
+    }
+}
+
+/// Lends the CPU memory of a contiguous f32 tensor.
+fn with_floats<R>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> Result<R>) -> Result<R> {
+    let (storage, layout) = tensor.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(storage) => f(floats("native operation", storage, layout)?),
+        _ => candle_core::bail!("a native operation was given a tensor of another device"),
+    }
+}
+
+fn with_words<R>(tensor: &Tensor, f: impl FnOnce(&[u32]) -> Result<R>) -> Result<R> {
+    let (storage, layout) = tensor.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(CpuStorage::U32(data)) => f(&data[range("native operation", layout)?]),
+        _ => candle_core::bail!("a native operation needs u32 words in CPU memory"),
+    }
+}

@@ -1,0 +1,86 @@
+//! Layer norm and ELU.
+
+use candle_core::{D, Result, Tensor};
+use pulp::Arch;
+use rayon::prelude::*;
+
+use super::{Kernels, Native, math, with_floats};
+
+/// Layer norm over the last dimension, with weight and bias.
+///
+/// # Errors
+/// When shapes or devices do not fit.
+pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32, kernels: Kernels) -> Result<Tensor> {
+    let width = x.dim(D::Minus1)?;
+    if kernels == Kernels::Composed {
+        let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
+        let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
+        let scaled = centred.broadcast_div(&(variance + f64::from(eps))?.sqrt()?)?;
+        return scaled.broadcast_mul(weight)?.broadcast_add(bias);
+    }
+    with_floats(weight, |weight| {
+        with_floats(bias, |bias| {
+            x.apply_op1_no_bwd(&Native("layer_norm", |x: &[f32], shape: &candle_core::Shape| {
+                let mut out = vec![0f32; x.len()];
+                Arch::new().dispatch(|| {
+                    for (out, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+                        let mean = math::sum(x, |value| value) / width as f32;
+                        let variance = math::sum(x, |value| (value - mean) * (value - mean)) / width as f32;
+                        let scale = 1.0 / (variance + eps).sqrt();
+                        for (((out, x), weight), bias) in out.iter_mut().zip(x).zip(weight).zip(bias) {
+                            *out = (x - mean) * scale * weight + bias;
+                        }
+                    }
+                });
+                Ok((out, shape.clone()))
+            }))
+        })
+    })
+}
+
+/// ELU with slope 1.
+///
+/// # Errors
+/// When the device fails.
+pub fn elu(x: &Tensor, kernels: Kernels) -> Result<Tensor> {
+    if kernels == Kernels::Composed {
+        return x.elu(1.0);
+    }
+    x.contiguous()?.apply_op1_no_bwd(&Native("elu", |x: &[f32], shape: &candle_core::Shape| {
+        let arch = Arch::new();
+        let mut out = vec![0f32; x.len()];
+        out.par_chunks_mut(1 << 16).zip(x.par_chunks(1 << 16)).for_each(|(out, x)| {
+            arch.dispatch(|| {
+                for (out, x) in out.iter_mut().zip(x) {
+                    *out = math::elu(*x);
+                }
+            });
+        });
+        Ok((out, shape.clone()))
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use candle_core::Device;
+
+    use super::*;
+
+    #[test]
+    fn native_and_composed_agree() {
+        let x = Tensor::randn(0.5f32, 3.0, (5, 3, 67), &Device::Cpu).unwrap();
+        let (w, b) =
+            (Tensor::randn(0f32, 1.0, 67, &Device::Cpu).unwrap(), Tensor::randn(0f32, 1.0, 67, &Device::Cpu).unwrap());
+        let close = |a: Tensor, b: Tensor| {
+            let worst = (a - b).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap();
+            assert!(worst.to_scalar::<f32>().unwrap() < 5e-6);
+        };
+        close(
+            layer_norm(&x, &w, &b, 1e-5, Kernels::Native).unwrap(),
+            layer_norm(&x, &w, &b, 1e-5, Kernels::Composed).unwrap(),
+        );
+        close(elu(&x, Kernels::Native).unwrap(), elu(&x, Kernels::Composed).unwrap());
+    }
+}

@@ -1,0 +1,224 @@
+//! From the name of a model to its files: a folder, a Hugging Face id, or `bundled`.
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use hf_hub::api::Progress;
+use hf_hub::api::sync::ApiBuilder;
+use hf_hub::{Cache, Repo};
+
+use super::{Files, ModelError};
+
+/// Told about a download: file name, bytes so far, bytes in all.
+pub type OnProgress<'a> = dyn FnMut(&str, u64, u64) + 'a;
+
+/// The model that is part of the program.
+pub const BUNDLED: &str = "bundled";
+
+#[derive(rust_embed::RustEmbed)]
+#[folder = "models/continuo-mini"]
+struct Bundled;
+
+fn bundled(name: &str) -> Option<Cow<'static, [u8]>> {
+    Bundled::get(name).map(|file| file.data)
+}
+
+/// Whether this program carries a model of its own.
+pub fn has_bundled() -> bool {
+    bundled("model.safetensors").is_some()
+}
+
+/// Finds the files of `name`. A Hugging Face id is looked up in the local cache first and downloaded only when
+/// something is missing there (`HF_HOME`, `HF_ENDPOINT` and a stored token are honoured).
+///
+/// # Errors
+/// [`ModelError::NoSuchPlace`], [`ModelError::Download`], [`ModelError::NotBundled`].
+pub fn locate(name: &str, progress: &mut OnProgress<'_>) -> Result<Files, ModelError> {
+    if name == BUNDLED {
+        return if has_bundled() { Ok(Files::Embedded(bundled)) } else { Err(ModelError::NotBundled) };
+    }
+    if Path::new(name).is_dir() {
+        return Ok(Files::Folder(PathBuf::from(name)));
+    }
+    if !is_hub_id(name) {
+        return Err(ModelError::NoSuchPlace(name.to_owned()));
+    }
+    match cached(name) {
+        Some(folder) => Ok(Files::Folder(folder)),
+        None => download(name, progress).map(Files::Folder),
+    }
+}
+
+/// `owner/name` in the hub's alphabet, and not a path.
+fn is_hub_id(name: &str) -> bool {
+    let good = |part: &str| {
+        !part.is_empty()
+            && !part.starts_with('.')
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+    };
+    matches!(name.split('/').collect::<Vec<_>>().as_slice(), [owner, model] if good(owner) && good(model))
+}
+
+/// The layouts that a repository may have: every file of one of them must be there. The first file tells which.
+const LAYOUTS: [&[&str]; 4] = [
+    &["model.safetensors", "config.json"],
+    &["model.safetensors.index.json", "config.json"],
+    &["state_dict.bin", "compression_state_dict.bin"],
+    &["compression_state_dict.bin"],
+];
+/// Taken along when present.
+const OPTIONAL: [&str; 3] = ["generation_config.json", "tokenizer.json", "preprocessor_config.json"];
+
+/// Where downloads are kept when it is not the user's Hugging Face cache.
+static DOWNLOADS: OnceLock<PathBuf> = OnceLock::new();
+
+/// Keeps downloads in `data/models` from now on.
+///
+/// # Errors
+/// When the folder cannot be made.
+pub fn keep_downloads_in(data: &Path) -> Result<(), ModelError> {
+    let folder = data.join("models");
+    std::fs::create_dir_all(&folder).map_err(|error| ModelError::Wrong {
+        place: data.display().to_string(),
+        file: "the folder `models`".into(),
+        reason: error.to_string(),
+    })?;
+    // Only the first call counts: there is one place per process.
+    let _ = DOWNLOADS.set(folder);
+    Ok(())
+}
+
+fn cache() -> Cache {
+    DOWNLOADS.get().map_or_else(Cache::from_env, |folder| Cache::new(folder.clone()))
+}
+
+/// The names of models that need no download: `bundled` and what the cache holds.
+pub fn on_disk() -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(cache().path())
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let id = entry.file_name().to_str()?.strip_prefix("models--")?.replacen("--", "/", 1);
+            cached(&id).filter(|folder| is_musicgen(folder)).map(|_| id)
+        })
+        .collect();
+    names.sort_unstable();
+    if has_bundled() {
+        names.insert(0, BUNDLED.to_owned());
+    }
+    names
+}
+
+/// Text encoders and codecs lie in the same cache, as companions of models.
+fn is_musicgen(folder: &Path) -> bool {
+    let config = std::fs::read(folder.join("config.json")).ok();
+    match config.and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok()) {
+        Some(config) => config["model_type"] == "musicgen",
+        None => folder.join("state_dict.bin").is_file(),
+    }
+}
+
+fn cached(id: &str) -> Option<PathBuf> {
+    let repo = cache().repo(Repo::model(id.to_owned()));
+    let folder = LAYOUTS.iter().find_map(|files| {
+        let found: Option<Vec<PathBuf>> = files.iter().map(|file| repo.get(file)).collect();
+        found?.first()?.parent().map(Path::to_owned)
+    })?;
+    shards(&folder).iter().all(|shard| folder.join(shard).is_file()).then_some(folder)
+}
+
+/// Shard names of a sharded checkpoint; none for a single file.
+fn shards(folder: &Path) -> Vec<String> {
+    let read = || -> Option<Vec<String>> {
+        let bytes = std::fs::read(folder.join("model.safetensors.index.json")).ok()?;
+        let index: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
+        let mut names: Vec<String> =
+            index["weight_map"].as_object()?.values().filter_map(|name| name.as_str().map(str::to_owned)).collect();
+        names.sort_unstable();
+        names.dedup();
+        Some(names)
+    };
+    read().unwrap_or_default()
+}
+
+fn download(id: &str, progress: &mut OnProgress<'_>) -> Result<PathBuf, ModelError> {
+    let failed = |reason: String| ModelError::Download { id: id.to_owned(), reason };
+    let api = ApiBuilder::from_env()
+        .with_cache_dir(cache().path().clone())
+        .with_progress(false)
+        .with_retries(5)
+        .build()
+        .map_err(|error| failed(error.to_string()))?;
+    let repo = api.model(id.to_owned());
+    let info = repo.info().map_err(|error| failed(error.to_string()))?;
+    let there: Vec<&str> = info.siblings.iter().map(|file| file.rfilename.as_str()).collect();
+    let layout = LAYOUTS
+        .iter()
+        .find(|files| files.iter().all(|file| there.contains(file)))
+        .ok_or_else(|| failed("it holds no MusicGen checkpoint in a known layout".into()))?;
+    let mut folder = PathBuf::new();
+    let mut fetch = |file: &str| -> Result<PathBuf, ModelError> {
+        let meter = Meter { progress, file: file.to_owned(), done: 0, size: 0 };
+        repo.download_with_progress(file, meter).map_err(|error| failed(format!("{file}: {error}")))
+    };
+    for file in layout.iter().copied().chain(OPTIONAL.into_iter().filter(|file| there.contains(file))) {
+        let path = fetch(file)?;
+        folder = path.parent().map(Path::to_owned).unwrap_or_default();
+    }
+    for shard in shards(&folder) {
+        fetch(&shard)?;
+    }
+    Ok(folder)
+}
+
+/// Forwards the client's progress; a retried transfer begins anew.
+struct Meter<'a, 'b> {
+    progress: &'a mut OnProgress<'b>,
+    file: String,
+    done: u64,
+    size: u64,
+}
+
+impl Progress for Meter<'_, '_> {
+    fn init(&mut self, size: usize, _file: &str) {
+        self.size = size as u64;
+        self.done = 0;
+        (self.progress)(&self.file, 0, self.size);
+    }
+
+    fn update(&mut self, size: usize) {
+        self.done += size as u64;
+        (self.progress)(&self.file, self.done, self.size);
+    }
+
+    fn finish(&mut self) {
+        (self.progress)(&self.file, self.size, self.size);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn sentence(name: &str) -> String {
+        locate(name, &mut |_, _, _| {}).err().unwrap().to_string()
+    }
+
+    #[test]
+    fn a_place_that_is_neither_folder_nor_id_is_named() {
+        for name in ["/no/such/folder", "nonsense", "a/b/c", "../x", "-/", "a b/c"] {
+            assert!(sentence(name).contains(&format!("no folder `{name}`")), "{}", sentence(name));
+        }
+    }
+
+    #[test]
+    fn a_folder_without_a_checkpoint_names_the_missing_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = locate(folder.path().to_str().unwrap(), &mut |_, _, _| {}).unwrap();
+        let error = files.json("config.json").err().unwrap().to_string();
+        assert!(error.contains("has no config.json") && error.contains("state_dict.bin"), "{error}");
+    }
+}

@@ -1,0 +1,26 @@
+//! Models on candle tensors: weights in, tensors out.
+//!
+//! The MusicGen decoder, the EnCodec codec, the T5 text encoder, the delay pattern and the sampler, with readers for
+//! the checkpoint layouts that users have. No threads of its own, no sockets, no clocks; the only files it reads are
+//! checkpoints. The engine drives it.
+
+pub mod audiocraft;
+mod checkpoint;
+pub mod config;
+pub mod decoder;
+pub mod delay;
+pub mod encodec;
+mod error;
+mod files;
+pub mod kernels;
+mod locate;
+mod musicgen;
+pub mod sampler;
+pub mod t5;
+pub mod weights;
+
+pub use checkpoint::Checkpoint;
+pub use error::{ModelError, Result};
+pub use files::Files;
+pub use locate::{BUNDLED, OnProgress, has_bundled, keep_downloads_in, locate, on_disk};
+pub use musicgen::{MusicGen, TextEncoder};

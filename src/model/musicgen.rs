@@ -1,0 +1,169 @@
+//! A whole MusicGen: text encoder, decoder and codec, loaded from any layout.
+
+use candle_core::{DType, Device, Tensor};
+use tokenizers::Tokenizer;
+
+use super::{
+    Checkpoint, Files,
+    config::Config,
+    decoder::Decoder,
+    encodec::Codec,
+    error::{ModelError, Result},
+    kernels::WeightFormat,
+    t5::T5Encoder,
+    weights::{RandomSource, Target, TensorSource, Weights},
+};
+
+const CONFIG: &str = "config.json";
+const TOKENIZER: &str = "tokenizer.json";
+/// Tokens of a text that the encoder reads; what lies beyond is cut.
+const MAX_TOKENS: usize = 512;
+
+/// A MusicGen with its weights.
+pub struct MusicGen {
+    /// Everything but the weights.
+    pub config: Config,
+    /// Texts to states; absent in a model of random weights made without it.
+    pub text: Option<TextEncoder>,
+    /// Columns to logits.
+    pub decoder: Decoder,
+    /// Codes to sound and back.
+    pub codec: Codec,
+}
+
+/// Tokenizer and T5.
+pub struct TextEncoder {
+    tokenizer: Tokenizer,
+    /// The network.
+    pub t5: T5Encoder,
+}
+
+impl TextEncoder {
+    /// Token ids of a text, the end token included.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`].
+    pub fn tokens(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self.tokenizer.encode(text, true);
+        let encoding =
+            encoding.map_err(|error| ModelError::Input(format!("The text cannot be tokenised: {error}.")))?;
+        let mut ids = encoding.get_ids().to_vec();
+        if ids.len() > MAX_TOKENS {
+            let end = ids[ids.len() - 1];
+            ids.truncate(MAX_TOKENS - 1);
+            ids.push(end);
+        }
+        Ok(ids)
+    }
+
+    /// States `[length, width]` of a text.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`], [`ModelError::Tensor`].
+    pub fn encode(&self, text: &str) -> Result<Tensor> {
+        Ok(self.t5.forward(&[self.tokens(text)?], None, &mut |_, _| {})?.squeeze(0)?)
+    }
+}
+
+impl MusicGen {
+    /// Loads a checkpoint. `companion` finds a published model by its Hugging Face id: audiocraft exports leave out
+    /// the text encoder and often the codec.
+    ///
+    /// # Errors
+    /// A [`ModelError`] that names the file.
+    pub fn load(files: &Files, companion: &dyn Fn(&str) -> Result<Files>, target: &Target) -> Result<Self> {
+        let Checkpoint { config, generation, weights, tokenizer } =
+            Checkpoint::open(files, companion, DType::F32, &Device::Cpu)?;
+        let config = Config::from_hf(&config, &generation).map_err(|reason| files.wrong(CONFIG, reason))?;
+        let tokenizer = Tokenizer::from_bytes(tokenizer).map_err(|error| files.wrong(TOKENIZER, error))?;
+        Self::build(config, &weights, Some(tokenizer), target)
+    }
+
+    /// From one source that holds everything under Hugging Face names.
+    fn build(config: Config, source: &dyn TensorSource, tokenizer: Option<Tokenizer>, target: &Target) -> Result<Self> {
+        let weights = Weights::new(source, target);
+        let text = match tokenizer {
+            Some(tokenizer) => {
+                // It runs once per text: nothing is gained by rounding its weights.
+                let exact = Target { format: WeightFormat::F32, ..target.clone() };
+                let t5 = T5Encoder::new(&config.text, &Weights::new(source, &exact).at("text_encoder"))?;
+                Some(TextEncoder { tokenizer, t5 })
+            }
+            None => None,
+        };
+        let decoder = Decoder::new(&config.decoder, &weights)?;
+        let codec = Codec::new(&config.codec, &weights.at("audio_encoder"))?;
+        Ok(Self { config, text, decoder, codec })
+    }
+
+    /// A model of random weights at any size, without a text encoder: for benchmarks.
+    ///
+    /// # Errors
+    /// [`ModelError::Tensor`] when memory is short.
+    pub fn random(config: Config, seed: u64, target: &Target) -> Result<Self> {
+        Self::build(config, &RandomSource(seed), None, target)
+    }
+
+    /// What stands for a text in a model of random weights: one state per word, made up from its letters.
+    ///
+    /// # Errors
+    /// [`ModelError::Tensor`] when memory is short.
+    pub fn made_up_states(&self, text: &str) -> Result<Tensor> {
+        let width = self.config.text.d_model;
+        let words: Vec<u32> = text.split(' ').map(|word| word.bytes().map(u32::from).sum()).collect();
+        let value = |i: usize| ((words[i / width] as usize + i * 7919) % 2003) as f32 / 1001.5 - 1.0;
+        let states: Vec<f32> = (0..words.len() * width).map(value).collect();
+        Ok(Tensor::from_vec(states, (words.len(), width), self.device())?)
+    }
+
+    /// One line for people: family and size.
+    pub fn description(&self) -> String {
+        let decoder = &self.config.decoder;
+        let layout = if decoder.channels == 2 { "stereo" } else { "mono" };
+        format!(
+            "MusicGen, {layout}, {} layers of {}, {} codebooks of {}, {} Hz",
+            decoder.layers, decoder.hidden, decoder.codebooks, decoder.card, self.config.codec.sample_rate
+        )
+    }
+
+    /// Codes `[frames][codebooks]` of a voice as a batch for the codec: `[channels, frames, books per channel]`.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] for codes that the codec does not have.
+    pub fn to_channels(&self, codes: &[u32]) -> Result<Tensor> {
+        let (books, channels) = (self.config.decoder.codebooks, self.config.decoder.channels);
+        if let Some(code) = codes.iter().find(|code| **code as usize >= self.config.codec.card) {
+            return Err(ModelError::Input(format!("{code} is not a code of the codec.")));
+        }
+        let frames = codes.len() / books;
+        let mut split: Vec<u32> = Vec::with_capacity(codes.len());
+        for channel in 0..channels {
+            for frame in codes.chunks_exact(books) {
+                split.extend(frame.iter().skip(channel).step_by(channels));
+            }
+        }
+        Ok(Tensor::from_vec(split, (channels, frames, books / channels), self.device())?)
+    }
+
+    /// Encodes sound `[channels][samples]` at the codec's rate to codes `[frames][codebooks]`.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] for another number of channels.
+    pub fn encode(&self, channels: &[Vec<f32>]) -> Result<Vec<u32>> {
+        let (books, count) = (self.config.decoder.codebooks, self.config.decoder.channels);
+        let samples = channels.first().map_or(0, Vec::len);
+        if channels.len() != count || samples == 0 || channels.iter().any(|channel| channel.len() != samples) {
+            return Err(ModelError::Input(format!("The model needs {count} channels of equal, positive length.")));
+        }
+        let waves = Tensor::from_vec(channels.concat(), (count, samples), self.device())?;
+        let per_channel = books / count;
+        let codes = self.codec.encode(&waves)?.narrow(2, 0, per_channel)?;
+        // [channels, frames, books] to [frames, books, channels]: left before right in every pair.
+        Ok(codes.permute((1, 2, 0))?.flatten_all()?.to_vec1()?)
+    }
+
+    /// The device that it runs on.
+    pub fn device(&self) -> &Device {
+        &self.decoder.target().device
+    }
+}

@@ -1,0 +1,32 @@
+//! The room's one error type: a sentence per variant.
+
+use crate::engine::EngineError;
+
+/// The station's one error type.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StationError {
+    /// No such stream.
+    #[error("There is no stream `{0}`; GET /v1/streams lists those that exist.")]
+    NotFound(String),
+    /// A limit is reached.
+    #[error("There are already {limit} {what}; try again in {retry_after} s or raise the limit with {option}.")]
+    Limit {
+        /// What is limited.
+        what: &'static str,
+        /// The limit.
+        limit: usize,
+        /// A sensible wait in seconds.
+        retry_after: u64,
+        /// Command line option that raises it.
+        option: &'static str,
+    },
+    /// The stream is over.
+    #[error("The stream has ended: {0}.")]
+    Ended(String),
+    /// This build cannot make the format.
+    #[error("This build has no MP3 encoder; ask for format=ogg or wav, or build with the feature `mp3`.")]
+    NoMp3,
+    /// From the engine.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}

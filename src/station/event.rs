@@ -1,0 +1,143 @@
+//! What the world is told of a stream: its state, and events as they happen.
+
+use std::collections::VecDeque;
+
+use serde::Serialize;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+
+use crate::engine::{Sampling, WeightedPrompt};
+use crate::units::ModelId;
+
+/// What the world may know of a stream.
+#[derive(Debug, Clone, Serialize)]
+pub struct StreamInfo {
+    /// Identity, unguessable.
+    pub id: String,
+    /// Name for people.
+    pub name: Option<String>,
+    /// Model that plays it.
+    pub model: ModelId,
+    /// The blend now in force.
+    pub prompts: Vec<WeightedPrompt>,
+    /// Sampling values now in force.
+    pub sampling: Sampling,
+    /// `playing`, `paused`, `idle` (paused because nobody listens), `ended`.
+    pub state: StreamState,
+    /// Why it ended, if it failed.
+    pub reason: Option<String>,
+    /// Listeners now connected.
+    pub listeners: usize,
+    /// Media seconds that have left the station.
+    pub playhead: f64,
+    /// Seconds generated ahead of the playhead.
+    pub buffered: f64,
+    /// Seconds of audio that this stream gets per second while it is being generated; below 1 it will run dry.
+    pub realtime_factor: f64,
+    /// Times that the stream had nothing to play.
+    pub underruns: u64,
+}
+
+/// Life of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StreamState {
+    /// Sound is generated.
+    Playing,
+    /// Paused by request.
+    Paused,
+    /// Paused because nobody listens.
+    Idle,
+    /// Over.
+    Ended,
+}
+
+/// Pushed to SSE and WebSocket receivers.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum Event {
+    /// What plays now, in words; takes effect at media time `at`.
+    Title {
+        /// The blend in words.
+        title: String,
+        /// Media time in seconds.
+        at: f64,
+    },
+    /// A steer was accepted and is heard from media time `at`.
+    Steer {
+        /// Media time in seconds.
+        at: f64,
+        /// Epoch from there on.
+        epoch: u32,
+        /// The blend from there on.
+        prompts: Vec<WeightedPrompt>,
+    },
+    /// About once a second, and whenever the state changes.
+    Status(StreamInfo),
+    /// The stream is over; nothing follows.
+    End {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Receives the events of a stream. One that is read too slowly misses events, never blocks anyone.
+pub struct Events {
+    first: VecDeque<Event>,
+    later: Option<Receiver<Event>>,
+}
+
+impl Events {
+    pub(super) fn new(first: impl Into<VecDeque<Event>>, later: Receiver<Event>) -> Self {
+        Self { first: first.into(), later: Some(later) }
+    }
+
+    /// The next event; `None` after the stream's [`Event::End`]. Cancel safe.
+    pub async fn recv(&mut self) -> Option<Event> {
+        if let Some(event) = self.first.pop_front() {
+            return Some(self.note(event));
+        }
+        loop {
+            match self.later.as_mut()?.recv().await {
+                Ok(event) => return Some(self.note(event)),
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    }
+
+    fn note(&mut self, event: Event) -> Event {
+        if matches!(event, Event::End { .. }) {
+            self.later = None;
+        }
+        event
+    }
+}
+
+/// A blend in words: `lofi piano`, or `lofi piano 70 % + rain 30 %`.
+pub(super) fn title(prompts: &[WeightedPrompt]) -> String {
+    let total: f32 = prompts.iter().map(|prompt| prompt.weight).sum();
+    let named: Vec<_> = prompts.iter().filter(|prompt| prompt.weight > 0.0 && !prompt.text.trim().is_empty()).collect();
+    match named[..] {
+        [] => "no description".into(),
+        [one] => one.text.trim().into(),
+        _ => {
+            let share =
+                |prompt: &&WeightedPrompt| format!("{} {:.0} %", prompt.text.trim(), 100.0 * prompt.weight / total);
+            named.iter().map(share).collect::<Vec<_>>().join(" + ")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_title_names_the_blend() {
+        let prompt = |text: &str, weight| WeightedPrompt { text: text.into(), weight };
+        assert_eq!(title(&["lofi piano".into()]), "lofi piano");
+        assert_eq!(title(&[prompt("a", 3.0), prompt("b", 1.0), prompt("c", 0.0)]), "a 75 % + b 25 %");
+        assert_eq!(title(&[prompt(" ", 1.0)]), "no description");
+    }
+}

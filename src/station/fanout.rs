@@ -1,0 +1,259 @@
+//! The encoders of one stream: each format and bit rate is encoded once, while somebody listens to it, and its packets
+//! are gathered into pages once per latency.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::Waker;
+
+use bytes::{Bytes, BytesMut};
+use metrics::{Counter, counter};
+
+use super::encoder::Encoder;
+use super::hub::{Hub, Variant};
+use super::ring::{Body, Page, Ring};
+use super::{Format, Listen};
+use crate::audio::ogg::{PageBuilder, SharedPage};
+use crate::audio::{AudioError, OPUS_RATE};
+use crate::telemetry::PACKETS_ENCODED;
+
+/// Longest page: 200 ms.
+pub(super) const PAGE: u64 = OPUS_RATE as u64 / 5;
+/// Frames that an Opus decoder needs to converge when it begins in the middle: 80 ms (RFC 7845 section 4.6).
+const CONVERGENCE: u64 = 3840;
+
+/// All encoders of a stream, and the PCM with which a new one begins.
+pub(super) struct Fanout {
+    hub: Arc<Hub>,
+    channels: usize,
+    /// The last burst's worth of sound, in blocks as they came.
+    history: VecDeque<Vec<f32>>,
+    history_frames: u64,
+    lines: Vec<Line>,
+    scratch: Vec<Waker>,
+}
+
+/// One encoder and the variants that share it.
+struct Line {
+    format: Format,
+    kbps: u32,
+    encoder: Encoder,
+    /// Frames that were put into packets.
+    position: u64,
+    /// The last burst's worth of packets, for a variant that joins.
+    recent: VecDeque<Packet>,
+    outputs: Vec<Output>,
+    encoded: Counter,
+}
+
+struct Packet {
+    bytes: Bytes,
+    start: u64,
+    frames: u64,
+}
+
+/// A variant's page in the making.
+struct Output {
+    listen: Listen,
+    ring: Arc<Ring>,
+    pre_skip: u64,
+    start: u64,
+    end: u64,
+    body: Draft,
+}
+
+enum Draft {
+    Ogg(PageBuilder),
+    Raw(BytesMut),
+}
+
+impl Fanout {
+    pub(super) fn new(hub: Arc<Hub>, channels: usize) -> Self {
+        Self { hub, channels, history: VecDeque::new(), history_frames: 0, lines: Vec::new(), scratch: Vec::new() }
+    }
+
+    /// Makes encoders for variants that found their first listener, drops those that lost their last one.
+    pub(super) async fn follow_audience(&mut self) -> Result<(), AudioError> {
+        let variants = self.hub.variants();
+        for line in &mut self.lines {
+            line.outputs.retain(|output| variants.iter().any(|variant| Arc::ptr_eq(&variant.ring, &output.ring)));
+        }
+        self.lines.retain(|line| !line.outputs.is_empty());
+        for variant in variants {
+            let served = |output: &Output| Arc::ptr_eq(&output.ring, &variant.ring);
+            if !self.lines.iter().any(|line| line.outputs.iter().any(served)) {
+                self.serve(variant).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn serve(&mut self, variant: Variant) -> Result<(), AudioError> {
+        let Listen { format, kbps, low_latency } = variant.listen;
+        let same = |line: &Line| line.format == format && line.kbps == kbps;
+        let present = self.lines.iter().position(same);
+        let index = match present {
+            Some(index) => index,
+            None => {
+                let encoder = Encoder::new(format, kbps, self.channels)?;
+                let encoded = counter!(PACKETS_ENCODED);
+                let recent = VecDeque::new();
+                let mut line = Line { format, kbps, encoder, position: 0, recent, outputs: Vec::new(), encoded };
+                for block in &self.history {
+                    line.push(block, self.hub.burst(false), &mut self.scratch)?;
+                    // Two seconds take a few dozen milliseconds: other tasks of this thread must not wait for them.
+                    tokio::task::yield_now().await;
+                }
+                self.lines.push(line);
+                self.lines.len() - 1
+            }
+        };
+        let line = &mut self.lines[index];
+        let burst = self.hub.burst(low_latency);
+        let from = line.position.saturating_sub(burst);
+        let mut output = Output::new(variant, line.encoder.pre_skip(), line.position);
+        for packet in line.recent.iter().filter(|packet| packet.start >= from) {
+            output.push(packet, &mut self.scratch);
+        }
+        line.outputs.push(output);
+        Ok(())
+    }
+
+    /// Encodes the next block of finished sound for everybody. True if that made a packet.
+    pub(super) fn push(&mut self, block: Vec<f32>) -> Result<bool, AudioError> {
+        let burst = self.hub.burst(false);
+        let mut made = false;
+        for line in &mut self.lines {
+            made |= line.push(&block, burst, &mut self.scratch)?;
+        }
+        self.history_frames += (block.len() / self.channels) as u64;
+        self.history.push_back(block);
+        while let Some(oldest) = self.history.front() {
+            let frames = (oldest.len() / self.channels) as u64;
+            if self.history_frames - frames < burst {
+                break;
+            }
+            self.history_frames -= frames;
+            self.history.pop_front();
+        }
+        Ok(made)
+    }
+
+    /// Sends pages that are not full: sound is scarce, nobody shall wait for the rest of a page.
+    pub(super) fn flush(&mut self) {
+        for output in self.lines.iter_mut().flat_map(|line| &mut line.outputs) {
+            output.flush(false, &mut self.scratch);
+        }
+    }
+
+    /// Forgets what was played, so that the next listener does not begin with it.
+    pub(super) fn forget(&mut self) {
+        self.history.clear();
+        self.history_frames = 0;
+    }
+
+    /// Sends the last pages and ends all rings.
+    pub(super) fn finish(&mut self) {
+        for line in &mut self.lines {
+            if let Err(error) = line.finish(&mut self.scratch) {
+                tracing::warn!(%error, format = ?line.format, "the last packets could not be encoded");
+            }
+        }
+        self.lines.clear();
+        self.hub.close();
+    }
+}
+
+impl Line {
+    /// True if that made a packet.
+    fn push(&mut self, pcm: &[f32], burst: u64, scratch: &mut Vec<Waker>) -> Result<bool, AudioError> {
+        let before = self.position;
+        let Self { encoder, position, recent, outputs, encoded, .. } = self;
+        encoder.push(pcm, &mut |bytes, frames| {
+            encoded.increment(1);
+            let packet = Packet { bytes: Bytes::copy_from_slice(bytes), start: *position, frames };
+            *position += frames;
+            outputs.iter_mut().for_each(|output| output.push(&packet, scratch));
+            recent.push_back(packet);
+        })?;
+        while self.recent.front().is_some_and(|packet| packet.start + packet.frames + burst <= self.position) {
+            self.recent.pop_front();
+        }
+        Ok(self.position > before)
+    }
+
+    fn finish(&mut self, scratch: &mut Vec<Waker>) -> Result<(), AudioError> {
+        let mut rest = Vec::new();
+        let end = self.encoder.finish(&mut |bytes, frames| rest.push((Bytes::copy_from_slice(bytes), frames)))?;
+        let last = rest.len().saturating_sub(1);
+        for (n, (bytes, frames)) in rest.into_iter().enumerate() {
+            let packet = Packet { bytes, start: self.position, frames };
+            self.position += frames;
+            self.encoded.increment(1);
+            for output in &mut self.outputs {
+                if n == last && end.is_some() {
+                    output.add(&packet);
+                } else {
+                    output.push(&packet, scratch);
+                }
+            }
+        }
+        for output in &mut self.outputs {
+            output.end = end.unwrap_or(output.end);
+            output.flush(true, scratch);
+        }
+        Ok(())
+    }
+}
+
+impl Output {
+    fn new(variant: Variant, pre_skip: u64, start: u64) -> Self {
+        let Variant { listen, ring } = variant;
+        Self { listen, ring, pre_skip, start, end: start, body: Draft::new(listen.format, start) }
+    }
+
+    /// Adds a packet and sends the page if no further packet fits.
+    fn push(&mut self, packet: &Packet, scratch: &mut Vec<Waker>) {
+        self.add(packet);
+        let longest = if self.listen.low_latency { packet.frames } else { PAGE };
+        if self.end - self.start + packet.frames > longest {
+            self.flush(false, scratch);
+        }
+    }
+
+    fn add(&mut self, packet: &Packet) {
+        if self.start == self.end {
+            self.start = packet.start;
+            self.body = Draft::new(self.listen.format, packet.start);
+        }
+        self.end = packet.start + packet.frames;
+        match &mut self.body {
+            Draft::Ogg(page) => page.push(&packet.bytes),
+            Draft::Raw(bytes) => bytes.extend_from_slice(&packet.bytes),
+        }
+    }
+
+    fn flush(&mut self, last: bool, scratch: &mut Vec<Waker>) {
+        if self.start == self.end {
+            return;
+        }
+        let body = match std::mem::replace(&mut self.body, Draft::Raw(BytesMut::new())) {
+            Draft::Ogg(page) => {
+                // Before the encoder's first packet there is nothing to converge from; the last page may be shorter.
+                let pre_skip = if self.start == 0 { self.pre_skip } else { CONVERGENCE.min(self.end - self.start) };
+                Body::Ogg { page: page.build(), pre_skip: pre_skip as u16 }
+            }
+            Draft::Raw(bytes) => Body::Raw(bytes.freeze()),
+        };
+        self.ring.publish(Page { start: self.start, end: self.end, last, body }, scratch);
+        self.start = self.end;
+    }
+}
+
+impl Draft {
+    fn new(format: Format, start: u64) -> Self {
+        match format {
+            Format::Ogg => Self::Ogg(SharedPage::new(start)),
+            Format::Mp3 | Format::Wav => Self::Raw(BytesMut::new()),
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! The sound of one stream, block by block: the voice through its program, silence while paused, and the end.
+//!
+//! It keeps the stream's media time: every frame that it gives counts, also those of silence.
+
+use futures_util::future::BoxFuture;
+
+use super::program::Program;
+use super::source::Source;
+use crate::audio::{AudioError, OPUS_FRAME, OPUS_RATE};
+use crate::engine::{Read, VoiceEnd};
+use crate::units::{SampleRate, Samples};
+
+/// Frames of a block of silence, and about those of a block of sound: 20 ms.
+pub(super) const BLOCK: u64 = OPUS_FRAME as u64;
+
+/// Why a stream is over.
+pub(super) enum Over {
+    /// Its length is reached.
+    Finished,
+    /// It was asked to end: the sound fades.
+    Asked(String),
+    /// It cannot go on.
+    Failed(String),
+}
+
+impl From<VoiceEnd> for Over {
+    fn from(end: VoiceEnd) -> Self {
+        match end {
+            VoiceEnd::Finished => Self::Finished,
+            end => Self::Failed(end.to_string()),
+        }
+    }
+}
+
+impl From<AudioError> for Over {
+    fn from(error: AudioError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+/// Gives finished sound: interleaved, 48 kHz.
+pub(super) struct Feed<S> {
+    source: S,
+    program: Program,
+    rate: SampleRate,
+    channels: usize,
+    /// Frames of the voice that the stream has, if it has an end.
+    length: Option<u64>,
+    position: u64,
+    silence: u64,
+    /// The last block was sound, not the silence of a pause: it must not be cut off.
+    sounding: bool,
+    /// The voice is over; what was left of it was given.
+    end: Option<VoiceEnd>,
+}
+
+impl<S: Source> Feed<S> {
+    pub(super) fn new(source: S, channels: usize, length: Option<u64>) -> Result<Self, AudioError> {
+        let rate = source.model().sample_rate;
+        let program = Program::new(rate, channels)?;
+        Ok(Self { source, program, rate, channels, length, position: 0, silence: 0, sounding: true, end: None })
+    }
+
+    /// Frames given.
+    pub(super) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Frames given that were put in by pauses: stream time is voice time plus this.
+    pub(super) fn silence(&self) -> u64 {
+        self.silence
+    }
+
+    /// Seconds that the voice has ready.
+    pub(super) fn buffered(&self) -> f64 {
+        self.source.buffered()
+    }
+
+    /// Waits until the voice has something.
+    pub(super) fn ready(&self) -> BoxFuture<'static, ()> {
+        self.source.ready()
+    }
+
+    /// The voice has told its end.
+    pub(super) fn voice_is_over(&self) -> bool {
+        self.end.is_some()
+    }
+
+    /// The next block: sound, or silence while `paused`; `None` if the voice has nothing yet.
+    pub(super) fn next(&mut self, paused: bool) -> Result<Option<Vec<f32>>, Over> {
+        if paused {
+            if let Some(faded) = self.fade_out()? {
+                return Ok(Some(faded));
+            }
+            self.position += BLOCK;
+            self.silence += BLOCK;
+            return Ok(Some(vec![0.0; OPUS_FRAME * self.channels]));
+        }
+        let Some(mut block) = self.sound()? else { return Ok(None) };
+        if !std::mem::replace(&mut self.sounding, true) {
+            fade(&mut block, self.channels, 0.0, 1.0);
+        }
+        Ok(Some(block))
+    }
+
+    /// A block that brings the sound to silence; `None` if it is silent already, or the voice has nothing to fade.
+    pub(super) fn fade_out(&mut self) -> Result<Option<Vec<f32>>, Over> {
+        if !std::mem::replace(&mut self.sounding, false) {
+            return Ok(None);
+        }
+        let mut block = self.sound()?;
+        if let Some(block) = &mut block {
+            fade(block, self.channels, 1.0, 0.0);
+        }
+        Ok(block)
+    }
+
+    fn sound(&mut self) -> Result<Option<Vec<f32>>, Over> {
+        let left = self.length.map(|length| length.saturating_sub(self.position - self.silence));
+        if left == Some(0) {
+            return Err(Over::Finished);
+        }
+        let mut block = Vec::with_capacity(OPUS_FRAME * self.channels * 5 / 4);
+        while block.is_empty() {
+            if let Some(end) = &self.end {
+                return Err(end.clone().into());
+            }
+            match self.source.read(Samples(u64::from(self.rate.0) * BLOCK / u64::from(OPUS_RATE))) {
+                Read::Chunk(chunk) => self.program.push(&chunk, &mut block)?,
+                Read::Pending => return Ok(None),
+                Read::End(end) => {
+                    self.program.finish(&mut block)?;
+                    self.end = Some(end);
+                }
+            }
+        }
+        if let Some(left) = left {
+            block.truncate(usize::try_from(left).unwrap_or(usize::MAX).saturating_mul(self.channels));
+        }
+        self.position += (block.len() / self.channels) as u64;
+        Ok(Some(block))
+    }
+}
+
+/// Multiplies by a gain that goes from `from` to `to` over the block.
+fn fade(block: &mut [f32], channels: usize, from: f32, to: f32) {
+    let frames = block.len() / channels;
+    for (n, frame) in block.chunks_exact_mut(channels).enumerate() {
+        let gain = from + (to - from) * (n + 1) as f32 / frames as f32;
+        frame.iter_mut().for_each(|sample| *sample *= gain);
+    }
+}

@@ -1,0 +1,103 @@
+//! Who listens to a stream, and to which variant: the meeting point of listeners and the stream's task.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::Listen;
+use super::ring::Ring;
+use crate::audio::OPUS_RATE;
+
+/// Sound that a low-latency listener gets at once, in frames: enough for a page's jitter, little enough to steer by.
+pub(super) const LOW_LATENCY_BURST: u64 = OPUS_RATE as u64 * 2 / 5;
+
+/// How far behind a listener may be beyond the burst before it skips, in frames.
+const SLACK: u64 = OPUS_RATE as u64 * 10;
+
+/// The rings of a stream, one per variant that somebody listens to.
+pub(super) struct Hub {
+    burst: u64,
+    variants: Mutex<Option<Vec<Variant>>>,
+}
+
+/// One way to listen, and its pages.
+#[derive(Clone)]
+pub(super) struct Variant {
+    pub(super) listen: Listen,
+    pub(super) ring: Arc<Ring>,
+}
+
+/// How many listen, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Audience {
+    pub(super) listeners: usize,
+    /// Somebody wants low latency.
+    pub(super) low_latency: bool,
+    /// Somebody wants the full burst.
+    pub(super) full_burst: bool,
+}
+
+impl Hub {
+    /// `burst` is in frames.
+    pub(super) fn new(burst: u64) -> Self {
+        Self { burst, variants: Mutex::new(Some(Vec::new())) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Vec<Variant>>> {
+        self.variants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Frames that a new listener gets at once.
+    pub(super) fn burst(&self, low_latency: bool) -> u64 {
+        if low_latency { self.burst.min(LOW_LATENCY_BURST) } else { self.burst }
+    }
+
+    /// Takes a seat at a variant's ring, which comes into being with its first listener. `None` once closed.
+    pub(super) fn join(&self, listen: Listen, given_up: CancellationToken) -> Option<(Arc<Ring>, usize)> {
+        let mut variants = self.lock();
+        let variants = variants.as_mut()?;
+        let ring = match variants.iter().find(|variant| variant.listen == listen) {
+            Some(variant) => variant.ring.clone(),
+            None => {
+                let ring = Arc::new(Ring::new(self.burst + SLACK));
+                variants.push(Variant { listen, ring: ring.clone() });
+                ring
+            }
+        };
+        let seat = ring.join(self.burst(listen.low_latency), given_up);
+        Some((ring, seat))
+    }
+
+    pub(super) fn audience(&self) -> Audience {
+        let variants = self.lock();
+        let mut audience = Audience { listeners: 0, low_latency: false, full_burst: false };
+        for variant in variants.iter().flatten() {
+            let listening = variant.ring.listening();
+            audience.listeners += listening;
+            audience.low_latency |= listening > 0 && variant.listen.low_latency;
+            audience.full_burst |= listening > 0 && !variant.listen.low_latency;
+        }
+        audience
+    }
+
+    /// The variants that somebody listens to; forgets the others.
+    pub(super) fn variants(&self) -> Vec<Variant> {
+        let mut variants = self.lock();
+        let Some(variants) = variants.as_mut() else { return Vec::new() };
+        variants.retain(|variant| variant.ring.listening() > 0);
+        variants.clone()
+    }
+
+    /// Gives up listeners that have taken nothing for `patience`. Returns how many.
+    pub(super) fn give_up_stuck(&self, patience: Duration) -> usize {
+        self.lock().iter().flatten().map(|variant| variant.ring.give_up_stuck(patience)).sum()
+    }
+
+    /// Ends every ring and lets nobody in any more.
+    pub(super) fn close(&self) {
+        for variant in self.lock().take().into_iter().flatten() {
+            variant.ring.close();
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! The station: turns voices into packets and gives them to listeners.
+//!
+//! A [`Stream`] owns one voice. Its sound is paced to real time, kept loud enough and unclipped, encoded once per
+//! format and fanned out as shared bytes; a [`Listener`] is a cursor into those. This room knows nothing of HTTP.
+//!
+//! ```text
+//! voice ─► feed: program (48 kHz, loudness, limiter), pauses ─► task: media clock, audience
+//!     ─► fanout: one encoder per format and bit rate ─► one ring of pages per variant ─► listeners
+//! ```
+
+mod clock;
+mod encoder;
+mod error;
+mod event;
+mod fanout;
+mod feed;
+mod hub;
+mod listener;
+mod program;
+mod prompt_sets;
+mod registry;
+mod ring;
+mod source;
+mod spec;
+mod stream;
+mod task;
+#[cfg(test)]
+mod tests;
+
+pub use error::StationError;
+pub use event::{Event, Events, StreamInfo, StreamState};
+pub use listener::Listener;
+pub use prompt_sets::{PromptSetError, PromptSets};
+pub use registry::Station;
+pub use spec::{Format, Idle, Listen, StationConfig, StreamSpec};
+pub use stream::Stream;

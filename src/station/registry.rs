@@ -1,0 +1,209 @@
+//! All streams of the process: making, finding and ending them, and the limits that they share.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use rand_chacha::rand_core::{OsRng, TryRngCore};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
+
+use super::source::Source;
+use super::stream::{Begin, Stream};
+use super::task::{Plan, Task};
+use super::{Idle, StationConfig, StationError, StreamInfo, StreamSpec};
+use crate::audio::OPUS_RATE;
+use crate::engine::{Engine, EngineError, VoiceSpec};
+use crate::units::{Frames, SampleRate};
+
+/// An ended stream can still be asked why for so long.
+const REMEMBERED: Duration = Duration::from_secs(60);
+/// A stream ends within one step of its task; more means that the machine is stuck.
+const END: Duration = Duration::from_secs(2);
+/// Players need two pages in store, whatever the configuration says: one plays while the next comes. In seconds.
+const MIN_BURST: f64 = 0.4;
+/// How long listeners may take for their last bytes at shutdown.
+const LAST_BYTES: Duration = Duration::from_secs(5);
+
+/// All streams of this process.
+pub struct Station {
+    engine: Engine,
+    config: StationConfig,
+    /// In order of their birth.
+    streams: Mutex<Vec<Arc<Stream>>>,
+    /// Places for listeners; a [`super::Listener`] holds one.
+    places: Arc<Semaphore>,
+    closing: AtomicBool,
+}
+
+impl Station {
+    /// A station on an engine. Must be called within a tokio runtime.
+    pub fn new(engine: Engine, config: StationConfig) -> Arc<Self> {
+        let places = Arc::new(Semaphore::new(config.max_listeners));
+        Arc::new(Self { engine, config, streams: Mutex::default(), places, closing: AtomicBool::new(false) })
+    }
+
+    /// The engine below.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Starts a stream.
+    ///
+    /// # Errors
+    /// [`StationError::Limit`], [`StationError::Engine`].
+    pub async fn create(&self, mut spec: StreamSpec) -> Result<Arc<Stream>, StationError> {
+        let asked = Instant::now();
+        self.admit()?;
+        if spec.sampling.seed.is_none() {
+            // Drawn here, so that the stream's state names the seed that would repeat it.
+            spec.sampling.seed = Some(random_u64()? >> 11);
+        }
+        let model = self.model_frame_rate(&spec)?;
+        let voice = VoiceSpec {
+            model: spec.model.clone(),
+            prompts: spec.prompts.clone(),
+            sampling: spec.sampling,
+            length: spec.seconds.map(|seconds| Frames((seconds * model).ceil().max(1.0) as u64)),
+            lead: Duration::from_secs_f64(self.config.lead),
+            paused: spec.idle == Idle::Wait,
+        };
+        let voice = self.engine.join(voice).await?;
+        self.start(voice, spec, asked)
+    }
+
+    fn model_frame_rate(&self, spec: &StreamSpec) -> Result<f64, StationError> {
+        let models = self.engine.models();
+        let model = match &spec.model {
+            Some(id) => models.iter().find(|model| model.id == *id),
+            None => models.first(),
+        };
+        let wanted = || spec.model.clone().unwrap_or_else(|| crate::units::ModelId("default".into()));
+        Ok(model.ok_or_else(|| EngineError::UnknownModel(wanted()))?.frame_rate())
+    }
+
+    /// Makes a stream of any source of PCM.
+    pub(super) fn start(
+        &self,
+        source: impl Source,
+        spec: StreamSpec,
+        asked: Instant,
+    ) -> Result<Arc<Stream>, StationError> {
+        let (model, rate) = (source.model(), SampleRate(OPUS_RATE));
+        let burst = rate.samples(self.config.burst.max(MIN_BURST)).0;
+        let (stream, commands) = Stream::new(Begin {
+            id: format!("{:016x}{:016x}", random_u64()?, random_u64()?),
+            name: spec.name,
+            model: model.id.clone(),
+            channels: model.channels,
+            rate: model.sample_rate,
+            prompts: spec.prompts,
+            sampling: model.sampling.patched(spec.sampling),
+            burst,
+            remote: source.remote(),
+            places: (self.places.clone(), self.config.max_listeners),
+            asked,
+        });
+        let plan = Plan {
+            idle: spec.idle,
+            grace: Duration::from_secs_f64(self.config.grace.max(0.0)),
+            length: spec.seconds.map(|seconds| rate.samples(seconds).0),
+            burst,
+        };
+        let task = Task::new(stream.clone(), source, commands, plan)
+            .map_err(|error| EngineError::Invalid(error.to_string()))?;
+        {
+            // Asked again: others may have come while the engine admitted the voice.
+            let mut streams = self.streams();
+            self.admit_among(&streams)?;
+            streams.push(stream.clone());
+        }
+        tokio::spawn(task.run());
+        Ok(stream)
+    }
+
+    fn admit(&self) -> Result<(), StationError> {
+        self.admit_among(&self.streams())
+    }
+
+    fn admit_among(&self, streams: &[Arc<Stream>]) -> Result<(), StationError> {
+        if self.closing.load(Ordering::Acquire) {
+            return Err(StationError::Ended("the server is stopping".into()));
+        }
+        let limit = self.config.max_streams;
+        if streams.iter().filter(|stream| !stream.has_ended()).count() >= limit {
+            return Err(StationError::Limit { what: "streams", limit, retry_after: 30, option: "--max-streams" });
+        }
+        Ok(())
+    }
+
+    /// The list without those that ended long ago.
+    fn streams(&self) -> MutexGuard<'_, Vec<Arc<Stream>>> {
+        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        streams.retain(|stream| stream.ended_at().is_none_or(|at| at.elapsed() < REMEMBERED));
+        streams
+    }
+
+    /// A stream by its id, also for a minute after its end.
+    ///
+    /// # Errors
+    /// [`StationError::NotFound`].
+    pub fn get(&self, id: &str) -> Result<Arc<Stream>, StationError> {
+        let found = self.streams().iter().find(|stream| stream.id() == id).cloned();
+        found.ok_or_else(|| StationError::NotFound(id.into()))
+    }
+
+    /// A stream by its name (stations).
+    ///
+    /// # Errors
+    /// [`StationError::NotFound`].
+    pub fn named(&self, name: &str) -> Result<Arc<Stream>, StationError> {
+        let mut live = self.live().into_iter();
+        live.find(|stream| stream.name() == Some(name)).ok_or_else(|| StationError::NotFound(name.into()))
+    }
+
+    /// Every stream that has not ended, oldest first.
+    pub fn list(&self) -> Vec<StreamInfo> {
+        self.live().iter().map(|stream| stream.info()).collect()
+    }
+
+    fn live(&self) -> Vec<Arc<Stream>> {
+        self.streams().iter().filter(|stream| !stream.has_ended()).cloned().collect()
+    }
+
+    /// Ends a stream: its listeners get a proper last page.
+    ///
+    /// # Errors
+    /// [`StationError::NotFound`].
+    pub async fn delete(&self, id: &str) -> Result<(), StationError> {
+        let stream = self.get(id)?;
+        if timeout(END, stream.end("it was deleted")).await.is_err() {
+            tracing::warn!(stream = id, "the stream does not end");
+        }
+        self.streams().retain(|other| !Arc::ptr_eq(other, &stream));
+        Ok(())
+    }
+
+    /// Ends every stream with a proper last page and waits, for some seconds at most, until the listeners have been
+    /// given it. No stream can be made afterwards.
+    pub async fn shutdown(&self) {
+        self.closing.store(true, Ordering::Release);
+        let streams = self.live();
+        let ends = join_all(streams.iter().map(|stream| stream.end("the server is stopping")));
+        let left = async {
+            ends.await;
+            // Every place is free again when the last listener has left.
+            let all = u32::try_from(self.config.max_listeners).unwrap_or(u32::MAX);
+            let _ = self.places.acquire_many(all).await;
+        };
+        if timeout(LAST_BYTES, left).await.is_err() {
+            tracing::warn!("some listeners did not take their last bytes in time");
+        }
+    }
+}
+
+fn random_u64() -> Result<u64, StationError> {
+    let failed = |error| EngineError::Invalid(format!("The system gives no random numbers: {error}."));
+    Ok(OsRng.try_next_u64().map_err(failed)?)
+}

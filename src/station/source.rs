@@ -1,0 +1,87 @@
+//! Where a stream's PCM comes from: an engine's voice, or a test's.
+
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use crate::engine::{Ack, EngineError, ModelInfo, Read, Steer, Voice, VoiceControl};
+use crate::units::{ModelId, Samples};
+
+/// What the station needs of a [`Voice`].
+pub(super) trait Source: Send + 'static {
+    /// See [`Voice::model`].
+    fn model(&self) -> Arc<ModelInfo>;
+    /// See [`Voice::read`].
+    fn read(&mut self, max: Samples) -> Read;
+    /// See [`Voice::ready`].
+    fn ready(&self) -> BoxFuture<'static, ()>;
+    /// See [`Voice::buffered`].
+    fn buffered(&self) -> f64;
+    /// See [`Voice::control`].
+    fn remote(&self) -> Arc<dyn Remote>;
+}
+
+/// What the station needs of a [`VoiceControl`].
+pub(super) trait Remote: Send + Sync {
+    /// See [`VoiceControl::steer`].
+    fn steer(&self, steer: Steer) -> BoxFuture<'_, Result<Ack, EngineError>>;
+    /// See [`VoiceControl::reset`].
+    fn reset(&self) -> BoxFuture<'_, Result<Ack, EngineError>>;
+    /// See [`VoiceControl::set_model`].
+    fn set_model<'a>(&'a self, model: &'a ModelId) -> BoxFuture<'a, Result<Ack, EngineError>>;
+    /// See [`VoiceControl::pause`].
+    fn pause(&self) -> BoxFuture<'_, Result<(), EngineError>>;
+    /// See [`VoiceControl::resume`].
+    fn resume(&self) -> BoxFuture<'_, Result<(), EngineError>>;
+    /// See [`VoiceControl::realtime_factor`].
+    fn realtime_factor(&self) -> f64;
+}
+
+impl Source for Voice {
+    fn model(&self) -> Arc<ModelInfo> {
+        Arc::clone(self.model())
+    }
+
+    fn read(&mut self, max: Samples) -> Read {
+        self.read(max)
+    }
+
+    fn ready(&self) -> BoxFuture<'static, ()> {
+        self.ready().boxed()
+    }
+
+    fn buffered(&self) -> f64 {
+        self.buffered()
+    }
+
+    fn remote(&self) -> Arc<dyn Remote> {
+        Arc::new(self.control())
+    }
+}
+
+impl Remote for VoiceControl {
+    fn steer(&self, steer: Steer) -> BoxFuture<'_, Result<Ack, EngineError>> {
+        self.steer(steer).boxed()
+    }
+
+    fn reset(&self) -> BoxFuture<'_, Result<Ack, EngineError>> {
+        self.reset().boxed()
+    }
+
+    fn set_model<'a>(&'a self, model: &'a ModelId) -> BoxFuture<'a, Result<Ack, EngineError>> {
+        self.set_model(model).boxed()
+    }
+
+    fn pause(&self) -> BoxFuture<'_, Result<(), EngineError>> {
+        self.pause().boxed()
+    }
+
+    fn resume(&self) -> BoxFuture<'_, Result<(), EngineError>> {
+        self.resume().boxed()
+    }
+
+    fn realtime_factor(&self) -> f64 {
+        f64::from(self.realtime_factor())
+    }
+}

@@ -1,0 +1,103 @@
+//! What a caller may ask of the station: streams, ways to listen, limits.
+
+use serde::Serialize;
+
+use crate::engine::{SamplingPatch, WeightedPrompt};
+use crate::units::ModelId;
+
+/// Container and codec of a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// Ogg Opus, 48 kHz.
+    Ogg,
+    /// MP3 (LAME).
+    Mp3,
+    /// 16-bit WAV with open-ended sizes.
+    Wav,
+}
+
+impl Format {
+    /// Media type for `Content-Type`.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Ogg => "audio/ogg",
+            Self::Mp3 => "audio/mpeg",
+            Self::Wav => "audio/wav",
+        }
+    }
+}
+
+/// How a listener wants its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Listen {
+    /// Container and codec.
+    pub format: Format,
+    /// kbit/s for Opus (64 to 160, default 96) and MP3.
+    pub kbps: u32,
+    /// One Ogg page per 20 ms packet instead of up to 200 ms, and a shorter burst.
+    pub low_latency: bool,
+}
+
+impl Listen {
+    /// The same with a bit rate that the format has, so that listeners share encoders.
+    pub(super) fn normal(self) -> Self {
+        let kbps = match self.format {
+            Format::Ogg => self.kbps.clamp(64, 160),
+            #[cfg(feature = "mp3")]
+            Format::Mp3 => crate::audio::nearest_mp3_kbps(self.kbps),
+            _ => 0,
+        };
+        Self { kbps, ..self }
+    }
+}
+
+/// A new stream.
+#[derive(Debug, Clone)]
+pub struct StreamSpec {
+    /// Name for people; also its address when it is a station (`/generate?station=NAME`).
+    pub name: Option<String>,
+    /// Which loaded model; `None` is the default.
+    pub model: Option<ModelId>,
+    /// The blend.
+    pub prompts: Vec<WeightedPrompt>,
+    /// Sampling values that differ from the checkpoint's.
+    pub sampling: SamplingPatch,
+    /// Length in seconds; `None` is endless.
+    pub seconds: Option<f64>,
+    /// What happens when its last listener leaves.
+    pub idle: Idle,
+}
+
+/// What a stream does when nobody listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Idle {
+    /// Pause after the grace time, resume from its codes for the next listener (`/v1/streams`). Without a name it
+    /// ends when nobody listened for an hour.
+    Pause,
+    /// As [`Idle::Pause`], and nothing is generated before the first listener (stations of a prompt set).
+    Wait,
+    /// End within a second (a stream that belongs to one `GET /generate`).
+    End,
+}
+
+/// Limits and times of a station.
+#[derive(Debug, Clone)]
+pub struct StationConfig {
+    /// Streams at most.
+    pub max_streams: usize,
+    /// Listeners at most, over all streams.
+    pub max_listeners: usize,
+    /// Seconds of sound that a new listener gets at once.
+    pub burst: f64,
+    /// Seconds without a listener before a stream pauses.
+    pub grace: f64,
+    /// Seconds generated ahead of the playhead.
+    pub lead: f64,
+}
+
+impl Default for StationConfig {
+    fn default() -> Self {
+        Self { max_streams: 256, max_listeners: 10_000, burst: 2.0, grace: 30.0, lead: 8.0 }
+    }
+}

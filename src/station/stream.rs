@@ -1,0 +1,386 @@
+//! The handle of a stream: what other rooms see and ask of it. The work is done by its [`super::task`].
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use metrics::histogram;
+use tokio::sync::{Notify, Semaphore, broadcast, mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::event::title;
+use super::hub::Hub;
+use super::source::Remote;
+use super::{Event, Events, Format, Listen, Listener, StationError, StreamInfo, StreamState};
+use crate::audio::OPUS_RATE;
+use crate::engine::{Ack, EngineError, Sampling, Steer, WeightedPrompt};
+use crate::telemetry::STEER_TO_SOUND;
+use crate::units::{ModelId, SampleRate};
+
+/// Events that a slow receiver may be behind before it misses some.
+const EVENTS: usize = 64;
+
+/// What the handle asks of the task.
+pub(super) enum Command {
+    Pause(oneshot::Sender<Result<(), EngineError>>),
+    Resume(oneshot::Sender<Result<(), EngineError>>),
+    End(String),
+}
+
+/// What is known of a stream when it begins.
+pub(super) struct Begin {
+    pub(super) id: String,
+    pub(super) name: Option<String>,
+    pub(super) model: ModelId,
+    pub(super) channels: usize,
+    /// Rate of the voice.
+    pub(super) rate: SampleRate,
+    pub(super) prompts: Vec<WeightedPrompt>,
+    pub(super) sampling: Sampling,
+    /// Frames that a new listener gets at once.
+    pub(super) burst: u64,
+    pub(super) remote: Arc<dyn Remote>,
+    /// Places for listeners, over all streams, and how many there are.
+    pub(super) places: (Arc<Semaphore>, usize),
+    pub(super) asked: Instant,
+}
+
+/// One endless (or `seconds` long) piece of sound with listeners.
+pub struct Stream {
+    id: String,
+    name: Option<String>,
+    channels: usize,
+    rate: SampleRate,
+    remote: Arc<dyn Remote>,
+    hub: Arc<Hub>,
+    places: (Arc<Semaphore>, usize),
+    commands: mpsc::UnboundedSender<Command>,
+    events: broadcast::Sender<Event>,
+    /// Somebody came or went.
+    nudged: Notify,
+    ended: CancellationToken,
+    /// Nobody was ever here to hear: the first listener starts the clock.
+    silent: AtomicBool,
+    state: Mutex<State>,
+}
+
+/// The part that changes.
+pub(super) struct State {
+    pub(super) info: StreamInfo,
+    title: String,
+    /// Changes that are not heard yet, in order.
+    pending: VecDeque<Change>,
+    /// Frames of silence put in by pauses: stream time is voice time plus this.
+    pub(super) silence: u64,
+    /// Since when somebody waits for the first sound.
+    pub(super) waiting_since: Instant,
+    ended_at: Option<Instant>,
+}
+
+struct Change {
+    /// Voice time, in frames.
+    at: u64,
+    /// The new title, if the prompts changed.
+    title: Option<String>,
+    /// When it was asked for; `None` if a pause came between.
+    asked: Option<Instant>,
+}
+
+impl Stream {
+    pub(super) fn new(begin: Begin) -> (Arc<Self>, mpsc::UnboundedReceiver<Command>) {
+        let (commands, inbox) = mpsc::unbounded_channel();
+        let title = title(&begin.prompts);
+        let info = StreamInfo {
+            id: begin.id.clone(),
+            name: begin.name.clone(),
+            model: begin.model,
+            prompts: begin.prompts,
+            sampling: begin.sampling,
+            state: StreamState::Playing,
+            reason: None,
+            listeners: 0,
+            playhead: 0.0,
+            buffered: 0.0,
+            realtime_factor: 0.0,
+            underruns: 0,
+        };
+        let state =
+            State { info, title, pending: VecDeque::new(), silence: 0, waiting_since: begin.asked, ended_at: None };
+        let stream = Self {
+            id: begin.id,
+            name: begin.name,
+            channels: begin.channels,
+            rate: begin.rate,
+            remote: begin.remote,
+            hub: Arc::new(Hub::new(begin.burst)),
+            places: begin.places,
+            commands,
+            events: broadcast::channel(EVENTS).0,
+            nudged: Notify::new(),
+            ended: CancellationToken::new(),
+            silent: AtomicBool::new(true),
+            state: Mutex::new(state),
+        };
+        (Arc::new(stream), inbox)
+    }
+
+    /// Identity.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Name for people, and address of a station.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// 1 or 2, for as long as it lives.
+    pub fn channels(&self) -> usize {
+        self.channels
+    }
+
+    /// Rate of the voice that it began with; listeners always get 48 kHz.
+    pub(super) fn voice_rate(&self) -> SampleRate {
+        self.rate
+    }
+
+    /// Everything that may be shown.
+    pub fn info(&self) -> StreamInfo {
+        let listeners = self.hub.audience().listeners;
+        StreamInfo { listeners, ..self.state().info.clone() }
+    }
+
+    /// Joins at the live edge: headers, a burst of what was just played, then packets as they are made.
+    ///
+    /// # Errors
+    /// [`StationError::Limit`], [`StationError::Ended`], [`StationError::NoMp3`].
+    pub fn listen(self: &Arc<Self>, listen: Listen) -> Result<Listener, StationError> {
+        if listen.format == Format::Mp3 && cfg!(not(feature = "mp3")) {
+            return Err(StationError::NoMp3);
+        }
+        let (places, limit) = &self.places;
+        let place = places.clone().try_acquire_owned().map_err(|_| StationError::Limit {
+            what: "listeners",
+            limit: *limit,
+            retry_after: 10,
+            option: "--max-listeners",
+        })?;
+        let (listen, given_up) = (listen.normal(), CancellationToken::new());
+        let seat = self.hub.join(listen, given_up.clone()).ok_or_else(|| self.ended_error())?;
+        if self.silent.swap(false, Ordering::Relaxed) {
+            let mut state = self.state();
+            // A request that made the stream listens at once; a station may wait an hour for its first listener.
+            let now = Instant::now();
+            if now.duration_since(state.waiting_since).as_secs() >= 1 {
+                state.waiting_since = now;
+            }
+        }
+        self.nudge();
+        Ok(Listener::new(self.clone(), listen, seat, given_up, place))
+    }
+
+    /// Events from now on; begins with the present title and status.
+    pub fn events(&self) -> Events {
+        let later = self.events.subscribe();
+        let info = self.info();
+        let (title, at) = (self.title(), info.playhead);
+        let mut first = vec![Event::Title { title, at }];
+        let end = (info.state == StreamState::Ended).then(|| Event::End { reason: self.end_reason() });
+        first.push(Event::Status(info));
+        first.extend(end);
+        Events::new(first, later)
+    }
+
+    /// What plays now, in words (for ICY and tags).
+    pub fn title(&self) -> String {
+        self.state().title.clone()
+    }
+
+    /// Changes prompts or sampling.
+    ///
+    /// # Errors
+    /// [`StationError::Ended`], [`StationError::Engine`].
+    pub async fn steer(&self, steer: Steer) -> Result<Ack, StationError> {
+        let (prompts, sampling) = (steer.prompts.clone(), steer.sampling);
+        self.change(self.remote.steer(steer), |info| {
+            if let Some(prompts) = prompts {
+                info.prompts = prompts;
+            }
+            info.sampling = info.sampling.patched(sampling);
+        })
+        .await
+    }
+
+    /// Starts the music anew from the prompts.
+    ///
+    /// # Errors
+    /// [`StationError::Ended`], [`StationError::Engine`].
+    pub async fn reset(&self) -> Result<Ack, StationError> {
+        self.change(self.remote.reset(), |_| ()).await
+    }
+
+    /// Goes on with another loaded model without dropping a listener.
+    ///
+    /// # Errors
+    /// [`StationError::Ended`], [`StationError::Engine`].
+    pub async fn set_model(&self, model: &ModelId) -> Result<Ack, StationError> {
+        self.change(self.remote.set_model(model), |info| info.model = model.clone()).await
+    }
+
+    /// Silence until [`Stream::resume`]; listeners stay connected.
+    ///
+    /// # Errors
+    /// [`StationError::Ended`], [`StationError::Engine`].
+    pub async fn pause(&self) -> Result<(), StationError> {
+        let (reply, answer) = oneshot::channel();
+        self.command(Command::Pause(reply))?;
+        Ok(answer.await.map_err(|_| self.ended_error())??)
+    }
+
+    /// Goes on from where it was paused.
+    ///
+    /// # Errors
+    /// [`StationError::Ended`], [`StationError::Engine`].
+    pub async fn resume(&self) -> Result<(), StationError> {
+        let (reply, answer) = oneshot::channel();
+        self.command(Command::Resume(reply))?;
+        Ok(answer.await.map_err(|_| self.ended_error())??)
+    }
+
+    async fn change(
+        &self,
+        ask: impl Future<Output = Result<Ack, EngineError>>,
+        apply: impl FnOnce(&mut StreamInfo),
+    ) -> Result<Ack, StationError> {
+        let asked = Instant::now();
+        if self.has_ended() {
+            return Err(self.ended_error());
+        }
+        let ack = ask.await?;
+        let mut state = self.state();
+        let before = title(&state.info.prompts);
+        apply(&mut state.info);
+        let after = title(&state.info.prompts);
+        let at = (ack.at * f64::from(OPUS_RATE)).round() as u64;
+        // A rewind takes back what was to come from there on.
+        state.pending.retain(|change| change.at < at);
+        let asked = (state.info.state == StreamState::Playing && !self.silent.load(Ordering::Relaxed)).then_some(asked);
+        let named = (before != after || state.title != after).then_some(after);
+        state.pending.push_back(Change { at, title: named, asked });
+        let ack = Ack { at: ack.at + state.silence as f64 / f64::from(OPUS_RATE), ..ack };
+        let prompts = state.info.prompts.clone();
+        drop(state);
+        self.send(Event::Steer { at: ack.at, epoch: ack.epoch, prompts });
+        Ok(ack)
+    }
+
+    fn command(&self, command: Command) -> Result<(), StationError> {
+        self.commands.send(command).map_err(|_| self.ended_error())
+    }
+
+    /// Ends the stream and waits for it. Its listeners get a proper last page.
+    pub(super) async fn end(&self, reason: &str) {
+        // If the task is gone, the stream has ended already.
+        let _ = self.command(Command::End(reason.into()));
+        self.ended.cancelled().await;
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.is_cancelled()
+    }
+
+    /// When it ended.
+    pub(super) fn ended_at(&self) -> Option<Instant> {
+        self.state().ended_at
+    }
+
+    fn ended_error(&self) -> StationError {
+        StationError::Ended(self.end_reason())
+    }
+
+    fn end_reason(&self) -> String {
+        self.state().info.reason.clone().unwrap_or_else(|| "its length is reached".into())
+    }
+
+    pub(super) fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    pub(super) fn remote(&self) -> &Arc<dyn Remote> {
+        &self.remote
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        // No code that can panic runs under the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the task that somebody came or went.
+    pub(super) fn nudge(&self) {
+        self.nudged.notify_one();
+    }
+
+    pub(super) async fn nudged(&self) {
+        self.nudged.notified().await;
+    }
+
+    pub(super) fn send(&self, event: Event) {
+        // Nobody may be interested.
+        let _ = self.events.send(event);
+    }
+
+    pub(super) fn send_status(&self) {
+        if self.events.receiver_count() > 0 {
+            self.send(Event::Status(self.info()));
+        }
+    }
+
+    /// Sets the state and tells the world if it is another one.
+    pub(super) fn set_state(&self, to: StreamState) {
+        let changed = {
+            let mut state = self.state();
+            if to != StreamState::Playing {
+                // Who steered before a pause does not wait for sound now.
+                state.pending.iter_mut().for_each(|change| change.asked = None);
+            }
+            std::mem::replace(&mut state.info.state, to) != to
+        };
+        if changed {
+            self.send_status();
+        }
+    }
+
+    /// The sound before frame `voice` (of voice time) has left: titles up to there are in force.
+    pub(super) fn passed(&self, voice: u64) {
+        loop {
+            let mut state = self.state();
+            if state.pending.front().is_none_or(|change| change.at >= voice) {
+                return;
+            }
+            let Some(change) = state.pending.pop_front() else { return };
+            if let Some(asked) = change.asked {
+                histogram!(STEER_TO_SOUND).record(asked.elapsed().as_secs_f64());
+            }
+            let Some(title) = change.title else { continue };
+            state.title.clone_from(&title);
+            let at = (change.at + state.silence) as f64 / f64::from(OPUS_RATE);
+            drop(state);
+            self.send(Event::Title { title, at });
+        }
+    }
+
+    /// The task is over.
+    pub(super) fn set_ended(&self, reason: Option<String>) {
+        let said = reason.clone().unwrap_or_else(|| "finished".into());
+        {
+            let mut state = self.state();
+            state.info.reason = reason;
+            state.info.buffered = 0.0;
+            state.ended_at = Some(Instant::now());
+        }
+        self.set_state(StreamState::Ended);
+        self.ended.cancel();
+        self.send(Event::End { reason: said });
+    }
+}

@@ -1,0 +1,72 @@
+//! Names, meanings and buckets of every metric, in one place.
+//!
+//! Rooms record through the functions and constants here; `http` installs the exporter with [`BUCKETS`] and calls
+//! [`describe`].
+
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+
+/// Connected listeners.
+pub const LISTENERS: &str = "continuo_listeners";
+/// Streams that have not ended.
+pub const STREAMS: &str = "continuo_streams";
+/// Seconds generated ahead of the playhead, once a second for every playing stream.
+pub const BUFFERED_SECONDS: &str = "continuo_buffered_seconds";
+/// Times that a stream had nothing to play.
+pub const UNDERRUNS: &str = "continuo_underruns_total";
+/// From the request for a stream to its first packet.
+pub const TIME_TO_FIRST_AUDIO: &str = "continuo_time_to_first_audio_seconds";
+/// From a steer to the moment its first sample leaves.
+pub const STEER_TO_SOUND: &str = "continuo_steer_to_sound_seconds";
+/// Bytes handed to listeners' connections.
+pub const BYTES_SENT: &str = "continuo_bytes_sent_total";
+/// Packets made by encoders, however many listeners share them.
+pub const PACKETS_ENCODED: &str = "continuo_packets_encoded_total";
+/// Times that a slow listener was moved to the live edge.
+pub const LISTENER_SKIPS: &str = "continuo_listener_skips_total";
+/// Listeners given up because they took nothing for too long.
+pub const LISTENERS_GIVEN_UP: &str = "continuo_listeners_given_up_total";
+/// One decoder pass for all rows.
+pub const STEP_SECONDS: &str = "continuo_step_seconds";
+/// Rows of the last decoder pass.
+pub const ROWS: &str = "continuo_rows";
+/// Voices that the engine has admitted, paused ones included.
+pub const VOICES: &str = "continuo_voices";
+/// Voices that were dropped while others went on.
+pub const VOICE_FAULTS: &str = "continuo_voice_faults_total";
+/// Seconds of audio generated per second of work, over all voices.
+pub const REALTIME_FACTOR: &str = "continuo_realtime_factor";
+/// Requests answered, by `method` and `status`.
+pub const HTTP_REQUESTS: &str = "continuo_http_requests_total";
+
+/// Histograms and their upper bounds, in seconds.
+pub const BUCKETS: &[(&str, &[f64])] = &[
+    // A frame lasts 20 ms: the bounds are dense around it.
+    (STEP_SECONDS, &[0.001, 0.002, 0.004, 0.007, 0.010, 0.013, 0.016, 0.018, 0.020, 0.022, 0.025, 0.030, 0.040, 0.080]),
+    (TIME_TO_FIRST_AUDIO, &[0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 5.0, 10.0]),
+    (STEER_TO_SOUND, &[0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 5.0, 10.0]),
+    (BUFFERED_SECONDS, &[0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 6.0, 8.0, 12.0]),
+];
+
+/// Registers the meaning of every metric with the installed recorder.
+pub fn describe() {
+    describe_gauge!(LISTENERS, "Connected listeners");
+    describe_gauge!(STREAMS, "Streams that have not ended");
+    describe_histogram!(
+        BUFFERED_SECONDS,
+        Unit::Seconds,
+        "Seconds generated ahead of the playhead, sampled once a second for every playing stream"
+    );
+    describe_counter!(UNDERRUNS, "Times that a stream had nothing to play");
+    describe_histogram!(TIME_TO_FIRST_AUDIO, Unit::Seconds, "From the request for a stream to its first packet");
+    describe_histogram!(STEER_TO_SOUND, Unit::Seconds, "From a steer to the moment its first sample leaves");
+    describe_counter!(BYTES_SENT, Unit::Bytes, "Bytes handed to listeners' connections");
+    describe_counter!(PACKETS_ENCODED, "Packets made by encoders, however many listeners share them");
+    describe_counter!(LISTENER_SKIPS, "Times that a slow listener was moved to the live edge");
+    describe_counter!(LISTENERS_GIVEN_UP, "Listeners given up because they took nothing for too long");
+    describe_histogram!(STEP_SECONDS, Unit::Seconds, "One decoder pass for all rows");
+    describe_gauge!(ROWS, "Rows of the last decoder pass");
+    describe_gauge!(VOICES, "Voices that the engine has admitted, paused ones included");
+    describe_counter!(VOICE_FAULTS, "Voices that were dropped while others went on");
+    describe_gauge!(REALTIME_FACTOR, "Seconds of audio generated per second of work, over all voices");
+    describe_counter!(HTTP_REQUESTS, "Requests answered, by method and status");
+}

@@ -1,0 +1,12 @@
+//! The server over real sockets, with the stand-in model: every route, every kind of error, every kind of end.
+
+#![allow(clippy::unwrap_used)]
+
+mod client;
+mod generate;
+mod limits;
+mod live;
+mod operate;
+mod probe;
+mod server;
+mod steer;

@@ -1,0 +1,110 @@
+//! A whole server on an ephemeral port, with tones instead of a model.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+use continuo::engine::standin::Standin;
+use continuo::engine::{Engine, EngineConfig};
+use continuo::http::{self, App};
+use continuo::station::{Station, StationConfig};
+use continuo::units::ModelId;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::client::PATIENCE;
+
+static METRICS: LazyLock<PrometheusHandle> = LazyLock::new(|| http::install_metrics().unwrap());
+
+pub struct Server {
+    pub addr: SocketAddr,
+    pub app: Arc<App>,
+    stop: Option<oneshot::Sender<()>>,
+    task: Option<JoinHandle<()>>,
+}
+
+/// A server as `continuo serve` starts it.
+pub async fn start() -> Server {
+    start_with(StationConfig::default(), |_| {}).await
+}
+
+/// A server whose station or app differs.
+pub async fn start_with(station: StationConfig, change: impl FnOnce(&mut App)) -> Server {
+    start_on(Standin::default(), station, change).await
+}
+
+/// A server on another machine, say a slower one.
+pub async fn start_on(backend: Standin, station: StationConfig, change: impl FnOnce(&mut App)) -> Server {
+    let engine = Engine::start(Box::new(backend), EngineConfig::default()).unwrap();
+    let mut app = App::new(Station::new(engine, station));
+    // One recorder serves all servers of this process.
+    app.metrics = Some(METRICS.clone());
+    change(&mut app);
+    let app = Arc::new(app);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let task = tokio::spawn({
+        let app = Arc::clone(&app);
+        async move {
+            let stopped = async {
+                let _ = stopped.await;
+            };
+            http::serve(app, vec![listener], stopped).await.unwrap();
+        }
+    });
+    Server { addr, app, stop: Some(stop), task: Some(task) }
+}
+
+/// A loader that knows the stand-ins `twin` (same codec as the first model) and `panic`.
+pub fn loader(engine: &Engine) -> http::ModelLoader {
+    let engine = engine.clone();
+    Arc::new(move |request: http::ModelRequest| {
+        let engine = engine.clone();
+        Box::pin(async move {
+            match request.model.as_str() {
+                "twin" => {
+                    engine.add_model(Box::new(Standin::new("twin", 8))).await.map_err(|error| error.to_string())?;
+                    Ok(ModelId("twin".into()))
+                }
+                "panic" => panic!("a loader with a bug"),
+                other => Err(format!("There is no `{other}`; name another.")),
+            }
+        })
+    })
+}
+
+impl Server {
+    /// Voices that the engine now has.
+    pub fn voices(&self) -> usize {
+        self.app.engine().status().voices
+    }
+
+    /// Waits until the engine has `count` voices, and says how long that took.
+    pub async fn until_voices(&self, count: usize) -> Duration {
+        let began = Instant::now();
+        until(|| self.voices() == count).await;
+        began.elapsed()
+    }
+
+    /// Begins a graceful shutdown.
+    pub fn stop(&mut self) {
+        self.stop.take().unwrap().send(()).unwrap();
+    }
+
+    /// Waits for the end of a graceful shutdown.
+    pub async fn ended(&mut self) {
+        tokio::time::timeout(PATIENCE, self.task.take().unwrap()).await.expect("the server ends in time").unwrap();
+    }
+}
+
+/// Waits for a condition that other threads bring about.
+pub async fn until(condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "the condition does not come true");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}

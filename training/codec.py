@@ -1,0 +1,161 @@
+"""Train the codec: `python codec.py --pool DIR --run DIR --minutes 30 [--device cuda]`."""
+import argparse
+import math
+import os
+import time
+
+import librosa
+import numpy as np
+import torch
+import torch.nn.utils.parametrize as parametrize
+from transformers import EncodecConfig, EncodecModel
+
+import fastconv
+from config import CODEC, HOP, SR
+from data import load_pool
+from muon import Muon
+from quantizer import Quantizer
+
+SCALES = ((2048, 96), (512, 48), (128, 20))
+
+
+def build():
+    """The transformers model with plain weights (`with_weight_norm` gives the saved form)."""
+    model = EncodecModel(EncodecConfig(**CODEC))
+    for module in model.modules():
+        if parametrize.is_parametrized(module, "weight"):
+            parametrize.remove_parametrizations(module, "weight")
+    return model
+
+
+def with_weight_norm(state):
+    """State dict of `build()` -> the same function as a transformers state dict."""
+    out = {}
+    for name, value in state.items():
+        if name.endswith("conv.weight"):
+            stem = name[: -len("weight")] + "parametrizations.weight.original"
+            out[stem + "0"] = value.flatten(1).norm(dim=1).reshape(-1, 1, 1)
+            out[stem + "1"] = value
+        else:
+            out[name] = value
+    return out
+
+
+class SpectralLoss(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        for n, mels in SCALES:
+            self.register_buffer(f"window{n}", torch.hann_window(n))
+            bank = librosa.filters.mel(sr=SR, n_fft=n, n_mels=mels, fmax=15000, norm=None)
+            bank = bank / np.maximum(bank.sum(1, keepdims=True), 1)
+            self.register_buffer(f"bank{n}", torch.tensor(bank))
+
+    def mels(self, x, n):
+        window = getattr(self, f"window{n}")
+        s = torch.stft(x, n, n // 4, window=window, return_complex=True, center=True)
+        mag = torch.sqrt(s.real**2 + s.imag**2 + 1e-10) / (n / 4)
+        return torch.matmul(getattr(self, f"bank{n}"), mag)
+
+    def forward(self, y, x):
+        log_loss = mag_loss = 0.0
+        for n, _ in SCALES:
+            a, b = self.mels(y, n), self.mels(x, n)
+            log_loss = log_loss + (torch.log(a + 2e-4) - torch.log(b + 2e-4)).abs().mean()
+            mag_loss = mag_loss + (a - b).abs().mean()
+        return log_loss / len(SCALES), mag_loss / len(SCALES)
+
+
+def batch_of(pool, rng, size, frames):
+    out = np.empty((size, frames * HOP), np.float32)
+    for i in range(size):
+        row = rng.integers(len(pool))
+        at = HOP * rng.integers(0, pool.shape[1] // HOP - frames)
+        out[i] = pool[row, at:at + frames * HOP]
+    return torch.from_numpy(out / 32768.0)
+
+
+def train(args):
+    torch.set_num_threads(args.threads)
+    device = torch.device(args.device)
+    os.makedirs(args.run, exist_ok=True)
+    path = os.path.join(args.run, "codec.pt")
+    pool, _ = load_pool(args.pool)
+    torch.manual_seed(0)
+    model, loss_of = build().to(device), SpectralLoss().to(device)
+    quantizer = Quantizer(model, device)
+    params = [p for n, p in model.named_parameters() if not n.startswith("quantizer")]
+    opts = [Muon([p for p in params if p.dim() > 1 and min(p.flatten(1).shape) > 4], args.muon_lr),
+            torch.optim.AdamW([p for p in params if p.dim() == 1 or min(p.flatten(1).shape) <= 4], args.lr,
+                              betas=(0.8, 0.97), weight_decay=0.0)]
+    for o in opts:
+        for g in o.param_groups:
+            g["peak"] = g["lr"]
+    step, spent = 0, 0.0
+    if os.path.exists(path):
+        saved = torch.load(path, map_location=device, weights_only=False)
+        model.load_state_dict(saved["model"])
+        for o, state in zip(opts, saved["opts"]):
+            o.load_state_dict(state)
+        step, spent = saved["step"], saved["spent"]
+        quantizer.load(saved["quantizer"])
+    encode, decode = fastconv.encode, fastconv.decode
+    rng = np.random.default_rng(step + 7)
+    begin, last_save = time.time() - spent, time.time()
+    log = {}
+    while True:
+        spent = time.time() - begin
+        done = spent / (args.minutes * 60)
+        if done >= 1:
+            break
+        scale = min(1, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+        for o in opts:
+            for g in o.param_groups:
+                g["lr"] = g["peak"] * scale
+        x = batch_of(pool, rng, args.batch, args.frames).to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bool(args.bf16)):
+            z = encode(model, x).float()
+        q, commit, usage = quantizer(z, step, args.warm)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bool(args.bf16)):
+            y = decode(model, q).float()
+        log_loss, mag_loss = loss_of(y, x)
+        wave = (y - x).abs().mean()
+        loss = log_loss + 30 * mag_loss + args.wave * wave + 0.25 * commit
+        model.zero_grad(set_to_none=True)
+        loss.backward()
+        for o in opts:
+            o.step()
+        step += 1
+        for k, v in (("log", log_loss), ("mag", mag_loss), ("wave", wave), ("commit", commit)):
+            v = float(v.detach())
+            log[k] = 0.95 * log.get(k, v) + 0.05 * v
+        if step % 25 == 0:
+            print(f"{step} {spent:.0f}s lr {scale:.2f} " + " ".join(f"{k} {v:.4f}" for k, v in log.items()),
+                  "usage", usage, flush=True)
+        if time.time() - last_save > 120:
+            save(path, model, opts, quantizer, step, spent)
+            last_save = time.time()
+    save(path, model, opts, quantizer, step, spent)
+
+
+def save(path, model, opts, quantizer, step, spent):
+    quantizer.store()
+    torch.save(dict(model=model.state_dict(), opts=[o.state_dict() for o in opts], quantizer=quantizer.state(),
+                    step=step, spent=spent), path + ".tmp")
+    os.replace(path + ".tmp", path)
+
+
+if __name__ == "__main__":
+    p = argparse.ArgumentParser()
+    p.add_argument("--pool", required=True)
+    p.add_argument("--run", required=True)
+    p.add_argument("--minutes", type=float, default=30)
+    p.add_argument("--device", default="cpu")
+    p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--batch", type=int, default=8)
+    p.add_argument("--frames", type=int, default=24)
+    p.add_argument("--warm", type=int, default=200)
+    p.add_argument("--lr", type=float, default=1e-3)
+    p.add_argument("--muon-lr", type=float, default=4e-3)
+    p.add_argument("--wave", type=float, default=2.0)
+    p.add_argument("--bf16", type=int, default=1)
+    train(p.parse_args())

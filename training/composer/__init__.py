@@ -1,0 +1,1 @@
+"""Endless procedural music with captions. Start at `render.make_piece`."""

@@ -1,0 +1,28 @@
+"""Sizes of the model, in the terms of the transformers configurations."""
+SR = 32000
+HOP = 1280
+FRAME_RATE = 25
+CODEBOOKS = 4
+CODEBOOK_SIZE = 512
+WINDOW = 450   # frames (18 s) that the decoder is trained on
+KEEP = 300     # frames that a stream keeps when its window is full
+
+CODEC = dict(
+    sampling_rate=SR, audio_channels=1, num_filters=16, hidden_size=64, codebook_dim=64,
+    codebook_size=CODEBOOK_SIZE, target_bandwidths=[0.9], upsampling_ratios=[4, 5, 8, 8],
+    use_causal_conv=False, norm_type="weight_norm", pad_mode="reflect", num_lstm_layers=2,
+    num_residual_layers=1, use_conv_shortcut=False, compress=2, kernel_size=7,
+    last_kernel_size=7, residual_kernel_size=3, normalize=False, chunk_length_s=None, overlap=None,
+)
+TEXT = dict(
+    vocab_size=1024, d_model=128, d_kv=32, num_heads=4, d_ff=256, num_layers=2, feed_forward_proj="relu",
+    dropout_rate=0.0, is_encoder_decoder=False, use_cache=False, pad_token_id=0, eos_token_id=1,
+    decoder_start_token_id=0, relative_attention_num_buckets=32, relative_attention_max_distance=128,
+)
+DECODER = dict(
+    vocab_size=CODEBOOK_SIZE, hidden_size=192, num_hidden_layers=6, num_attention_heads=4, ffn_dim=768,
+    num_codebooks=CODEBOOKS, audio_channels=1, max_position_embeddings=2048, activation_function="gelu",
+    dropout=0.0, attention_dropout=0.0, activation_dropout=0.0, layerdrop=0.0, scale_embedding=False,
+    pad_token_id=CODEBOOK_SIZE, bos_token_id=CODEBOOK_SIZE, eos_token_id=None, tie_word_embeddings=False,
+)
+SAMPLING = dict(guidance_scale=2.0, do_sample=True, top_k=30, temperature=0.5)

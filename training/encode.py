@@ -1,0 +1,76 @@
+"""Compose pieces and encode them to codes with a trained codec, in shards:
+`python encode.py --codec codec.pt --out DIR --pieces 800 --seconds 32 [--device cuda]`."""
+import argparse
+import json
+import multiprocessing
+import os
+
+import numpy as np
+import torch
+
+import fastconv
+from codec import build
+from composer.render import make_piece
+from quantizer import quantize
+
+SHARD = 100
+
+
+def load_codec(path, device="cpu"):
+    model = build().to(device)
+    model.load_state_dict(torch.load(path, map_location=device, weights_only=False)["model"])
+    return model.eval()
+
+
+@torch.no_grad()
+def encode_audio(model, audio, bf16=False):
+    with torch.autocast(audio.device.type, torch.bfloat16, enabled=bf16):
+        z = fastconv.encode(model, audio).float()
+    return quantize(model, z)
+
+
+def load_codes(paths):
+    codes, infos = [], []
+    for path in paths:
+        with np.load(path) as f:
+            codes.extend(f["codes"])
+            infos.extend(json.loads(str(f["info"])))
+    return codes, infos
+
+
+def _job(args):
+    return make_piece(*args)
+
+
+def main(a):
+    torch.set_num_threads(a.threads)
+    os.makedirs(a.out, exist_ok=True)
+    model = load_codec(a.codec, a.device)
+    with multiprocessing.get_context("spawn").Pool(a.workers) as pool:
+        for shard in range(a.first_shard, a.first_shard + (a.pieces + SHARD - 1) // SHARD):
+            path = os.path.join(a.out, f"codes-{shard:04d}.npz")
+            if os.path.exists(path):
+                continue
+            jobs = [(a.seed + shard * SHARD + i, a.seconds) for i in range(SHARD)]
+            codes, infos = [], []
+            for audio, info in pool.imap(_job, jobs):
+                x = torch.from_numpy(audio)[None].to(a.device)
+                codes.append(encode_audio(model, x)[0].to(torch.int16).cpu().numpy())
+                infos.append(info)
+            np.savez(path + ".tmp.npz", codes=np.stack(codes), info=json.dumps(infos))
+            os.replace(path + ".tmp.npz", path)
+            print(path, flush=True)
+
+
+if __name__ == "__main__":
+    p = argparse.ArgumentParser()
+    p.add_argument("--codec", required=True)
+    p.add_argument("--out", required=True)
+    p.add_argument("--pieces", type=int, default=800)
+    p.add_argument("--seconds", type=float, default=32)
+    p.add_argument("--seed", type=int, default=1000000)
+    p.add_argument("--first-shard", type=int, default=0)
+    p.add_argument("--device", default="cpu")
+    p.add_argument("--threads", type=int, default=1)
+    p.add_argument("--workers", type=int, default=1)
+    main(p.parse_args())

@@ -1,0 +1,60 @@
+"""Write a checkpoint folder in the MusicGen layout of transformers (f16):
+`python export.py --out DIR --tokenizer DIR [--codec codec.pt] [--lm lm.pt]`."""
+import argparse
+import json
+import os
+import shutil
+
+import torch
+from safetensors.torch import save_file
+
+import codec as codec_module
+import lm
+from config import CODEBOOK_SIZE, KEEP, SAMPLING, SR, WINDOW
+
+
+def state_of(codec_path, lm_path):
+    model = lm.build()
+    state = model.state_dict()
+    if lm_path:
+        trained = torch.load(lm_path, map_location="cpu", weights_only=False)["model"]
+        state.update({k: v for k, v in trained.items() if not k.startswith("audio_encoder.")})
+    if codec_path:
+        trained = torch.load(codec_path, map_location="cpu", weights_only=False)["model"]
+        trained = codec_module.with_weight_norm(trained)
+        state.update({"audio_encoder." + k: v for k, v in trained.items()})
+    model.load_state_dict(state)
+    return model
+
+
+def write(out, tokenizer, codec_path=None, lm_path=None):
+    os.makedirs(out, exist_ok=True)
+    torch.manual_seed(0)
+    model = state_of(codec_path, lm_path)
+    start = dict(bos_token_id=CODEBOOK_SIZE, pad_token_id=CODEBOOK_SIZE, decoder_start_token_id=CODEBOOK_SIZE)
+    for key, value in dict(start, max_length=WINDOW + 4, **SAMPLING).items():
+        setattr(model.generation_config, key, value)
+    model.half().save_pretrained(out)
+    path = os.path.join(out, "generation_config.json")
+    with open(path) as f:
+        config = json.load(f)
+    config["continuo"] = dict(window_frames=WINDOW, keep_frames=KEEP)
+    with open(path, "w") as f:
+        json.dump(config, f, indent=2)
+        f.write("\n")
+    with open(os.path.join(out, "preprocessor_config.json"), "w") as f:
+        json.dump(dict(chunk_length_s=None, feature_extractor_type="EncodecFeatureExtractor", feature_size=1,
+                       overlap=None, padding_side="left", padding_value=0.0, processor_class="MusicgenProcessor",
+                       return_attention_mask=True, sampling_rate=SR), f, indent=2)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(os.path.join(tokenizer, name), out)
+
+
+if __name__ == "__main__":
+    p = argparse.ArgumentParser()
+    p.add_argument("--out", required=True)
+    p.add_argument("--tokenizer", required=True)
+    p.add_argument("--codec")
+    p.add_argument("--lm")
+    a = p.parse_args()
+    write(a.out, a.tokenizer, a.codec, a.lm)

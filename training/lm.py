@@ -1,0 +1,86 @@
+"""The MusicGen decoder with its T5 text encoder, computed for training.
+
+Parameters live in the transformers modules, so that saving gives the exact layout;
+the forward pass here is the same mathematics with less work.
+"""
+import math
+
+import torch
+import torch.nn.functional as F
+from transformers import EncodecConfig, MusicgenConfig, MusicgenDecoderConfig, MusicgenForConditionalGeneration, T5Config
+
+from config import CODEBOOK_SIZE, CODEBOOKS, CODEC, DECODER, TEXT
+
+PAD = CODEBOOK_SIZE
+
+
+def build():
+    config = MusicgenConfig(text_encoder=T5Config(**TEXT).to_dict(), audio_encoder=EncodecConfig(**CODEC).to_dict(),
+                            decoder=MusicgenDecoderConfig(**DECODER).to_dict())
+    return MusicgenForConditionalGeneration(config)
+
+
+def positions(count, width, device, start=0):
+    half = width // 2
+    freq = torch.exp(torch.arange(half, dtype=torch.float32, device=device) * -(math.log(10000) / (half - 1)))
+    angle = torch.arange(start, start + count, dtype=torch.float32, device=device)[:, None] * freq[None]
+    return torch.cat([angle.cos(), angle.sin()], 1)
+
+
+def delay(codes):
+    """codes [batch, K, frames] -> delayed ids [batch, K, 1 + frames + K - 1] with a start column."""
+    b, k, n = codes.shape
+    out = torch.full((b, k, n + k), PAD, dtype=torch.long, device=codes.device)
+    for i in range(k):
+        out[:, i, 1 + i:1 + i + n] = codes[:, i]
+    return out
+
+
+def undelay(ids):
+    k, n = ids.shape[1], ids.shape[2] - ids.shape[1]
+    return torch.stack([ids[:, i, 1 + i:1 + i + n] for i in range(k)], 1)
+
+
+def text_states(model, ids, mask, keep=None):
+    """Projected text states [batch, words, hidden]; `keep` 0 gives the null condition."""
+    states = model.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+    states = model.enc_to_dec_proj(states)
+    mask = mask if keep is None else mask * keep[:, None]
+    return states * mask[..., None].to(states.dtype)
+
+
+def _heads(x, n):
+    b, t, w = x.shape
+    return x.view(b, t, n, w // n).transpose(1, 2)
+
+
+def decoder_logits(model, ids, context, mask):
+    """ids [batch, K, columns] -> logits [batch, K, columns, codebook size]."""
+    dec = model.decoder.model.decoder
+    n = dec.config.num_attention_heads
+    x = sum(dec.embed_tokens[k](ids[:, k]) for k in range(CODEBOOKS))
+    x = x + positions(ids.shape[2], x.shape[2], x.device)
+    bias = torch.zeros(mask.shape, device=x.device).masked_fill(mask == 0, -1e4)[:, None, None, :]
+    for layer in dec.layers:
+        h = layer.self_attn_layer_norm(x)
+        a = layer.self_attn
+        q, k, v = F.linear(h, torch.cat([a.q_proj.weight, a.k_proj.weight, a.v_proj.weight])).chunk(3, -1)
+        y = F.scaled_dot_product_attention(_heads(q, n), _heads(k, n), _heads(v, n), is_causal=True)
+        x = x + a.out_proj(y.transpose(1, 2).reshape(h.shape))
+        h = layer.encoder_attn_layer_norm(x)
+        a = layer.encoder_attn
+        k, v = F.linear(context, torch.cat([a.k_proj.weight, a.v_proj.weight])).chunk(2, -1)
+        q = _heads(a.q_proj(h), n)
+        y = F.scaled_dot_product_attention(q, _heads(k, n), _heads(v, n), attn_mask=bias.to(q.dtype))
+        x = x + a.out_proj(y.transpose(1, 2).reshape(h.shape))
+        h = layer.final_layer_norm(x)
+        x = x + layer.fc2(F.gelu(layer.fc1(h)))
+    x = dec.layer_norm(x)
+    return torch.stack([head(x) for head in model.decoder.lm_heads], 1)
+
+
+def loss_of(logits, ids):
+    """Mean cross-entropy per codebook; the inputs are ids[..., :-1]."""
+    target = ids[:, :, 1:]
+    return torch.stack([F.cross_entropy(logits[:, k].reshape(-1, CODEBOOK_SIZE).float(),
+                                        target[:, k].reshape(-1), ignore_index=PAD) for k in range(CODEBOOKS)])

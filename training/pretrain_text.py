@@ -1,0 +1,87 @@
+"""Teach the text encoder what captions say, before the decoder is trained:
+`python pretrain_text.py --tokenizer DIR --out text.pt [--steps 500]`.
+
+From every projected text state, linear heads read style, tempo, key, energy and
+instruments. Without this the decoder learns the music and never listens to the text.
+"""
+import argparse
+import time
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+import lm
+import tokenizer as tok_module
+from composer.captions import INSTRUMENTS, make_caption
+from composer.render import HALF_FRAMES, Piece, bpm_of
+from composer.styles import NAMES
+
+PATCHES, SCALES, WORDS = list(INSTRUMENTS), ["major", "minor", "mixolydian", "lydian"], 40
+
+
+def example(rng):
+    piece = Piece(rng, str(rng.choice(NAMES)))
+    info = dict(style=piece.style, bpm=bpm_of(piece.half), root=piece.root, scale=piece.scale,
+                energy=piece.energy, instruments=piece.instruments(), kit=piece.spec["kit"])
+    labels = [NAMES.index(piece.style), piece.half - HALF_FRAMES[0], SCALES.index(piece.scale), piece.energy]
+    return make_caption(rng, info), labels, [p in info["instruments"] for p in PATCHES]
+
+
+def batch_of(tok, rng, size):
+    captions, labels, played = zip(*(example(rng) for _ in range(size)))
+    ids = [tok.encode(c).ids[:WORDS] for c in captions]
+    text = torch.zeros(size, max(map(len, ids)), dtype=torch.long)
+    for i, row in enumerate(ids):
+        text[i, :len(row)] = torch.tensor(row)
+    return text, torch.tensor(labels), torch.tensor(np.array(played), dtype=torch.float32)
+
+
+def train(args):
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    device = torch.device(args.device)
+    model, tok = lm.build(), tok_module.load(args.tokenizer)
+    torch.nn.init.normal_(model.enc_to_dec_proj.weight, std=1.2 * model.enc_to_dec_proj.in_features ** -0.5)
+    sizes = [len(NAMES), len(HALF_FRAMES), len(SCALES), 3, len(PATCHES)]
+    heads = torch.nn.Linear(model.enc_to_dec_proj.out_features, sum(sizes))
+    model.to(device), heads.to(device)
+    params = [*model.text_encoder.parameters(), *model.enc_to_dec_proj.parameters(), *heads.parameters()]
+    opt = torch.optim.AdamW(params, lr=args.lr, betas=(0.9, 0.98), weight_decay=0.01)
+    rng, begin = np.random.default_rng(4), time.time()
+    for step in range(args.steps):
+        for g in opt.param_groups:
+            g["lr"] = args.lr * min(1, (step + 1) / 30, (args.steps - step) / args.steps * 1.5)
+        text, labels, played = (b.to(device) for b in batch_of(tok, rng, args.batch))
+        mask = (text > 0).long()
+        out = heads(lm.text_states(model, text, mask))
+        parts = out.split(sizes, -1)
+        weight = mask / mask.sum(1, keepdim=True) / len(text)
+        loss = 0.0
+        for i in range(4):
+            target = labels[:, i:i + 1].expand(mask.shape)
+            loss = loss + (F.cross_entropy(parts[i].transpose(1, 2), target, reduction="none") * weight).sum()
+        target = played[:, None].expand(parts[4].shape)
+        loss = loss + 3 * (F.binary_cross_entropy_with_logits(parts[4], target, reduction="none").mean(-1) * weight).sum()
+        opt.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(params, 1.0)
+        opt.step()
+        if step % 25 == 0 or step == args.steps - 1:
+            right = ((parts[0].argmax(-1) == labels[:, :1]) * weight).sum()
+            near = (((parts[1].argmax(-1) - labels[:, 1:2]).abs() <= 1) * weight).sum()
+            print(f"{step} {time.time() - begin:.0f}s loss {float(loss.detach()):.3f} style {float(right):.3f} tempo {float(near):.3f}", flush=True)
+    keep = {k: v for k, v in model.state_dict().items() if k.startswith(("text_encoder", "enc_to_dec_proj"))}
+    torch.save(keep, args.out)
+
+
+if __name__ == "__main__":
+    p = argparse.ArgumentParser()
+    p.add_argument("--tokenizer", required=True)
+    p.add_argument("--out", required=True)
+    p.add_argument("--steps", type=int, default=500)
+    p.add_argument("--batch", type=int, default=64)
+    p.add_argument("--lr", type=float, default=2e-3)
+    p.add_argument("--device", default="cpu")
+    p.add_argument("--threads", type=int, default=2)
+    train(p.parse_args())

@@ -1,0 +1,105 @@
+"""Generate audio from a checkpoint folder with PyTorch (the server does it in Rust):
+`python sample.py --model DIR --prompt "techno, 128 bpm" --out out.wav`."""
+import argparse
+import os
+
+import numpy as np
+import soundfile
+import torch
+import torch.nn.functional as F
+from transformers import MusicgenForConditionalGeneration
+
+import lm
+import tokenizer as tok_module
+from config import CODEBOOKS, SR
+
+PAD = lm.PAD
+
+
+class Generator:
+    def __init__(self, folder, device="cpu"):
+        self.model = MusicgenForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval().to(device)
+        self.tok, self.device = tok_module.load(folder), device
+        g = self.model.generation_config
+        self.defaults = dict(guidance=g.guidance_scale, top_k=g.top_k, temperature=g.temperature)
+
+    def context(self, prompts):
+        ids = [self.tok.encode(p).ids for p in prompts]
+        text = torch.zeros(len(ids), max(map(len, ids)), dtype=torch.long)
+        for i, row in enumerate(ids):
+            text[i, :len(row)] = torch.tensor(row)
+        text = text.to(self.device)
+        return lm.text_states(self.model, text, (text > 0).long()), (text > 0).long()
+
+    @torch.no_grad()
+    def codes(self, prompts, frames, seed=0, guidance=None, top_k=None, temperature=None):
+        """Codes [batch, K, frames] in one window, one row per prompt."""
+        guidance = self.defaults["guidance"] if guidance is None else guidance
+        top_k = self.defaults["top_k"] if top_k is None else top_k
+        temperature = self.defaults["temperature"] if temperature is None else temperature
+        rng = torch.Generator(self.device).manual_seed(seed)
+        ctx, mask = self.context(prompts)
+        n = len(prompts)
+        ctx = torch.cat([ctx, torch.zeros_like(ctx)])
+        bias = torch.cat([(1.0 - mask) * -1e4, torch.zeros_like(mask, dtype=torch.float32)])[:, None, None]
+        dec = self.model.decoder.model.decoder
+        heads = dec.config.num_attention_heads
+        cross = [(lm._heads(l.encoder_attn.k_proj(ctx), heads), lm._heads(l.encoder_attn.v_proj(ctx), heads))
+                 for l in dec.layers]
+        columns = frames + CODEBOOKS
+        width = dec.config.hidden_size
+        cache = [(torch.zeros(2 * n, heads, columns, width // heads), torch.zeros(2 * n, heads, columns, width // heads))
+                 for _ in dec.layers]
+        ids = torch.full((n, CODEBOOKS, columns), PAD, dtype=torch.long)
+        pos = lm.positions(columns, width, self.device)
+        for c in range(columns - 1):
+            x = sum(dec.embed_tokens[k](ids[:, k, c]) for k in range(CODEBOOKS)) + pos[c]
+            x = x.repeat(2, 1)[:, None]
+            for layer, (ck, cv), (k_all, v_all) in zip(dec.layers, cross, cache):
+                h, a = layer.self_attn_layer_norm(x), layer.self_attn
+                k_all[:, :, c:c + 1] = lm._heads(a.k_proj(h), heads)
+                v_all[:, :, c:c + 1] = lm._heads(a.v_proj(h), heads)
+                y = F.scaled_dot_product_attention(lm._heads(a.q_proj(h), heads), k_all[:, :, :c + 1], v_all[:, :, :c + 1])
+                x = x + a.out_proj(y.transpose(1, 2).reshape(h.shape))
+                h, a = layer.encoder_attn_layer_norm(x), layer.encoder_attn
+                y = F.scaled_dot_product_attention(lm._heads(a.q_proj(h), heads), ck, cv, attn_mask=bias)
+                x = x + a.out_proj(y.transpose(1, 2).reshape(h.shape))
+                x = x + layer.fc2(F.gelu(layer.fc1(layer.final_layer_norm(x))))
+            x = dec.layer_norm(x)[:, 0]
+            logits = torch.stack([head(x) for head in self.model.decoder.lm_heads], 1)
+            logits = logits[n:] + guidance * (logits[:n] - logits[n:])
+            logits = logits / temperature
+            if top_k:
+                kth = logits.topk(top_k, -1).values[..., -1:]
+                logits = logits.masked_fill(logits < kth, -torch.inf)
+            new = torch.multinomial(logits.softmax(-1).reshape(n * CODEBOOKS, -1), 1, generator=rng).reshape(n, CODEBOOKS)
+            for k in range(CODEBOOKS):
+                if 0 <= c - k < frames:
+                    ids[:, k, c + 1] = new[:, k]
+        return lm.undelay(ids)
+
+    @torch.no_grad()
+    def audio(self, codes):
+        return self.model.audio_encoder.decode(codes[None], [None] * len(codes)).audio_values[:, 0].numpy()
+
+    def clips(self, prompts, seconds, **kw):
+        return self.audio(self.codes(prompts, int(seconds * 25), **kw))
+
+
+if __name__ == "__main__":
+    p = argparse.ArgumentParser()
+    p.add_argument("--model", required=True)
+    p.add_argument("--prompt", action="append", required=True)
+    p.add_argument("--seconds", type=float, default=20)
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--guidance", type=float)
+    p.add_argument("--top-k", type=int)
+    p.add_argument("--temperature", type=float)
+    p.add_argument("--out", required=True, help="a .wav file, or a folder when there are several prompts")
+    a = p.parse_args()
+    clips = Generator(a.model).clips(a.prompt, a.seconds, seed=a.seed, guidance=a.guidance, top_k=a.top_k,
+                                     temperature=a.temperature)
+    for i, clip in enumerate(clips):
+        name = a.out if len(clips) == 1 else os.path.join(a.out, f"{i:02d}.wav")
+        os.makedirs(os.path.dirname(name) or ".", exist_ok=True)
+        soundfile.write(name, np.clip(clip, -1, 1), SR)

@@ -1,0 +1,199 @@
+"""Train decoder and text encoder on codes:
+`python train_lm.py --codes DIR --tokenizer DIR --text text.pt --run DIR --minutes 50 [--device cuda]`."""
+import argparse
+import glob
+import math
+import os
+import time
+
+import numpy as np
+import torch
+
+import lm
+import tokenizer as tok_module
+from config import WINDOW
+from encode import load_codes
+from muon import Muon
+
+WORDS = 40
+SHORT = 75  # frames
+
+
+def tokenize(tok, infos):
+    out = []
+    for info in infos:
+        out.append([tok.encode(c).ids[:WORDS] for c in info["captions"]])
+    return out
+
+
+def batch_of(codes, words, halves, rng, size, window):
+    """Windows from the start of a piece, from a bar line, or from anywhere; and a caption each."""
+    rows = rng.integers(len(codes), size=size)
+    out, ids = [], []
+    for r in rows:
+        last = codes[r].shape[1] - window
+        at, kind = int(rng.integers(0, last + 1)), rng.random()
+        if kind < 0.5:
+            at = 0
+        elif kind < 0.7:
+            at -= at % (2 * halves[r])  # a bar
+        out.append(codes[r][:, at:at + window])
+        ids.append(words[r][rng.integers(len(words[r]))])
+    longest = max(map(len, ids))
+    text = np.zeros((size, longest), np.int64)
+    for i, w in enumerate(ids):
+        text[i, :len(w)] = w
+    return torch.from_numpy(np.stack(out).astype(np.int64)), torch.from_numpy(text)
+
+
+def start(model):
+    """Initial weights: token embeddings as large as the positions, near-identity layers."""
+    for name, p in model.decoder.named_parameters():
+        if "embed_tokens" in name:
+            torch.nn.init.normal_(p, std=0.4)
+        elif ".layers." in name and p.dim() == 2:
+            gain = 0.3 if "out_proj" in name or "fc2" in name else 1.0
+            torch.nn.init.normal_(p, std=gain * p.shape[1] ** -0.5)
+
+
+def start_text(model, path):
+    """Take the pre-trained text encoder, and a strong path from it into the decoder."""
+    model.load_state_dict(torch.load(path, weights_only=True), strict=False)
+    for name, p in model.decoder.named_parameters():
+        if ".encoder_attn." in name and p.dim() == 2:
+            torch.nn.init.normal_(p, std=p.shape[1] ** -0.5)
+
+
+def optimizers(model, lr):
+    """Muon for the matrices inside the layers, AdamW for everything else."""
+    muon, adam, text = [], [], []
+    for name, p in model.named_parameters():
+        if name.startswith("audio_encoder"):
+            p.requires_grad_(False)
+        elif name.startswith(("text_encoder", "enc_to_dec_proj")):
+            text.append(p)
+        elif p.dim() == 2 and ".layers." in name:
+            muon.append(p)
+        else:
+            adam.append(p)
+    return [Muon(muon, lr=lr * 2, weight_decay=0.02),
+            torch.optim.AdamW(text, lr=0.2 * lr, betas=(0.9, 0.98), weight_decay=0.0),
+            torch.optim.AdamW(adam, lr=lr, betas=(0.9, 0.95), weight_decay=0.01)]
+
+
+def train(args):
+    torch.set_num_threads(args.threads)
+    device = torch.device(args.device)
+    os.makedirs(args.run, exist_ok=True)
+    path = os.path.join(args.run, "lm.pt")
+    torch.manual_seed(0)
+    model = lm.build().to(device)
+    start(model)
+    start_text(model, args.text)
+    opts = optimizers(model, args.lr)
+    peaks = [o.param_groups[0]["lr"] for o in opts]
+    params = [p for p in model.parameters() if p.requires_grad]
+    print("parameters", sum(p.numel() for p in params) / 1e6, "M", flush=True)
+    step, spent = 0, 0.0
+    if os.path.exists(path):
+        saved = torch.load(path, map_location=device, weights_only=False)
+        model.load_state_dict(saved["model"], strict=False)
+        if args.restart_text:
+            start_text(model, args.text)
+        else:
+            for o, s in zip(opts, saved["opts"]):
+                o.load_state_dict(s)
+        step, spent = saved["step"], saved["spent"]
+    tok = tok_module.load(args.tokenizer)
+    codes, infos, shards = [], [], 0
+    rng = np.random.default_rng(step + 3)
+    begin, last_save, log = time.time() - spent, time.time(), [None, None]
+    held_out = None
+    while True:
+        if step % 100 == 0 or not codes:
+            found = sorted(glob.glob(os.path.join(args.codes, "*.npz")))
+            if len(found) != shards:
+                codes, infos, shards = *load_codes(found), len(found)
+                words, halves = tokenize(tok, infos), [i["half"] for i in infos]
+                held_out = held_out or (codes[:16], words[:16], halves[:16])
+                codes, words, halves = codes[16:], words[16:], halves[16:]
+                print("pieces", len(codes), flush=True)
+        spent = time.time() - begin
+        done = spent / (args.minutes * 60)
+        if done >= 1:
+            break
+        scale = min(1, (step + 1) / 100) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
+        for o, peak in zip(opts, peaks):
+            o.param_groups[0]["lr"] = peak * scale
+        # Half of the steps see many short windows: there the text decides, not the past.
+        size, window = ((args.batch, WINDOW), (args.batch * 3, SHORT))[step % 2]
+        losses = loss_on(model, batch_of(codes, words, halves, rng, size, window), device, args, rng)
+        for o in opts:
+            o.zero_grad(set_to_none=True)
+        losses.mean().backward()
+        torch.nn.utils.clip_grad_norm_(params, 1.0)
+        for o in opts:
+            o.step()
+        step += 1
+        now = losses.detach()
+        log[step % 2] = now if log[step % 2] is None else 0.9 * log[step % 2] + 0.1 * now
+        if step % 25 == 0:
+            print(f"{step} {spent:.0f}s lr {scale:.2f} loss", *[[round(float(v), 3) for v in l] for l in log], flush=True)
+        if step % 200 == 0:
+            with torch.no_grad():
+                test = batch_of(*held_out, np.random.default_rng(1), 16, WINDOW)
+                value = loss_on(model, test, device, args, None)
+                short = batch_of(*held_out, np.random.default_rng(1), 64, 25)
+                value = [value, *(loss_on(model, short, device, args, None, keep) for keep in (1, 0))]
+            print("held out: long, short, short without text", [[round(float(v), 3) for v in l] for l in value], flush=True)
+        if time.time() - last_save > 60:
+            save(path, model, opts, step, spent)
+            last_save = time.time()
+    save(path, model, opts, step, spent)
+
+
+def corrupt(ids, most):
+    """Replace some input codes by others of the same codebook, so that the model survives
+    its own mistakes; each row has its own rate up to `most`, fine codebooks have more."""
+    rate = most * torch.rand(len(ids), 1, 1, device=ids.device)
+    rate = rate * torch.tensor([1.0, 1.5, 2.0, 2.5], device=ids.device)[None, :, None]
+    order = torch.randperm(ids.shape[2], device=ids.device)
+    other = ids.roll(1, 0)[:, :, order]
+    swap = (torch.rand(ids.shape, device=ids.device) < rate) & (ids != lm.PAD) & (other != lm.PAD)
+    return torch.where(swap, other, ids)
+
+
+def loss_on(model, batch, device, args, rng, known=1):
+    codes, text = (b.to(device) for b in batch)
+    mask = (text > 0).long()
+    keep = torch.full((len(text),), known, device=device)
+    if rng is not None:
+        keep = torch.from_numpy((rng.random(len(text)) > 0.15).astype(np.int64)).to(device)
+    ids = lm.delay(codes)
+    seen = ids if rng is None else corrupt(ids, args.noise)
+    with torch.autocast(device.type, torch.bfloat16, enabled=bool(args.bf16)):
+        context = lm.text_states(model, text, mask, keep)
+        logits = lm.decoder_logits(model, seen[:, :, :-1], context, mask)
+    return lm.loss_of(logits, ids)
+
+
+def save(path, model, opts, step, spent):
+    torch.save(dict(model=model.state_dict(), opts=[o.state_dict() for o in opts], step=step, spent=spent), path + ".tmp")
+    os.replace(path + ".tmp", path)
+
+
+if __name__ == "__main__":
+    p = argparse.ArgumentParser()
+    p.add_argument("--codes", required=True)
+    p.add_argument("--tokenizer", required=True)
+    p.add_argument("--text", required=True, help="from pretrain_text.py")
+    p.add_argument("--run", required=True)
+    p.add_argument("--minutes", type=float, default=50)
+    p.add_argument("--device", default="cpu")
+    p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--batch", type=int, default=8)
+    p.add_argument("--lr", type=float, default=2e-3)
+    p.add_argument("--noise", type=float, default=0.12)
+    p.add_argument("--restart-text", action="store_true")
+    p.add_argument("--bf16", type=int, default=1)
+    train(p.parse_args())
