@@ -124,6 +124,16 @@ pub struct Decode<'a> {
     pub last: bool,
 }
 
+/// Sound to codes, beside the engine's thread: a clip's prompt must not make a stream wait.
+pub trait Encoder: Send + Sync {
+    /// Encodes sound `[channels][samples]` at the model's rate to codes `[frames][codebooks]`, flattened. The last
+    /// frame is filled up with silence.
+    ///
+    /// # Errors
+    /// [`Fault`] when this sound cannot be encoded.
+    fn encode(&self, channels: &[Vec<f32>]) -> Result<Vec<u32>, Fault>;
+}
+
 /// A model on a device. All calls come from the engine's thread.
 pub trait Backend: Send {
     /// Fixed facts.
@@ -131,6 +141,9 @@ pub trait Backend: Send {
 
     /// Slots of the KV pool.
     fn slots(&self) -> usize;
+
+    /// The way from sound to this model's codes; may be used on any thread, also after the backend is gone.
+    fn encoder(&self) -> Arc<dyn Encoder>;
 
     /// Encodes a text once; the result may be used by any number of voices.
     ///

@@ -12,6 +12,7 @@
 //! ```
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::ModelInfo;
 
@@ -19,21 +20,40 @@ pub(super) struct Codes {
     delays: Vec<usize>,
     max_delay: u64,
     pad: u32,
+    /// `[frames][codebooks]` codes that the voice continues from: never sampled, whatever a column says.
+    given: Arc<[u32]>,
     /// Absolute index of the oldest column kept.
     first: u64,
     ids: VecDeque<u32>,
 }
 
 impl Codes {
-    /// The start column alone.
-    pub(super) fn new(info: &ModelInfo) -> Self {
-        Self {
+    /// The start column, and as many columns as `given` frames fill without a gap. The rest of those frames, delayed
+    /// into columns that are still to be sampled, is forced when these come, as the reference does it.
+    pub(super) fn new(info: &ModelInfo, given: Arc<[u32]>) -> Self {
+        let mut codes = Self {
             delays: info.delays.clone(),
             max_delay: info.max_delay() as u64,
             pad: info.card,
+            given,
             first: 0,
             ids: std::iter::repeat_n(info.card, info.codebooks).collect(),
+        };
+        let nothing = vec![info.card; info.codebooks];
+        for _ in 0..codes.given_frames() {
+            codes.push(&nothing, None);
         }
+        codes
+    }
+
+    /// Frames that the voice continues from.
+    pub(super) fn given_frames(&self) -> u64 {
+        (self.given.len() / self.delays.len()) as u64
+    }
+
+    /// Columns that were sampled.
+    pub(super) fn sampled(&self) -> u64 {
+        self.columns().saturating_sub(1 + self.given_frames())
     }
 
     /// Known columns, counted from column 0 (forgotten ones included).
@@ -54,15 +74,20 @@ impl Codes {
     /// Appends a sampled column; places outside `0..end` frames become the pad id, as the reference forces them.
     pub(super) fn push(&mut self, column: &[u32], end: Option<u64>) {
         let index = self.columns();
-        for (&code, &delay) in column.iter().zip(&self.delays) {
-            let frame = (index - 1).checked_sub(delay as u64);
-            let inside = frame.is_some_and(|frame| end.is_none_or(|end| frame < end));
-            self.ids.push_back(if inside { code } else { self.pad });
+        let books = self.delays.len();
+        for (k, (&code, &delay)) in column.iter().zip(&self.delays).enumerate() {
+            let frame = (index - 1).checked_sub(delay as u64).filter(|&frame| end.is_none_or(|end| frame < end));
+            self.ids.push_back(match frame {
+                Some(frame) if frame < self.given_frames() => self.given[frame as usize * books + k],
+                Some(_) => code,
+                None => self.pad,
+            });
         }
     }
 
-    /// Forgets the columns from `columns` on.
+    /// Forgets the columns from `columns` on, but none of those that were given.
     pub(super) fn truncate(&mut self, columns: u64) {
+        let columns = columns.max(1 + self.given_frames());
         let keep = columns.saturating_sub(self.first) as usize * self.delays.len();
         self.ids.truncate(keep);
     }
@@ -104,7 +129,7 @@ mod tests {
     use super::*;
 
     fn codes() -> Codes {
-        Codes::new(Standin::default().info())
+        Codes::new(Standin::default().info(), Arc::new([]))
     }
 
     #[test]
@@ -131,6 +156,21 @@ mod tests {
         codes.window_column(3, 0, &mut fed);
         codes.window_column(5, 0, &mut fed);
         assert_eq!(fed, [1, pad, pad, pad, pad, 2, 3, pad, pad, pad, pad, 4]);
+    }
+
+    #[test]
+    fn given_frames_are_forced_in_the_columns_that_their_delay_reaches() {
+        let info = Standin::default().info().clone();
+        let mut codes = Codes::new(&info, (10..18).collect());
+        assert_eq!((codes.columns(), codes.sampled()), (3, 0));
+        for _ in 0..4 {
+            codes.push(&[1, 2, 3, 4], Some(3));
+        }
+        let mut frames = Vec::new();
+        (0..3).for_each(|frame| codes.frame(frame, &mut frames));
+        assert_eq!(frames, [10, 11, 12, 13, 14, 15, 16, 17, 1, 2, 3, 4]);
+        codes.truncate(1);
+        assert_eq!((codes.columns(), codes.sampled()), (3, 0));
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::blend::Part;
-use super::{Backend, Condition, Decode, EngineError, Lost, ModelInfo, Slot, StepRow, WeightedPrompt};
+use super::handle::Listed;
+use super::{Backend, Condition, Decode, Encoder, EngineError, Lost, ModelInfo, Slot, StepRow, WeightedPrompt};
 
 /// Prepared texts kept for reuse, at most.
 const TEXTS: usize = 256;
@@ -13,6 +14,7 @@ const TEXTS: usize = 256;
 pub(super) struct Deck {
     pub(super) backend: Box<dyn Backend>,
     pub(super) info: Arc<ModelInfo>,
+    pub(super) encoder: Arc<dyn Encoder>,
     free: Vec<Slot>,
     texts: HashMap<String, (Condition, u64)>,
     clock: u64,
@@ -25,6 +27,7 @@ impl Deck {
     pub(super) fn new(backend: Box<dyn Backend>) -> Self {
         Self {
             info: Arc::new(backend.info().clone()),
+            encoder: backend.encoder(),
             free: (0..backend.slots()).rev().map(Slot).collect(),
             texts: HashMap::new(),
             clock: 0,
@@ -68,6 +71,10 @@ impl Deck {
         self.backend.decode(&mut [Decode { state: state.as_mut(), codes: &codes, last: true }])?;
         self.cost.decode(frames, timer.elapsed().as_secs_f64());
         Ok(())
+    }
+
+    pub(super) fn listed(&self) -> Listed {
+        Listed { info: self.info.clone(), encoder: self.encoder.clone() }
     }
 
     pub(super) fn take_slot(&mut self) -> Option<Slot> {

@@ -12,16 +12,25 @@ use super::deck::Deck;
 use super::live::Live;
 use super::timeline::{Reader, Shared};
 use super::worker::{Command, Worker};
-use super::{Ack, Backend, EngineConfig, EngineError, EngineStatus, ModelInfo, Read, Steer, VoiceSpec};
+use super::{
+    Ack, Backend, Encoder, EngineConfig, EngineError, EngineStatus, Fault, ModelInfo, Prefix, Read, Steer, VoiceSpec,
+};
 use crate::units::{ModelId, Samples, VoiceId};
 
 /// What the engine thread tells everybody.
 pub(super) struct Board {
     /// Loaded models, the default first.
-    models: Mutex<Vec<Arc<ModelInfo>>>,
+    models: Mutex<Vec<Listed>>,
     status: Mutex<EngineStatus>,
     /// Makes the seeds of voices that asked for none differ.
     seeds: AtomicU64,
+}
+
+/// A loaded model as handles see it.
+#[derive(Clone)]
+pub(super) struct Listed {
+    pub(super) info: Arc<ModelInfo>,
+    pub(super) encoder: Arc<dyn Encoder>,
 }
 
 /// A lock that a panicking holder cannot poison for others: the boards hold plain values that are replaced whole.
@@ -31,13 +40,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Board {
     pub(super) fn default_model(&self) -> ModelId {
-        lock(&self.models).first().map_or_else(|| ModelId(String::new()), |info| info.id.clone())
+        lock(&self.models).first().map_or_else(|| ModelId(String::new()), |model| model.info.id.clone())
     }
 
-    pub(super) fn set_models(&self, mut models: Vec<Arc<ModelInfo>>) {
+    pub(super) fn set_models(&self, mut models: Vec<Listed>) {
         let mut board = lock(&self.models);
-        let default = board.first().map(|info| info.id.clone());
-        models.sort_by_key(|info| Some(&info.id) != default.as_ref());
+        let default = board.first().map(|model| model.info.id.clone());
+        models.sort_by_key(|model| Some(&model.info.id) != default.as_ref());
         *board = models;
     }
 
@@ -102,7 +111,7 @@ impl Engine {
             realtime_factor: 1.0 / deck.cost.load(&deck.info, 1, 2).max(1e-9),
         };
         let board = Arc::new(Board {
-            models: Mutex::new(vec![deck.info.clone()]),
+            models: Mutex::new(vec![deck.listed()]),
             status: Mutex::new(status),
             seeds: AtomicU64::new(0),
         });
@@ -154,15 +163,49 @@ impl Engine {
     /// [`EngineError::UnknownModel`].
     pub fn set_default_model(&self, id: &ModelId) -> Result<(), EngineError> {
         let mut models = lock(&self.board.models);
-        let index =
-            models.iter().position(|info| info.id == *id).ok_or_else(|| EngineError::UnknownModel(id.clone()))?;
+        let index = models
+            .iter()
+            .position(|model| model.info.id == *id)
+            .ok_or_else(|| EngineError::UnknownModel(id.clone()))?;
         models[..=index].rotate_right(1);
         Ok(())
     }
 
     /// The loaded models, the default first.
     pub fn models(&self) -> Vec<Arc<ModelInfo>> {
-        lock(&self.board.models).clone()
+        lock(&self.board.models).iter().map(|model| model.info.clone()).collect()
+    }
+
+    /// Removes a model other than the default one; voices that use it end with it.
+    ///
+    /// # Errors
+    /// [`EngineError::UnknownModel`], [`EngineError::Invalid`] for the default model.
+    pub async fn remove_model(&self, id: &ModelId) -> Result<(), EngineError> {
+        let model = id.clone();
+        self.mailbox.ask(|reply| Command::RemoveModel { model, reply }).await
+    }
+
+    /// Encodes sound `[channels][samples]` at the model's rate, for a voice to continue from. The work is done on a
+    /// thread of its own. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`EngineError::UnknownModel`], [`EngineError::Invalid`] when the model cannot encode it.
+    pub async fn encode(&self, model: Option<&ModelId>, channels: Vec<Vec<f32>>) -> Result<Prefix, EngineError> {
+        let found = {
+            let models = lock(&self.board.models);
+            match model {
+                Some(id) => models.iter().find(|listed| listed.info.id == *id).cloned(),
+                None => models.first().cloned(),
+            }
+        };
+        let Some(Listed { info, encoder }) = found else {
+            return Err(EngineError::UnknownModel(model.cloned().unwrap_or_else(|| ModelId("default".into()))));
+        };
+        let codes = tokio::task::spawn_blocking(move || encoder.encode(&channels))
+            .await
+            .map_err(|error| EngineError::Invalid(format!("The sound could not be encoded: {error}.")))?
+            .map_err(|Fault(reason)| EngineError::Invalid(format!("The sound cannot be encoded: {reason}")))?;
+        Ok(Prefix { codes: codes.into(), fingerprint: info.codec_fingerprint, heard: false })
     }
 
     /// The state of the whole engine at this moment; never waits for the engine thread.
@@ -203,6 +246,11 @@ impl Voice {
     pub fn ready(&self) -> impl Future<Output = ()> + Send + use<> {
         let shared = self.reader.shared().clone();
         async move { shared.ready().await }
+    }
+
+    /// Decoder steps made so far. A clip of `n` frames with a prefix of `p` takes `n - p` and the largest delay.
+    pub fn steps(&self) -> u64 {
+        self.reader.shared().steps.load(Ordering::Relaxed)
     }
 
     /// Seconds generated and not yet read.

@@ -6,12 +6,13 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::blend::Ramp;
 use super::codes::Codes;
 use super::timeline::Writer;
-use super::{Ack, CodecState, ModelInfo, Sampling, Slot, WeightedPrompt};
+use super::{Ack, CodecState, ModelInfo, Prefix, Priority, Sampling, Slot, WeightedPrompt};
 use crate::units::VoiceId;
 
 /// A place in the KV pool that holds the voice's recent columns.
@@ -45,6 +46,17 @@ pub(super) enum Need {
     Flush,
 }
 
+/// What a voice is to become.
+pub(super) struct Plan {
+    pub(super) length: Option<u64>,
+    pub(super) lead: Duration,
+    pub(super) prefix: Option<Prefix>,
+    pub(super) priority: Priority,
+}
+
+/// Frames that one codec pass takes of a voice: what a long prefix brings must not hold the others up.
+const PASS: u64 = 25;
+
 /// A voice in the engine.
 pub(super) struct Live {
     pub(super) id: VoiceId,
@@ -55,12 +67,15 @@ pub(super) struct Live {
     pub(super) ramp: Ramp,
     pub(super) codes: Codes,
     pub(super) paused: bool,
+    pub(super) priority: Priority,
     /// Current window last; the one before it stays reachable for a rewind.
     windows: Vec<Window>,
     /// Samples to keep ahead of the reader.
     lead: u64,
     /// Media time of frame 0 of the present run (the codes since the last reset).
     base: u64,
+    /// Samples of the present run that nobody hears: the sound of a prefix.
+    unheard: u64,
     /// Frames of the present run at which the voice is complete.
     end: Option<u64>,
     /// Draws used by earlier runs, so that a reset does not play the same again.
@@ -90,24 +105,27 @@ impl Live {
         (prompts, ramp): (Vec<WeightedPrompt>, Ramp),
         sampling: Sampling,
         codec: Box<dyn CodecState>,
-        (length, lead): (Option<u64>, Duration),
+        Plan { length, lead, prefix, priority }: Plan,
     ) -> Self {
-        let stagger = sampling.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        let full = full_window(&info, stagger);
+        let full = full_window(&info, sampling.seed, length);
+        let unheard = prefix.as_ref().filter(|prefix| !prefix.heard).map_or(0, |prefix| prefix.codes.len() as u64);
+        let unheard = unheard / info.codebooks as u64 * info.hop as u64;
         let lead = (lead.as_secs_f64() * f64::from(info.sample_rate.0)) as u64;
         let first = Snapshot { fed: 0, state: codec.snapshot() };
         Self {
             id,
-            codes: Codes::new(&info),
+            codes: Codes::new(&info, prefix.map_or_else(|| Arc::new([]) as Arc<[u32]>, |prefix| prefix.codes)),
             info,
             writer,
             prompts,
             sampling,
             ramp,
             paused: false,
+            priority,
             windows: Vec::new(),
             lead,
             base: 0,
+            unheard,
             end: length,
             draw_base: 0,
             codec,
@@ -131,6 +149,11 @@ impl Live {
         (self.writer.shared().buffered() + waiting) as f64 / f64::from(self.info.sample_rate.0)
     }
 
+    /// Seconds that it is to have ahead of its reader.
+    pub(super) fn lead(&self) -> f64 {
+        self.lead as f64 / f64::from(self.info.sample_rate.0)
+    }
+
     pub(super) fn need(&self) -> Need {
         let satisfied = self.writer.shared().buffered() >= self.lead;
         if self.paused || self.finished || satisfied || !self.writer.has_room() {
@@ -152,11 +175,14 @@ impl Live {
         self.codes.columns() - 1
     }
 
-    /// Begins a window in `slot` over the last `keep` frames, or over the whole run while that is short.
+    /// Begins a window in `slot` over the last `keep` frames, or over the whole run while that is short. A piece that
+    /// has not begun is given as much of its prefix as leaves room for the rest.
     pub(super) fn open_window(&mut self, slot: Slot) {
         let newest = self.newest();
-        let keep = self.info.keep as u64;
-        let start = newest.saturating_sub(keep);
+        let mut start = newest.saturating_sub(self.info.keep as u64);
+        if let (Some(end), 0) = (self.end, self.codes.sampled()) {
+            start = start.min((self.codes.columns_for(end) - 1).saturating_sub(self.full));
+        }
         self.windows.push(Window { slot, start, filled: 0, since: self.codes.columns() });
     }
 
@@ -196,6 +222,7 @@ impl Live {
     /// Takes the sampled column.
     pub(super) fn stepped(&mut self, column: &[u32]) {
         self.codes.push(column, self.end);
+        self.writer.shared().steps.store(self.codes.sampled(), Ordering::Relaxed);
         let newest = self.newest();
         if let Some(window) = self.windows.last_mut() {
             window.filled = newest - window.start;
@@ -208,8 +235,8 @@ impl Live {
             return None;
         }
         let complete = self.codes.complete_frames().min(self.end.unwrap_or(u64::MAX));
-        let last = self.end == Some(complete);
-        let waiting = complete - self.fed;
+        let waiting = (complete - self.fed).min(PASS);
+        let last = self.end == Some(self.fed + waiting);
         let ahead = self.writer.shared().buffered() as f64 / f64::from(self.info.sample_rate.0);
         let seconds = if ahead < 0.3 {
             0.0
@@ -233,7 +260,9 @@ impl Live {
     }
 
     /// Takes decoded PCM.
-    pub(super) fn decoded(&mut self, frames: u64, last: bool, pcm: Vec<f32>) {
+    pub(super) fn decoded(&mut self, frames: u64, last: bool, mut pcm: Vec<f32>) {
+        let silent = self.unheard.saturating_sub(self.sounded(self.fed)) as usize * self.info.channels;
+        pcm.drain(..silent.min(pcm.len()));
         self.fed += frames;
         self.finished = last;
         self.meter.made += frames as f64 / self.info.frame_rate();
@@ -257,6 +286,9 @@ impl Live {
 
     /// Drops what no rewind can reach any more; returns slots through [`Live::release_unreachable`].
     fn forget(&mut self) {
+        if self.windows.is_empty() {
+            return; // A prefix is decoded before it is read: the first window may want all of it.
+        }
         let committed = self.writer.shared().committed();
         while self.snapshots.len() > 1 && self.position(self.snapshots[0].fed) < committed {
             self.snapshots.pop_front();
@@ -274,9 +306,14 @@ impl Live {
         (self.windows.len() > 1 && self.windows[1].since <= reachable).then(|| self.windows.remove(0).slot)
     }
 
+    /// Samples that the codec has given once `fed` frames were fed to it.
+    fn sounded(&self, fed: u64) -> u64 {
+        fed.saturating_sub(self.info.lookahead as u64) * self.info.hop as u64
+    }
+
     /// Media time at which the sound ends once `fed` frames were fed to the codec.
     fn position(&self, fed: u64) -> u64 {
-        self.base + fed.saturating_sub(self.info.lookahead as u64) * self.info.hop as u64
+        self.base + self.sounded(fed).saturating_sub(self.unheard)
     }
 
     /// Goes back to the earliest place at least `margin` seconds after what the reader has, and returns the windows
@@ -328,7 +365,7 @@ impl Live {
         let (ack, mut freed) = self.rewind(margin);
         freed.extend(self.close_windows());
         let place = (ack.at * f64::from(self.info.sample_rate.0)).round() as u64;
-        let done = (place - self.base) / self.info.hop as u64;
+        let done = (place - self.base + self.unheard) / self.info.hop as u64;
         self.draw_base += self.codes.columns();
         self.ramp = self.ramp.rebased(self.codes.columns());
         self.end = self.end.map(|end| {
@@ -336,9 +373,10 @@ impl Live {
             left.div_ceil(info.hop as u64)
         });
         self.base = place;
-        self.codes = Codes::new(&info);
+        self.unheard = 0;
+        self.codes = Codes::new(&info, Arc::new([]));
         self.fed = 0;
-        self.full = full_window(&info, self.sampling.seed);
+        self.full = full_window(&info, self.sampling.seed, self.end);
         self.snapshots = VecDeque::from([Snapshot { fed: 0, state: codec.snapshot() }]);
         self.codec = codec;
         self.info = info;
@@ -349,7 +387,7 @@ impl Live {
     pub(super) fn move_to(&mut self, margin: f64, info: Arc<ModelInfo>) -> (Ack, Vec<Slot>) {
         let (ack, mut freed) = self.rewind(margin);
         freed.extend(self.close_windows());
-        self.full = full_window(&info, self.sampling.seed);
+        self.full = full_window(&info, self.sampling.seed, self.end);
         self.info = info;
         (ack, freed)
     }
@@ -359,14 +397,16 @@ impl Live {
         self.meter.hungry += seconds;
         if self.meter.hungry >= 0.5 {
             let factor = (self.meter.made / self.meter.hungry) as f32;
-            self.writer.shared().realtime.store(factor.to_bits(), std::sync::atomic::Ordering::Relaxed);
+            self.writer.shared().realtime.store(factor.to_bits(), Ordering::Relaxed);
             self.meter.hungry /= 2.0;
             self.meter.made /= 2.0;
         }
     }
 }
 
-fn full_window(info: &ModelInfo, stagger: u64) -> u64 {
+/// See [`Live::full`]; a voice with an end has all of the window, so that a piece of its length is read once.
+fn full_window(info: &ModelInfo, seed: u64, end: Option<u64>) -> u64 {
     let window = info.window as u64;
-    window - 1 - stagger % (window / 8).max(1)
+    let stagger = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    if end.is_some() { window - 1 } else { window - 1 - stagger % (window / 8).max(1) }
 }

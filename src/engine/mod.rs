@@ -23,11 +23,15 @@ mod worker;
 
 use std::fmt;
 
-pub use backend::{Backend, Blend, CodecState, Condition, Decode, Fault, Lost, ModelInfo, Prefill, Slot, StepRow};
+pub use backend::{
+    Backend, Blend, CodecState, Condition, Decode, Encoder, Fault, Lost, ModelInfo, Prefill, Slot, StepRow,
+};
 pub use error::EngineError;
 pub use handle::{Engine, Voice, VoiceControl};
 pub use musicgen::{KV_BUDGET, MusicGenBackend};
-pub use spec::{MAX_PROMPT_CHARS, MAX_PROMPTS, Sampling, SamplingPatch, Steer, VoiceSpec, WeightedPrompt};
+pub use spec::{
+    MAX_PROMPT_CHARS, MAX_PROMPTS, Prefix, Priority, Sampling, SamplingPatch, Steer, VoiceSpec, WeightedPrompt,
+};
 
 use crate::units::{SampleRate, Samples};
 

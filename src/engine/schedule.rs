@@ -5,6 +5,14 @@ const URGENT: f64 = 1.0;
 /// Seconds ahead of the most urgent voice from which on a voice waits.
 const FAR_AHEAD: f64 = 2.0;
 
+/// Seconds that spare voices count as buffered: live ones of another model that have less go first.
+pub(super) const SPARE: f64 = 3.0;
+
+/// Whether a live voice with `buffered` of `lead` seconds is short of sound, so that spare voices must wait.
+pub(super) fn short(buffered: f64, lead: f64) -> bool {
+    buffered < SPARE.min(0.5 * lead)
+}
+
 /// Picks the members of the next step from `(voice, seconds buffered)`, least buffered first.
 pub(super) fn batch(mut hungry: Vec<(usize, f64)>) -> Vec<usize> {
     hungry.sort_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0)));
@@ -37,6 +45,12 @@ mod tests {
     #[test]
     fn a_voice_about_to_run_dry_does_not_share_its_step_with_rich_ones() {
         assert_eq!(batch(vec![(0, 5.0), (1, 0.2), (2, 1.9)]), [1, 2]);
+    }
+
+    #[test]
+    fn spare_voices_wait_for_live_ones_with_less_than_half_their_lead() {
+        assert!(short(2.9, 8.0) && !short(3.1, 8.0));
+        assert!(short(0.1, 0.4) && !short(0.3, 0.4));
     }
 
     #[test]

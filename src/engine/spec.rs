@@ -1,11 +1,12 @@
 //! What a caller may ask of a voice: prompts, sampling, steering. Parsed and bounded here once; the engine
 //! trusts these types.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::EngineError;
+use super::{EngineError, ModelInfo};
 use crate::units::{Frames, ModelId};
 
 /// The longest prompt text accepted, in characters. T5 was trained on 512 tokens; music prompts are short.
@@ -75,6 +76,43 @@ impl Sampling {
     }
 }
 
+/// Sound that a voice continues from, as codes; made by [`super::Engine::encode`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prefix {
+    /// `[frames][codebooks]` codes, flattened.
+    pub codes: Arc<[u32]>,
+    /// [`super::ModelInfo::codec_fingerprint`] of the codec that made them.
+    pub fingerprint: u64,
+    /// Whether the voice's sound begins with the prefix (decoded again), or behind it.
+    pub heard: bool,
+}
+
+impl Prefix {
+    /// Whether a voice of `info` can continue from it and be `length` frames long.
+    pub(super) fn check(&self, info: &ModelInfo, length: Option<u64>) -> Result<(), EngineError> {
+        let fits = self.fingerprint == info.codec_fingerprint
+            && self.codes.len().is_multiple_of(info.codebooks)
+            && self.codes.iter().all(|&code| code < info.card);
+        if !fits {
+            return Err(EngineError::Invalid(format!("The sound to continue was not encoded for `{}`.", info.id)));
+        }
+        if length.is_some_and(|length| length <= (self.codes.len() / info.codebooks) as u64) {
+            let sentence = "The piece is no longer than the sound that it continues; ask for more.";
+            return Err(EngineError::Invalid(sentence.into()));
+        }
+        Ok(())
+    }
+}
+
+/// Whom a voice makes wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Priority {
+    /// Somebody listens while it is made: it has its share of real time.
+    Live,
+    /// It takes what live voices leave, as fast as that is.
+    Spare,
+}
+
 /// A new voice.
 #[derive(Debug, Clone)]
 pub struct VoiceSpec {
@@ -84,8 +122,12 @@ pub struct VoiceSpec {
     pub prompts: Vec<WeightedPrompt>,
     /// Sampling parameters that differ from the checkpoint's defaults.
     pub sampling: SamplingPatch,
-    /// A voice with an end (a clip) has a length; a stream has none.
+    /// A voice with an end (a clip) has a length, the prefix included; a stream has none.
     pub length: Option<Frames>,
+    /// What the voice continues from.
+    pub prefix: Option<Prefix>,
+    /// Whom it makes wait.
+    pub priority: Priority,
     /// How much audio to generate ahead of the reader.
     pub lead: Duration,
     /// Generates nothing before [`super::VoiceControl::resume`].
@@ -100,6 +142,8 @@ impl VoiceSpec {
             prompts: vec![prompt.into()],
             sampling: SamplingPatch::default(),
             length: None,
+            prefix: None,
+            priority: Priority::Live,
             lead: Duration::from_secs(8),
             paused: false,
         }

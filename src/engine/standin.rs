@@ -10,7 +10,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Backend, CodecState, Condition, Decode, Fault, Lost, ModelInfo, Prefill, Sampling, Slot, StepRow};
+use super::{
+    Backend, CodecState, Condition, Decode, Encoder, Fault, Lost, ModelInfo, Prefill, Sampling, Slot, StepRow,
+};
 use crate::units::{ModelId, SampleRate};
 
 /// See the module's documentation.
@@ -95,6 +97,24 @@ fn blend_hash(blend: &[super::Blend]) -> u64 {
     hash(&blend.iter().map(|part| (text(&part.condition).to_owned(), part.share.to_bits())).collect::<Vec<_>>())
 }
 
+/// Codes of a sound: what each frame's loudness and its number of zero crossings make of it.
+struct Ear(ModelInfo);
+
+impl Encoder for Ear {
+    fn encode(&self, channels: &[Vec<f32>]) -> Result<Vec<u32>, Fault> {
+        if channels.len() != self.0.channels || channels[0].is_empty() {
+            return Err(Fault(format!("The model needs {} channels of positive length.", self.0.channels)));
+        }
+        let card = u64::from(self.0.card);
+        let codes = channels[0].chunks(self.0.hop).flat_map(|frame| {
+            let loud = (frame.iter().map(|sample| sample.abs()).sum::<f32>() * 16.0) as u32;
+            let crossings = frame.windows(2).filter(|pair| (pair[0] < 0.0) != (pair[1] < 0.0)).count();
+            (0..self.0.codebooks).map(move |k| (hash(&(loud, crossings, k)) % card) as u32)
+        });
+        Ok(codes.collect())
+    }
+}
+
 /// Phase per channel and the frames held back.
 #[derive(Clone, Default)]
 struct Tone {
@@ -119,6 +139,10 @@ impl Backend for Standin {
 
     fn slots(&self) -> usize {
         self.slots
+    }
+
+    fn encoder(&self) -> Arc<dyn Encoder> {
+        Arc::new(Ear(self.info.clone()))
     }
 
     fn prepare(&mut self, text: &str) -> Result<Condition, Fault> {

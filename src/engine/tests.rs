@@ -283,6 +283,88 @@ async fn a_voice_moves_between_models() {
     assert_eq!(engine.models()[0].id.0, "stereo");
 }
 
+fn tune(frames: usize) -> Vec<f32> {
+    (0..frames * 640).map(|n| (n as f32 * (0.01 + (n / 640) as f32 * 1e-4)).sin() * 0.5).collect()
+}
+
+#[tokio::test]
+async fn a_voice_continues_a_sound_and_plays_it_only_if_asked() {
+    for (given, length) in [(2, 40), (150, 400), (150, 1500), (700, 1100)] {
+        let engine = engine();
+        let prefix = engine.encode(None, vec![tune(given)]).await.unwrap();
+        assert_eq!(prefix.codes.len(), given * 4);
+        let clip = VoiceSpec {
+            length: Some(Frames(length)),
+            priority: Priority::Spare,
+            prefix: Some(Prefix { heard: true, ..prefix.clone() }),
+            lead: Duration::from_secs(60),
+            ..spec("piano", 7)
+        };
+        let mut voice = engine.join(clip.clone()).await.unwrap();
+        let heard = read(&mut voice, length as usize * 640).await;
+        assert_eq!(voice.steps(), length - given as u64 + 3);
+        let unheard = VoiceSpec { prefix: Some(prefix), ..clip };
+        let mut voice = engine.join(unheard.clone()).await.unwrap();
+        let rest = read(&mut voice, (length as usize - given) * 640).await;
+        assert!(rest == heard[given * 640..], "{given} of {length}");
+        voice.ready().await;
+        assert_eq!(voice.read(Samples(1)), Read::End(VoiceEnd::Finished));
+        // A steer cannot change what was given, and what follows is new.
+        let mut voice = engine
+            .join(VoiceSpec { prefix: unheard.prefix.map(|p| Prefix { heard: true, ..p }), ..unheard })
+            .await
+            .unwrap();
+        let steer = Steer { prompts: Some(vec!["drums".into()]), ..Steer::default() };
+        voice.control().steer(steer).await.unwrap();
+        let other = read(&mut voice, length as usize * 640).await;
+        let frame = 640;
+        assert!(other[..(given - 1) * frame] == heard[..(given - 1) * frame] && other != heard, "{given} of {length}");
+    }
+}
+
+#[tokio::test]
+async fn a_sound_of_another_model_or_longer_than_the_piece_is_refused() {
+    let engine = engine();
+    let prefix = engine.encode(None, vec![tune(50)]).await.unwrap();
+    let foreign = Prefix { fingerprint: 99, ..prefix.clone() };
+    for (prefix, word) in [(foreign, "not encoded for"), (prefix, "no longer than")] {
+        let clip = VoiceSpec { length: Some(Frames(50)), prefix: Some(prefix), ..spec("piano", 1) };
+        let error = engine.join(clip).await.err().unwrap().to_string();
+        assert!(error.contains(word), "{error}");
+    }
+    assert!(engine.encode(None, vec![Vec::new()]).await.is_err());
+    assert!(engine.encode(Some(&ModelId("none".into())), vec![tune(1)]).await.is_err());
+}
+
+#[tokio::test]
+async fn spare_voices_give_their_slots_to_live_ones_and_go_on_afterwards() {
+    let engine = Engine::start(Box::new(Standin::new("small", 2)), EngineConfig::default()).unwrap();
+    let spare = |seed| VoiceSpec { priority: Priority::Spare, ..spec("clip", seed) };
+    let mut first = engine.join(spare(1)).await.unwrap();
+    let mut second = engine.join(spare(2)).await.unwrap();
+    assert!(engine.join(spare(3)).await.is_err(), "there is no slot for a third");
+    let mut live = engine.join(spec("live", 3)).await.unwrap();
+    read(&mut live, LONG).await;
+    drop(live);
+    read(&mut first, LONG).await;
+    read(&mut second, LONG).await;
+    drop((first, second));
+    until("cancelled voices leave", || engine.status().voices == 0).await;
+}
+
+#[tokio::test]
+async fn a_model_can_be_removed_but_not_the_default_one() {
+    let engine = engine();
+    engine.add_model(Box::new(Standin::new("twin", 4))).await.unwrap();
+    let twin = ModelId("twin".into());
+    let mut voice = engine.join(VoiceSpec { model: Some(twin.clone()), ..spec("piano", 7) }).await.unwrap();
+    engine.remove_model(&twin).await.unwrap();
+    assert_eq!(engine.models().len(), 1);
+    read(&mut voice, LONG).await;
+    assert!(engine.remove_model(&twin).await.is_err());
+    assert!(engine.remove_model(&ModelId("standin".into())).await.is_err());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 

@@ -31,6 +31,8 @@ pub(super) struct Shared {
     cuts: [AtomicU64; 2],
     /// End of what has been pushed in the present epoch.
     end_of_pcm: AtomicU64,
+    /// Columns sampled in the present run.
+    pub(super) steps: AtomicU64,
     /// Seconds of audio per second of waiting for it, as `f32` bits.
     pub(super) realtime: AtomicU32,
     /// The reader is gone.
@@ -81,6 +83,7 @@ pub(super) fn timeline(chunks: usize, engine: Thread) -> (Writer, Reader) {
         border: AtomicU64::new(0),
         cuts: [AtomicU64::new(u64::MAX), AtomicU64::new(u64::MAX)],
         end_of_pcm: AtomicU64::new(0),
+        steps: AtomicU64::new(0),
         realtime: AtomicU32::new(0),
         abandoned: AtomicBool::new(false),
         ended: OnceLock::new(),

@@ -12,11 +12,12 @@ use tokio::sync::oneshot;
 use super::blend::Ramp;
 use super::deck::Deck;
 use super::handle::{Board, Mailbox, Voice};
-use super::live::{Live, Need};
+use super::live::{Live, Need, Plan};
 use super::schedule;
 use super::timeline::timeline;
 use super::{
-    Ack, Decode, EngineConfig, EngineError, Fault, Lost, ModelInfo, Prefill, Slot, Steer, StepRow, VoiceEnd, VoiceSpec,
+    Ack, Decode, EngineConfig, EngineError, Fault, Lost, ModelInfo, Prefill, Priority, Slot, Steer, StepRow, VoiceEnd,
+    VoiceSpec,
 };
 use crate::telemetry::{ROWS, STEP_SECONDS, VOICE_FAULTS, VOICES};
 use crate::units::{ModelId, VoiceId};
@@ -37,6 +38,7 @@ pub(super) enum Command {
     Pause { voice: VoiceId, reply: Reply<()> },
     Resume { voice: VoiceId, reply: Reply<()> },
     AddModel { deck: Box<Deck>, reply: Reply<()> },
+    RemoveModel { model: ModelId, reply: Reply<()> },
     Quit,
 }
 
@@ -101,6 +103,7 @@ impl Worker {
             Command::Pause { voice, reply } => drop(reply.send(self.pause(voice))),
             Command::Resume { voice, reply } => drop(reply.send(self.resume(voice))),
             Command::AddModel { deck, reply } => drop(reply.send(self.add_model(*deck))),
+            Command::RemoveModel { model, reply } => drop(reply.send(self.remove_model(&model))),
             Command::Quit => {}
         }
         self.publish();
@@ -115,7 +118,12 @@ impl Worker {
         let parts = self.decks[deck].prepare(&spec.prompts)?;
         let deck = &self.decks[deck];
         let info = deck.info.clone();
-        let (ring, length) = (ring_chunks(&info, spec.lead), spec.length.map(|frames| frames.0.max(1)));
+        let length = spec.length.map(|frames| frames.0.max(1));
+        if let Some(prefix) = &spec.prefix {
+            prefix.check(&info, length)?;
+        }
+        let ring = ring_chunks(&info, spec.lead);
+        let plan = Plan { length, lead: spec.lead, prefix: spec.prefix, priority: spec.priority };
         let (writer, reader) = timeline(ring, std::thread::current());
         let mut voice = Live::new(
             VoiceId(self.next_voice),
@@ -124,7 +132,7 @@ impl Worker {
             (spec.prompts, Ramp::constant(parts)),
             info.sampling.patched(spec.sampling),
             deck.backend.codec_state(),
-            (length, spec.lead),
+            plan,
         );
         voice.paused = spec.paused;
         self.admit(&info, &voice)?;
@@ -138,7 +146,10 @@ impl Worker {
     /// slow machine plays below real time and says so.
     fn admit(&self, info: &Arc<ModelInfo>, new: &Live) -> Result<(), EngineError> {
         let rows = new.rows();
-        let playing: Vec<&Live> = self.voices.iter().filter(|voice| voice.generates()).collect();
+        let spare = |voice: &Live| voice.priority == Priority::Spare;
+        // Spare voices give way to live ones; they only need a slot.
+        let playing: Vec<&Live> =
+            self.voices.iter().filter(|voice| voice.generates() && (spare(new) || !spare(voice))).collect();
         if self.voices.len() >= self.config.max_voices {
             return Err(EngineError::TooMany { limit: self.config.max_voices, retry_after: 10 });
         }
@@ -160,7 +171,7 @@ impl Worker {
             .sum();
         let slots = self.decks.iter().find(|deck| Arc::ptr_eq(info, &deck.info)).map_or(0, |deck| deck.backend.slots());
         let own = playing.iter().filter(|voice| Arc::ptr_eq(&voice.info, info)).count();
-        if load > HEADROOM || own >= slots {
+        if (load > HEADROOM && !spare(new)) || own >= slots {
             return Err(EngineError::Full { voices: playing.len(), load: 100.0 * load, retry_after: 10 });
         }
         Ok(())
@@ -272,7 +283,18 @@ impl Worker {
         }
         self.decks.push(deck);
         self.drop_retired();
-        self.board.set_models(self.decks.iter().filter(|deck| !deck.retired).map(|deck| deck.info.clone()).collect());
+        self.board.set_models(self.decks.iter().filter(|deck| !deck.retired).map(Deck::listed).collect());
+        Ok(())
+    }
+
+    fn remove_model(&mut self, id: &ModelId) -> Result<(), EngineError> {
+        let deck = self.deck(id)?;
+        if self.board.default_model() == *id {
+            return Err(EngineError::Invalid(format!("`{id}` is the default model; choose another one first.")));
+        }
+        self.decks[deck].retired = true;
+        self.drop_retired();
+        self.board.set_models(self.decks.iter().filter(|deck| !deck.retired).map(Deck::listed).collect());
         Ok(())
     }
 
@@ -308,8 +330,15 @@ impl Worker {
     fn turn(&mut self) -> Result<bool, Lost> {
         let begun = Instant::now();
         let needs: Vec<(Need, f64)> = self.voices.iter().map(|voice| (voice.need(), voice.buffered())).collect();
-        let hungry: Vec<usize> = (0..needs.len()).filter(|&voice| needs[voice].0 != Need::Nothing).collect();
-        let Some(&urgent) = hungry.iter().min_by(|&&a, &&b| needs[a].1.total_cmp(&needs[b].1)) else {
+        let is_spare = |voice: usize| self.voices[voice].priority == Priority::Spare;
+        let mut hungry: Vec<usize> = (0..needs.len()).filter(|&voice| needs[voice].0 != Need::Nothing).collect();
+        let pressed =
+            hungry.iter().any(|&voice| !is_spare(voice) && schedule::short(needs[voice].1, self.voices[voice].lead()));
+        if pressed {
+            hungry.retain(|&voice| !is_spare(voice));
+        }
+        let urgency = |voice: usize| if is_spare(voice) { schedule::SPARE } else { needs[voice].1 };
+        let Some(&urgent) = hungry.iter().min_by(|&&a, &&b| urgency(a).total_cmp(&urgency(b))) else {
             return Ok(false);
         };
         let deck = self.deck_of(&self.voices[urgent].info);
@@ -325,34 +354,49 @@ impl Worker {
         let (mut stepping, mut filling) = (Vec::new(), Vec::new());
         for &voice in &own {
             match self.voices[voice].need() {
+                Need::Step if self.voices[voice].priority == Priority::Spare => stepping.push((voice, schedule::SPARE)),
                 Need::Step => stepping.push((voice, needs[voice].1)),
                 Need::Prefill => filling.push((voice, needs[voice].1)),
                 _ => {}
             }
         }
+        let mut progress = !stepping.is_empty() || !filling.is_empty();
         if !stepping.is_empty() {
             self.step(deck, &schedule::batch(stepping), &mut faults)?;
         }
         if let Some(&(voice, _)) = filling.iter().min_by(|a, b| a.1.total_cmp(&b.1)) {
             self.prefill(deck, voice, hungry.len() > 1, &mut faults)?;
         }
-        self.decode(deck, &mut faults)?;
+        progress |= self.decode(deck, pressed, &mut faults)?;
         let elapsed = begun.elapsed().as_secs_f64();
         for &voice in &hungry {
             self.voices[voice].was_hungry(elapsed);
         }
         self.retire(faults);
-        Ok(true)
+        Ok(progress)
     }
 
-    /// A free slot, if need be from a window that only a rewind could still want, in the last resort the voice's own.
+    /// A free slot, if need be from a window that only a rewind could still want, then from a voice that gives way, in
+    /// the last resort the voice's own.
     fn slot(&mut self, deck: usize, voice: usize) -> Option<Slot> {
         if let Some(slot) = self.decks[deck].take_slot() {
             return Some(slot);
         }
         let info = &self.decks[deck].info;
         let old = self.voices.iter_mut().filter(|other| Arc::ptr_eq(&other.info, info));
-        old.into_iter().find_map(Live::close_old_window).or_else(|| self.voices[voice].close_windows().last())
+        if let Some(slot) = old.into_iter().find_map(Live::close_old_window) {
+            return Some(slot);
+        }
+        if let Some(slot) = self.voices[voice].close_windows().last() {
+            return Some(slot);
+        }
+        if self.voices[voice].priority == Priority::Spare {
+            return None;
+        }
+        let info = &self.decks[deck].info;
+        let mut spare =
+            self.voices.iter_mut().filter(|other| other.priority == Priority::Spare && Arc::ptr_eq(&other.info, info));
+        spare.find_map(|other| other.close_windows().last())
     }
 
     fn step(&mut self, deck: usize, batch: &[usize], faults: &mut Vec<(VoiceId, Fault)>) -> Result<(), Lost> {
@@ -422,13 +466,15 @@ impl Worker {
         Ok(())
     }
 
-    /// Decodes for every voice that has enough frames. A complete voice gives its windows up.
-    fn decode(&mut self, deck: usize, faults: &mut Vec<(VoiceId, Fault)>) -> Result<(), Lost> {
+    /// Decodes for every voice that has enough frames, if any; spare ones not while others are `pressed`. A complete
+    /// voice gives its windows up.
+    fn decode(&mut self, deck: usize, pressed: bool, faults: &mut Vec<(VoiceId, Fault)>) -> Result<bool, Lost> {
         let info = self.decks[deck].info.clone();
         let mut due = Vec::new();
         let mut inputs = Vec::new();
         for (index, voice) in self.voices.iter_mut().enumerate() {
             if Arc::ptr_eq(&voice.info, &info)
+                && !(pressed && voice.priority == Priority::Spare)
                 && let Some((frames, last)) = voice.frames_due()
             {
                 due.push((index, frames, last));
@@ -436,7 +482,7 @@ impl Worker {
             }
         }
         if due.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let mut jobs: Vec<Decode<'_>> = inputs
             .iter_mut()
@@ -462,7 +508,7 @@ impl Worker {
                 Err(fault) => faults.push((voice.id, fault)),
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Drops faulty voices with their reason; the others go on.

@@ -23,4 +23,4 @@ pub use checkpoint::Checkpoint;
 pub use error::{ModelError, Result};
 pub use files::Files;
 pub use locate::{BUNDLED, OnProgress, has_bundled, keep_downloads_in, locate, on_disk};
-pub use musicgen::{MusicGen, TextEncoder};
+pub use musicgen::{MusicGen, TextEncoder, WaveEncoder};

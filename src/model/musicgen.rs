@@ -1,5 +1,7 @@
 //! A whole MusicGen: text encoder, decoder and codec, loaded from any layout.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Device, Tensor};
 use tokenizers::Tokenizer;
 
@@ -28,7 +30,7 @@ pub struct MusicGen {
     /// Columns to logits.
     pub decoder: Decoder,
     /// Codes to sound and back.
-    pub codec: Codec,
+    pub codec: Arc<Codec>,
 }
 
 /// Tokenizer and T5.
@@ -92,7 +94,7 @@ impl MusicGen {
             None => None,
         };
         let decoder = Decoder::new(&config.decoder, &weights)?;
-        let codec = Codec::new(&config.codec, &weights.at("audio_encoder"))?;
+        let codec = Arc::new(Codec::new(&config.codec, &weights.at("audio_encoder"))?);
         Ok(Self { config, text, decoder, codec })
     }
 
@@ -145,25 +147,54 @@ impl MusicGen {
         Ok(Tensor::from_vec(split, (channels, frames, books / channels), self.device())?)
     }
 
+    /// The way from sound to codes, for other threads.
+    pub fn encoder(&self) -> WaveEncoder {
+        let decoder = &self.config.decoder;
+        WaveEncoder {
+            codec: self.codec.clone(),
+            books: decoder.codebooks,
+            channels: decoder.channels,
+            device: self.device().clone(),
+        }
+    }
+
     /// Encodes sound `[channels][samples]` at the codec's rate to codes `[frames][codebooks]`.
     ///
     /// # Errors
     /// [`ModelError::Input`] for another number of channels.
     pub fn encode(&self, channels: &[Vec<f32>]) -> Result<Vec<u32>> {
-        let (books, count) = (self.config.decoder.codebooks, self.config.decoder.channels);
-        let samples = channels.first().map_or(0, Vec::len);
-        if channels.len() != count || samples == 0 || channels.iter().any(|channel| channel.len() != samples) {
-            return Err(ModelError::Input(format!("The model needs {count} channels of equal, positive length.")));
-        }
-        let waves = Tensor::from_vec(channels.concat(), (count, samples), self.device())?;
-        let per_channel = books / count;
-        let codes = self.codec.encode(&waves)?.narrow(2, 0, per_channel)?;
-        // [channels, frames, books] to [frames, books, channels]: left before right in every pair.
-        Ok(codes.permute((1, 2, 0))?.flatten_all()?.to_vec1()?)
+        self.encoder().codes(channels)
     }
 
     /// The device that it runs on.
     pub fn device(&self) -> &Device {
         &self.decoder.target().device
+    }
+}
+
+/// The half of a MusicGen that turns sound into codes; clones of weights are shared.
+pub struct WaveEncoder {
+    codec: Arc<Codec>,
+    books: usize,
+    channels: usize,
+    device: Device,
+}
+
+impl WaveEncoder {
+    /// See [`MusicGen::encode`].
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] for another number of channels.
+    pub fn codes(&self, channels: &[Vec<f32>]) -> Result<Vec<u32>> {
+        let (books, count) = (self.books, self.channels);
+        let samples = channels.first().map_or(0, Vec::len);
+        if channels.len() != count || samples == 0 || channels.iter().any(|channel| channel.len() != samples) {
+            return Err(ModelError::Input(format!("The model needs {count} channels of equal, positive length.")));
+        }
+        let waves = Tensor::from_vec(channels.concat(), (count, samples), &self.device)?;
+        let per_channel = books / count;
+        let codes = self.codec.encode(&waves)?.narrow(2, 0, per_channel)?;
+        // [channels, frames, books] to [frames, books, channels]: left before right in every pair.
+        Ok(codes.permute((1, 2, 0))?.flatten_all()?.to_vec1()?)
     }
 }

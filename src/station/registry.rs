@@ -14,7 +14,7 @@ use super::stream::{Begin, Stream};
 use super::task::{Plan, Task};
 use super::{Idle, StationConfig, StationError, StreamInfo, StreamSpec};
 use crate::audio::OPUS_RATE;
-use crate::engine::{Engine, EngineError, VoiceSpec};
+use crate::engine::{Engine, EngineError, Prefix, Priority, VoiceSpec};
 use crate::units::{Frames, SampleRate};
 
 /// An ended stream can still be asked why for so long.
@@ -53,19 +53,30 @@ impl Station {
     ///
     /// # Errors
     /// [`StationError::Limit`], [`StationError::Engine`].
-    pub async fn create(&self, mut spec: StreamSpec) -> Result<Arc<Stream>, StationError> {
+    pub async fn create(&self, spec: StreamSpec) -> Result<Arc<Stream>, StationError> {
+        self.create_from(spec, None).await
+    }
+
+    /// Starts a stream that goes on from a sound.
+    ///
+    /// # Errors
+    /// [`StationError::Limit`], [`StationError::Engine`].
+    pub async fn create_from(&self, mut spec: StreamSpec, prefix: Option<Prefix>) -> Result<Arc<Stream>, StationError> {
         let asked = Instant::now();
         self.admit()?;
         if spec.sampling.seed.is_none() {
             // Drawn here, so that the stream's state names the seed that would repeat it.
             spec.sampling.seed = Some(random_u64()? >> 11);
         }
-        let model = self.model_frame_rate(&spec)?;
+        let (rate, books) = self.model_rate(&spec)?;
+        let given = prefix.as_ref().map_or(0, |prefix| (prefix.codes.len() / books) as u64);
         let voice = VoiceSpec {
             model: spec.model.clone(),
             prompts: spec.prompts.clone(),
             sampling: spec.sampling,
-            length: spec.seconds.map(|seconds| Frames((seconds * model).ceil().max(1.0) as u64)),
+            length: spec.seconds.map(|seconds| Frames(given + (seconds * rate).ceil().max(1.0) as u64)),
+            prefix,
+            priority: Priority::Live,
             lead: Duration::from_secs_f64(self.config.lead),
             paused: spec.idle == Idle::Wait,
         };
@@ -73,14 +84,16 @@ impl Station {
         self.start(voice, spec, asked)
     }
 
-    fn model_frame_rate(&self, spec: &StreamSpec) -> Result<f64, StationError> {
+    /// Frames per second and codebooks of the model that is asked for.
+    fn model_rate(&self, spec: &StreamSpec) -> Result<(f64, usize), StationError> {
         let models = self.engine.models();
         let model = match &spec.model {
             Some(id) => models.iter().find(|model| model.id == *id),
             None => models.first(),
         };
         let wanted = || spec.model.clone().unwrap_or_else(|| crate::units::ModelId("default".into()));
-        Ok(model.ok_or_else(|| EngineError::UnknownModel(wanted()))?.frame_rate())
+        let model = model.ok_or_else(|| EngineError::UnknownModel(wanted()))?;
+        Ok((model.frame_rate(), model.codebooks))
     }
 
     /// Makes a stream of any source of PCM.

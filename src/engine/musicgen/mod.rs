@@ -11,10 +11,12 @@ use std::sync::Arc;
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-use super::{Backend, Blend, CodecState, Condition, Decode, Fault, Lost, ModelInfo, Prefill, Sampling, Slot, StepRow};
+use super::{
+    Backend, Blend, CodecState, Condition, Decode, Encoder, Fault, Lost, ModelInfo, Prefill, Sampling, Slot, StepRow,
+};
 use crate::{
     model::{
-        ModelError, MusicGen,
+        ModelError, MusicGen, WaveEncoder,
         config::Config,
         decoder::{CrossShare, KvCache, Prompt, Token},
         delay,
@@ -175,6 +177,12 @@ fn lost(error: impl std::fmt::Display) -> Lost {
     Lost(error.to_string())
 }
 
+impl Encoder for WaveEncoder {
+    fn encode(&self, channels: &[Vec<f32>]) -> Result<Vec<u32>, Fault> {
+        self.codes(channels).map_err(|error| Fault(error.to_string()))
+    }
+}
+
 /// The codec state of one voice.
 struct VoiceCodec(StreamState);
 
@@ -195,6 +203,10 @@ impl Backend for MusicGenBackend {
 
     fn slots(&self) -> usize {
         self.slots.len()
+    }
+
+    fn encoder(&self) -> Arc<dyn Encoder> {
+        Arc::new(self.model.encoder())
     }
 
     fn prepare(&mut self, text: &str) -> Result<Condition, Fault> {

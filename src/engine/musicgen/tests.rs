@@ -241,3 +241,42 @@ fn models_that_share_a_codec_share_its_fingerprint() {
     assert_ne!(backend.info().codec_fingerprint, random.info().codec_fingerprint);
     assert!(random.info().lookahead > 0 && random.slots() > 1);
 }
+
+/// `gen.cont.*` of the case: the reference's continuation of two sounds, greedy, with guidance, read from a voice.
+#[tokio::test]
+async fn a_continuation_is_the_references_to_the_sample() {
+    use crate::engine::{Engine, EngineConfig, Prefix, Read, SamplingPatch, VoiceSpec};
+    use crate::units::{Frames, Samples};
+
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity/musicgen-mono");
+    let golden = candle_core::safetensors::load(folder.join("golden.safetensors"), &Device::Cpu).unwrap();
+    let texts: Vec<String> = serde_json::from_slice(&std::fs::read(folder.join("prompts.json")).unwrap()).unwrap();
+    let engine = Engine::start(Box::new(backend()), EngineConfig::default()).unwrap();
+    let inputs: Vec<Vec<f32>> = golden["gen.cont.input_values"].squeeze(1).unwrap().to_vec2().unwrap();
+    let expected: Vec<Vec<f32>> = golden["gen.cont.audio"].squeeze(1).unwrap().to_vec2().unwrap();
+    for (input, expected) in inputs.into_iter().zip(expected) {
+        let prefix = engine.encode(None, vec![input]).await.unwrap();
+        let mut least = f32::INFINITY;
+        // The case does not say which texts its continuations have: one must agree.
+        for text in &texts {
+            let spec = VoiceSpec {
+                sampling: SamplingPatch { temperature: Some(0.0), guidance: Some(3.0), ..SamplingPatch::default() },
+                length: Some(Frames(expected.len() as u64 / 640)),
+                prefix: Some(Prefix { heard: true, ..prefix.clone() }),
+                ..VoiceSpec::endless(text)
+            };
+            let mut voice = engine.join(spec).await.unwrap();
+            let mut pcm = Vec::new();
+            loop {
+                match voice.read(Samples(u64::MAX)) {
+                    Read::Chunk(chunk) => pcm.extend(chunk.pcm),
+                    Read::Pending => voice.ready().await,
+                    Read::End(_) => break,
+                }
+            }
+            assert_eq!(pcm.len(), expected.len());
+            least = least.min(pcm.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max));
+        }
+        assert!(least < 4e-5, "off by {least}");
+    }
+}
