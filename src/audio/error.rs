@@ -15,6 +15,18 @@ pub enum AudioError {
         /// What the resampler says.
         reason: String,
     },
+    /// An upload that is no sound, or not in a format that is known.
+    #[error("The sound cannot be read: {0}. Send a WAV, AIFF, FLAC, MP3, Ogg or M4A file.")]
+    Unreadable(String),
+    /// An upload without a sample.
+    #[error("There is no sound in the file: it has not a single sample.")]
+    Silent,
+    /// An upload beyond the bound.
+    #[error("The sound is longer than {seconds} seconds, or has too many channels for its length; send less.")]
+    TooLong {
+        /// The bound.
+        seconds: f64,
+    },
     /// libopus refused its parameters.
     #[error("The Opus encoder could not be used: {0}.")]
     Opus(String),

@@ -3,6 +3,7 @@
 //! Everything here is synchronous and owns no thread, clock or socket. PCM is interleaved `f32`, nominally within
 //! -1..1; a *frame* of PCM here is one sample of every channel.
 
+mod decode;
 mod error;
 mod file;
 mod limiter;
@@ -12,9 +13,11 @@ mod mp3;
 pub mod ogg;
 mod opus;
 mod resample;
+mod sound;
 mod true_peak;
 mod wav;
 
+pub use decode::{MAX_SECONDS, decode};
 pub use error::AudioError;
 pub use file::{FileFormat, encode_file};
 pub use limiter::{CEILING, Limiter};
@@ -23,6 +26,7 @@ pub use loudness::{Leveler, TARGET_LUFS};
 pub use mp3::{Mp3Encoder, Mp3Frames, nearest_mp3_kbps};
 pub use opus::{OPUS_FRAME, OPUS_RATE, OpusEncoder};
 pub use resample::StreamResampler;
+pub use sound::Sound;
 pub use wav::{push_s16, wav_header};
 
 /// Appends `pcm` of `from` channels to `out` with `to` channels; both are 1 or 2.
