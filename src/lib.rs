@@ -6,5 +6,6 @@ pub mod engine;
 pub mod http;
 pub mod model;
 pub mod station;
+pub mod studio;
 pub mod telemetry;
 pub mod units;

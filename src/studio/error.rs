@@ -1,0 +1,82 @@
+//! The room's one error type: a sentence per variant.
+
+use crate::audio::AudioError;
+use crate::engine::EngineError;
+
+/// Why the studio could not do what was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StudioError {
+    /// A value is out of bounds; the text says which and what to send instead.
+    #[error("{0}")]
+    Invalid(String),
+    /// The upload is no sound that can be used.
+    #[error("Failed to load audio: {0}")]
+    Audio(String),
+    /// No such session.
+    #[error("Session not found: there is no session `{0}`, or it was kept for its time and then removed.")]
+    NoSession(String),
+    /// No such clip.
+    #[error("There is no clip `{0}`, or it was kept for its time and then removed.")]
+    NoClip(String),
+    /// The clip is not complete, or was given up.
+    #[error("The clip `{0}` has no sound yet; GET /v1/clips/{0} says how far it is.")]
+    NotReady(String),
+    /// One generation per session.
+    #[error("Generation already in progress")]
+    Busy,
+    /// One transform per session.
+    #[error("Transform already in progress")]
+    TransformBusy,
+    /// Nothing was continued in this session yet.
+    #[error("No last input audio available for retry")]
+    NoInput,
+    /// Nothing to go back to.
+    #[error("No previous audio found to undo to")]
+    NothingToUndo,
+    /// The session holds no sound.
+    #[error("No audio data available: the session has no sound yet; send some.")]
+    NoAudio,
+    /// The queue's bound.
+    #[error("{queued} clips are waiting already; try again in {retry_after} s.")]
+    QueueFull {
+        /// Jobs that wait.
+        queued: usize,
+        /// A sensible wait in seconds.
+        retry_after: u64,
+    },
+    /// One client's bound.
+    #[error("You have {limit} clips waiting already; wait for one of them, or cancel it.")]
+    TooManyOfYours {
+        /// The bound.
+        limit: usize,
+        /// A sensible wait in seconds.
+        retry_after: u64,
+    },
+    /// The model cannot be had.
+    #[error("{0}")]
+    Model(String),
+    /// From the engine.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The folder or the database failed.
+    #[error("The server cannot keep its data: {0}")]
+    Store(String),
+    /// The voice ended early, or a bug.
+    #[error("The music could not be made: {0}.")]
+    Broken(String),
+    /// It was cancelled.
+    #[error("The clip was cancelled.")]
+    Cancelled,
+}
+
+impl From<AudioError> for StudioError {
+    fn from(error: AudioError) -> Self {
+        Self::Audio(error.to_string())
+    }
+}
+
+impl From<rusqlite::Error> for StudioError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Store(format!("{error}."))
+    }
+}

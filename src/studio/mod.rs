@@ -1,0 +1,149 @@
+//! Clips for producers: bang, continue, retry, crop, restore, undo, as verbs that know no protocol.
+//!
+//! A *session* is a producer's chain of clips; a *clip* is one piece of work with a result. The studio accepts work
+//! only when it is on disk, makes it in a fair order with what live streams leave of the engine, says how far it is,
+//! and keeps results for a while. A process that dies at any moment loses nothing that was accepted. How requests and
+//! answers look is left to `http`.
+
+mod clip;
+mod error;
+mod models;
+mod params;
+mod queue;
+mod run;
+mod shape;
+mod store;
+#[cfg(test)]
+mod tests;
+mod verbs;
+mod wish;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, broadcast};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use clip::{Event, Job, Part, Snapshot, Status};
+pub use error::StudioError;
+pub use models::LoadModel;
+pub use params::{AudioId, ClipId, Kind, MAX_PIECE_SECONDS, Owner, PIECE_SECONDS, PROMPT_SECONDS, Params, SessionId};
+pub use store::{ClipRecord, ClipState, Retention, SessionRecord, Store};
+pub use verbs::Accepted;
+pub use wish::Wish;
+
+use crate::engine::Engine;
+use models::Models;
+use queue::Queue;
+
+/// Events that a slow subscriber may be behind before it misses some.
+const EVENTS: usize = 4096;
+
+/// How a studio is run.
+#[derive(Debug, Clone)]
+pub struct StudioConfig {
+    /// Clips made at the same time; they share decoder steps.
+    pub workers: usize,
+    /// Models that clips asked for and that stay loaded.
+    pub resident: usize,
+    /// What is kept.
+    pub retention: Retention,
+}
+
+impl Default for StudioConfig {
+    fn default() -> Self {
+        Self { workers: 2, resident: 3, retention: Retention::default() }
+    }
+}
+
+/// Sessions, clips and who is next.
+pub struct Studio {
+    engine: Engine,
+    store: Store,
+    models: Models,
+    config: StudioConfig,
+    desk: Mutex<Desk>,
+    /// Held while a session is read, changed and written.
+    edits: tokio::sync::Mutex<()>,
+    events: broadcast::Sender<Event>,
+    wake: Notify,
+    stopping: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// What is being made, or waits to be.
+#[derive(Default)]
+struct Desk {
+    queue: Queue,
+    jobs: HashMap<ClipId, Arc<Job>>,
+    /// Sessions with a generation that waits or runs.
+    busy: HashSet<SessionId>,
+}
+
+impl Studio {
+    /// Opens for work: what was accepted before a restart waits again. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`StudioError::Store`].
+    pub async fn start(
+        engine: Engine,
+        store: Store,
+        loader: Option<LoadModel>,
+        config: StudioConfig,
+    ) -> Result<Arc<Self>, StudioError> {
+        let studio = Arc::new(Self {
+            models: Models::new(engine.clone(), loader, config.resident),
+            engine,
+            store,
+            config,
+            desk: Mutex::default(),
+            edits: tokio::sync::Mutex::default(),
+            events: broadcast::channel(EVENTS).0,
+            wake: Notify::new(),
+            stopping: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        });
+        for record in studio.store.unfinished().await? {
+            tracing::info!(clip = %record.id, "taken up again after a restart");
+            studio.desk().busy.insert(record.session.clone());
+            studio.enqueue(record);
+        }
+        studio.tasks.spawn(Arc::clone(&studio).dispatch());
+        studio.tasks.spawn(Arc::clone(&studio).tidy());
+        Ok(studio)
+    }
+
+    /// Stops making; what is not complete waits for the next start.
+    pub async fn stop(&self) {
+        self.stopping.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Everything that happens from now on, to every clip.
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        self.events.subscribe()
+    }
+
+    /// The engine below.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// What outlives the process.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Clips that wait, and clips that are being made.
+    pub fn load(&self) -> (usize, usize) {
+        let desk = self.desk();
+        (desk.queue.waiting(), desk.queue.running())
+    }
+
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        // The desk holds plain values; a panicking holder leaves at worst a clip that is told as waiting.
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

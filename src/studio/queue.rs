@@ -1,0 +1,148 @@
+//! Who is next: fair between owners, bounded, and able to say where everybody stands.
+//!
+//! An owner's first waiting clip comes before anybody's second; what an owner already has running counts as earlier
+//! ones. Among equals, first come, first served. So one client with a hundred clips delays another's first by one.
+
+use std::collections::HashMap;
+
+use super::{ClipId, Owner, StudioError};
+
+/// Clips that wait, at most.
+const MAX_WAITING: usize = 256;
+/// Of one owner, at most.
+const MAX_OF_ONE: usize = 16;
+
+#[derive(Default)]
+pub(super) struct Queue {
+    waiting: Vec<(ClipId, Owner)>,
+    running: Vec<(ClipId, Owner)>,
+    /// Mean seconds that a clip took lately.
+    seconds: Option<f64>,
+}
+
+/// Where a clip stands.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Place {
+    /// 1 is next; 0 is running.
+    pub(super) position: usize,
+    pub(super) seconds: f64,
+}
+
+impl Queue {
+    /// # Errors
+    /// [`StudioError::QueueFull`], [`StudioError::TooManyOfYours`].
+    pub(super) fn admit(&self, owner: &Owner, workers: usize) -> Result<(), StudioError> {
+        let retry_after = (self.mean() / workers as f64).ceil().max(1.0) as u64;
+        if self.waiting.len() >= MAX_WAITING {
+            return Err(StudioError::QueueFull { queued: self.waiting.len(), retry_after });
+        }
+        if self.waiting.iter().filter(|(_, other)| other == owner).count() >= MAX_OF_ONE {
+            return Err(StudioError::TooManyOfYours { limit: MAX_OF_ONE, retry_after });
+        }
+        Ok(())
+    }
+
+    pub(super) fn push(&mut self, clip: ClipId, owner: Owner) {
+        self.waiting.push((clip, owner));
+    }
+
+    /// Takes the next clip to run, if fewer than `workers` do.
+    pub(super) fn next(&mut self, workers: usize) -> Option<ClipId> {
+        if self.running.len() >= workers {
+            return None;
+        }
+        let clip = self.order().first().copied()?;
+        let index = self.waiting.iter().position(|(other, _)| *other == clip)?;
+        self.running.push(self.waiting.remove(index));
+        Some(clip)
+    }
+
+    /// Takes a clip out that waits or runs; `seconds` if it ran to its end.
+    pub(super) fn remove(&mut self, clip: ClipId, seconds: Option<f64>) {
+        self.waiting.retain(|(other, _)| *other != clip);
+        self.running.retain(|(other, _)| *other != clip);
+        if let Some(seconds) = seconds {
+            self.seconds = Some(self.seconds.map_or(seconds, |mean| 0.7 * mean + 0.3 * seconds));
+        }
+    }
+
+    /// Waiting clips, next first.
+    pub(super) fn order(&self) -> Vec<ClipId> {
+        let mut earlier: HashMap<&Owner, usize> = HashMap::new();
+        for (_, owner) in &self.running {
+            *earlier.entry(owner).or_default() += 1;
+        }
+        let mut ranked: Vec<(usize, usize, ClipId)> = Vec::with_capacity(self.waiting.len());
+        for (index, (clip, owner)) in self.waiting.iter().enumerate() {
+            let turn = earlier.entry(owner).or_default();
+            ranked.push((*turn, index, *clip));
+            *turn += 1;
+        }
+        ranked.sort_unstable();
+        ranked.into_iter().map(|(_, _, clip)| clip).collect()
+    }
+
+    /// The place of everything that waits.
+    pub(super) fn places(&self, workers: usize) -> Vec<(ClipId, Place)> {
+        let place = |(index, clip)| {
+            let rounds = (index + self.running.len()) / workers.max(1);
+            (clip, Place { position: index + 1, seconds: rounds as f64 * self.mean() })
+        };
+        self.order().into_iter().enumerate().map(place).collect()
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub(super) fn running(&self) -> usize {
+        self.running.len()
+    }
+
+    /// The original's estimate before anything is known is half a minute.
+    fn mean(&self) -> f64 {
+        self.seconds.unwrap_or(30.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn owner(name: &str) -> Owner {
+        Owner(name.into())
+    }
+
+    #[test]
+    fn the_second_client_waits_for_one_clip_of_the_first_not_for_all() {
+        let mut queue = Queue::default();
+        let of_a: Vec<ClipId> = (0..5).map(|_| ClipId::random()).collect();
+        let b = ClipId::random();
+        of_a.iter().for_each(|clip| queue.push(*clip, owner("a")));
+        queue.push(b, owner("b"));
+        assert_eq!(queue.next(1), Some(of_a[0]));
+        assert_eq!(queue.next(1), None);
+        assert_eq!(queue.places(1)[0], (b, Place { position: 1, seconds: 30.0 }));
+        queue.remove(of_a[0], Some(10.0));
+        assert_eq!(queue.next(2), Some(of_a[1]));
+        assert_eq!(queue.next(2), Some(b));
+        assert_eq!(queue.places(2)[1], (of_a[3], Place { position: 2, seconds: 10.0 }));
+        queue.remove(of_a[2], None);
+        assert_eq!((queue.waiting(), queue.running()), (2, 2));
+    }
+
+    #[test]
+    fn the_queue_is_bounded_for_one_and_for_all() {
+        let mut queue = Queue::default();
+        for _ in 0..MAX_OF_ONE {
+            queue.push(ClipId::random(), owner("a"));
+        }
+        assert!(matches!(queue.admit(&owner("a"), 1), Err(StudioError::TooManyOfYours { .. })));
+        assert!(queue.admit(&owner("b"), 1).is_ok());
+        for n in queue.waiting()..MAX_WAITING {
+            queue.push(ClipId::random(), owner(&n.to_string()));
+        }
+        assert!(matches!(queue.admit(&owner("b"), 1), Err(StudioError::QueueFull { .. })));
+    }
+}

@@ -1,0 +1,216 @@
+//! Making clips: who is next, and from a stored sound to a stored result.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::queue::Place;
+use super::{ClipId, ClipRecord, ClipState, Event, Job, Status, Studio, StudioError, shape};
+use crate::audio::{Sound, decode};
+use crate::engine::{EngineError, Prefix, Priority, Read, Voice, VoiceEnd, VoiceSpec, WeightedPrompt};
+use crate::units::{Frames, Samples};
+
+/// Steps between two reports, as the original counts them.
+const REPORT: u64 = 50;
+/// How long to wait for a slot of the engine before asking again.
+const SLOT: Duration = Duration::from_millis(200);
+/// How often old sessions are looked for.
+const TIDY: Duration = Duration::from_secs(600);
+
+impl Studio {
+    /// Puts an accepted clip into the queue.
+    pub(super) fn enqueue(&self, record: ClipRecord) -> Arc<Job> {
+        let job = Job::new(record);
+        let mut desk = self.desk();
+        desk.jobs.insert(job.record.id, Arc::clone(&job));
+        desk.queue.push(job.record.id, super::Owner(job.record.owner.clone()));
+        drop(desk);
+        self.tell_places();
+        self.wake.notify_one();
+        job
+    }
+
+    /// Starts clips while there is room, until the studio stops.
+    pub(super) async fn dispatch(self: Arc<Self>) {
+        loop {
+            let next = {
+                let mut desk = self.desk();
+                let clip = desk.queue.next(self.config.workers);
+                clip.and_then(|clip| desk.jobs.get(&clip).cloned())
+            };
+            if let Some(job) = next {
+                self.tell(&job, Status::Starting);
+                self.tell_places();
+                self.tasks.spawn(Arc::clone(&self).run(job));
+                continue;
+            }
+            tokio::select! {
+                () = self.wake.notified() => {}
+                () = self.stopping.cancelled() => return,
+            }
+        }
+    }
+
+    async fn run(self: Arc<Self>, job: Arc<Job>) {
+        let began = Instant::now();
+        let outcome = tokio::select! {
+            outcome = self.make(&job) => outcome,
+            () = job.cancel.cancelled() => Err(StudioError::Cancelled),
+            // The store still says "accepted": it is made after the next start.
+            () = self.stopping.cancelled() => return,
+        };
+        let seconds = outcome.is_ok().then(|| began.elapsed().as_secs_f64());
+        let status = match outcome {
+            Ok(()) => Status::Completed,
+            Err(StudioError::Cancelled) => Status::Cancelled,
+            Err(error) => Status::Failed(error.to_string()),
+        };
+        self.finish(&job, status, seconds).await;
+    }
+
+    /// Writes how a clip ended, frees its place, then tells: whoever hears of it may go on at once.
+    pub(super) async fn finish(&self, job: &Job, status: Status, seconds: Option<f64>) {
+        let ended = match &status {
+            Status::Failed(reason) => {
+                tracing::warn!(clip = %job.record.id, reason, "a clip failed");
+                self.store.end(job.record.id, ClipState::Failed, Some(reason.clone())).await
+            }
+            Status::Cancelled => self.store.end(job.record.id, ClipState::Cancelled, None).await,
+            _ => Ok(()),
+        };
+        if let Err(error) = ended {
+            tracing::error!(%error, clip = %job.record.id, "how a clip ended could not be written");
+        }
+        let mut desk = self.desk();
+        desk.queue.remove(job.record.id, seconds);
+        desk.jobs.remove(&job.record.id);
+        desk.busy.remove(&job.record.session);
+        drop(desk);
+        self.tell(job, status);
+        self.tell_places();
+        self.wake.notify_one();
+    }
+
+    async fn make(&self, job: &Job) -> Result<(), StudioError> {
+        let record = &*job.record;
+        let params = record.params.clone();
+        let lease = self.models.lease(params.model_name().as_deref()).await?;
+        let model = self.engine.models().into_iter().find(|model| model.id == lease.id);
+        let model = model.ok_or_else(|| EngineError::UnknownModel(lease.id.clone()))?;
+        let sound = match record.input {
+            Some(id) => {
+                let bytes = self.store.read(id).await?;
+                Some(work(move || Ok(decode(bytes.to_vec())?)).await?)
+            }
+            None => None,
+        };
+        let prefix = match &sound {
+            Some(sound) => {
+                let (kind, sound, params, model) = (record.kind, sound.clone(), params.clone(), Arc::clone(&model));
+                let prompt = work(move || shape::prompt(kind, &sound, &params, &model)).await?;
+                Some(Prefix { heard: true, ..self.engine.encode(Some(&lease.id), prompt.planes).await? })
+            }
+            None => None,
+        };
+        let frames = shape::piece_frames(&params, &model);
+        let given = prefix.as_ref().map_or(0, |prefix| (prefix.codes.len() / model.codebooks) as u64);
+        let spec = VoiceSpec {
+            model: Some(lease.id.clone()),
+            prompts: vec![WeightedPrompt::from(params.text())],
+            sampling: params.sampling(),
+            length: Some(Frames(frames)),
+            prefix,
+            priority: Priority::Spare,
+            lead: Duration::from_secs_f64(params.seconds + 1.0),
+            paused: false,
+        };
+        let voice = self.voice(spec).await?;
+        self.play(job, voice, frames - given + model.max_delay() as u64).await?;
+        let part = job.copy();
+        let piece = Sound { pcm: part.pcm, channels: part.channels, rate: part.rate };
+        let kind = record.kind;
+        let file = work(move || Ok(shape::result(kind, sound.as_ref(), piece, &params)?.wav())).await?;
+        let size = file.len() as u64;
+        let output = self.store.keep(file.into()).await?;
+        let _alone = self.edits.lock().await;
+        let written = self.store.complete(record, output, size).await;
+        if written.is_err() {
+            // The session was removed meanwhile, or the disk is full: nobody names the file.
+            self.store.remove(vec![output]).await;
+        }
+        written
+    }
+
+    /// A place in the engine; live streams may hold all slots for a while.
+    async fn voice(&self, spec: VoiceSpec) -> Result<Voice, StudioError> {
+        loop {
+            match self.engine.join(spec.clone()).await {
+                Err(EngineError::Full { .. } | EngineError::TooMany { .. }) => tokio::time::sleep(SLOT).await,
+                other => return Ok(other?),
+            }
+        }
+    }
+
+    async fn play(&self, job: &Job, mut voice: Voice, total: u64) -> Result<(), StudioError> {
+        let mut told = 0;
+        self.tell(job, Status::Running { steps: 0, total });
+        loop {
+            let read = voice.read(Samples(u64::MAX));
+            while told + REPORT <= voice.steps().min(total) {
+                told += REPORT;
+                self.tell(job, Status::Running { steps: told, total });
+            }
+            match read {
+                Read::Chunk(chunk) => job.grow(&chunk.pcm, chunk.channels, chunk.sample_rate),
+                Read::Pending => voice.ready().await,
+                Read::End(VoiceEnd::Finished) => return Ok(()),
+                Read::End(end) => return Err(StudioError::Broken(end.to_string())),
+            }
+        }
+    }
+
+    pub(super) fn tell(&self, job: &Job, status: Status) {
+        job.status.send_replace(status.clone());
+        // Nobody may be subscribed.
+        let _ = self.events.send(Event { clip: Arc::clone(&job.record), status });
+    }
+
+    /// Tells everything that waits where it stands, if that has changed.
+    pub(super) fn tell_places(&self) {
+        let (places, total): (Vec<(Arc<Job>, Place)>, usize) = {
+            let desk = self.desk();
+            let jobs = |(clip, place): (ClipId, Place)| Some((desk.jobs.get(&clip)?.clone(), place));
+            let places = desk.queue.places(self.config.workers).into_iter().filter_map(jobs).collect();
+            (places, desk.queue.waiting() + desk.queue.running())
+        };
+        for (job, Place { position, seconds }) in places {
+            let status = Status::Queued { position, total, seconds };
+            if *job.status.borrow() != status {
+                self.tell(&job, status);
+            }
+        }
+    }
+
+    /// Removes old sessions now and then.
+    pub(super) async fn tidy(self: Arc<Self>) {
+        let mut tick = tokio::time::interval(TIDY);
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {}
+                () = self.stopping.cancelled() => return,
+            }
+            match self.store.sweep(self.config.retention).await {
+                Ok(0) => {}
+                Ok(sessions) => tracing::info!(sessions, "old sessions were removed"),
+                Err(error) => tracing::warn!(%error, "old sessions were not removed"),
+            }
+        }
+    }
+}
+
+/// Work for the processor, off the runtime's threads. A panic in it is this clip's failure alone.
+pub(super) async fn work<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StudioError> + Send + 'static,
+) -> Result<T, StudioError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| StudioError::Broken(format!("the server stumbled over it ({error})")))?
+}

@@ -1,0 +1,409 @@
+//! Rows as values, and the few statements that read and write them. Every change is one transaction.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::Serialize;
+
+use super::super::{AudioId, ClipId, Kind, Params, SessionId, StudioError};
+use super::Store;
+
+/// A session at rest.
+#[derive(Debug, Clone)]
+pub struct SessionRecord {
+    /// Its name.
+    pub id: SessionId,
+    /// How it came to be: `bang`, `continue`, `crop`, `restore`, `upload`, `generate`.
+    pub origin: String,
+    /// Parameters of the latest accepted request.
+    pub params: Params,
+    /// Kept whatever its age and size.
+    pub pinned: bool,
+    /// Input of the bang that began it.
+    pub initial: Option<AudioId>,
+    /// The input that the last successful continue, retry or transform used.
+    pub input: Option<AudioId>,
+    /// Its present sound.
+    pub current: Option<AudioId>,
+    /// Input of the last accepted transform.
+    pub transform_input: Option<AudioId>,
+    /// Unix seconds.
+    pub created: i64,
+    /// Unix seconds.
+    pub updated: i64,
+}
+
+impl SessionRecord {
+    /// A new one without sound.
+    pub fn new(id: SessionId, origin: &str, params: Params) -> Self {
+        let now = now();
+        Self {
+            id,
+            origin: origin.into(),
+            params,
+            pinned: false,
+            initial: None,
+            input: None,
+            current: None,
+            transform_input: None,
+            created: now,
+            updated: now,
+        }
+    }
+}
+
+/// How far a clip is, as the store knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClipState {
+    /// Waiting or running: after a restart it runs (again).
+    Accepted,
+    /// Its sound is there.
+    Completed,
+    /// It ended with an error.
+    Failed,
+    /// It was given up.
+    Cancelled,
+}
+
+impl ClipState {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    fn named(name: &str) -> Self {
+        [Self::Accepted, Self::Completed, Self::Cancelled]
+            .into_iter()
+            .find(|s| s.name() == name)
+            .unwrap_or(Self::Failed)
+    }
+}
+
+/// A clip at rest.
+#[derive(Debug, Clone)]
+pub struct ClipRecord {
+    /// Its name.
+    pub id: ClipId,
+    /// The session that it belongs to.
+    pub session: SessionId,
+    /// Who asked.
+    pub owner: String,
+    /// What is done.
+    pub kind: Kind,
+    /// How.
+    pub params: Params,
+    /// How far it is.
+    pub state: ClipState,
+    /// Why it failed.
+    pub error: Option<String>,
+    /// The sound that it works on.
+    pub input: Option<AudioId>,
+    /// The result.
+    pub output: Option<AudioId>,
+    /// Whether some client was handed the result.
+    pub delivered: bool,
+    /// Unix seconds.
+    pub created: i64,
+    /// Unix seconds.
+    pub finished: Option<i64>,
+}
+
+pub(super) fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs() as i64)
+}
+
+fn text(id: Option<AudioId>) -> Option<String> {
+    id.map(|id| id.to_string())
+}
+
+fn audio(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<AudioId>> {
+    Ok(row.get::<_, Option<String>>(column)?.and_then(|text| text.parse().ok()))
+}
+
+fn session_of(row: &Row<'_>) -> rusqlite::Result<SessionRecord> {
+    let id: String = row.get("id")?;
+    Ok(SessionRecord {
+        id: SessionId::parse(&id).map_err(|_| rusqlite::Error::InvalidQuery)?,
+        origin: row.get("origin")?,
+        params: params_of(row)?,
+        pinned: row.get("pinned")?,
+        initial: audio(row, "initial")?,
+        input: audio(row, "input")?,
+        current: audio(row, "current")?,
+        transform_input: audio(row, "transform_input")?,
+        created: row.get("created")?,
+        updated: row.get("updated")?,
+    })
+}
+
+fn clip_of(row: &Row<'_>) -> rusqlite::Result<ClipRecord> {
+    let broken = || rusqlite::Error::InvalidQuery;
+    let (id, session): (String, String) = (row.get("id")?, row.get("session")?);
+    let (kind, state): (String, String) = (row.get("kind")?, row.get("state")?);
+    Ok(ClipRecord {
+        id: id.parse().map_err(|_| broken())?,
+        session: SessionId::parse(&session).map_err(|_| broken())?,
+        owner: row.get("owner")?,
+        kind: Kind::named(&kind).ok_or_else(broken)?,
+        params: params_of(row)?,
+        state: ClipState::named(&state),
+        error: row.get("error")?,
+        input: audio(row, "input")?,
+        output: audio(row, "output")?,
+        delivered: row.get("delivered")?,
+        created: row.get("created")?,
+        finished: row.get("finished")?,
+    })
+}
+
+/// Parameters that an older version wrote in another shape are the defaults.
+fn params_of(row: &Row<'_>) -> rusqlite::Result<Params> {
+    Ok(serde_json::from_str(&row.get::<_, String>("params")?).unwrap_or_default())
+}
+
+fn json(params: &Params) -> String {
+    serde_json::to_string(params).unwrap_or_default()
+}
+
+fn put_session(connection: &Connection, session: &SessionRecord) -> rusqlite::Result<()> {
+    connection.execute(
+        "INSERT INTO sessions (id, origin, params, pinned, initial, input, current, transform_input, created, updated)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+         ON CONFLICT (id) DO UPDATE SET params = ?3, pinned = ?4, initial = ?5, input = ?6, current = ?7,
+             transform_input = ?8, updated = ?10",
+        params![
+            session.id.as_str(),
+            session.origin,
+            json(&session.params),
+            session.pinned,
+            text(session.initial),
+            text(session.input),
+            text(session.current),
+            text(session.transform_input),
+            session.created,
+            now(),
+        ],
+    )?;
+    Ok(())
+}
+
+fn put_audio(connection: &Connection, session: &SessionId, id: AudioId, bytes: u64) -> rusqlite::Result<()> {
+    connection.execute(
+        "INSERT INTO audio (id, session, bytes) VALUES (?1, ?2, ?3)",
+        params![id.to_string(), session.as_str(), bytes as i64],
+    )?;
+    Ok(())
+}
+
+/// Forgets the sounds of a session that nothing names any more.
+fn forget_unused(connection: &Connection, session: &SessionId) -> rusqlite::Result<Vec<AudioId>> {
+    let mut statement = connection.prepare_cached(
+        "DELETE FROM audio WHERE session = ?1
+           AND id NOT IN (SELECT used FROM (
+               SELECT initial AS used FROM sessions WHERE id = ?1
+               UNION SELECT input FROM sessions WHERE id = ?1
+               UNION SELECT current FROM sessions WHERE id = ?1
+               UNION SELECT transform_input FROM sessions WHERE id = ?1
+               UNION SELECT input FROM clips WHERE session = ?1 AND state = 'accepted'
+               UNION SELECT output FROM clips WHERE session = ?1) WHERE used IS NOT NULL)
+         RETURNING id",
+    )?;
+    let gone = statement.query_map([session.as_str()], |row| row.get::<_, String>(0))?;
+    gone.map(|id| id.map(|id| id.parse().ok())).filter_map(Result::transpose).collect()
+}
+
+impl Store {
+    /// Writes a session, new sounds of it, and perhaps a clip to be made, at once. Unused sounds are removed.
+    ///
+    /// # Errors
+    /// [`StudioError::Store`].
+    pub async fn accept(
+        &self,
+        session: SessionRecord,
+        sounds: Vec<(AudioId, u64)>,
+        clip: Option<ClipRecord>,
+    ) -> Result<(), StudioError> {
+        let unused = self
+            .with(move |connection| {
+                let transaction = connection.transaction()?;
+                put_session(&transaction, &session)?;
+                for (id, bytes) in sounds {
+                    put_audio(&transaction, &session.id, id, bytes)?;
+                }
+                if let Some(clip) = clip {
+                    transaction.execute(
+                        "INSERT INTO clips (id, session, owner, kind, params, state, input, created)
+                         VALUES (?1, ?2, ?3, ?4, ?5, 'accepted', ?6, ?7)",
+                        params![
+                            clip.id.to_string(),
+                            clip.session.as_str(),
+                            clip.owner,
+                            clip.kind.name(),
+                            json(&clip.params),
+                            text(clip.input),
+                            clip.created,
+                        ],
+                    )?;
+                }
+                let unused = forget_unused(&transaction, &session.id)?;
+                transaction.commit()?;
+                Ok(unused)
+            })
+            .await?;
+        self.remove(unused).await;
+        Ok(())
+    }
+
+    /// Writes that a clip is complete: its result is the session's present sound, its input the session's input (but
+    /// not that of a bang).
+    ///
+    /// # Errors
+    /// [`StudioError::Store`].
+    pub async fn complete(&self, clip: &ClipRecord, output: AudioId, bytes: u64) -> Result<(), StudioError> {
+        let clip = clip.clone();
+        let unused = self
+            .with(move |connection| {
+                let transaction = connection.transaction()?;
+                put_audio(&transaction, &clip.session, output, bytes)?;
+                let keeps_input = matches!(clip.kind, Kind::Continue | Kind::Retry);
+                transaction.execute(
+                    "UPDATE sessions SET current = ?2, input = CASE WHEN ?3 THEN ?4 ELSE input END, updated = ?5
+                     WHERE id = ?1",
+                    params![clip.session.as_str(), output.to_string(), keeps_input, text(clip.input), now()],
+                )?;
+                transaction.execute(
+                    "UPDATE clips SET state = 'completed', output = ?2, finished = ?3 WHERE id = ?1",
+                    params![clip.id.to_string(), output.to_string(), now()],
+                )?;
+                let unused = forget_unused(&transaction, &clip.session)?;
+                transaction.commit()?;
+                Ok(unused)
+            })
+            .await?;
+        self.remove(unused).await;
+        Ok(())
+    }
+
+    /// Writes that a clip has ended without a result.
+    ///
+    /// # Errors
+    /// [`StudioError::Store`].
+    pub async fn end(&self, clip: ClipId, state: ClipState, error: Option<String>) -> Result<(), StudioError> {
+        self.with(move |connection| {
+            connection.execute(
+                "UPDATE clips SET state = ?2, error = ?3, finished = ?4 WHERE id = ?1 AND state = 'accepted'",
+                params![clip.to_string(), state.name(), error, now()],
+            )?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Notes that some client was handed a clip's result.
+    ///
+    /// # Errors
+    /// [`StudioError::Store`].
+    pub async fn delivered(&self, clip: ClipId) -> Result<(), StudioError> {
+        self.with(move |connection| {
+            connection.execute("UPDATE clips SET delivered = 1 WHERE id = ?1", [clip.to_string()])?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// A session.
+    ///
+    /// # Errors
+    /// [`StudioError::NoSession`], [`StudioError::Store`].
+    pub async fn session(&self, id: &SessionId) -> Result<SessionRecord, StudioError> {
+        let id = id.clone();
+        self.with(move |connection| {
+            let mut statement = connection.prepare_cached("SELECT * FROM sessions WHERE id = ?1")?;
+            let found = statement.query_row([id.as_str()], session_of).optional()?;
+            found.ok_or_else(|| StudioError::NoSession(id.to_string()))
+        })
+        .await
+    }
+
+    /// Sessions, the latest change first.
+    ///
+    /// # Errors
+    /// [`StudioError::Store`].
+    pub async fn sessions(&self, most: usize) -> Result<Vec<SessionRecord>, StudioError> {
+        self.with(move |connection| {
+            let mut statement = connection.prepare_cached("SELECT * FROM sessions ORDER BY updated DESC LIMIT ?1")?;
+            let rows = statement.query_map([most as i64], session_of)?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    /// Removes a session with its clips and sounds.
+    ///
+    /// # Errors
+    /// [`StudioError::NoSession`], [`StudioError::Store`].
+    pub async fn remove_session(&self, id: &SessionId) -> Result<(), StudioError> {
+        let id = id.clone();
+        let files = self
+            .with(move |connection| {
+                let transaction = connection.transaction()?;
+                let files = super::sweep::files_of(&transaction, id.as_str())?;
+                if transaction.execute("DELETE FROM sessions WHERE id = ?1", [id.as_str()])? == 0 {
+                    return Err(StudioError::NoSession(id.to_string()));
+                }
+                transaction.commit()?;
+                Ok(files)
+            })
+            .await?;
+        self.remove(files).await;
+        Ok(())
+    }
+
+    /// A clip.
+    ///
+    /// # Errors
+    /// [`StudioError::NoClip`], [`StudioError::Store`].
+    pub async fn clip(&self, id: ClipId) -> Result<ClipRecord, StudioError> {
+        self.with(move |connection| {
+            let mut statement = connection.prepare_cached("SELECT * FROM clips WHERE id = ?1")?;
+            let found = statement.query_row([id.to_string()], clip_of).optional()?;
+            found.ok_or_else(|| StudioError::NoClip(id.to_string()))
+        })
+        .await
+    }
+
+    /// Clips of one session, or of all, the newest first.
+    ///
+    /// # Errors
+    /// [`StudioError::Store`].
+    pub async fn clips(&self, session: Option<&SessionId>, most: usize) -> Result<Vec<ClipRecord>, StudioError> {
+        let session = session.map(|session| session.as_str().to_owned());
+        self.with(move |connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT * FROM clips WHERE ?1 IS NULL OR session = ?1 ORDER BY sequence DESC LIMIT ?2",
+            )?;
+            let rows = statement.query_map(params![session, most as i64], clip_of)?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    /// Clips that were accepted and have not ended, the oldest first.
+    ///
+    /// # Errors
+    /// [`StudioError::Store`].
+    pub async fn unfinished(&self) -> Result<Vec<ClipRecord>, StudioError> {
+        self.with(|connection| {
+            let mut statement =
+                connection.prepare_cached("SELECT * FROM clips WHERE state = 'accepted' ORDER BY sequence")?;
+            let rows = statement.query_map([], clip_of)?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+}

@@ -1,0 +1,401 @@
+//! What a producer can do. Every verb answers once its effect is on disk, or leaves nothing behind.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::run::work;
+use super::store::ClipState;
+use super::{
+    AudioId, ClipId, ClipRecord, Job, Kind, Owner, Params, SessionId, SessionRecord, Snapshot, Status, Studio,
+    StudioError, Wish,
+};
+use crate::audio::{Sound, decode};
+
+/// Work was taken on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Accepted {
+    /// The session that the result goes to.
+    pub session: SessionId,
+    /// What to watch, to fetch, to cancel.
+    pub clip: ClipId,
+}
+
+/// A session that nothing else may generate in; given back unless the work is on disk.
+struct Reservation<'a> {
+    studio: &'a Studio,
+    session: Option<SessionId>,
+}
+
+impl Reservation<'_> {
+    fn keep(mut self) {
+        self.session = None;
+    }
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        if let Some(session) = self.session.take() {
+            self.studio.desk().busy.remove(&session);
+        }
+    }
+}
+
+impl Studio {
+    /// A new piece from text alone, in a session of its own.
+    ///
+    /// # Errors
+    /// [`StudioError::Invalid`], [`StudioError::QueueFull`], [`StudioError::TooManyOfYours`], [`StudioError::Store`].
+    pub async fn generate(&self, owner: Owner, wish: Wish) -> Result<Accepted, StudioError> {
+        let params = wish.over(None);
+        let session = SessionRecord::new(SessionId::random(), "generate", params.clone());
+        self.begin(owner, Kind::Generate, session, params, None).await
+    }
+
+    /// A new piece that goes on from the first seconds of `audio`, in a new session.
+    ///
+    /// # Errors
+    /// As [`Studio::generate`], and [`StudioError::Audio`].
+    pub async fn bang(&self, owner: Owner, wish: Wish, audio: Bytes) -> Result<Accepted, StudioError> {
+        let params = wish.over(None);
+        params.validate()?;
+        check(&audio).await?;
+        let session = SessionRecord::new(SessionId::random(), "bang", params.clone());
+        self.begin(owner, Kind::Bang, session, params, Some(audio)).await
+    }
+
+    /// The session's sound, or `audio` in its place, with a piece at its end. Without a session there is a new one; an
+    /// unknown one is made if there is `audio`.
+    ///
+    /// # Errors
+    /// As [`Studio::bang`], and [`StudioError::NoSession`], [`StudioError::NoAudio`], [`StudioError::Busy`].
+    pub async fn proceed(
+        &self,
+        owner: Owner,
+        session: Option<SessionId>,
+        wish: Wish,
+        audio: Option<Bytes>,
+    ) -> Result<Accepted, StudioError> {
+        let known = match &session {
+            Some(id) => self.known(id).await?,
+            None => None,
+        };
+        let record = match (known, session, &audio) {
+            (Some(record), ..) => record,
+            (None, None, None) => {
+                return Err(StudioError::Invalid("No session ID provided and no audio data to create session".into()));
+            }
+            (None, Some(id), None) => return Err(StudioError::NoSession(id.to_string())),
+            (None, id, Some(_)) => {
+                SessionRecord::new(id.unwrap_or_else(SessionId::random), "continue", Params::default())
+            }
+        };
+        let params = wish.over(Some(&record.params));
+        params.validate()?;
+        match &audio {
+            Some(audio) => drop(check(audio).await?),
+            None if record.current.is_none() => return Err(StudioError::NoAudio),
+            None => {}
+        }
+        self.begin(owner, Kind::Continue, record, params, audio).await
+    }
+
+    /// The last continue, retry or transform of a session once more, from the same sound.
+    ///
+    /// # Errors
+    /// [`StudioError::NoInput`] when there was none, and as [`Studio::proceed`].
+    pub async fn retry(&self, owner: Owner, session: &SessionId, wish: Wish) -> Result<Accepted, StudioError> {
+        let record = self.store.session(session).await?;
+        let params = wish.over(Some(&record.params));
+        params.validate()?;
+        if self.desk().busy.contains(session) {
+            return Err(StudioError::Busy);
+        }
+        if record.input.is_none() {
+            return Err(StudioError::NoInput);
+        }
+        self.begin(owner, Kind::Retry, record, params, None).await
+    }
+
+    async fn begin(
+        &self,
+        owner: Owner,
+        kind: Kind,
+        session: SessionRecord,
+        mut params: Params,
+        audio: Option<Bytes>,
+    ) -> Result<Accepted, StudioError> {
+        params.validate()?;
+        if params.seed.is_none() {
+            // Drawn here, so that a clip that is made again after a restart is the same.
+            params.seed = Some(uuid::Uuid::new_v4().as_u64_pair().0 >> 11);
+        }
+        let id = session.id.clone();
+        let reservation = self.reserve(&id, &owner)?;
+        let given = match &audio {
+            Some(bytes) => Some((self.store.keep(bytes.clone()).await?, bytes.len() as u64)),
+            None => None,
+        };
+        let _alone = self.edits.lock().await;
+        // Between the first look and now it may have been cropped or undone.
+        let mut session = self.known(&id).await?.unwrap_or(session);
+        session.params = params.clone();
+        let input = match (kind, given) {
+            (Kind::Generate, _) => None,
+            (Kind::Bang, given) => {
+                session.initial = given.map(|(audio, _)| audio);
+                session.initial
+            }
+            (Kind::Continue, given) => {
+                session.current = given.map(|(audio, _)| audio).or(session.current);
+                session.current
+            }
+            (Kind::Retry, _) => session.input,
+        };
+        let clip = ClipRecord {
+            id: ClipId::random(),
+            session: id.clone(),
+            owner: owner.0,
+            kind,
+            params,
+            state: ClipState::Accepted,
+            error: None,
+            input,
+            output: None,
+            delivered: false,
+            created: session.updated,
+            finished: None,
+        };
+        let written = self.store.accept(session, given.into_iter().collect(), Some(clip.clone())).await;
+        if let (Err(_), Some((audio, _))) = (&written, given) {
+            self.store.remove(vec![audio]).await;
+        }
+        written?;
+        reservation.keep();
+        let accepted = Accepted { session: id, clip: clip.id };
+        self.enqueue(clip);
+        Ok(accepted)
+    }
+
+    fn reserve(&self, session: &SessionId, owner: &Owner) -> Result<Reservation<'_>, StudioError> {
+        let mut desk = self.desk();
+        desk.queue.admit(owner, self.config.workers)?;
+        if !desk.busy.insert(session.clone()) {
+            return Err(StudioError::Busy);
+        }
+        Ok(Reservation { studio: self, session: Some(session.clone()) })
+    }
+
+    /// Puts a sound in place of the session's (cut by the client); without a session a new one. Says which, and whether
+    /// it is new.
+    ///
+    /// # Errors
+    /// [`StudioError::Audio`], [`StudioError::Store`].
+    pub async fn crop(&self, session: Option<SessionId>, audio: Bytes) -> Result<(SessionId, bool), StudioError> {
+        let auto_created = session.is_none();
+        let id = session.unwrap_or_else(SessionId::random);
+        self.replace(&id, "crop", None, audio).await?;
+        Ok((id, auto_created))
+    }
+
+    /// A session with this sound and these parameters: a client brings back what it had kept. `session` is an id given
+    /// out for it, or `None`.
+    ///
+    /// # Errors
+    /// [`StudioError::Audio`], [`StudioError::Invalid`], [`StudioError::Store`].
+    pub async fn restore(
+        &self,
+        session: Option<SessionId>,
+        wish: Option<Wish>,
+        audio: Bytes,
+    ) -> Result<SessionId, StudioError> {
+        let params = wish.map(|wish| wish.over(None));
+        params.as_ref().map_or(Ok(()), Params::validate)?;
+        let id = session.unwrap_or_else(SessionId::random);
+        self.replace(&id, "restore", params, audio).await?;
+        Ok(id)
+    }
+
+    async fn replace(
+        &self,
+        id: &SessionId,
+        origin: &str,
+        params: Option<Params>,
+        audio: Bytes,
+    ) -> Result<(), StudioError> {
+        check(&audio).await?;
+        let size = audio.len() as u64;
+        let kept = self.store.keep(audio).await?;
+        let _alone = self.edits.lock().await;
+        let mut session = match self.known(id).await? {
+            Some(session) => session,
+            None => SessionRecord::new(id.clone(), origin, Params::default()),
+        };
+        session.current = Some(kept);
+        session.params = params.unwrap_or(session.params);
+        let written = self.store.accept(session, vec![(kept, size)], None).await;
+        if written.is_err() {
+            self.store.remove(vec![kept]).await;
+        }
+        written
+    }
+
+    /// Goes back to the input of the last continue, retry or transform, and answers with its bytes.
+    ///
+    /// # Errors
+    /// [`StudioError::NoSession`], [`StudioError::NothingToUndo`], [`StudioError::Store`].
+    pub async fn undo(&self, id: &SessionId) -> Result<Bytes, StudioError> {
+        let _alone = self.edits.lock().await;
+        let mut session = self.store.session(id).await?;
+        let input = session.input.ok_or(StudioError::NothingToUndo)?;
+        session.current = Some(input);
+        self.store.accept(session, Vec::new(), None).await?;
+        self.store.read(input).await
+    }
+
+    /// Whether a session is kept whatever its age.
+    ///
+    /// # Errors
+    /// [`StudioError::NoSession`], [`StudioError::Store`].
+    pub async fn pin(&self, id: &SessionId, pinned: bool) -> Result<SessionRecord, StudioError> {
+        let _alone = self.edits.lock().await;
+        let mut session = self.store.session(id).await?;
+        session.pinned = pinned;
+        self.store.accept(session.clone(), Vec::new(), None).await?;
+        Ok(session)
+    }
+
+    /// Cancels what a session waits for and removes it with everything in it.
+    ///
+    /// # Errors
+    /// [`StudioError::NoSession`], [`StudioError::Store`].
+    pub async fn remove_session(&self, id: &SessionId) -> Result<(), StudioError> {
+        self.store.session(id).await?;
+        let of_it: Vec<Arc<Job>> = {
+            let desk = self.desk();
+            desk.jobs.values().filter(|job| job.record.session == *id).cloned().collect()
+        };
+        for job in of_it {
+            self.cancel(job.record.id).await?;
+        }
+        let _alone = self.edits.lock().await;
+        self.store.remove_session(id).await
+    }
+
+    /// Gives a clip up: at once if it waits, within a step if it is being made. One that has ended stays as it is.
+    ///
+    /// # Errors
+    /// [`StudioError::NoClip`], [`StudioError::Store`].
+    pub async fn cancel(&self, clip: ClipId) -> Result<Status, StudioError> {
+        let (job, running) = {
+            let mut desk = self.desk();
+            let job = desk.jobs.get(&clip).cloned();
+            let waiting = desk.queue.order().contains(&clip);
+            if waiting {
+                desk.queue.remove(clip, None);
+            }
+            (job, !waiting)
+        };
+        let Some(job) = job else { return Ok(self.clip(clip).await?.status) };
+        let mut status = job.status();
+        if running {
+            job.cancel.cancel();
+            // The run answers; if it has just ended otherwise, so be it.
+            let ended = status.wait_for(Status::is_final).await;
+            return Ok(ended.map_or(Status::Cancelled, |status| status.clone()));
+        }
+        self.finish(&job, Status::Cancelled, None).await;
+        Ok(Status::Cancelled)
+    }
+
+    /// A clip while it waits or is being made.
+    pub fn job(&self, clip: ClipId) -> Option<Arc<Job>> {
+        self.desk().jobs.get(&clip).cloned()
+    }
+
+    /// The clip of a session that waits or is being made.
+    pub fn job_of(&self, session: &SessionId) -> Option<Arc<Job>> {
+        self.desk().jobs.values().find(|job| job.record.session == *session).cloned()
+    }
+
+    /// A clip, whatever has become of it.
+    ///
+    /// # Errors
+    /// [`StudioError::NoClip`], [`StudioError::Store`].
+    pub async fn clip(&self, clip: ClipId) -> Result<Snapshot, StudioError> {
+        if let Some(job) = self.job(clip) {
+            return Ok(Snapshot { record: Arc::clone(&job.record), status: job.status.borrow().clone() });
+        }
+        let record = self.store.clip(clip).await?;
+        Ok(Snapshot { status: Status::at_rest(&record), record: Arc::new(record) })
+    }
+
+    /// The latest clip of a session.
+    ///
+    /// # Errors
+    /// [`StudioError::Store`].
+    pub async fn latest(&self, session: &SessionId) -> Result<Option<Snapshot>, StudioError> {
+        match self.store.clips(Some(session), 1).await?.into_iter().next() {
+            Some(record) => Ok(Some(self.clip(record.id).await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// A session.
+    ///
+    /// # Errors
+    /// [`StudioError::NoSession`], [`StudioError::Store`].
+    pub async fn session(&self, id: &SessionId) -> Result<SessionRecord, StudioError> {
+        self.store.session(id).await
+    }
+
+    async fn known(&self, id: &SessionId) -> Result<Option<SessionRecord>, StudioError> {
+        match self.store.session(id).await {
+            Ok(session) => Ok(Some(session)),
+            Err(StudioError::NoSession(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The present sound of a session, as a file's bytes.
+    ///
+    /// # Errors
+    /// [`StudioError::NoSession`], [`StudioError::NoAudio`], [`StudioError::Store`].
+    pub async fn sound_of(&self, id: &SessionId) -> Result<Bytes, StudioError> {
+        let current: AudioId = self.store.session(id).await?.current.ok_or(StudioError::NoAudio)?;
+        self.store.read(current).await
+    }
+
+    /// The result of a clip: a 16-bit WAV file's bytes.
+    ///
+    /// # Errors
+    /// [`StudioError::NoClip`], [`StudioError::NotReady`], [`StudioError::Store`].
+    pub async fn sound_of_clip(&self, clip: ClipId) -> Result<Bytes, StudioError> {
+        let record = self.store.clip(clip).await?;
+        let output = record.output.ok_or_else(|| StudioError::NotReady(clip.to_string()))?;
+        self.store.read(output).await
+    }
+
+    /// A result of this session that no client was handed yet: after a reconnect it is given once.
+    ///
+    /// # Errors
+    /// [`StudioError::Store`].
+    pub async fn undelivered(&self, session: &SessionId) -> Result<Option<ClipRecord>, StudioError> {
+        let latest = self.store.clips(Some(session), 1).await?.into_iter().next();
+        Ok(latest.filter(|clip| !clip.delivered && matches!(clip.state, ClipState::Completed | ClipState::Failed)))
+    }
+
+    /// Notes that a client was handed a result.
+    ///
+    /// # Errors
+    /// [`StudioError::Store`].
+    pub async fn delivered(&self, clip: ClipId) -> Result<(), StudioError> {
+        self.store.delivered(clip).await
+    }
+}
+
+/// Decodes an upload to see that it is one.
+async fn check(audio: &Bytes) -> Result<Sound, StudioError> {
+    let bytes = audio.to_vec();
+    work(move || Ok(decode(bytes)?)).await
+}
