@@ -122,7 +122,13 @@ fn flac(pcm: &[f32], rate: SampleRate, channels: usize) -> Result<Vec<u8>, Audio
         flacenc::encode_with_fixed_block_size(&config, source, config.block_size).map_err(|error| failed(&error))?;
     let mut sink = flacenc::bitsink::ByteSink::new();
     stream.write(&mut sink).map_err(|error| failed(&error))?;
-    Ok(sink.into_inner())
+    let mut file = sink.into_inner();
+    // The smallest block counts without the last one (RFC 9639, 8.2); the encoder counts it, and strict readers then
+    // find no frame.
+    if file.len() > 12 {
+        file.copy_within(10..12, 8);
+    }
+    Ok(file)
 }
 
 fn opus(pcm: &[f32], rate: SampleRate, channels: usize) -> Result<Vec<u8>, AudioError> {
@@ -209,6 +215,16 @@ mod tests {
             let rms = (decoded[20_000..200_000].iter().map(|s| s * s).sum::<f32>() / 180_000.0).sqrt();
             // LAME lowers the level by up to 3 % so that its own noise does not clip.
             assert!((rms / 0.3536 - 1.0).abs() < 0.035, "{extension}: level {rms}");
+        }
+    }
+
+    #[test]
+    fn our_own_decoder_reads_every_format() {
+        let pcm: Vec<f32> = (0..32_000 * 5 / 2).map(|n| (n as f32 * 0.0863).sin() * 0.5).collect();
+        for extension in ["wav", "flac", "ogg", "mp3"] {
+            let Ok(format) = extension.parse::<FileFormat>() else { continue };
+            let sound = crate::audio::decode(encode_file(format, &pcm, SampleRate(32_000), 1).unwrap()).unwrap();
+            assert!((sound.seconds() - 2.5).abs() < 0.03, "{extension}: {} s", sound.seconds());
         }
     }
 

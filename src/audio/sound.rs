@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn all_channels_are_mixed() {
-        assert_eq!(sound(&[0.25, -0.25, 0.75, 0.25, 0.0, 0.25, 0.5, -1.0], 4).mono().pcm, [0.25, 0.0]);
+        assert_eq!(sound(&[0.25, -0.25, 0.75, 0.25, 0.0, 0.25, 0.5, -0.75], 4).mono().pcm, [0.25, 0.0]);
         assert_eq!(sound(&[0.5, 0.25], 1).stereo().pcm, [0.5, 0.5, 0.25, 0.25]);
     }
 

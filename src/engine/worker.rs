@@ -50,6 +50,8 @@ pub(super) struct Worker {
     voices: Vec<Live>,
     next_voice: u64,
     lost: Option<String>,
+    /// Voices that the gauge counts for this engine; others of the process add theirs.
+    gauged: usize,
     made: f64,
     worked: f64,
 }
@@ -64,6 +66,7 @@ impl Worker {
             voices: Vec::new(),
             next_voice: 1,
             lost: None,
+            gauged: 0,
             made: 0.0,
             worked: 0.0,
         }
@@ -75,6 +78,7 @@ impl Worker {
                 match self.commands.try_recv() {
                     Ok(Command::Quit) | Err(TryRecvError::Disconnected) => {
                         self.end_all(&VoiceEnd::Stopped);
+                        self.publish();
                         return;
                     }
                     Ok(command) => self.obey(command),
@@ -549,8 +553,9 @@ impl Worker {
         }
     }
 
-    fn publish(&self) {
-        gauge!(VOICES).set(self.voices.len() as f64);
+    fn publish(&mut self) {
+        gauge!(VOICES).increment(self.voices.len() as f64 - self.gauged as f64);
+        self.gauged = self.voices.len();
         let steps = self.decks.first().map_or(0.0, |deck| deck.cost.step_seconds());
         let factor = if self.worked > 0.0 { self.made / self.worked } else { 0.0 };
         self.board.set_status(self.lost.clone(), self.voices.len(), steps, factor);
