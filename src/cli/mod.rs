@@ -4,6 +4,7 @@ mod bench;
 mod generate;
 mod load;
 mod models;
+mod proceed;
 mod serve;
 
 use std::process::ExitCode;
@@ -15,6 +16,7 @@ Examples:
   continuo serve                                     the bundled model on http://127.0.0.1:8765/
   continuo serve --model facebook/musicgen-small     a published model, downloaded once
   continuo generate \"lofi piano\" --seconds 20 -o lofi.wav
+  continuo continue riff.wav --prompt-seconds 6 --seconds 30 -o longer.wav
   ffplay \"http://localhost:8765/generate?prompt=lofi%20piano\"";
 
 /// Continuo: endless, steerable AI music from one machine.
@@ -31,6 +33,8 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Make one piece of music and write it to a file
     Generate(generate::GenerateArgs),
+    /// Add new music to the end of a sound file
+    Continue(proceed::ContinueArgs),
     /// List the models that can be used without a download
     Models(models::ModelsArgs),
     /// Measure this machine: decoder steps, codec, first sound, fan-out
@@ -67,6 +71,7 @@ pub fn run() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
         Command::Generate(args) => generate::run(args),
+        Command::Continue(args) => proceed::run(args),
         Command::Models(args) => models::run(&args),
         Command::Bench(args) => bench::run(args),
     };

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use tokio::net::TcpListener;
@@ -13,6 +14,7 @@ use super::{Failure, ModelArgs, Outcome};
 use crate::engine::{Engine, EngineConfig};
 use crate::http::{self, App, Limits, ModelLoader, ModelRequest};
 use crate::station::{PromptSets, Station, StationConfig};
+use crate::studio::{LoadModel, Retention, Store, Studio, StudioConfig};
 use crate::units::ModelId;
 
 #[derive(Args)]
@@ -28,7 +30,8 @@ pub(super) struct ServeArgs {
     /// File or folder of prompt sets: their stations start with the server and follow every edit
     #[arg(long, env = "CONTINUO_PROMPTS", value_name = "PATH")]
     prompts: Option<PathBuf>,
-    /// Folder for downloaded models; default is the Hugging Face cache of this user
+    /// Folder for sessions, clips and downloaded models; without it clips last as long as the server, and models
+    /// are kept in the Hugging Face cache of this user
     #[arg(long, env = "CONTINUO_DATA", value_name = "DIR")]
     data: Option<PathBuf>,
     /// Ask every client for this bearer token (header, or `?token=` for players and WebSockets)
@@ -43,6 +46,18 @@ pub(super) struct ServeArgs {
     /// Listeners at most, over all streams
     #[arg(long, default_value_t = 10_000, value_name = "N")]
     max_listeners: usize,
+    /// Clips made at the same time, with what streams leave of the machine
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    clips: u16,
+    /// Models that clips asked for and that stay loaded
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    resident: usize,
+    /// Days after which sessions and clips are removed that nobody touched
+    #[arg(long, default_value_t = 7, value_name = "DAYS")]
+    keep_days: u32,
+    /// Gigabytes of sound at most: beyond it the sessions untouched for longest are removed
+    #[arg(long, default_value_t = 20, value_name = "GB")]
+    keep_gb: u32,
     /// Seconds of sound that a new listener gets at once
     #[arg(long, default_value_t = 2.0, value_name = "SECONDS")]
     burst: f64,
@@ -110,11 +125,14 @@ pub(super) fn run(args: ServeArgs) -> Outcome {
                 None
             }
         };
+        let loader = loader(engine.clone(), args.model.clone());
+        let studio = studio(engine, &args, loader.clone()).await?;
         let mut app = App::new(station);
+        app.studio = Some(studio);
         app.limits = Limits { connections: args.max_listeners + 2000, ..Limits::default() };
         app.token = args.token;
         app.metrics = Some(metrics);
-        app.loader = Some(loader(engine, args.model));
+        app.loader = Some(loader);
         tracing::info!("listening on http://{address}/");
         let stop = async {
             if let Err(error) = http::terminated().await {
@@ -124,6 +142,23 @@ pub(super) fn run(args: ServeArgs) -> Outcome {
         http::serve(Arc::new(app), vec![listener], stop).await?;
         Ok(())
     })
+}
+
+async fn studio(engine: Engine, args: &ServeArgs, loader: ModelLoader) -> Result<Arc<Studio>, Failure> {
+    let store = match &args.data {
+        Some(folder) => Store::open(&folder.join("studio"))?,
+        None => Store::ephemeral()?,
+    };
+    let config = StudioConfig {
+        workers: args.clips.into(),
+        resident: args.resident,
+        retention: Retention {
+            age: Duration::from_secs(u64::from(args.keep_days) * 24 * 3600),
+            bytes: u64::from(args.keep_gb) << 30,
+        },
+    };
+    let load: LoadModel = Arc::new(move |model| loader(ModelRequest { model, dtype: None }));
+    Ok(Studio::start(engine, store, Some(load), config).await?)
 }
 
 fn loader(engine: Engine, args: ModelArgs) -> ModelLoader {

@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 use super::HttpError;
 use crate::engine::Engine;
 use crate::station::Station;
+use crate::studio::Studio;
 use crate::units::ModelId;
 
 /// A wish for a model that is perhaps not loaded yet.
@@ -30,6 +31,8 @@ pub type ModelLoader = Arc<dyn Fn(ModelRequest) -> BoxFuture<'static, Result<Mod
 pub struct Limits {
     /// Bytes of a request body at most.
     pub body: usize,
+    /// Bytes of an upload at most.
+    pub upload: usize,
     /// Connections at most; further ones wait in the kernel's backlog.
     pub connections: usize,
     /// Time for a client to send the head of a request, and again for its body.
@@ -40,7 +43,13 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { body: 1 << 20, connections: 12_000, request: Duration::from_secs(10), drain: Duration::from_secs(5) }
+        Self {
+            body: 1 << 20,
+            upload: 96 << 20,
+            connections: 12_000,
+            request: Duration::from_secs(10),
+            drain: Duration::from_secs(5),
+        }
     }
 }
 
@@ -48,6 +57,8 @@ impl Default for Limits {
 pub struct App {
     /// All streams.
     pub station: Arc<Station>,
+    /// Clips and sessions; without it their routes answer that there are none.
+    pub studio: Option<Arc<Studio>>,
     /// Bounds on clients.
     pub limits: Limits,
     /// Loads models on request; without it `POST /v1/models` and `/set_model` only know loaded ones.
@@ -69,6 +80,7 @@ impl App {
     pub fn new(station: Arc<Station>) -> Self {
         Self {
             station,
+            studio: None,
             limits: Limits::default(),
             loader: None,
             token: None,
@@ -82,6 +94,14 @@ impl App {
     /// The engine below the station.
     pub fn engine(&self) -> &Engine {
         self.station.engine()
+    }
+
+    /// Clips and sessions.
+    ///
+    /// # Errors
+    /// [`HttpError::NotReady`] when this server makes none.
+    pub fn studio(&self) -> Result<&Arc<Studio>, HttpError> {
+        self.studio.as_ref().ok_or_else(|| HttpError::NotReady("This server makes no clips, only streams.".into()))
     }
 
     /// Makes sure that a model is loaded: at once when it is already, else through the loader.

@@ -20,7 +20,15 @@ const DRAIN_TIME: Duration = Duration::from_secs(2);
 pub(super) fn bytes(
     app: &App,
 ) -> impl Filter<Extract = (Result<Bytes, HttpError>,), Error = warp::Rejection> + Clone + use<> {
-    let (limit, patience) = (app.limits.body, app.limits.request);
+    bytes_within(app.limits.body, app.limits.request)
+}
+
+/// Extracts the whole body of at most `limit` bytes that arrives within `patience`, or why it was refused. Never
+/// rejects.
+pub(super) fn bytes_within(
+    limit: usize,
+    patience: Duration,
+) -> impl Filter<Extract = (Result<Bytes, HttpError>,), Error = warp::Rejection> + Clone + use<> {
     warp::header::headers_cloned().and(warp::body::stream()).then(move |headers, body| async move {
         match timeout(patience, read(&headers, body, limit)).await {
             Ok(result) => result,

@@ -10,6 +10,7 @@ use warp::reply::Response;
 
 use crate::engine::EngineError;
 use crate::station::StationError;
+use crate::studio::StudioError;
 
 /// Why a request was not served; every sentence says what to send instead.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -66,6 +67,9 @@ pub enum HttpError {
     /// From the station.
     #[error(transparent)]
     Station(#[from] StationError),
+    /// From the studio.
+    #[error(transparent)]
+    Studio(#[from] StudioError),
     /// From the engine.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -88,6 +92,7 @@ impl HttpError {
             Self::NotReady(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Station(error) => station_status(error),
+            Self::Studio(error) => studio_status(error),
             Self::Engine(error) => engine_status(error),
         }
     }
@@ -102,6 +107,9 @@ impl HttpError {
             | Self::Engine(EngineError::Full { retry_after, .. } | EngineError::TooMany { retry_after, .. }) => {
                 Some(*retry_after)
             }
+            Self::Studio(
+                StudioError::QueueFull { retry_after, .. } | StudioError::TooManyOfYours { retry_after, .. },
+            ) => Some(*retry_after),
             Self::NotReady(_) => Some(5),
             _ => None,
         }
@@ -115,6 +123,23 @@ fn station_status(error: &StationError) -> StatusCode {
         StationError::Ended(_) => StatusCode::GONE,
         StationError::NoMp3 => StatusCode::NOT_ACCEPTABLE,
         StationError::Engine(error) => engine_status(error),
+    }
+}
+
+fn studio_status(error: &StudioError) -> StatusCode {
+    match error {
+        StudioError::Invalid(_) | StudioError::Audio(_) | StudioError::Model(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        StudioError::NoSession(_) | StudioError::NoClip(_) => StatusCode::NOT_FOUND,
+        StudioError::NotReady(_)
+        | StudioError::Busy
+        | StudioError::TransformBusy
+        | StudioError::NoInput
+        | StudioError::NothingToUndo
+        | StudioError::NoAudio
+        | StudioError::Cancelled => StatusCode::CONFLICT,
+        StudioError::QueueFull { .. } | StudioError::TooManyOfYours { .. } => StatusCode::TOO_MANY_REQUESTS,
+        StudioError::Engine(error) => engine_status(error),
+        StudioError::Store(_) | StudioError::Broken(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 

@@ -18,6 +18,7 @@ use warp::http::{HeaderMap, Method, Version};
 use warp::reply::Response;
 
 use super::connection::Connection;
+use super::gary::Sockets;
 use super::router::routes;
 use super::{App, HttpError, Routes, auth, cors};
 use crate::telemetry::HTTP_REQUESTS;
@@ -30,11 +31,13 @@ const PROBES: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 pub(super) struct Front {
     app: Arc<App>,
     routes: Routes,
+    sockets: Option<Sockets>,
 }
 
 impl Front {
     pub fn new(app: Arc<App>) -> Self {
-        Self { routes: routes(&app), app }
+        let sockets = app.studio.as_ref().map(|studio| Sockets::new(&app, studio));
+        Self { routes: routes(&app), sockets, app }
     }
 
     /// Answers one request of `connection`; never fails.
@@ -76,7 +79,11 @@ impl Front {
         Ok(response)
     }
 
-    async fn route(self, request: Request<Incoming>) -> Response {
+    async fn route(self, mut request: Request<Incoming>) -> Response {
+        strip_prefix(&mut request);
+        if let Some(sockets) = self.sockets.as_ref().filter(|_| Sockets::serves(request.uri().path())) {
+            return sockets.answer(request).await;
+        }
         let service = TowerToHyperService::new(warp::service(self.routes));
         match AssertUnwindSafe(service.call(request)).catch_unwind().await {
             Ok(Ok(response)) => response,
@@ -86,6 +93,15 @@ impl Front {
                 HttpError::Panicked.into_response()
             }
         }
+    }
+}
+
+/// Behind the prefix of an original, its routes are where they were: a proxy or an old client needs no change.
+fn strip_prefix(request: &mut Request<Incoming>) {
+    let Some(path) = request.uri().path().strip_prefix("/gary").filter(|rest| rest.starts_with('/')) else { return };
+    let query = request.uri().query().map_or_else(String::new, |query| format!("?{query}"));
+    if let Ok(uri) = format!("{path}{query}").parse() {
+        *request.uri_mut() = uri;
     }
 }
 

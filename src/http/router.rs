@@ -9,7 +9,9 @@ use warp::filters::path::FullPath;
 use warp::http::Method;
 use warp::{Filter, Reply};
 
-use super::{App, HttpError, Routes, events, generate, models, musicgen_stream, ops, page, streams, ws};
+use super::{
+    App, HttpError, Routes, clips, events, generate, models, musicgen_stream, ops, page, sessions, streams, ws,
+};
 
 /// Every path of the API and what can be asked there; `{}` stands for one segment.
 pub(super) const PATHS: &[(&str, &str)] = &[
@@ -27,6 +29,25 @@ pub(super) const PATHS: &[(&str, &str)] = &[
     ("/v1/streams/{}/audio.wav", "GET, HEAD"),
     ("/v1/streams/{}/events", "GET, HEAD"),
     ("/v1/streams/{}/ws", "GET"),
+    ("/v1/clips", "GET, HEAD, POST"),
+    ("/v1/clips/{}", "GET, HEAD, DELETE"),
+    ("/v1/clips/{}/events", "GET, HEAD"),
+    ("/v1/clips/{}/live.wav", "GET, HEAD"),
+    ("/v1/clips/{}/audio.wav", "GET, HEAD"),
+    ("/v1/clips/{}/audio.flac", "GET, HEAD"),
+    ("/v1/clips/{}/audio.ogg", "GET, HEAD"),
+    ("/v1/clips/{}/audio.mp3", "GET, HEAD"),
+    ("/v1/clips/{}/stream", "POST"),
+    ("/v1/sessions", "GET, HEAD, POST"),
+    ("/v1/sessions/{}", "GET, HEAD, PATCH, DELETE"),
+    ("/v1/sessions/{}/continue", "POST"),
+    ("/v1/sessions/{}/retry", "POST"),
+    ("/v1/sessions/{}/undo", "POST"),
+    ("/v1/sessions/{}/crop", "POST"),
+    ("/v1/sessions/{}/audio.wav", "GET, HEAD"),
+    ("/v1/sessions/{}/audio.flac", "GET, HEAD"),
+    ("/v1/sessions/{}/audio.ogg", "GET, HEAD"),
+    ("/v1/sessions/{}/audio.mp3", "GET, HEAD"),
     ("/v1/models", "GET, HEAD, POST"),
     ("/v1/openapi.json", "GET, HEAD"),
     ("/healthz", "GET, HEAD"),
@@ -40,6 +61,10 @@ pub(super) fn routes(app: &Arc<App>) -> Routes {
         .or(generate::routes(app))
         .unify()
         .or(streams::routes(app))
+        .unify()
+        .or(clips::routes(app))
+        .unify()
+        .or(sessions::routes(app))
         .unify()
         .or(events::routes(app))
         .unify()

@@ -67,6 +67,9 @@ pub async fn serve(
     let drain = app.limits.drain;
     let ended = timeout(drain, async {
         app.station.shutdown().await;
+        if let Some(studio) = &app.studio {
+            studio.stop().await;
+        }
     });
     if ended.await.is_err() {
         tracing::warn!("some listeners did not take their last page in time");

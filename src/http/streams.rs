@@ -151,7 +151,7 @@ fn no_store(reply: impl Reply) -> Response {
 
 /// A stream and where to go from it.
 #[derive(Serialize)]
-struct View {
+pub(super) struct View {
     #[serde(flatten)]
     info: StreamInfo,
     urls: Urls,

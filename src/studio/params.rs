@@ -212,7 +212,8 @@ impl Params {
         }
     }
 
-    pub(super) fn sampling(&self) -> SamplingPatch {
+    /// Its sampling parameters as the engine takes them.
+    pub fn sampling(&self) -> SamplingPatch {
         SamplingPatch {
             temperature: Some(self.temperature),
             top_k: Some(self.top_k),

@@ -67,7 +67,7 @@ fn files(folder: &Path) -> usize {
 async fn a_bang_gives_thirty_seconds_at_the_inputs_rate_and_tells_the_contracts_counts() {
     let studio = studio().await;
     let mut events = studio.events();
-    let accepted = studio.bang(owner(), Wish::default(), wav(8.0, 44_100, 2)).await.unwrap();
+    let accepted = studio.bang(owner(), None, Wish::default(), wav(8.0, 44_100, 2)).await.unwrap();
     let sound = result(&studio, &accepted).await;
     assert_eq!((sound.frames(), sound.channels, sound.rate.0), (30 * 44_100, 1, 44_100));
     let mut percents = Vec::new();
@@ -87,7 +87,7 @@ async fn a_bang_gives_thirty_seconds_at_the_inputs_rate_and_tells_the_contracts_
 #[tokio::test]
 async fn continue_retry_and_undo_make_a_chain() {
     let studio = studio().await;
-    let bang = studio.bang(owner(), Wish::default(), wav(8.0, 48_000, 1)).await.unwrap();
+    let bang = studio.bang(owner(), None, Wish::default(), wav(8.0, 48_000, 1)).await.unwrap();
     let first = result(&studio, &bang).await;
     let session = bang.session;
     assert!(matches!(studio.retry(owner(), &session, Wish::default()).await, Err(StudioError::NoInput)));
@@ -120,7 +120,7 @@ async fn one_generation_per_session_but_any_number_of_bangs() {
     let first = studio.proceed(owner(), None, Wish::default(), audio()).await.unwrap();
     let second = studio.proceed(owner(), Some(first.session.clone()), Wish::default(), audio()).await;
     assert!(matches!(second, Err(StudioError::Busy)));
-    let bang = studio.bang(owner(), Wish::default(), wav(7.0, 32_000, 2)).await.unwrap();
+    let bang = studio.bang(owner(), None, Wish::default(), wav(7.0, 32_000, 2)).await.unwrap();
     assert_ne!(bang.session, first.session);
     studio.cancel(bang.clip).await.unwrap();
     assert_eq!(studio.cancel(first.clip).await.unwrap(), Status::Cancelled);
@@ -157,7 +157,7 @@ async fn what_was_accepted_before_a_restart_is_made_after_it() {
         let studio = studio_on(slow(), Store::open(folder.path()).unwrap()).await;
         assert!(matches!(Store::open(folder.path()), Err(StudioError::Store(_))), "the folder is in use");
         for _ in 0..3 {
-            accepted.push(studio.bang(owner(), Wish::default(), wav(7.0, 32_000, 1)).await.unwrap());
+            accepted.push(studio.bang(owner(), None, Wish::default(), wav(7.0, 32_000, 1)).await.unwrap());
         }
         running(&studio, accepted[0].clip).await;
         studio.stop().await;
@@ -184,7 +184,7 @@ async fn the_same_seed_makes_the_same_clip() {
     let mut made = Vec::new();
     for _ in 0..2 {
         let studio = studio().await;
-        let accepted = studio.bang(owner(), wish.clone(), wav(7.0, 44_100, 1)).await.unwrap();
+        let accepted = studio.bang(owner(), None, wish.clone(), wav(7.0, 44_100, 1)).await.unwrap();
         ended(&studio, accepted.clip).await;
         made.push(studio.sound_of_clip(accepted.clip).await.unwrap());
     }
@@ -200,12 +200,12 @@ async fn bad_input_leaves_nothing_behind() {
     let too_long = Wish { prompt_seconds: Some(30.0), ..Wish::default() };
     for bad in [Bytes::new(), Bytes::from_static(b"no music"), sound(0.0, 32_000, 1).wav().into(), wav(700.0, 8000, 1)]
     {
-        assert!(matches!(studio.bang(owner(), Wish::default(), bad.clone()).await, Err(StudioError::Audio(_))));
+        assert!(matches!(studio.bang(owner(), None, Wish::default(), bad.clone()).await, Err(StudioError::Audio(_))));
         assert!(studio.crop(None, bad.clone()).await.is_err());
         assert!(studio.restore(None, None, bad.clone()).await.is_err());
         assert!(studio.proceed(owner(), None, Wish::default(), Some(bad)).await.is_err());
     }
-    assert!(matches!(studio.bang(owner(), too_long, good()).await, Err(StudioError::Invalid(_))));
+    assert!(matches!(studio.bang(owner(), None, too_long, good()).await, Err(StudioError::Invalid(_))));
     let nobody = studio.proceed(owner(), Some(unknown.clone()), Wish::default(), None).await;
     assert!(matches!(nobody, Err(StudioError::NoSession(_))));
     assert!(matches!(studio.proceed(owner(), None, Wish::default(), None).await, Err(StudioError::Invalid(_))));
@@ -215,7 +215,7 @@ async fn bad_input_leaves_nothing_behind() {
     assert_eq!((files(folder.path()), studio.load()), (0, (0, 0)));
     // A model that nobody has fails later, with a sentence, and the session can be used again.
     let wish = Wish { model: Some("nobody/has-it".into()), ..Wish::default() };
-    let accepted = studio.bang(owner(), wish, good()).await.unwrap();
+    let accepted = studio.bang(owner(), None, wish, good()).await.unwrap();
     let Status::Failed(reason) = ended(&studio, accepted.clip).await else { panic!("it has no model") };
     assert!(reason.contains("nobody/has-it"), "{reason}");
 }

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::run::work;
+use super::shape;
 use super::store::ClipState;
 use super::{
     AudioId, ClipId, ClipRecord, Job, Kind, Owner, Params, SessionId, SessionRecord, Snapshot, Status, Studio,
     StudioError, Wish,
 };
 use crate::audio::{Sound, decode};
+use crate::engine::{EngineError, Prefix};
 
 /// Work was taken on.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,15 +54,22 @@ impl Studio {
         self.begin(owner, Kind::Generate, session, params, None).await
     }
 
-    /// A new piece that goes on from the first seconds of `audio`, in a new session.
+    /// A new piece that goes on from the first seconds of `audio`, in a new session, under an id that the caller has
+    /// made if it must know it before.
     ///
     /// # Errors
     /// As [`Studio::generate`], and [`StudioError::Audio`].
-    pub async fn bang(&self, owner: Owner, wish: Wish, audio: Bytes) -> Result<Accepted, StudioError> {
+    pub async fn bang(
+        &self,
+        owner: Owner,
+        session: Option<SessionId>,
+        wish: Wish,
+        audio: Bytes,
+    ) -> Result<Accepted, StudioError> {
         let params = wish.over(None);
         params.validate()?;
         check(&audio).await?;
-        let session = SessionRecord::new(SessionId::random(), "bang", params.clone());
+        let session = SessionRecord::new(session.unwrap_or_else(SessionId::random), "bang", params.clone());
         self.begin(owner, Kind::Bang, session, params, Some(audio)).await
     }
 
@@ -196,6 +205,44 @@ impl Studio {
         let id = session.unwrap_or_else(SessionId::random);
         self.replace(&id, "crop", None, audio).await?;
         Ok((id, auto_created))
+    }
+
+    /// Keeps the seconds `from` to `to` of a session's sound.
+    ///
+    /// # Errors
+    /// [`StudioError::Invalid`] when nothing would be left, [`StudioError::NoSession`], [`StudioError::NoAudio`].
+    pub async fn crop_to(&self, id: &SessionId, from: f64, to: Option<f64>) -> Result<(), StudioError> {
+        let bytes = self.sound_of(id).await?;
+        let cut = work(move || {
+            let sound = decode(bytes.to_vec())?;
+            let place = |seconds: f64| sound.rate.samples(seconds).0 as usize;
+            let cut = sound.cut(place(from), to.map_or(usize::MAX, place));
+            if cut.pcm.is_empty() {
+                return Err(StudioError::Invalid(format!(
+                    "Nothing would be left of the {:.1} seconds; send `from` and `to` in seconds within them.",
+                    sound.seconds()
+                )));
+            }
+            Ok(cut.wav())
+        });
+        self.replace(id, "crop", None, cut.await?.into()).await
+    }
+
+    /// The end of a clip, as codes for a stream to go on from on a loaded `model` (`None`: the default).
+    ///
+    /// # Errors
+    /// [`StudioError::NotReady`], [`StudioError::NoClip`], [`StudioError::Engine`].
+    pub async fn prefix(&self, clip: ClipId, model: Option<&str>) -> Result<Prefix, StudioError> {
+        let bytes = self.sound_of_clip(clip).await?;
+        let lease = self.models.lease(model).await?;
+        let info = self.engine.models().into_iter().find(|info| info.id == lease.id);
+        let info = info.ok_or_else(|| EngineError::UnknownModel(lease.id.clone()))?;
+        let prompt = work(move || {
+            let seconds = info.keep as f64 / info.frame_rate();
+            let params = Params { prompt_seconds: seconds, ..Params::default() };
+            shape::prompt(Kind::Continue, &decode(bytes.to_vec())?, &params, &info)
+        });
+        Ok(self.engine.encode(Some(&lease.id), prompt.await?.planes).await?)
     }
 
     /// A session with this sound and these parameters: a client brings back what it had kept. `session` is an id given

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod client;
+mod clips;
 mod generate;
 mod limits;
 mod live;

@@ -8,6 +8,7 @@ use continuo::engine::standin::Standin;
 use continuo::engine::{Engine, EngineConfig};
 use continuo::http::{self, App};
 use continuo::station::{Station, StationConfig};
+use continuo::studio::{Store, Studio, StudioConfig};
 use continuo::units::ModelId;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
@@ -38,7 +39,10 @@ pub async fn start_with(station: StationConfig, change: impl FnOnce(&mut App)) -
 /// A server on another machine, say a slower one.
 pub async fn start_on(backend: Standin, station: StationConfig, change: impl FnOnce(&mut App)) -> Server {
     let engine = Engine::start(Box::new(backend), EngineConfig::default()).unwrap();
+    let store = Store::ephemeral().unwrap();
+    let studio = Studio::start(engine.clone(), store, None, StudioConfig::default()).await.unwrap();
     let mut app = App::new(Station::new(engine, station));
+    app.studio = Some(studio);
     // One recorder serves all servers of this process.
     app.metrics = Some(METRICS.clone());
     change(&mut app);

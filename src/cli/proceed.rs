@@ -1,0 +1,106 @@
+//! `continuo continue`: a sound file with a new piece at its end.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::load::load;
+use super::{Failure, ModelArgs, Outcome};
+use crate::audio::{FileFormat, decode, encode_file};
+use crate::engine::{Engine, EngineConfig};
+use crate::studio::{Owner, Status, Store, Studio, StudioConfig, Wish};
+
+#[derive(Args)]
+pub(super) struct ContinueArgs {
+    /// The sound to continue: WAV, AIFF, FLAC, MP3, Ogg or M4A
+    #[arg(value_name = "FILE")]
+    input: PathBuf,
+    /// Seconds at the end of it that the music goes on from
+    #[arg(long, default_value_t = 6.0, value_name = "SECONDS")]
+    prompt_seconds: f64,
+    /// Seconds of the piece that takes the place of those: so many less the prompt's are new
+    #[arg(short, long, default_value_t = 30.0)]
+    seconds: f64,
+    /// What it should sound like
+    #[arg(long, default_value = "", value_name = "TEXT")]
+    prompt: String,
+    /// File to write; its extension says the format: wav, flac, ogg or mp3
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// The same seed makes the same music
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Softmax temperature, 0 (greedy) to 4
+    #[arg(long)]
+    temperature: Option<f32>,
+    /// Keep the K likeliest codes; 0 keeps all
+    #[arg(long, value_name = "K")]
+    top_k: Option<u32>,
+    /// How strongly to follow the prompt, 0 to 20; 1 is not at all more than sampling does
+    #[arg(long)]
+    guidance: Option<f32>,
+    #[command(flatten)]
+    model: ModelArgs,
+}
+
+pub(super) fn run(args: ContinueArgs) -> Outcome {
+    let format = FileFormat::of(&args.output)?;
+    let bytes = std::fs::read(&args.input)
+        .map_err(|error| Failure(format!("{} cannot be read: {error}.", args.input.display())))?;
+    let wish = Wish {
+        model: None,
+        prompt_seconds: Some(args.prompt_seconds),
+        seconds: Some(args.seconds),
+        top_k: args.top_k,
+        temperature: args.temperature,
+        guidance: args.guidance,
+        description: Some(args.prompt.clone()),
+        seed: args.seed,
+    };
+    // A mistake is said before a model is loaded for minutes.
+    wish.clone().over(None).validate()?;
+    decode(bytes.clone())?;
+    let backend = load(&args.model)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let file = runtime.block_on(async {
+        let engine = Engine::start(backend, EngineConfig::default())?;
+        let studio = Studio::start(engine, Store::ephemeral()?, None, StudioConfig::default()).await?;
+        let made = make(&studio, wish, bytes).await;
+        studio.stop().await;
+        made
+    })?;
+    let file = match format {
+        FileFormat::Wav => file,
+        format => {
+            let sound = decode(file)?;
+            encode_file(format, &sound.pcm, sound.rate, sound.channels)?
+        }
+    };
+    // A file of that name is replaced only by a complete one.
+    let partial = args.output.with_extension("part");
+    std::fs::write(&partial, file)
+        .and_then(|()| std::fs::rename(&partial, &args.output))
+        .map_err(|error| Failure(format!("{} cannot be written: {error}.", args.output.display())))?;
+    Ok(())
+}
+
+async fn make(studio: &Arc<Studio>, wish: Wish, bytes: Vec<u8>) -> Result<Vec<u8>, Failure> {
+    let accepted = studio.proceed(Owner("command line".into()), None, wish, Some(bytes.into())).await?;
+    let bar = ProgressBar::new(100);
+    if let Ok(style) = ProgressStyle::with_template("{bar:40} {percent} %, {eta} left") {
+        bar.set_style(style);
+    }
+    if let Some(job) = studio.job(accepted.clip) {
+        let mut status = job.status();
+        while !status.borrow_and_update().is_final() && status.changed().await.is_ok() {
+            bar.set_position(status.borrow().percent());
+        }
+    }
+    bar.finish_and_clear();
+    match studio.clip(accepted.clip).await?.status {
+        Status::Failed(reason) => Err(Failure(reason)),
+        _ => Ok(studio.sound_of_clip(accepted.clip).await?.to_vec()),
+    }
+}

@@ -1,0 +1,357 @@
+//! `/v1/clips`: ask for a piece, watch it being made, hear it meanwhile, fetch it, give it up, turn it into a stream.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream::{self, Stream};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use warp::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE, LOCATION};
+use warp::http::{HeaderMap, HeaderValue, StatusCode};
+use warp::reply::{Response, with_header, with_status};
+use warp::sse::Event as Sse;
+use warp::{Filter, Reply};
+
+use super::connection::Connection;
+use super::error::reply;
+use super::router::get;
+use super::upload::{self, Upload};
+use super::{App, HttpError, Routes, body, connection};
+use crate::audio::{FileFormat, decode, encode_file, push_s16, wav_header};
+use crate::station::{Idle, StreamSpec};
+use crate::studio::{Accepted, ClipId, Job, Owner, SessionId, Snapshot, Status, Studio, StudioError};
+use crate::units::ModelId;
+
+/// Clips that a list shows.
+const LISTED: usize = 100;
+
+/// Everything under `/v1/clips`.
+pub(super) fn routes(app: &Arc<App>) -> Routes {
+    collection(app).or(one(app)).unify().or(parts(app)).unify().or(to_stream(app)).unify().boxed()
+}
+
+fn collection(app: &Arc<App>) -> Routes {
+    let (for_list, for_create) = (Arc::clone(app), Arc::clone(app));
+    let list = get().then(move || {
+        let app = Arc::clone(&for_list);
+        async move { reply(list(&app).await) }
+    });
+    let create = warp::post().and(upload::of_request(app)).and(owner()).then(move |upload, owner| {
+        let app = Arc::clone(&for_create);
+        async move { reply(create(&app, upload, owner).await) }
+    });
+    warp::path!("v1" / "clips").and(list.or(create).unify()).boxed()
+}
+
+fn one(app: &Arc<App>) -> Routes {
+    let (for_show, for_cancel) = (Arc::clone(app), Arc::clone(app));
+    let id = warp::path!("v1" / "clips" / String);
+    let show = id.and(get()).then(move |id: String| {
+        let app = Arc::clone(&for_show);
+        async move { reply(show(&app, &id).await) }
+    });
+    let cancel = id.and(warp::delete()).then(move |id: String| {
+        let app = Arc::clone(&for_cancel);
+        async move { reply(cancel(&app, &id).await) }
+    });
+    show.or(cancel).unify().boxed()
+}
+
+fn parts(app: &Arc<App>) -> Routes {
+    let app = Arc::clone(app);
+    warp::path!("v1" / "clips" / String / String)
+        .and_then(|id, part: String| async move {
+            match part.as_str() {
+                "events" | "live.wav" => Ok((id, part)),
+                file if file_format(file).is_some() => Ok((id, part)),
+                _ => Err(warp::reject::not_found()),
+            }
+        })
+        .and(get())
+        .then(move |(id, part): (String, String)| {
+            let app = Arc::clone(&app);
+            async move { reply(self::part(&app, &id, &part).await) }
+        })
+        .boxed()
+}
+
+fn to_stream(app: &Arc<App>) -> Routes {
+    let for_stream = Arc::clone(app);
+    warp::path!("v1" / "clips" / String / "stream")
+        .and(warp::post())
+        .and(body::bytes(app))
+        .then(move |id: String, body| {
+            let app = Arc::clone(&for_stream);
+            async move { reply(stream_from(&app, &id, body).await) }
+        })
+        .boxed()
+}
+
+/// Whom the queue takes a request for: the client's address, behind a proxy on this machine the one that it tells.
+pub(super) fn owner() -> impl Filter<Extract = (Owner,), Error = warp::Rejection> + Clone {
+    connection::of_request().and(warp::header::headers_cloned()).map(|connection: Connection, headers: HeaderMap| {
+        let told = headers.get("x-forwarded-for").and_then(|value| value.to_str().ok()?.rsplit(',').next());
+        match told {
+            Some(address) if connection.peer.ip().is_loopback() => Owner(address.trim().chars().take(64).collect()),
+            _ => Owner(connection.peer.ip().to_string()),
+        }
+    })
+}
+
+pub(super) fn file_format(file: &str) -> Option<FileFormat> {
+    match file.strip_prefix("audio.")? {
+        "wav" => Some(FileFormat::Wav),
+        "flac" => Some(FileFormat::Flac),
+        "ogg" => Some(FileFormat::Ogg),
+        "mp3" => Some(FileFormat::Mp3),
+        _ => None,
+    }
+}
+
+fn clip_id(text: &str) -> Result<ClipId, HttpError> {
+    text.parse().map_err(|_| StudioError::NoClip(text.chars().take(80).collect()).into())
+}
+
+async fn list(app: &App) -> Result<Response, HttpError> {
+    let studio = app.studio()?;
+    let mut clips = Vec::new();
+    for record in studio.store().clips(None, LISTED).await? {
+        clips.push(view(&studio.clip(record.id).await?));
+    }
+    Ok(no_store(warp::reply::json(&json!({ "clips": clips }))))
+}
+
+async fn create(app: &App, upload: Result<Upload, HttpError>, owner: Owner) -> Result<Response, HttpError> {
+    let Upload { fields, audio } = upload?;
+    let studio = app.studio()?;
+    let session = fields.session.as_deref().map(SessionId::parse).transpose()?;
+    let has_sound = audio.is_some() || session.is_some();
+    let verb = fields.verb.as_deref().unwrap_or(if has_sound { "continue" } else { "generate" });
+    let accepted = match (verb, audio, session) {
+        ("generate", None, None) => studio.generate(owner, fields.wish()).await?,
+        ("generate", ..) => {
+            return Err(HttpError::Unprocessable(
+                "`generate` makes a piece from text alone; leave the sound and the session out, or send verb=continue."
+                    .into(),
+            ));
+        }
+        ("bang", Some(audio), None) => studio.bang(owner, None, fields.wish(), audio).await?,
+        ("bang", ..) => {
+            return Err(HttpError::Unprocessable(
+                "`bang` begins a session from a sound; send the sound, and no session.".into(),
+            ));
+        }
+        ("continue", audio, session) => studio.proceed(owner, session, fields.wish(), audio).await?,
+        (other, ..) => {
+            return Err(HttpError::Unprocessable(format!(
+                "`{}` is no verb; send generate, bang or continue.",
+                other.chars().take(40).collect::<String>()
+            )));
+        }
+    };
+    accepted_reply(studio, &accepted).await
+}
+
+/// 202 with the clip that was taken on.
+pub(super) async fn accepted_reply(studio: &Studio, accepted: &Accepted) -> Result<Response, HttpError> {
+    let view = view(&studio.clip(accepted.clip).await?);
+    let taken = with_status(warp::reply::json(&view), StatusCode::ACCEPTED);
+    Ok(with_header(taken, LOCATION, format!("/v1/clips/{}", accepted.clip)).into_response())
+}
+
+async fn show(app: &App, id: &str) -> Result<Response, HttpError> {
+    let snapshot = app.studio()?.clip(clip_id(id)?).await?;
+    Ok(no_store(warp::reply::json(&view(&snapshot))))
+}
+
+async fn cancel(app: &App, id: &str) -> Result<Response, HttpError> {
+    let (studio, id) = (app.studio()?, clip_id(id)?);
+    studio.cancel(id).await?;
+    Ok(no_store(warp::reply::json(&view(&studio.clip(id).await?))))
+}
+
+async fn part(app: &App, id: &str, part: &str) -> Result<Response, HttpError> {
+    let (studio, id) = (app.studio()?, clip_id(id)?);
+    match part {
+        "events" => events(studio, id).await,
+        "live.wav" => live(studio, id).await,
+        file => {
+            let format = file_format(file).ok_or_else(|| HttpError::NoRoute(file.to_owned()))?;
+            sound_file(studio.sound_of_clip(id).await?, format, &format!("{id}")).await
+        }
+    }
+}
+
+/// A stored sound in the wanted format, to be saved as `name`.
+pub(super) async fn sound_file(bytes: Bytes, format: FileFormat, name: &str) -> Result<Response, HttpError> {
+    let (kind, extension) = match format {
+        FileFormat::Wav => ("audio/wav", "wav"),
+        FileFormat::Flac => ("audio/flac", "flac"),
+        FileFormat::Ogg => ("audio/ogg", "ogg"),
+        FileFormat::Mp3 => ("audio/mpeg", "mp3"),
+    };
+    let file = if format == FileFormat::Wav && bytes.starts_with(b"RIFF") {
+        bytes
+    } else {
+        let converted = tokio::task::spawn_blocking(move || {
+            let mut sound = decode(bytes.to_vec())?;
+            if sound.channels > 2 && format != FileFormat::Wav {
+                sound = sound.stereo();
+            }
+            encode_file(format, &sound.pcm, sound.rate, sound.channels)
+        });
+        converted
+            .await
+            .map_err(|error| StudioError::Broken(error.to_string()))?
+            .map_err(|error| HttpError::Unprocessable(error.to_string()))?
+            .into()
+    };
+    let mut response = Response::new(file.into());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    if let Ok(value) = HeaderValue::from_str(&format!("inline; filename=\"{name}.{extension}\"")) {
+        headers.insert(CONTENT_DISPOSITION, value);
+    }
+    Ok(response)
+}
+
+/// `status` events, the last of which is final.
+async fn events(studio: &Arc<Studio>, id: ClipId) -> Result<Response, HttpError> {
+    let snapshot = studio.clip(id).await?;
+    let watch = studio.job(id).map(|job| job.status());
+    let rest = stream::unfold(Some((snapshot, watch)), |state| async move {
+        let (mut snapshot, mut watch) = state?;
+        if let Some(watch) = &mut watch {
+            snapshot.status = watch.borrow_and_update().clone();
+        }
+        let event = Sse::default().event("status").data(view(&snapshot).to_string());
+        let next = match watch {
+            Some(mut watch) if !snapshot.status.is_final() => {
+                let changed = watch.changed().await.is_ok();
+                changed.then_some((snapshot, Some(watch)))
+            }
+            _ => None,
+        };
+        Some((Ok::<_, std::convert::Infallible>(event), next))
+    });
+    let kept_alive = warp::sse::keep_alive().stream(rest);
+    let response = with_header(warp::sse::reply(kept_alive), CACHE_CONTROL, "no-store");
+    Ok(with_header(response, "x-accel-buffering", "no").into_response())
+}
+
+/// The piece from its beginning, as it grows; of a complete clip the result.
+async fn live(studio: &Arc<Studio>, id: ClipId) -> Result<Response, HttpError> {
+    let Some(job) = studio.job(id) else {
+        return sound_file(studio.sound_of_clip(id).await?, FileFormat::Wav, &format!("{id}")).await;
+    };
+    let mut response = warp::reply::stream(growing(job)).into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("audio/wav"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+fn growing(job: Arc<Job>) -> impl Stream<Item = Result<Bytes, std::convert::Infallible>> + Send + Sync {
+    stream::unfold((job, 0), |(job, heard)| async move {
+        let part = job.hear(heard).await?;
+        let mut bytes = Vec::with_capacity(44 + 2 * part.pcm.len());
+        if heard == 0 {
+            bytes.extend(wav_header(part.rate.0, part.channels as u16));
+        }
+        push_s16(&part.pcm, &mut bytes);
+        Some((Ok(Bytes::from(bytes)), (job, heard + part.pcm.len())))
+    })
+}
+
+/// A stream that goes on from a clip; what is left out is as the clip has it.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct Onward {
+    prompt: Option<String>,
+    name: Option<String>,
+    model: Option<String>,
+}
+
+async fn stream_from(app: &App, id: &str, body: Result<Bytes, HttpError>) -> Result<Response, HttpError> {
+    let (studio, id, body) = (app.studio()?, clip_id(id)?, body?);
+    let onward: Onward = if body.is_empty() { Onward::default() } else { body::json(&body)? };
+    if let Some(name) = &onward.name
+        && app.station.named(name).is_ok()
+    {
+        return Err(HttpError::NameTaken(name.clone()));
+    }
+    let record = studio.clip(id).await?.record;
+    let params = &record.params;
+    let model = onward.model.or_else(|| params.model_name());
+    let mut sampling = params.sampling();
+    sampling.seed = None;
+    let prefix = studio.prefix(id, model.as_deref()).await?;
+    let spec = StreamSpec {
+        name: onward.name,
+        model: model.map(ModelId),
+        prompts: vec![onward.prompt.as_deref().unwrap_or(params.text()).into()],
+        sampling,
+        seconds: None,
+        idle: Idle::Pause,
+    };
+    let info = app.station.create_from(spec, Some(prefix)).await?.info();
+    let place = format!("/v1/streams/{}", info.id);
+    let created = with_status(warp::reply::json(&super::streams::View::from(info)), StatusCode::CREATED);
+    Ok(with_header(created, LOCATION, place).into_response())
+}
+
+/// A clip as clients see it.
+pub(super) fn view(Snapshot { record, status }: &Snapshot) -> Value {
+    let id = record.id.to_string();
+    let url = |end: &str| format!("/v1/clips/{id}/{end}");
+    let mut view = json!({
+        "id": id,
+        "session": record.session,
+        "verb": record.kind,
+        "status": name(status),
+        "progress": status.percent(),
+        "model": record.params.model_name(),
+        "prompt": record.params.text(),
+        "prompt_seconds": record.params.prompt_seconds,
+        "seconds": record.params.seconds,
+        "seed": record.params.seed,
+        "sampling": {
+            "temperature": record.params.temperature,
+            "top_k": record.params.top_k,
+            "guidance": record.params.guidance,
+        },
+        "created": record.created,
+        "urls": {
+            "wav": url("audio.wav"),
+            "flac": url("audio.flac"),
+            "ogg": url("audio.ogg"),
+            "mp3": url("audio.mp3"),
+            "live": url("live.wav"),
+            "events": url("events"),
+        },
+    });
+    match status {
+        Status::Queued { position, total, seconds } => {
+            view["queue"] = json!({ "position": position, "total": total, "seconds": seconds });
+        }
+        Status::Running { steps, total } => view["steps"] = json!({ "done": steps, "total": total }),
+        Status::Failed(reason) => view["error"] = json!(reason),
+        _ => {}
+    }
+    view
+}
+
+fn name(status: &Status) -> &'static str {
+    match status {
+        Status::Queued { .. } => "queued",
+        Status::Starting => "starting",
+        Status::Running { .. } => "running",
+        Status::Completed => "completed",
+        Status::Failed(_) => "failed",
+        Status::Cancelled => "cancelled",
+    }
+}
+
+pub(super) fn no_store(reply: impl Reply) -> Response {
+    with_header(reply, CACHE_CONTROL, "no-store").into_response()
+}

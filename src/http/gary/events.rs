@@ -1,0 +1,270 @@
+//! What every event does: parse, ask the studio, answer.
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use socketioxide::extract::SocketRef;
+
+use super::super::connection::Connection;
+use super::chunks::CHUNK;
+use super::payload::{Payload, decode_base64, encode_base64};
+use super::push::{to_one, to_room};
+use super::socket::Gary;
+use super::texts;
+use crate::studio::{Kind, Owner, SessionId, Status, StudioError};
+
+/// Events that are answered.
+pub(super) const EVENTS: &[&str] = &[
+    "process_audio_request",
+    "continue_music_request",
+    "retry_music_request",
+    "transform_audio_request",
+    "undo_transform_request",
+    "update_cropped_audio",
+    "cleanup_session_request",
+    "restore_processed_audio",
+    "begin_restore_audio",
+    "audio_chunk",
+    "verify_session",
+    "request_progress_status",
+];
+
+/// Base64 text that one `restore_processed_audio` may carry.
+const RESTORE: usize = 96 << 20;
+
+/// Why a request is not done: the `error` event.
+pub(super) struct Refusal {
+    pub(super) message: String,
+    pub(super) code: Option<&'static str>,
+    /// The session that is meant; its whole room hears of it.
+    pub(super) session: Option<SessionId>,
+}
+
+impl From<String> for Refusal {
+    fn from(message: String) -> Self {
+        Self { message, code: None, session: None }
+    }
+}
+
+/// Handles one event of a socket.
+pub(super) async fn handle(gary: &Gary, socket: &SocketRef, event: &str, data: Value) -> Result<(), Refusal> {
+    // A beginning has no content, and clients send anything.
+    let payload = if event == "begin_restore_audio" { Payload::default() } else { Payload::parse(data)? };
+    let session = payload.session()?;
+    let fresh = event == "process_audio_request";
+    if let Some(session) = session.as_ref().filter(|_| !fresh) {
+        socket.join(session.to_string());
+    }
+    let call = Call { gary, socket, payload, session: session.clone() };
+    let done = match event {
+        "process_audio_request" => call.bang().await,
+        "continue_music_request" => call.proceed().await,
+        "retry_music_request" => call.retry().await,
+        "transform_audio_request" => Err("Connection refused: this server has no transform model.".to_owned().into()),
+        "undo_transform_request" => call.undo().await,
+        "update_cropped_audio" => call.crop().await,
+        "cleanup_session_request" => call.clean_up().await,
+        "restore_processed_audio" => call.restore().await,
+        "begin_restore_audio" => call.begin_chunks(),
+        "audio_chunk" => call.chunk().await,
+        "verify_session" => call.verify().await,
+        _ => call.progress().await,
+    };
+    done.map_err(|refusal| Refusal { session: refusal.session.or(session.filter(|_| !fresh)), ..refusal })
+}
+
+struct Call<'a> {
+    gary: &'a Gary,
+    socket: &'a SocketRef,
+    payload: Payload,
+    session: Option<SessionId>,
+}
+
+type Done = Result<(), Refusal>;
+
+/// The sentence of an error, as the original begins it.
+fn refused(kind: Kind, error: &StudioError) -> Refusal {
+    match error {
+        StudioError::Audio(_) => texts::failure(kind, &error.to_string()).into(),
+        error => error.to_string().into(),
+    }
+}
+
+impl Call<'_> {
+    fn owner(&self) -> Owner {
+        let connection = self.socket.req_parts().extensions.get::<Connection>();
+        Owner(connection.map_or_else(|| self.socket.id.to_string(), |connection| connection.peer.ip().to_string()))
+    }
+
+    fn known(&self) -> Result<&SessionId, Refusal> {
+        self.session.as_ref().ok_or_else(|| "session_id: Field required.".to_owned().into())
+    }
+
+    fn audio(&self) -> Result<Bytes, Refusal> {
+        self.payload.audio()?.ok_or_else(|| "Missing audio_data".to_owned().into())
+    }
+
+    /// Whatever session is sent, a bang begins a new one.
+    async fn bang(&self) -> Done {
+        self.payload.require(&["audio_data", "model_name", "prompt_duration"])?;
+        let (wish, audio) = (self.payload.wish()?, self.audio()?);
+        let session = SessionId::random();
+        self.socket.join(session.to_string());
+        let held = self.gary.push.hold(&session);
+        let accepted = self.gary.studio.bang(self.owner(), Some(session.clone()), wish, audio).await;
+        if let Err(error) = accepted {
+            self.socket.leave(session.to_string());
+            return Err(refused(Kind::Bang, &error));
+        }
+        to_one(self.socket, "process_audio_received", &json!({ "session_id": session }));
+        drop(held);
+        Ok(())
+    }
+
+    async fn proceed(&self) -> Done {
+        let (wish, audio) = (self.payload.wish()?, self.payload.audio()?);
+        let session = match (&self.session, &audio) {
+            (Some(session), _) => session.clone(),
+            (None, Some(_)) => SessionId::random(),
+            (None, None) => {
+                return Err("No session ID provided and no audio data to create session".to_owned().into());
+            }
+        };
+        self.socket.join(session.to_string());
+        let held = self.gary.push.hold(&session);
+        let accepted = self.gary.studio.proceed(self.owner(), Some(session.clone()), wish, audio).await;
+        if let Err(error) = accepted {
+            if self.session.is_none() {
+                self.socket.leave(session.to_string());
+            }
+            return Err(refused(Kind::Continue, &error));
+        }
+        to_one(self.socket, "continue_music_received", &json!({ "session_id": session }));
+        drop(held);
+        Ok(())
+    }
+
+    async fn retry(&self) -> Done {
+        let (session, wish) = (self.known()?, self.payload.wish()?);
+        let held = self.gary.push.hold(session);
+        let accepted = self.gary.studio.retry(self.owner(), session, wish).await;
+        accepted.map_err(|error| refused(Kind::Retry, &error))?;
+        to_one(self.socket, "retry_music_received", &json!({ "session_id": session }));
+        drop(held);
+        Ok(())
+    }
+
+    async fn undo(&self) -> Done {
+        let session = self.known()?;
+        let audio = self.gary.studio.undo(session).await.map_err(|error| error.to_string())?;
+        let undone = json!({ "audio_data": encode_base64(&audio), "session_id": session });
+        to_room(self.socket, session, "transform_undone", &undone).await;
+        Ok(())
+    }
+
+    async fn crop(&self) -> Done {
+        let audio = self.audio()?;
+        let done = self.gary.studio.crop(self.session.clone(), audio).await;
+        let (session, auto_created) = done.map_err(|error| refused(Kind::Bang, &error))?;
+        self.socket.join(session.to_string());
+        let complete =
+            json!({ "message": "The cropped audio is kept.", "session_id": session, "auto_created": auto_created });
+        to_room(self.socket, &session, "update_cropped_audio_complete", &complete).await;
+        Ok(())
+    }
+
+    /// The session stays; what it waits for goes unless somebody else is in its room.
+    async fn clean_up(&self) -> Done {
+        let session = self.known()?;
+        self.gary.chunks.forget(session);
+        let complete = json!({ "message": "The session is cleaned up.", "session_id": session });
+        to_room(self.socket, session, "cleanup_complete", &complete).await;
+        self.socket.leave(session.to_string());
+        let others = self.socket.within(session.to_string()).sockets().len();
+        if others == 0
+            && let Some(job) = self.gary.studio.job_of(session)
+        {
+            self.gary.studio.cancel(job.record().id).await.map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+
+    async fn restore(&self) -> Done {
+        self.payload.require(&["audio_data", "model_name", "prompt_duration"])?;
+        if self.payload.text("audio_data")?.is_some_and(|text| text.len() > RESTORE) {
+            let message = "The audio is too large for one message; restore it in chunks.".to_owned();
+            return Err(Refusal { message, code: Some("DATA_TOO_LARGE"), session: None });
+        }
+        let (wish, audio) = (self.payload.wish()?, self.audio()?);
+        let size = audio.len();
+        let restored = self.gary.studio.restore(None, Some(wish), audio).await;
+        let session = restored.map_err(|error| refused(Kind::Bang, &error))?;
+        self.socket.join(session.to_string());
+        let complete = json!({ "message": "The audio is restored.", "session_id": session, "data_size": size });
+        to_room(self.socket, &session, "restore_complete", &complete).await;
+        Ok(())
+    }
+
+    fn begin_chunks(&self) -> Done {
+        let session = SessionId::random();
+        self.socket.join(session.to_string());
+        self.gary.chunks.begin(session.clone());
+        to_one(self.socket, "ready_for_chunks", &json!({ "session_id": session, "chunk_size": CHUNK }));
+        Ok(())
+    }
+
+    async fn chunk(&self) -> Done {
+        let session = self.known()?;
+        let place = |name: &str| -> Result<usize, Refusal> {
+            let number = self.payload.whole(name)?.and_then(|number| usize::try_from(number).ok());
+            number.ok_or_else(|| "Missing required chunk data".to_owned().into())
+        };
+        let (index, total) = (place("chunk_index")?, place("total_chunks")?);
+        let piece = self.payload.text("chunk")?.ok_or_else(|| "Missing required chunk data".to_owned())?;
+        let progress = self.gary.chunks.add(session, (index, total), piece, self.payload.flag("is_last"))?;
+        let received = json!({
+            "session_id": session, "chunk_index": index, "total_chunks": total, "received_chunks": progress.received,
+        });
+        to_one(self.socket, "chunk_received", &received);
+        if let Some(missing) = progress.missing {
+            to_one(self.socket, "chunks_missing", &json!({ "session_id": session, "missing_chunks": missing }));
+        }
+        if let Some(text) = progress.text {
+            let audio = decode_base64(&text).map_err(|error| format!("audio_data: {error}"))?;
+            let wish = self.payload.wish()?;
+            let wish = (wish.model.is_some() && wish.prompt_seconds.is_some()).then_some(wish);
+            let restored = self.gary.studio.restore(Some(session.clone()), wish, audio).await;
+            restored.map_err(|error| refused(Kind::Bang, &error))?;
+            let complete = json!({ "message": "The audio is restored.", "session_id": session });
+            to_room(self.socket, session, "restore_complete", &complete).await;
+        }
+        Ok(())
+    }
+
+    /// After a reconnect: the room is joined by now; a result that nobody was there to take is handed over once.
+    async fn verify(&self) -> Done {
+        let Some(session) = &self.session else { return Ok(()) };
+        let missed = self.gary.studio.undelivered(session).await.map_err(|error| error.to_string())?;
+        if let Some(clip) = missed {
+            super::push::deliver(self.gary, self.socket, &clip).await;
+        }
+        Ok(())
+    }
+
+    async fn progress(&self) -> Done {
+        let Some(session) = &self.session else { return Ok(()) };
+        if let Some(job) = self.gary.studio.job_of(session) {
+            let status = job.status().borrow().clone();
+            match status {
+                Status::Running { .. } => {
+                    let update = json!({ "progress": status.percent(), "session_id": session });
+                    to_one(self.socket, "progress_update", &update);
+                }
+                status => {
+                    let queue = texts::queue_status(session, job.record().id, &status, self.gary.studio.load());
+                    to_one(self.socket, "queue_status", &queue);
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,219 @@
+//! What sockets are told without asking: places in the queue, progress, results, failures.
+//!
+//! A request's own answer comes first: while a request for a session is being taken on, what happens to the session is
+//! held back. Progress is thinned out as the original does it; the last one before a result is never dropped.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use socketioxide::SocketIo;
+use socketioxide::extract::SocketRef;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio_util::sync::CancellationToken;
+
+use super::payload::encode_base64;
+use super::socket::Gary;
+use super::texts;
+use crate::studio::{ClipRecord, ClipState, Event, SessionId, Status};
+
+/// Time between two progress events of a session, alone and when several clips are made.
+const PACE: Duration = Duration::from_secs(1);
+const SLOW_PACE: Duration = Duration::from_secs(2);
+/// A session's pace is forgotten after so long.
+const FORGET: Duration = Duration::from_secs(3600);
+/// Percent from which on no report follows but the end.
+const LAST: u64 = 95;
+
+/// What is held back, and how it comes out again.
+pub(super) struct Push {
+    held: Mutex<HashMap<SessionId, Held>>,
+    /// Bounded by what the studio's queue holds.
+    release: UnboundedSender<Event>,
+}
+
+#[derive(Default)]
+struct Held {
+    by: usize,
+    events: Vec<Event>,
+}
+
+/// While it lives, events of its session wait.
+pub(super) struct Hold<'a> {
+    push: &'a Push,
+    session: SessionId,
+}
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        let mut held = self.push.held();
+        let Some(entry) = held.get_mut(&self.session) else { return };
+        entry.by -= 1;
+        if entry.by == 0
+            && let Some(Held { events, .. }) = held.remove(&self.session)
+        {
+            for event in events {
+                // At the end of the server nobody listens any more.
+                let _ = self.push.release.send(event);
+            }
+        }
+    }
+}
+
+impl Push {
+    pub(super) fn new() -> (Self, UnboundedReceiver<Event>) {
+        let (release, inbox) = unbounded_channel();
+        (Self { held: Mutex::default(), release }, inbox)
+    }
+
+    pub(super) fn hold(&self, session: &SessionId) -> Hold<'_> {
+        self.held().entry(session.clone()).or_default().by += 1;
+        Hold { push: self, session: session.clone() }
+    }
+
+    /// The event, unless it has to wait.
+    fn passes(&self, event: Event) -> Option<Event> {
+        match self.held().get_mut(&event.clip.session) {
+            Some(held) => {
+                held.events.push(event);
+                None
+            }
+            None => Some(event),
+        }
+    }
+
+    fn held(&self) -> MutexGuard<'_, HashMap<SessionId, Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Tells rooms what happens to their sessions until the server stops; then closes all sockets.
+pub(super) async fn run(io: SocketIo, gary: Gary, mut inbox: UnboundedReceiver<Event>, stopping: CancellationToken) {
+    let mut events = gary.studio.events();
+    let mut pace = Pace::default();
+    loop {
+        let event = tokio::select! {
+            biased;
+            () = stopping.cancelled() => break,
+            // What was held back is older than anything new.
+            Some(event) = inbox.recv() => Some(event),
+            event = events.recv() => match event {
+                Ok(event) => gary.push.passes(event),
+                Err(RecvError::Lagged(missed)) => {
+                    tracing::warn!(missed, "sockets were told too late; they can ask for results");
+                    None
+                }
+                Err(RecvError::Closed) => break,
+            },
+        };
+        if let Some(event) = event {
+            tell(&io, &gary, &mut pace, event).await;
+        }
+    }
+    io.close().await;
+}
+
+async fn tell(io: &SocketIo, gary: &Gary, pace: &mut Pace, Event { clip, status }: Event) {
+    let session = &clip.session;
+    let sockets = io.to(session.to_string()).sockets();
+    let Some(first) = sockets.first() else { return };
+    match &status {
+        Status::Queued { .. } | Status::Starting => {
+            let queue = texts::queue_status(session, clip.id, &status, gary.studio.load());
+            to_room(first, session, "queue_status", &queue).await;
+        }
+        Status::Running { steps: 0, .. } => {}
+        Status::Running { .. } => {
+            if pace.allows(session, status.percent(), gary.studio.load().1) {
+                let update = json!({ "progress": status.percent(), "session_id": session });
+                to_room(first, session, "progress_update", &update).await;
+            }
+        }
+        Status::Completed | Status::Failed(_) | Status::Cancelled => {
+            pace.forget(session);
+            match gary.studio.store().clip(clip.id).await {
+                Ok(clip) => deliver(gary, first, &clip).await,
+                Err(error) => tracing::debug!(%error, "a clip is gone"),
+            }
+        }
+    }
+}
+
+/// Hands a result, or the news that there is none, to the room that `socket` is in.
+pub(super) async fn deliver(gary: &Gary, socket: &SocketRef, clip: &ClipRecord) {
+    let session = &clip.session;
+    let failure = match clip.state {
+        ClipState::Completed => match gary.studio.sound_of_clip(clip.id).await {
+            Ok(audio) => {
+                let result = json!({ "audio_data": encode_base64(&audio), "session_id": session });
+                to_room(socket, session, texts::result_event(clip.kind), &result).await;
+                None
+            }
+            Err(error) => Some(error.to_string()),
+        },
+        ClipState::Failed => {
+            Some(texts::failure(clip.kind, clip.error.as_deref().unwrap_or("the reason is not known")))
+        }
+        ClipState::Cancelled => Some("The clip was cancelled.".to_owned()),
+        ClipState::Accepted => return,
+    };
+    if let Some(message) = failure {
+        to_room(socket, session, "error", &json!({ "message": message, "session_id": session })).await;
+    }
+    if let Err(error) = gary.studio.delivered(clip.id).await {
+        tracing::warn!(%error, "that a result was handed over could not be written");
+    }
+}
+
+/// To everybody in a session's room, which `socket` has joined.
+pub(super) async fn to_room(socket: &SocketRef, session: &SessionId, event: &str, data: &Value) {
+    if let Err(error) = socket.within(session.to_string()).emit(event, data).await {
+        tracing::debug!(%error, event, "some sockets were not told");
+    }
+}
+
+/// To one socket.
+pub(super) fn to_one(socket: &SocketRef, event: &str, data: &Value) {
+    if let Err(error) = socket.emit(event, data) {
+        tracing::debug!(%error, event, "a socket was not told");
+    }
+}
+
+/// When each session was last told of progress.
+#[derive(Default)]
+struct Pace(HashMap<SessionId, Instant>);
+
+impl Pace {
+    fn allows(&mut self, session: &SessionId, percent: u64, running: usize) -> bool {
+        let pace = if running > 1 { SLOW_PACE } else { PACE };
+        let now = Instant::now();
+        self.0.retain(|_, told| now.duration_since(*told) < FORGET);
+        if percent <= LAST && self.0.get(session).is_some_and(|told| now.duration_since(*told) < pace) {
+            return false;
+        }
+        self.0.insert(session.clone(), now);
+        true
+    }
+
+    fn forget(&mut self, session: &SessionId) {
+        self.0.remove(session);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_thinned_out_but_not_the_last() {
+        let (mut pace, session) = (Pace::default(), SessionId::random());
+        assert!(pace.allows(&session, 4, 1));
+        assert!(!pace.allows(&session, 8, 1));
+        assert!(pace.allows(&session, 99, 1));
+        assert!(pace.allows(&SessionId::random(), 8, 1));
+        pace.forget(&session);
+        assert!(pace.allows(&session, 4, 1));
+    }
+}

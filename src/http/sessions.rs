@@ -1,0 +1,220 @@
+//! `/v1/sessions`: a producer's chain of clips: upload, continue, retry, undo, crop, fetch, keep, remove.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use warp::http::StatusCode;
+use warp::http::header::LOCATION;
+use warp::reply::{Response, with_header, with_status};
+use warp::{Filter, Reply};
+
+use super::clips::{accepted_reply, file_format, no_store, owner, sound_file};
+use super::error::reply;
+use super::router::get;
+use super::upload::{self, Upload};
+use super::{App, HttpError, Routes, body};
+use crate::studio::{Owner, SessionId, SessionRecord, Studio};
+
+/// Sessions that a list shows.
+const LISTED: usize = 100;
+
+/// Everything under `/v1/sessions`.
+pub(super) fn routes(app: &Arc<App>) -> Routes {
+    collection(app).or(one(app)).unify().or(verbs(app)).unify().or(edits(app)).unify().or(sound(app)).unify().boxed()
+}
+
+fn collection(app: &Arc<App>) -> Routes {
+    let (for_list, for_create) = (Arc::clone(app), Arc::clone(app));
+    let list = get().then(move || {
+        let app = Arc::clone(&for_list);
+        async move { reply(list(&app).await) }
+    });
+    let create = warp::post().and(upload::of_request(app)).then(move |upload| {
+        let app = Arc::clone(&for_create);
+        async move { reply(create(&app, upload).await) }
+    });
+    warp::path!("v1" / "sessions").and(list.or(create).unify()).boxed()
+}
+
+fn one(app: &Arc<App>) -> Routes {
+    let (for_show, for_change, for_delete) = (Arc::clone(app), Arc::clone(app), Arc::clone(app));
+    let id = warp::path!("v1" / "sessions" / String);
+    let show = id.and(get()).then(move |id: String| {
+        let app = Arc::clone(&for_show);
+        async move { reply(show(&app, &id).await) }
+    });
+    let change = id.and(warp::patch()).and(body::bytes(app)).then(move |id: String, body| {
+        let app = Arc::clone(&for_change);
+        async move { reply(change(&app, &id, body).await) }
+    });
+    let delete = id.and(warp::delete()).then(move |id: String| {
+        let app = Arc::clone(&for_delete);
+        async move { reply(delete(&app, &id).await) }
+    });
+    show.or(change).unify().or(delete).unify().boxed()
+}
+
+fn verbs(app: &Arc<App>) -> Routes {
+    let for_verbs = Arc::clone(app);
+    warp::path!("v1" / "sessions" / String / String)
+        .and_then(|id, verb: String| async move {
+            match verb.as_str() {
+                "continue" => Ok((id, true)),
+                "retry" => Ok((id, false)),
+                _ => Err(warp::reject::not_found()),
+            }
+        })
+        .and(warp::post())
+        .and(upload::of_request(app))
+        .and(owner())
+        .then(move |(id, proceeds): (String, bool), upload, owner| {
+            let app = Arc::clone(&for_verbs);
+            async move { reply(make(&app, &id, proceeds, upload, owner).await) }
+        })
+        .boxed()
+}
+
+fn edits(app: &Arc<App>) -> Routes {
+    let (for_undo, for_crop) = (Arc::clone(app), Arc::clone(app));
+    let undo = warp::path!("v1" / "sessions" / String / "undo").and(warp::post()).then(move |id: String| {
+        let app = Arc::clone(&for_undo);
+        async move { reply(undo(&app, &id).await) }
+    });
+    let crop = warp::path!("v1" / "sessions" / String / "crop").and(warp::post()).and(body::bytes(app)).then(
+        move |id, body| {
+            let (app, id): (_, String) = (Arc::clone(&for_crop), id);
+            async move { reply(crop(&app, &id, body).await) }
+        },
+    );
+    undo.or(crop).unify().boxed()
+}
+
+fn sound(app: &Arc<App>) -> Routes {
+    let app = Arc::clone(app);
+    warp::path!("v1" / "sessions" / String / String)
+        .and_then(|id: String, file: String| async move {
+            file_format(&file).map(|format| (id, format)).ok_or_else(warp::reject::not_found)
+        })
+        .and(get())
+        .then(move |(id, format): (String, _)| {
+            let app = Arc::clone(&app);
+            async move {
+                let found = async {
+                    let bytes = app.studio()?.sound_of(&SessionId::parse(&id)?).await?;
+                    sound_file(bytes, format, &id).await
+                };
+                reply(found.await)
+            }
+        })
+        .boxed()
+}
+
+async fn list(app: &App) -> Result<Response, HttpError> {
+    let sessions: Vec<Value> = app.studio()?.store().sessions(LISTED).await?.iter().map(view).collect();
+    Ok(no_store(warp::reply::json(&json!({ "sessions": sessions }))))
+}
+
+async fn create(app: &App, upload: Result<Upload, HttpError>) -> Result<Response, HttpError> {
+    let Upload { fields, audio } = upload?;
+    let audio = audio.ok_or_else(|| {
+        HttpError::Unprocessable("A session begins with a sound; send it as the body, or as `audio` of a form.".into())
+    })?;
+    let studio = app.studio()?;
+    let session = fields.session.as_deref().map(SessionId::parse).transpose()?;
+    let session = studio.restore(session, Some(fields.wish()), audio).await?;
+    let created = with_status(shown(studio, &session).await?, StatusCode::CREATED);
+    Ok(with_header(created, LOCATION, format!("/v1/sessions/{session}")).into_response())
+}
+
+async fn shown(studio: &Studio, id: &SessionId) -> Result<Response, HttpError> {
+    let session = studio.session(id).await?;
+    let clips = studio.store().clips(Some(id), LISTED).await?;
+    let mut view = view(&session);
+    view["clips"] = clips.iter().map(|clip| clip.id.to_string()).collect();
+    view["making"] = json!(studio.job_of(id).map(|job| job.record().id.to_string()));
+    Ok(no_store(warp::reply::json(&view)))
+}
+
+async fn show(app: &App, id: &str) -> Result<Response, HttpError> {
+    shown(app.studio()?, &SessionId::parse(id)?).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Change {
+    pinned: bool,
+}
+
+async fn change(app: &App, id: &str, body: Result<Bytes, HttpError>) -> Result<Response, HttpError> {
+    let Change { pinned } = body::json(&body?)?;
+    let (studio, id) = (app.studio()?, SessionId::parse(id)?);
+    studio.pin(&id, pinned).await?;
+    shown(studio, &id).await
+}
+
+async fn delete(app: &App, id: &str) -> Result<StatusCode, HttpError> {
+    app.studio()?.remove_session(&SessionId::parse(id)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn make(
+    app: &App,
+    id: &str,
+    proceeds: bool,
+    upload: Result<Upload, HttpError>,
+    owner: Owner,
+) -> Result<Response, HttpError> {
+    let Upload { fields, audio } = upload?;
+    let (studio, id) = (app.studio()?, SessionId::parse(id)?);
+    let accepted = match (proceeds, audio) {
+        (true, audio) => studio.proceed(owner, Some(id), fields.wish(), audio).await?,
+        (false, None) => studio.retry(owner, &id, fields.wish()).await?,
+        (false, Some(_)) => {
+            return Err(HttpError::Unprocessable(
+                "`retry` uses the session's last input; send no sound, or continue with it.".into(),
+            ));
+        }
+    };
+    accepted_reply(studio, &accepted).await
+}
+
+async fn undo(app: &App, id: &str) -> Result<Response, HttpError> {
+    let (studio, id) = (app.studio()?, SessionId::parse(id)?);
+    studio.undo(&id).await?;
+    shown(studio, &id).await
+}
+
+/// Seconds of the session's sound to keep.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Crop {
+    #[serde(default)]
+    from: f64,
+    to: Option<f64>,
+}
+
+async fn crop(app: &App, id: &str, body: Result<Bytes, HttpError>) -> Result<Response, HttpError> {
+    let Crop { from, to } = body::json(&body?)?;
+    let (studio, id) = (app.studio()?, SessionId::parse(id)?);
+    studio.crop_to(&id, from, to).await?;
+    shown(studio, &id).await
+}
+
+fn view(session: &SessionRecord) -> Value {
+    let url = |end: &str| format!("/v1/sessions/{}/{end}", session.id);
+    json!({
+        "id": session.id,
+        "origin": session.origin,
+        "model": session.params.model_name(),
+        "prompt": session.params.text(),
+        "prompt_seconds": session.params.prompt_seconds,
+        "pinned": session.pinned,
+        "created": session.created,
+        "updated": session.updated,
+        "has_sound": session.current.is_some(),
+        "can_undo": session.input.is_some(),
+        "urls": { "wav": url("audio.wav"), "flac": url("audio.flac"), "ogg": url("audio.ogg"), "mp3": url("audio.mp3") },
+    })
+}

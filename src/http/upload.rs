@@ -1,0 +1,215 @@
+//! Uploads and what comes with them: a JSON object, a form with a file, or the sound as the body and the rest in the
+//! query. All three end in the same fields.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use multer::Multipart;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
+use warp::http::HeaderMap;
+use warp::http::header::CONTENT_TYPE;
+use warp::{Filter, Rejection};
+
+use super::query::Query;
+use super::{App, HttpError, body};
+use crate::studio::Wish;
+
+/// Time for an upload to arrive.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// Fields of a request for a clip.
+const FIELDS: [&str; 10] =
+    ["verb", "session", "prompt", "model", "prompt_seconds", "seconds", "top_k", "temperature", "guidance", "seed"];
+/// The file of a form.
+const FILE: &str = "audio";
+
+/// A request for a clip.
+#[derive(Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Fields {
+    /// `generate`, `bang` or `continue`.
+    pub verb: Option<String>,
+    pub session: Option<String>,
+    pub prompt: Option<String>,
+    pub model: Option<String>,
+    #[serde(default, deserialize_with = "number")]
+    pub prompt_seconds: Option<f64>,
+    #[serde(default, deserialize_with = "number")]
+    pub seconds: Option<f64>,
+    #[serde(default, deserialize_with = "number")]
+    pub top_k: Option<u32>,
+    #[serde(default, deserialize_with = "number")]
+    pub temperature: Option<f32>,
+    #[serde(default, deserialize_with = "number")]
+    pub guidance: Option<f32>,
+    #[serde(default, deserialize_with = "number")]
+    pub seed: Option<u64>,
+}
+
+impl Fields {
+    pub fn wish(&self) -> Wish {
+        Wish {
+            model: self.model.clone(),
+            prompt_seconds: self.prompt_seconds,
+            seconds: self.seconds,
+            top_k: self.top_k,
+            temperature: self.temperature,
+            guidance: self.guidance,
+            description: self.prompt.clone(),
+            seed: self.seed,
+        }
+    }
+}
+
+/// A number, or a text that is one, as forms send it.
+fn number<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    T: Deserialize<'de> + FromStr,
+    D: Deserializer<'de>,
+{
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Either<T> {
+        Number(T),
+        Text(String),
+    }
+    match Option::<Either<T>>::deserialize(deserializer)? {
+        None => Ok(None),
+        Some(Either::Number(number)) => Ok(Some(number)),
+        Some(Either::Text(text)) => {
+            text.trim().parse().map(Some).map_err(|_| D::Error::custom(format!("`{text}` is not a number that fits")))
+        }
+    }
+}
+
+/// What a client sent.
+#[derive(Debug, Default)]
+pub(super) struct Upload {
+    pub fields: Fields,
+    pub audio: Option<Bytes>,
+}
+
+/// Reads the body of a request for a clip. Never rejects.
+pub(super) fn of_request(
+    app: &App,
+) -> impl Filter<Extract = (Result<Upload, HttpError>,), Error = Rejection> + Clone + use<> {
+    body::bytes_within(app.limits.upload, PATIENCE).and(warp::header::headers_cloned()).and(super::query::raw()).then(
+        |body: Result<Bytes, HttpError>, headers: HeaderMap, query: String| async move {
+            parse(body?, &headers, &query).await
+        },
+    )
+}
+
+async fn parse(body: Bytes, headers: &HeaderMap, query: &str) -> Result<Upload, HttpError> {
+    let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default().to_ascii_lowercase();
+    let query = Query::parse(query, &[&FIELDS])?;
+    let mut fields = Map::new();
+    for name in FIELDS {
+        if let Some(value) = query.one(name)? {
+            fields.insert(name.into(), value.into());
+        }
+    }
+    let mut audio = None;
+    if kind.starts_with("multipart/") {
+        audio = form(body, &kind, headers, &mut fields).await?;
+    } else if body.is_empty() {
+    } else if kind.starts_with("audio/") || !matches!(body.trim_ascii_start().first(), Some(b'{')) {
+        if kind.contains("json") {
+            return Err(body::json::<Fields>(&body).err().unwrap_or_else(|| bad("Send a JSON object.")));
+        }
+        audio = Some(body);
+    } else {
+        fields.extend(body::json::<Map<String, Value>>(&body)?);
+    }
+    let fields = serde_json::from_value(Value::Object(fields))
+        .map_err(|error| HttpError::Unprocessable(format!("A field does not fit: {error}.")))?;
+    Ok(Upload { fields, audio })
+}
+
+async fn form(
+    body: Bytes,
+    kind: &str,
+    headers: &HeaderMap,
+    fields: &mut Map<String, Value>,
+) -> Result<Option<Bytes>, HttpError> {
+    // The boundary is case sensitive, unlike the rest.
+    let exact = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or(kind);
+    let boundary =
+        multer::parse_boundary(exact).map_err(|error| bad(&format!("The form has no boundary: {error}.")))?;
+    let once = futures_util::stream::once(async move { Ok::<_, std::io::Error>(body) });
+    let mut form = Multipart::new(once, boundary);
+    let mut audio = None;
+    let broken = |error: multer::Error| bad(&format!("The form is broken: {error}."));
+    while let Some(field) = form.next_field().await.map_err(broken)? {
+        let name = field.name().unwrap_or_default().to_owned();
+        if name == FILE {
+            if audio.replace(field.bytes().await.map_err(broken)?).is_some() {
+                return Err(bad("The form has two files; send one in the field `audio`."));
+            }
+        } else if FIELDS.contains(&name.as_str()) {
+            fields.insert(name, field.text().await.map_err(broken)?.into());
+        } else {
+            let known = FIELDS.join(", ");
+            return Err(bad(&format!(
+                "`{name}` is no field here; send the file as `audio`, and of {known} what you need."
+            )));
+        }
+    }
+    Ok(audio)
+}
+
+fn bad(sentence: &str) -> HttpError {
+    HttpError::BadRequest(sentence.into())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    async fn upload(kind: &str, query: &str, body: &str) -> Result<Upload, HttpError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, kind.parse().unwrap());
+        parse(Bytes::copy_from_slice(body.as_bytes()), &headers, query).await
+    }
+
+    #[tokio::test]
+    async fn json_form_and_raw_body_end_in_the_same_fields() {
+        let wanted = Fields {
+            verb: Some("bang".into()),
+            prompt: Some("lofi piano".into()),
+            seconds: Some(12.5),
+            top_k: Some(7),
+            ..Fields::default()
+        };
+        let json = r#"{"verb": "bang", "prompt": "lofi piano", "seconds": 12.5, "top_k": 7}"#;
+        assert_eq!(upload("application/json", "", json).await.unwrap().fields, wanted);
+        let raw = upload("audio/wav", "verb=bang&prompt=lofi+piano&seconds=12.5&top_k=7", "RIFF...").await.unwrap();
+        assert_eq!((raw.fields, raw.audio.unwrap()), (wanted, Bytes::from_static(b"RIFF...")));
+        let form = "--XyZ\r\nContent-Disposition: form-data; name=\"verb\"\r\n\r\nbang\r\n\
+            --XyZ\r\nContent-Disposition: form-data; name=\"seconds\"\r\n\r\n12.5\r\n\
+            --XyZ\r\nContent-Disposition: form-data; name=\"audio\"; filename=\"a.wav\"\r\n\
+            Content-Type: audio/wav\r\n\r\nRIFF...\r\n--XyZ--\r\n";
+        let form = upload("multipart/form-data; boundary=XyZ", "", form).await.unwrap();
+        assert_eq!((form.fields.verb.unwrap(), form.fields.seconds), ("bang".to_owned(), Some(12.5)));
+        assert_eq!(form.audio.unwrap(), Bytes::from_static(b"RIFF..."));
+    }
+
+    #[tokio::test]
+    async fn mistakes_are_named() {
+        for (kind, query, body, word) in [
+            ("application/json", "", "{", "not JSON"),
+            ("application/json", "", "[1]", "array"),
+            ("application/json", "", r#"{"seconds": "long"}"#, "`long`"),
+            ("application/json", "", r#"{"tempo": 120}"#, "tempo"),
+            ("audio/wav", "tempo=120", "RIFF", "tempo"),
+            ("multipart/form-data", "", "x", "boundary"),
+            ("multipart/form-data; boundary=a", "", "x", "broken"),
+        ] {
+            let error = upload(kind, query, body).await.unwrap_err().to_string();
+            assert!(error.contains(word), "{kind} {query} {body}: {error}");
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! `/v1/clips` and `/v1/sessions`: a producer's day over plain requests.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::client::{Answer, call, get, send};
+use super::server::{Server, start, start_on};
+use continuo::audio::{Sound, decode};
+use continuo::engine::standin::Standin;
+use continuo::station::StationConfig;
+use continuo::units::SampleRate;
+
+fn wav(seconds: usize, rate: u32, channels: usize) -> Vec<u8> {
+    let pcm = (0..seconds * rate as usize * channels).map(|n| ((n / channels) as f32 * 0.02).sin() * 0.3).collect();
+    Sound { pcm, channels, rate: SampleRate(rate) }.wav()
+}
+
+async fn upload(server: &Server, path: &str, body: &[u8]) -> Answer {
+    let head = format!("POST {path} HTTP/1.1\nContent-Type: audio/wav\nContent-Length: {}", body.len());
+    send(server.addr, &head, body).await
+}
+
+async fn slow() -> Server {
+    start_on(Standin::default().with_step_time(Duration::from_millis(2)), StationConfig::default(), |_| {}).await
+}
+
+/// Follows a clip's events to the end and gives all of them.
+async fn followed(server: &Server, place: &str) -> Vec<Value> {
+    let text = get(server.addr, &format!("{place}/events")).await.text().await;
+    let data = text.lines().filter_map(|line| line.strip_prefix("data:"));
+    data.map(|data| serde_json::from_str(data).unwrap()).collect()
+}
+
+async fn sound(server: &Server, path: &str) -> Sound {
+    let mut answer = get(server.addr, path).await;
+    assert_eq!(answer.status, 200, "{path}");
+    decode(answer.body().await).unwrap()
+}
+
+async fn taken_on(answer: &mut Answer) -> (String, Value) {
+    assert_eq!(answer.status, 202);
+    let place = answer.header("location").unwrap().to_owned();
+    let view = answer.json().await;
+    assert_eq!(place, format!("/v1/clips/{}", view["id"].as_str().unwrap()));
+    (place, view)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_piece_is_made_from_text_and_fetched_in_every_format() {
+    let server = start().await;
+    let body = r#"{"prompt": "lofi piano", "seconds": 12.5, "seed": 7, "top_k": 50}"#;
+    let (place, view) = taken_on(&mut call(server.addr, "POST", "/v1/clips", body).await).await;
+    assert_eq!((&view["verb"], &view["seed"], &view["sampling"]["top_k"]), (&json!("generate"), &json!(7), &json!(50)));
+    let events = followed(&server, &place).await;
+    let last = events.last().unwrap();
+    assert_eq!((&last["status"], &last["progress"]), (&json!("completed"), &json!(100)));
+    let made = sound(&server, last["urls"]["wav"].as_str().unwrap()).await;
+    assert_eq!((made.frames(), made.rate.0), (400_000, 32_000));
+    for format in ["flac", "ogg", "mp3"] {
+        if format == "mp3" && !cfg!(feature = "mp3") {
+            continue;
+        }
+        let other = sound(&server, last["urls"][format].as_str().unwrap()).await;
+        assert!((other.seconds() - 12.5).abs() < 0.1, "{format}: {} s", other.seconds());
+    }
+    let list = get(server.addr, "/v1/clips").await.json().await;
+    assert_eq!(list["clips"][0]["id"], view["id"]);
+    assert_eq!(get(server.addr, "/v1/sessions").await.json().await["sessions"][0]["id"], view["session"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sound_is_continued_retried_undone_cropped_and_removed() {
+    let server = start().await;
+    let bytes = wav(10, 44_100, 1);
+    // As a form.
+    let mut form = b"--B\r\nContent-Disposition: form-data; name=\"prompt_seconds\"\r\n\r\n4\r\n\
+        --B\r\nContent-Disposition: form-data; name=\"audio\"; filename=\"a.wav\"\r\n\r\n"
+        .to_vec();
+    form.extend(&bytes);
+    form.extend(b"\r\n--B--\r\n");
+    let head = format!(
+        "POST /v1/clips HTTP/1.1\nContent-Type: multipart/form-data; boundary=B\nContent-Length: {}",
+        form.len()
+    );
+    let (place, view) = taken_on(&mut send(server.addr, &head, &form).await).await;
+    assert_eq!(view["verb"], "continue");
+    assert_eq!(followed(&server, &place).await.last().unwrap()["status"], "completed");
+    let longer = sound(&server, &format!("{place}/audio.wav")).await;
+    assert_eq!((longer.frames(), longer.channels, longer.rate.0), (36 * 44_100, 2, 44_100));
+
+    let session = format!("/v1/sessions/{}", view["session"].as_str().unwrap());
+    let (retry, view) = taken_on(&mut call(server.addr, "POST", &format!("{session}/retry"), "").await).await;
+    assert_eq!((&view["verb"], &view["prompt_seconds"]), (&json!("retry"), &json!(4.0)));
+    assert_eq!(followed(&server, &retry).await.last().unwrap()["status"], "completed");
+    assert_eq!(sound(&server, &format!("{session}/audio.wav")).await.frames(), 36 * 44_100);
+
+    let shown = call(server.addr, "POST", &format!("{session}/undo"), "").await.json().await;
+    assert_eq!(shown["clips"].as_array().unwrap().len(), 2);
+    assert_eq!(get(server.addr, &format!("{session}/audio.wav")).await.body().await, bytes);
+    let crop = call(server.addr, "POST", &format!("{session}/crop"), r#"{"from": 1, "to": 3.5}"#).await;
+    assert_eq!(crop.status, 200);
+    assert_eq!(sound(&server, &format!("{session}/audio.wav")).await.frames(), 110_250);
+    assert_eq!(call(server.addr, "POST", &format!("{session}/crop"), r#"{"from": 99}"#).await.status, 422);
+
+    let pinned = call(server.addr, "PATCH", &session, r#"{"pinned": true}"#).await.json().await;
+    assert_eq!(pinned["pinned"], true);
+    assert_eq!(call(server.addr, "DELETE", &session, "").await.status, 204);
+    for path in [session.clone(), format!("{session}/audio.wav"), place, retry] {
+        assert_eq!(get(server.addr, &path).await.status, 404, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clip_is_heard_while_it_is_made_and_can_be_given_up() {
+    let server = slow().await;
+    let mut answer = upload(&server, "/v1/clips?verb=bang&prompt_seconds=2", &wav(8, 32_000, 1)).await;
+    let (place, _) = taken_on(&mut answer).await;
+    let mut live = get(server.addr, &format!("{place}/live.wav")).await;
+    let heard = live.some(64_000).await;
+    assert!(heard.starts_with(b"RIFF"));
+    assert_eq!(get(server.addr, &format!("{place}/audio.wav")).await.status, 409);
+    let ended = call(server.addr, "DELETE", &place, "").await.json().await;
+    assert_eq!(ended["status"], "cancelled");
+    // Its listener's body ends properly, and the engine is free.
+    live.body().await;
+    server.until_voices(0).await;
+    assert_eq!(call(server.addr, "DELETE", &place, "").await.json().await["status"], "cancelled");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clip_becomes_an_endless_stream() {
+    let server = start().await;
+    let body = r#"{"prompt": "dub", "seconds": 5, "prompt_seconds": 1}"#;
+    let (place, _) = taken_on(&mut call(server.addr, "POST", "/v1/clips", body).await).await;
+    followed(&server, &place).await;
+    let mut made = call(server.addr, "POST", &format!("{place}/stream"), r#"{"name": "on and on"}"#).await;
+    assert_eq!(made.status, 201);
+    let stream = made.json().await;
+    assert_eq!((&stream["name"], &stream["prompts"][0]["text"]), (&json!("on and on"), &json!("dub")));
+    let mut audio = get(server.addr, stream["urls"]["ogg"].as_str().unwrap()).await;
+    assert!(audio.some(20_000).await.starts_with(b"OggS"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mistakes_are_answered_with_a_sentence_and_leave_nothing() {
+    let server = start().await;
+    for (path, body, status, word) in [
+        ("/v1/clips", &b"{"[..], 400, "not JSON"),
+        ("/v1/clips?verb=bang", b"no music", 422, "cannot be read"),
+        ("/v1/clips?verb=sing", b"no music", 422, "`sing`"),
+        ("/v1/clips?verb=generate", b"RIFF", 422, "from text alone"),
+        ("/v1/clips?verb=continue", b"", 422, "no audio data"),
+        ("/v1/clips?session=../x", b"RIFF", 422, "session id"),
+        ("/v1/clips?session=nobody&verb=continue", b"", 404, "nobody"),
+        ("/v1/clips?seconds=9999", b"", 422, "seconds"),
+        ("/v1/clips?seconds=soon", b"", 422, "`soon`"),
+        ("/v1/clips?tempo=120", b"", 400, "tempo"),
+        ("/v1/sessions", b"", 422, "begins with a sound"),
+        ("/v1/sessions/nobody/retry", b"", 404, "nobody"),
+        ("/v1/sessions/nobody/undo", b"", 404, "nobody"),
+        ("/v1/clips/nobody/stream", b"", 404, "nobody"),
+    ] {
+        let kind = if body.starts_with(b"{") { "application/json" } else { "audio/wav" };
+        let head = format!("POST {path} HTTP/1.1\nContent-Type: {kind}\nContent-Length: {}", body.len());
+        let mut answer = send(server.addr, &head, body).await;
+        assert_eq!(answer.status, status, "{path}");
+        let sentence = answer.problem().await;
+        assert!(sentence.to_lowercase().contains(word) || sentence.contains(word), "{path}: {sentence}");
+    }
+    assert_eq!(get(server.addr, "/v1/clips/nobody").await.status, 404);
+    assert_eq!(get(server.addr, "/v1/clips").await.json().await["clips"], json!([]));
+    assert_eq!(get(server.addr, "/v1/sessions").await.json().await["sessions"], json!([]));
+}
