@@ -14,6 +14,7 @@ pub mod ogg;
 mod opus;
 mod resample;
 mod sound;
+mod tempo;
 mod true_peak;
 mod wav;
 
@@ -27,6 +28,7 @@ pub use mp3::{Mp3Encoder, Mp3Frames, nearest_mp3_kbps};
 pub use opus::{OPUS_FRAME, OPUS_RATE, OpusEncoder};
 pub use resample::StreamResampler;
 pub use sound::Sound;
+pub use tempo::tempo;
 pub use wav::{push_s16, wav_header};
 
 /// Appends `pcm` of `from` channels to `out` with `to` channels; both are 1 or 2.

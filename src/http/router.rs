@@ -10,7 +10,7 @@ use warp::http::Method;
 use warp::{Filter, Reply};
 
 use super::{
-    App, HttpError, Routes, clips, events, generate, models, musicgen_stream, ops, page, sessions, streams, ws,
+    App, HttpError, Routes, clips, events, gary, generate, models, musicgen_stream, ops, page, sessions, streams, ws,
 };
 
 /// Every path of the API and what can be asked there; `{}` stands for one segment.
@@ -48,6 +48,17 @@ pub(super) const PATHS: &[(&str, &str)] = &[
     ("/v1/sessions/{}/audio.flac", "GET, HEAD"),
     ("/v1/sessions/{}/audio.ogg", "GET, HEAD"),
     ("/v1/sessions/{}/audio.mp3", "GET, HEAD"),
+    ("/api/juce/process_audio", "POST"),
+    ("/api/juce/continue_music", "POST"),
+    ("/api/juce/retry_music", "POST"),
+    ("/api/juce/transform_audio", "POST"),
+    ("/api/juce/undo_transform", "POST"),
+    ("/api/juce/update_cropped_audio", "POST"),
+    ("/api/juce/poll_status/{}", "GET, HEAD"),
+    ("/api/latest_generated_audio/{}", "GET, HEAD"),
+    ("/api/models", "GET, HEAD"),
+    ("/api/cleanup_old_sessions", "POST"),
+    ("/health", "GET, HEAD"),
     ("/v1/models", "GET, HEAD, POST"),
     ("/v1/openapi.json", "GET, HEAD"),
     ("/healthz", "GET, HEAD"),
@@ -65,6 +76,8 @@ pub(super) fn routes(app: &Arc<App>) -> Routes {
         .or(clips::routes(app))
         .unify()
         .or(sessions::routes(app))
+        .unify()
+        .or(gary::routes(app))
         .unify()
         .or(events::routes(app))
         .unify()

@@ -190,6 +190,14 @@ impl Studio {
         }
     }
 
+    /// Removes what is older or more than is kept; says how many sessions went.
+    ///
+    /// # Errors
+    /// [`StudioError::Store`].
+    pub async fn sweep(&self) -> Result<usize, StudioError> {
+        self.store.sweep(self.config.retention).await
+    }
+
     /// Removes old sessions now and then.
     pub(super) async fn tidy(self: Arc<Self>) {
         let mut tick = tokio::time::interval(TIDY);
@@ -198,7 +206,7 @@ impl Studio {
                 _ = tick.tick() => {}
                 () = self.stopping.cancelled() => return,
             }
-            match self.store.sweep(self.config.retention).await {
+            match self.sweep().await {
                 Ok(0) => {}
                 Ok(sessions) => tracing::info!(sessions, "old sessions were removed"),
                 Err(error) => tracing::warn!(%error, "old sessions were not removed"),

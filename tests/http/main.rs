@@ -5,6 +5,7 @@
 mod client;
 mod clips;
 mod generate;
+mod juce;
 mod limits;
 mod live;
 mod operate;

@@ -4,9 +4,12 @@
 
 mod chunks;
 mod events;
+mod juce;
+mod models;
 mod payload;
 mod push;
 mod socket;
 mod texts;
 
+pub(super) use juce::routes;
 pub(super) use socket::Sockets;

@@ -1,0 +1,148 @@
+//! The tempo of a piece: where its loudness rises in any band, and at which distance these rises repeat.
+//!
+//! Spectral flux of a short-time Fourier transform gives an onset curve; a comb of its autocorrelation at four
+//! multiples of a beat, weighted towards 120 beats per minute as listeners are, gives the tempo.
+
+use realfft::RealFftPlanner;
+
+use super::{AudioError, Sound};
+use crate::units::SampleRate;
+
+const RATE: SampleRate = SampleRate(11_025);
+const WINDOW: usize = 512;
+const HOP: usize = 64;
+/// Beats per minute that are looked for.
+const SLOWEST: f64 = 40.0;
+const FASTEST: f64 = 220.0;
+/// The tempo that listeners expect, and how far they stray from it, in octaves.
+const EXPECTED: f64 = 120.0;
+const SPREAD: f64 = 1.0;
+/// Multiples of a beat at which rises must repeat.
+const COMB: usize = 4;
+
+/// Beats per minute, or `None` for a sound without a pulse, or shorter than two beats.
+///
+/// # Errors
+/// [`AudioError::Resample`] when the rate cannot be converted.
+pub fn tempo(sound: &Sound) -> Result<Option<f64>, AudioError> {
+    let mono = sound.clone().mono().at(RATE)?;
+    let onsets = onsets(&mono.pcm);
+    let per_second = f64::from(RATE.0) / HOP as f64;
+    let most = (COMB as f64 * 60.0 / SLOWEST * per_second) as usize + 2;
+    let correlation = autocorrelation(&onsets, most.min(onsets.len()));
+    if correlation.len() < (60.0 / FASTEST * per_second) as usize * 2 || correlation[0] <= 1e-9 {
+        return Ok(None);
+    }
+    let at = |lag: f64| {
+        let (low, part) = (lag.floor() as usize, lag.fract() as f32);
+        match correlation.get(low..low + 2) {
+            Some([a, b]) => f64::from(a + part * (b - a)),
+            _ => 0.0,
+        }
+    };
+    let score = |bpm: f64| {
+        let beat = 60.0 / bpm * per_second;
+        let comb: f64 = (1..=COMB).map(|k| at(beat * k as f64)).sum();
+        comb * (-0.5 * ((bpm / EXPECTED).log2() / SPREAD).powi(2)).exp()
+    };
+    let best = |from: f64, to: f64, step: f64| {
+        let count = ((to - from) / step) as usize;
+        let tempos = (0..=count).map(|n| from + n as f64 * step);
+        tempos.max_by(|a, b| score(*a).total_cmp(&score(*b))).unwrap_or(EXPECTED)
+    };
+    let rough = best(SLOWEST, FASTEST, 0.5);
+    let fine = best(rough - 1.0, rough + 1.0, 0.02);
+    Ok((score(fine) > 0.02 * f64::from(correlation[0])).then_some(fine))
+}
+
+/// One value per hop: how much louder the bands became, without the slow part.
+fn onsets(pcm: &[f32]) -> Vec<f32> {
+    let mut planner = RealFftPlanner::<f32>::new();
+    let fft = planner.plan_fft_forward(WINDOW);
+    let (mut frame, mut spectrum) = (fft.make_input_vec(), fft.make_output_vec());
+    let shape: Vec<f32> =
+        (0..WINDOW).map(|n| 0.5 - 0.5 * (std::f32::consts::TAU * n as f32 / WINDOW as f32).cos()).collect();
+    let mut before = vec![0.0; spectrum.len()];
+    let mut curve = Vec::with_capacity(pcm.len() / HOP);
+    for start in (0..pcm.len().saturating_sub(WINDOW)).step_by(HOP) {
+        for ((sample, value), weight) in frame.iter_mut().zip(&pcm[start..]).zip(&shape) {
+            *sample = value * weight;
+        }
+        // Lengths are the plan's own.
+        if fft.process(&mut frame, &mut spectrum).is_err() {
+            break;
+        }
+        let mut rise = 0.0;
+        for (bin, old) in spectrum.iter().zip(&mut before) {
+            let level = (1.0 + 100.0 * bin.norm()).ln();
+            rise += (level - *old).max(0.0);
+            *old = level;
+        }
+        curve.push(if curve.is_empty() { 0.0 } else { rise });
+    }
+    let reach = (f64::from(RATE.0) / HOP as f64 / 2.0) as usize;
+    let mut sums = vec![0.0f64];
+    curve.iter().for_each(|value| sums.push(sums[sums.len() - 1] + f64::from(*value)));
+    let mean = |n: usize| {
+        let (from, to) = (n.saturating_sub(reach), (n + reach).min(curve.len()));
+        ((sums[to] - sums[from]) / (to - from).max(1) as f64) as f32
+    };
+    (0..curve.len()).map(|n| (curve[n] - mean(n)).max(0.0)).collect()
+}
+
+fn autocorrelation(curve: &[f32], lags: usize) -> Vec<f32> {
+    let mean = curve.iter().sum::<f32>() / curve.len().max(1) as f32;
+    let centred: Vec<f32> = curve.iter().map(|value| value - mean).collect();
+    // Fewer terms at long distances must not count less.
+    let one = |lag: usize| {
+        let terms = centred.len() - lag;
+        let sum: f32 = centred[..terms].iter().zip(&centred[lag..]).map(|(a, b)| a * b).sum();
+        sum / terms.max(1) as f32
+    };
+    (0..lags).map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// A kick on every beat, a quieter noise on every half, at any rate.
+    fn drums(bpm: f64, seconds: f64, rate: u32) -> Sound {
+        let frames = (seconds * f64::from(rate)) as usize;
+        let beat = 60.0 / bpm;
+        let mut noise = 1u32;
+        let pcm = (0..frames).map(|n| {
+            let time = n as f64 / f64::from(rate);
+            noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let (since, half) = (time % beat, (time + beat / 2.0) % beat);
+            let kick = (-since * 30.0).exp() * (since * 2.0 * std::f64::consts::PI * 60.0).sin();
+            let hat = 0.2 * (-half * 60.0).exp() * (f64::from(noise) / f64::from(u32::MAX) - 0.5);
+            (0.7 * kick + hat) as f32
+        });
+        Sound { pcm: pcm.collect(), channels: 1, rate: SampleRate(rate) }
+    }
+
+    #[test]
+    fn a_drum_loop_has_its_tempo() {
+        for (bpm, rate) in
+            [(75.0, 44_100), (90.0, 48_000), (100.0, 32_000), (120.0, 44_100), (128.0, 44_100), (140.0, 44_100)]
+        {
+            let found = tempo(&drums(bpm, 20.0, rate)).unwrap().unwrap();
+            assert!((found - bpm).abs() < 0.5, "{bpm} was heard as {found}");
+        }
+    }
+
+    #[test]
+    fn a_fast_loop_may_be_heard_at_half_its_tempo() {
+        let found = tempo(&drums(174.0, 20.0, 44_100)).unwrap().unwrap();
+        assert!((found - 174.0).abs() < 0.5 || (found - 87.0).abs() < 0.5, "{found}");
+    }
+
+    #[test]
+    fn silence_and_clicks_have_none() {
+        let silence = Sound { pcm: vec![0.0; 441_000], channels: 1, rate: SampleRate(44_100) };
+        assert_eq!(tempo(&silence).unwrap(), None);
+        assert_eq!(tempo(&drums(120.0, 0.1, 44_100)).unwrap(), None);
+    }
+}

@@ -1,0 +1,320 @@
+//! gary over plain HTTP, as the DAW plug-in uses it: `/api/juce/*`, `/api/latest_generated_audio/*`, `/api/models`,
+//! `/health`. Every failure is `{success: false, error}`; the plug-in looks at nothing else.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use warp::http::StatusCode;
+use warp::reply::{Response, with_status};
+use warp::{Filter, Reply};
+
+use super::super::clips::owner;
+use super::super::router::get;
+use super::super::{App, HttpError, Routes, body};
+use super::models;
+use super::payload::{Payload, encode_base64};
+use super::texts;
+use crate::studio::{ClipId, Owner, SessionId, Snapshot, Status, Studio, StudioError};
+
+/// Time for a request with a sound to arrive.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// All routes of this file.
+pub(in crate::http) fn routes(app: &Arc<App>) -> Routes {
+    verbs(app).or(poll(app)).unify().or(latest(app)).unify().or(service(app)).unify().boxed()
+}
+
+fn verbs(app: &Arc<App>) -> Routes {
+    let for_verbs = Arc::clone(app);
+    warp::path!("api" / "juce" / String)
+        .and_then(|verb: String| async move {
+            let known = [
+                "process_audio",
+                "continue_music",
+                "retry_music",
+                "transform_audio",
+                "undo_transform",
+                "update_cropped_audio",
+            ];
+            known.into_iter().find(|name| *name == verb).ok_or_else(warp::reject::not_found)
+        })
+        .and(warp::post())
+        .and(body::bytes_within(app.limits.upload, PATIENCE))
+        .and(owner())
+        .then(move |verb: &'static str, body: Result<Bytes, HttpError>, owner: Owner| {
+            let app = Arc::clone(&for_verbs);
+            async move { answer(perform(&app, verb, body, owner).await) }
+        })
+        .boxed()
+}
+
+fn poll(app: &Arc<App>) -> Routes {
+    let app = Arc::clone(app);
+    warp::path!("api" / "juce" / "poll_status" / String)
+        .and(get())
+        .then(move |id: String| {
+            let app = Arc::clone(&app);
+            async move { answer(poll_status(&app, &id).await) }
+        })
+        .boxed()
+}
+
+fn latest(app: &Arc<App>) -> Routes {
+    let app = Arc::clone(app);
+    warp::path!("api" / "latest_generated_audio" / String)
+        .and(get())
+        .then(move |id: String| {
+            let app = Arc::clone(&app);
+            async move {
+                let (status, body) = match latest_audio(&app, &id).await {
+                    Ok(found) => found,
+                    Err(Failure(status, message)) => (status, json!({ "status": "error", "message": message })),
+                };
+                with_status(warp::reply::json(&body), status).into_response()
+            }
+        })
+        .boxed()
+}
+
+fn service(app: &Arc<App>) -> Routes {
+    let (for_health, for_models, for_cleanup) = (Arc::clone(app), Arc::clone(app), Arc::clone(app));
+    let health = warp::path!("health").and(get()).map(move || health(&for_health));
+    let models = warp::path!("api" / "models").and(get()).map(move || {
+        let models = models::grouped(&for_models.engine().models());
+        let updated_at = iso_time();
+        warp::reply::json(&json!({ "success": true, "models": models, "updated_at": updated_at })).into_response()
+    });
+    let cleanup = warp::path!("api" / "cleanup_old_sessions").and(warp::post()).then(move || {
+        let app = Arc::clone(&for_cleanup);
+        async move { answer(cleanup(&app).await) }
+    });
+    health.or(models).unify().or(cleanup).unify().boxed()
+}
+
+/// A status and a sentence.
+struct Failure(StatusCode, String);
+
+impl From<String> for Failure {
+    fn from(sentence: String) -> Self {
+        Self(StatusCode::BAD_REQUEST, sentence)
+    }
+}
+
+impl From<StudioError> for Failure {
+    fn from(error: StudioError) -> Self {
+        match error {
+            StudioError::NoSession(_) => Self(StatusCode::NOT_FOUND, "Session not found".into()),
+            StudioError::Store(_) | StudioError::Broken(_) | StudioError::Engine(_) => {
+                Self(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+            }
+            StudioError::QueueFull { .. } | StudioError::TooManyOfYours { .. } => {
+                Self(StatusCode::TOO_MANY_REQUESTS, error.to_string())
+            }
+            error => Self(StatusCode::BAD_REQUEST, error.to_string()),
+        }
+    }
+}
+
+impl From<HttpError> for Failure {
+    fn from(error: HttpError) -> Self {
+        Self(error.status(), error.to_string())
+    }
+}
+
+fn answer(result: Result<Value, Failure>) -> Response {
+    match result {
+        Ok(body) => warp::reply::json(&body).into_response(),
+        Err(Failure(status, error)) => {
+            with_status(warp::reply::json(&json!({ "success": false, "error": error })), status).into_response()
+        }
+    }
+}
+
+async fn perform(app: &App, verb: &str, body: Result<Bytes, HttpError>, owner: Owner) -> Result<Value, Failure> {
+    let studio = app.studio()?;
+    let value = serde_json::from_slice(&body?).map_err(|error| format!("Invalid JSON format: {error}."))?;
+    let payload = Payload::parse(value)?;
+    let session = payload.session()?;
+    let required = || session.clone().ok_or_else(|| Failure::from("Session ID required".to_owned()));
+    let audio =
+        || -> Result<Bytes, Failure> { payload.audio()?.ok_or_else(|| Failure::from("Missing audio_data".to_owned())) };
+    let accepted = match verb {
+        "process_audio" => {
+            payload.require(&["audio_data", "model_name", "prompt_duration"])?;
+            studio.bang(owner, None, payload.wish()?, audio()?).await?
+        }
+        "continue_music" => {
+            let sound = payload.audio()?;
+            if session.is_none() && sound.is_none() {
+                return Err("Session ID required".to_owned().into());
+            }
+            studio.proceed(owner, session, payload.wish()?, sound).await?
+        }
+        "retry_music" => studio.retry(owner, &required()?, payload.wish()?).await?,
+        "transform_audio" => {
+            let message = "Connection refused: this server has no transform model.".to_owned();
+            return Err(Failure(StatusCode::SERVICE_UNAVAILABLE, message));
+        }
+        "undo_transform" => {
+            let session = required()?;
+            let sound = encode_base64(&studio.undo(&session).await?);
+            return Ok(json!({
+                "success": true, "session_id": session, "message": "Undone.", "audio_data": sound,
+            }));
+        }
+        _ => {
+            let (session, auto_created) = studio.crop(session.clone(), audio()?).await?;
+            return Ok(json!({
+                "success": true, "session_id": session, "message": "The cropped audio is kept.",
+                "auto_created": auto_created,
+            }));
+        }
+    };
+    Ok(json!({
+        "success": true,
+        "session_id": accepted.session,
+        "message": "Taken on.",
+        "note": "Ask /api/juce/poll_status for how far it is.",
+    }))
+}
+
+/// The latest clip of a session, if it has one.
+async fn state(studio: &Studio, id: &SessionId) -> Result<Option<Snapshot>, StudioError> {
+    // Read first: a clip that ends in between is then told as running once more, never as missing.
+    match studio.job_of(id) {
+        Some(job) => {
+            let status = job.status().borrow().clone();
+            Ok(Some(Snapshot { record: Arc::clone(job.record()), status }))
+        }
+        None => studio.latest(id).await,
+    }
+}
+
+async fn poll_status(app: &App, id: &str) -> Result<Value, Failure> {
+    let studio = app.studio()?;
+    let not_found = || Failure(StatusCode::NOT_FOUND, "Session not found".into());
+    let id = SessionId::parse(id).map_err(|_| not_found())?;
+    let clip = state(studio, &id).await?;
+    let session = studio.session(&id).await?;
+    let busy = clip.as_ref().is_some_and(|clip| !clip.status.is_final());
+    let (status, error) = match clip.as_ref().map(|clip| (&clip.record, &clip.status)) {
+        None => ("unknown", None),
+        Some((_, Status::Queued { .. })) => ("queued", None),
+        Some((_, Status::Starting)) => ("warming", None),
+        Some((_, Status::Running { .. })) => ("processing", None),
+        Some((_, Status::Completed)) => ("completed", None),
+        Some((record, Status::Failed(reason))) => ("failed", Some(texts::failure(record.kind, reason))),
+        Some((_, Status::Cancelled)) => ("failed", Some("The clip was cancelled.".to_owned())),
+    };
+    let sound = match session.current {
+        Some(current) if !busy => Some(encode_base64(&studio.store().read(current).await?)),
+        _ => None,
+    };
+    let (clip_id, state) = match &clip {
+        Some(clip) => (clip.record.id, clip.status.clone()),
+        None => (ClipId::random(), Status::Completed),
+    };
+    let mut queue = texts::queue_status(&id, clip_id, &state, studio.load());
+    queue["timestamp"] = json!(unix_time());
+    queue["from_worker"] = json!(false);
+    Ok(json!({
+        "success": true,
+        "session_id": id,
+        "generation_in_progress": busy,
+        "transform_in_progress": false,
+        "progress": state.percent() * u64::from(clip.is_some()),
+        "status": status,
+        "error": error,
+        "audio_data": sound,
+        "queue_status": queue,
+        "session_data": {
+            "model_name": session.params.model,
+            "prompt_duration": session.params.prompt_seconds,
+            "parameters": {
+                "top_k": session.params.top_k,
+                "temperature": session.params.temperature,
+                "cfg_coef": session.params.guidance,
+            },
+            "description": session.params.description,
+        },
+    }))
+}
+
+/// For clients that slept while their music was made.
+async fn latest_audio(app: &App, id: &str) -> Result<(StatusCode, Value), Failure> {
+    let studio = app.studio()?;
+    let not_found = || Ok((StatusCode::NOT_FOUND, json!({ "status": "not_found" })));
+    let Ok(id) = SessionId::parse(id) else { return not_found() };
+    if studio.job_of(&id).is_some() {
+        let message = "The music is still being made.";
+        return Ok((StatusCode::ACCEPTED, json!({ "status": "in_progress", "message": message })));
+    }
+    let session = match studio.session(&id).await {
+        Ok(session) => session,
+        Err(StudioError::NoSession(_)) => return not_found(),
+        Err(error) => return Err(error.into()),
+    };
+    let Some(current) = session.current else {
+        return Ok((StatusCode::NOT_FOUND, json!({ "status": "no_audio" })));
+    };
+    let sound = encode_base64(&studio.store().read(current).await?);
+    if let Some(clip) = studio.undelivered(&id).await? {
+        studio.delivered(clip.id).await?;
+    }
+    Ok((
+        StatusCode::OK,
+        json!({
+            "status": "success",
+            "audio_data": sound,
+            "model_name": session.params.model,
+            "prompt_duration": session.params.prompt_seconds,
+            "session_id": id,
+        }),
+    ))
+}
+
+/// `live` when music can be made; what the original consists of is told as it would tell it.
+fn health(app: &App) -> Response {
+    let (status, state) = match app.engine().status().lost {
+        None => (StatusCode::OK, "live".to_owned()),
+        Some(reason) => (StatusCode::INTERNAL_SERVER_ERROR, format!("down: {reason}")),
+    };
+    let overall = if status == StatusCode::OK { "live" } else { "degraded" };
+    let body = json!({ "status": overall, "mongodb": "live", "redis": "live", "pytorch": state });
+    with_status(warp::reply::json(&body), status).into_response()
+}
+
+/// Removes what retention would remove; nobody can make it remove more.
+async fn cleanup(app: &App) -> Result<Value, Failure> {
+    let removed = app.studio()?.sweep().await?;
+    Ok(json!({
+        "status": "success",
+        "message": format!("{removed} old sessions were removed."),
+        "cleanup_stats": {
+            "mongodb_sessions": removed, "gridfs_files": 0, "redis_keys": 0, "errors": [],
+            "memory_before_gc": null, "memory_after_gc": null,
+        },
+    }))
+}
+
+fn unix_time() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs())
+}
+
+/// Now, as ISO 8601 in UTC.
+fn iso_time() -> String {
+    let seconds = unix_time();
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    // Howard Hinnant's `civil_from_days`, for dates after 1970.
+    let z = days + 719_468;
+    let (era, of_era) = (z / 146_097, z % 146_097);
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let day_of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
+}
