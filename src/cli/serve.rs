@@ -25,6 +25,18 @@ pub(super) struct ServeArgs {
     /// Port to listen on
     #[arg(short, long, env = "CONTINUO_PORT", default_value_t = 8765)]
     port: u16,
+    /// One more port, for clients that expect gary there (the original's is 8000)
+    #[arg(long, value_name = "PORT")]
+    gary_port: Option<u16>,
+    /// One more port, for clients that expect gary4web there (8001)
+    #[arg(long, value_name = "PORT")]
+    web_port: Option<u16>,
+    /// One more port, for clients that expect the crop server there (3000)
+    #[arg(long, value_name = "PORT")]
+    express_port: Option<u16>,
+    /// Let clients name addresses in private networks for the server to fetch sound from
+    #[arg(long)]
+    private_addresses: bool,
     #[command(flatten)]
     model: ModelArgs,
     /// File or folder of prompt sets: their stations start with the server and follow every edit
@@ -91,6 +103,12 @@ pub(super) fn run(args: ServeArgs) -> Outcome {
             Failure(format!("{}:{} cannot be listened on ({error}); take another --port.", args.host, args.port))
         })?;
         let address = listener.local_addr()?;
+        let mut listeners = vec![listener];
+        for port in [args.gary_port, args.web_port, args.express_port].into_iter().flatten() {
+            let more = TcpListener::bind((args.host, port)).await;
+            listeners
+                .push(more.map_err(|error| Failure(format!("{}:{port} cannot be listened on: {error}.", args.host)))?);
+        }
         let (choice, max_voices) = (args.model.clone(), args.max_voices);
         let engine = tokio::task::spawn_blocking(move || -> Result<Engine, Failure> {
             let backend = load(&choice)?;
@@ -129,17 +147,22 @@ pub(super) fn run(args: ServeArgs) -> Outcome {
         let studio = studio(engine, &args, loader.clone()).await?;
         let mut app = App::new(station);
         app.studio = Some(studio);
-        app.limits = Limits { connections: args.max_listeners + 2000, ..Limits::default() };
+        app.limits = Limits {
+            connections: args.max_listeners + 2000,
+            private_addresses: args.private_addresses,
+            ..Limits::default()
+        };
         app.token = args.token;
         app.metrics = Some(metrics);
         app.loader = Some(loader);
+        app.on_disk = crate::model::on_disk;
         tracing::info!("listening on http://{address}/");
         let stop = async {
             if let Err(error) = http::terminated().await {
                 tracing::error!("no signal can be waited for ({error}); the server ends");
             }
         };
-        http::serve(Arc::new(app), vec![listener], stop).await?;
+        http::serve(Arc::new(app), listeners, stop).await?;
         Ok(())
     })
 }

@@ -33,6 +33,8 @@ pub struct Limits {
     pub body: usize,
     /// Bytes of an upload at most.
     pub upload: usize,
+    /// Whether addresses that clients send may lie in private networks.
+    pub private_addresses: bool,
     /// Connections at most; further ones wait in the kernel's backlog.
     pub connections: usize,
     /// Time for a client to send the head of a request, and again for its body.
@@ -46,6 +48,7 @@ impl Default for Limits {
         Self {
             body: 1 << 20,
             upload: 96 << 20,
+            private_addresses: false,
             connections: 12_000,
             request: Duration::from_secs(10),
             drain: Duration::from_secs(5),
@@ -63,6 +66,8 @@ pub struct App {
     pub limits: Limits,
     /// Loads models on request; without it `POST /v1/models` and `/set_model` only know loaded ones.
     pub loader: Option<ModelLoader>,
+    /// Names of models that can be loaded without a download.
+    pub on_disk: fn() -> Vec<String>,
     /// Bearer token that every route but the page, `/healthz` and `/readyz` asks for.
     pub token: Option<String>,
     /// Where `/metrics` comes from.
@@ -83,6 +88,7 @@ impl App {
             studio: None,
             limits: Limits::default(),
             loader: None,
+            on_disk: Vec::new,
             token: None,
             metrics: None,
             stopping: CancellationToken::new(),

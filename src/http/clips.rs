@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::stream::{self, Stream};
+use futures_util::stream::{self, Stream, StreamExt};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 use warp::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE, LOCATION};
 use warp::http::{HeaderMap, HeaderValue, StatusCode};
 use warp::reply::{Response, with_header, with_status};
@@ -173,8 +174,8 @@ async fn cancel(app: &App, id: &str) -> Result<Response, HttpError> {
 async fn part(app: &App, id: &str, part: &str) -> Result<Response, HttpError> {
     let (studio, id) = (app.studio()?, clip_id(id)?);
     match part {
-        "events" => events(studio, id).await,
-        "live.wav" => live(studio, id).await,
+        "events" => events(studio, id, app.stopping.clone()).await,
+        "live.wav" => live(studio, id, app.stopping.clone()).await,
         file => {
             let format = file_format(file).ok_or_else(|| HttpError::NoRoute(file.to_owned()))?;
             sound_file(studio.sound_of_clip(id).await?, format, &format!("{id}")).await
@@ -216,7 +217,7 @@ pub(super) async fn sound_file(bytes: Bytes, format: FileFormat, name: &str) -> 
 }
 
 /// `status` events, the last of which is final.
-async fn events(studio: &Arc<Studio>, id: ClipId) -> Result<Response, HttpError> {
+async fn events(studio: &Arc<Studio>, id: ClipId, stopping: CancellationToken) -> Result<Response, HttpError> {
     let snapshot = studio.clip(id).await?;
     let watch = studio.job(id).map(|job| job.status());
     let rest = stream::unfold(Some((snapshot, watch)), |state| async move {
@@ -234,17 +235,17 @@ async fn events(studio: &Arc<Studio>, id: ClipId) -> Result<Response, HttpError>
         };
         Some((Ok::<_, std::convert::Infallible>(event), next))
     });
-    let kept_alive = warp::sse::keep_alive().stream(rest);
+    let kept_alive = warp::sse::keep_alive().stream(rest.take_until(stopping.cancelled_owned()));
     let response = with_header(warp::sse::reply(kept_alive), CACHE_CONTROL, "no-store");
     Ok(with_header(response, "x-accel-buffering", "no").into_response())
 }
 
 /// The piece from its beginning, as it grows; of a complete clip the result.
-async fn live(studio: &Arc<Studio>, id: ClipId) -> Result<Response, HttpError> {
+async fn live(studio: &Arc<Studio>, id: ClipId, stopping: CancellationToken) -> Result<Response, HttpError> {
     let Some(job) = studio.job(id) else {
         return sound_file(studio.sound_of_clip(id).await?, FileFormat::Wav, &format!("{id}")).await;
     };
-    let mut response = warp::reply::stream(growing(job)).into_response();
+    let mut response = warp::reply::stream(growing(job).take_until(stopping.cancelled_owned())).into_response();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("audio/wav"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

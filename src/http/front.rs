@@ -23,6 +23,8 @@ use super::router::routes;
 use super::{App, HttpError, Routes, auth, cors};
 use crate::telemetry::HTTP_REQUESTS;
 
+/// The originals, each behind a prefix of its own.
+const PREFIXES: [&str; 3] = ["/gary", "/web", "/express"];
 /// Asked every few seconds by machines: in the log only when it is asked for details.
 const PROBES: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
@@ -98,7 +100,9 @@ impl Front {
 
 /// Behind the prefix of an original, its routes are where they were: a proxy or an old client needs no change.
 fn strip_prefix(request: &mut Request<Incoming>) {
-    let Some(path) = request.uri().path().strip_prefix("/gary").filter(|rest| rest.starts_with('/')) else { return };
+    let whole = request.uri().path();
+    let rest = PREFIXES.into_iter().find_map(|prefix| whole.strip_prefix(prefix).filter(|rest| rest.starts_with('/')));
+    let Some(path) = rest else { return };
     let query = request.uri().query().map_or_else(String::new, |query| format!("?{query}"));
     if let Ok(uri) = format!("{path}{query}").parse() {
         *request.uri_mut() = uri;

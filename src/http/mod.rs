@@ -29,6 +29,7 @@ mod sessions;
 mod socket;
 mod streams;
 mod upload;
+mod web;
 mod ws;
 
 pub use app::{App, Limits, ModelLoader, ModelRequest};

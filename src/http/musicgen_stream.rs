@@ -23,8 +23,9 @@ use self::sound::Track;
 use super::body;
 use super::connection::{self, Connection};
 use super::error::reply;
-use super::{App, HttpError, Routes};
+use super::{App, HttpError, Routes, web};
 use crate::engine::{EngineError, VoiceSpec};
+use crate::studio::Owner;
 
 /// How much is generated ahead of a client that does not read: two blocks.
 const LEAD: Duration = Duration::from_secs(4);
@@ -108,7 +109,11 @@ async fn generate(
     client: Client,
     body: Result<bytes::Bytes, HttpError>,
 ) -> Result<Response, HttpError> {
-    let wanted: Generate = parse(&body?)?;
+    let body = body?;
+    if web::claims(&body) {
+        return Ok(web::generate(app, &body, Owner(client.address)).await);
+    }
+    let wanted: Generate = parse(&body)?;
     if wanted.prompts.is_empty() || wanted.prompts.len() > MOST_PROMPTS {
         let sent = wanted.prompts.len();
         return Err(HttpError::BadRequest(format!("{sent} prompts were sent; send 1 to {MOST_PROMPTS}.")));

@@ -10,7 +10,8 @@ use warp::http::Method;
 use warp::{Filter, Reply};
 
 use super::{
-    App, HttpError, Routes, clips, events, gary, generate, models, musicgen_stream, ops, page, sessions, streams, ws,
+    App, HttpError, Routes, clips, events, gary, generate, models, musicgen_stream, ops, page, sessions, streams, web,
+    ws,
 };
 
 /// Every path of the API and what can be asked there; `{}` stands for one segment.
@@ -59,6 +60,12 @@ pub(super) const PATHS: &[(&str, &str)] = &[
     ("/api/models", "GET, HEAD"),
     ("/api/cleanup_old_sessions", "POST"),
     ("/health", "GET, HEAD"),
+    ("/continue", "POST"),
+    ("/tasks/{}", "GET, HEAD"),
+    ("/fetch-result/{}", "GET, HEAD"),
+    ("/progress/{}", "GET, HEAD"),
+    ("/crop-audio", "POST"),
+    ("/combine-audio", "POST"),
     ("/v1/models", "GET, HEAD, POST"),
     ("/v1/openapi.json", "GET, HEAD"),
     ("/healthz", "GET, HEAD"),
@@ -76,6 +83,8 @@ pub(super) fn routes(app: &Arc<App>) -> Routes {
         .or(clips::routes(app))
         .unify()
         .or(sessions::routes(app))
+        .unify()
+        .or(web::routes(app))
         .unify()
         .or(gary::routes(app))
         .unify()

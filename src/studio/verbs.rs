@@ -73,6 +73,24 @@ impl Studio {
         self.begin(owner, Kind::Bang, session, params, Some(audio)).await
     }
 
+    /// As [`Studio::bang`], in a session that remembers where its sound came from.
+    ///
+    /// # Errors
+    /// As [`Studio::bang`].
+    pub async fn bang_of(
+        &self,
+        owner: Owner,
+        session: SessionId,
+        origin: &str,
+        wish: Wish,
+        audio: Bytes,
+    ) -> Result<Accepted, StudioError> {
+        let params = wish.over(None);
+        check(&audio).await?;
+        let session = SessionRecord::new(session, origin, params.clone());
+        self.begin(owner, Kind::Bang, session, params, Some(audio)).await
+    }
+
     /// The session's sound, or `audio` in its place, with a piece at its end. Without a session there is a new one; an
     /// unknown one is made if there is `audio`.
     ///

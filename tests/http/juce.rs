@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::client::{call, get};
 use super::server::{Server, start, start_on};
 
-fn base64(bytes: &[u8]) -> String {
+pub fn base64(bytes: &[u8]) -> String {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();
     for three in bytes.chunks(3) {
@@ -24,7 +24,7 @@ fn base64(bytes: &[u8]) -> String {
     text
 }
 
-fn sound_of(text: &str) -> Sound {
+pub fn bytes_of(text: &str) -> Vec<u8> {
     let value = |letter: u8| match letter {
         b'A'..=b'Z' => letter - b'A',
         b'a'..=b'z' => letter - b'a' + 26,
@@ -38,7 +38,11 @@ fn sound_of(text: &str) -> Sound {
         let length = 3 - four.iter().filter(|letter| **letter == b'=').count();
         bytes.extend_from_slice(&number.to_be_bytes()[1..=length]);
     }
-    decode(bytes).unwrap()
+    bytes
+}
+
+fn sound_of(text: &str) -> Sound {
+    decode(bytes_of(text)).unwrap()
 }
 
 fn wav(seconds: usize) -> String {

@@ -12,3 +12,4 @@ mod operate;
 mod probe;
 mod server;
 mod steer;
+mod web;

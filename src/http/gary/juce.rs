@@ -82,7 +82,7 @@ fn service(app: &Arc<App>) -> Routes {
     let (for_health, for_models, for_cleanup) = (Arc::clone(app), Arc::clone(app), Arc::clone(app));
     let health = warp::path!("health").and(get()).map(move || health(&for_health));
     let models = warp::path!("api" / "models").and(get()).map(move || {
-        let models = models::grouped(&for_models.engine().models());
+        let models = models::grouped(&for_models.engine().models(), (for_models.on_disk)());
         let updated_at = iso_time();
         warp::reply::json(&json!({ "success": true, "models": models, "updated_at": updated_at })).into_response()
     });

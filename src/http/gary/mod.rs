@@ -12,4 +12,5 @@ mod socket;
 mod texts;
 
 pub(super) use juce::routes;
+pub(super) use payload::{Payload, decode_base64, encode_base64};
 pub(super) use socket::Sockets;

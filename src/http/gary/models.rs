@@ -31,19 +31,21 @@ const LARGE: [&str; 11] = [
     "thepatch/keygen-gary-v2-large-16",
 ];
 
-/// `{small, medium, large}`: the loaded models first, then those that can be loaded.
-pub(super) fn grouped(loaded: &[Arc<ModelInfo>]) -> Value {
+/// `{small, medium, large}`: the loaded models first, then those on disk, then those that can be downloaded.
+pub(super) fn grouped(loaded: &[Arc<ModelInfo>], on_disk: Vec<String>) -> Value {
     let mut sizes: [Vec<String>; 3] = Default::default();
-    for model in loaded {
-        let name = &model.id.0;
-        let size = if name.contains("large") {
+    let here = loaded.iter().map(|model| model.id.0.clone()).chain(on_disk);
+    for name in here {
+        let size = if name.contains("large") || LARGE.contains(&name.as_str()) {
             2
-        } else if name.contains("medium") {
+        } else if name.contains("medium") || MEDIUM.contains(&name.as_str()) {
             1
         } else {
             0
         };
-        sizes[size].push(name.clone());
+        if !sizes[size].contains(&name) {
+            sizes[size].push(name);
+        }
     }
     for (size, known) in sizes.iter_mut().zip([&SMALL[..], &MEDIUM, &LARGE]) {
         let more: Vec<String> =
@@ -88,11 +90,12 @@ mod tests {
 
     #[test]
     fn checkpoints_of_one_training_are_a_group_in_order() {
-        let models = grouped(&[]);
+        let models = grouped(&[], vec!["me/my-large".into(), "thepatch/hoenn_lofi".into()]);
         let large = &models["large"];
-        assert_eq!(large[0], json!({"name": "hoenn_lofi", "path": "thepatch/hoenn_lofi", "type": "single"}));
-        assert_eq!((&large[1]["name"], &large[1]["type"]), (&json!("bleeps-large"), &json!("group")));
-        let epochs: Vec<u64> = large[1]["checkpoints"]
+        assert_eq!(large[0], json!({"name": "my-large", "path": "me/my-large", "type": "single"}));
+        assert_eq!(large[1], json!({"name": "hoenn_lofi", "path": "thepatch/hoenn_lofi", "type": "single"}));
+        assert_eq!((&large[2]["name"], &large[2]["type"]), (&json!("bleeps-large"), &json!("group")));
+        let epochs: Vec<u64> = large[2]["checkpoints"]
             .as_array()
             .map_or(Vec::new(), |all| all.iter().filter_map(|checkpoint| checkpoint["epoch"].as_u64()).collect());
         assert_eq!(epochs, [6, 8, 10, 14, 20]);

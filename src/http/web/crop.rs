@@ -1,0 +1,162 @@
+//! The crop server: base64 in, the bare base64 text of an MP3 out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::Value;
+use warp::http::header::CONTENT_TYPE;
+use warp::http::{HeaderValue, StatusCode};
+use warp::reply::{Response, with_status};
+use warp::{Filter, Reply};
+
+use super::super::gary::{decode_base64, encode_base64};
+use super::super::{App, HttpError, Routes, body};
+use crate::audio::{AudioError, Sound, decode};
+use crate::units::SampleRate;
+
+/// Time for sounds to arrive.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// As LAME encodes when nothing is said.
+#[cfg(feature = "mp3")]
+const KBPS: u32 = 128;
+/// Sounds of one combination at most.
+const CLIPS: usize = 64;
+
+/// `/crop-audio` and `/combine-audio`.
+pub(super) fn routes(app: &Arc<App>) -> Routes {
+    let body = body::bytes_within(app.limits.upload, PATIENCE);
+    let crop = warp::path!("crop-audio")
+        .and(warp::post())
+        .and(body.clone())
+        .then(|body| async move { answer(body, "Error cropping audio", crop).await });
+    let combine = warp::path!("combine-audio")
+        .and(warp::post())
+        .and(body)
+        .then(|body| async move { answer(body, "Server error", combine).await });
+    crop.or(combine).unify().boxed()
+}
+
+async fn answer(
+    body: Result<Bytes, HttpError>,
+    failed: &'static str,
+    work: fn(&Value) -> Result<Sound, String>,
+) -> Response {
+    let body = match body {
+        Ok(body) => body,
+        Err(error) => return with_status(error.to_string(), error.status()).into_response(),
+    };
+    let fields: Value = match serde_json::from_slice(&body) {
+        Ok(fields) => fields,
+        Err(error) => {
+            let sentence = format!("{failed}: the body is not JSON: {error}.");
+            return with_status(sentence, StatusCode::BAD_REQUEST).into_response();
+        }
+    };
+    drop(body);
+    let made = tokio::task::spawn_blocking(move || mp3(work(&fields)?).map_err(|error| error.to_string()));
+    let made = made.await.unwrap_or_else(|error| Err(error.to_string()));
+    match made {
+        Ok(file) => {
+            let mut response = Response::new(encode_base64(&file).into());
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+            response
+        }
+        Err(reason) => with_status(format!("{failed}: {reason}"), StatusCode::INTERNAL_SERVER_ERROR).into_response(),
+    }
+}
+
+fn sound(text: Option<&Value>) -> Result<Sound, String> {
+    let text = text.and_then(Value::as_str).ok_or("a sound is missing; send it as base64.")?;
+    decode(decode_base64(text)?.to_vec()).map_err(|error| error.to_string())
+}
+
+fn crop(fields: &Value) -> Result<Sound, String> {
+    let sound = sound(fields.get("audioData"))?;
+    let end = fields.get("end").and_then(seconds).ok_or("`end` must be seconds, or hh:mm:ss.")?;
+    Ok(sound.cut(0, sound.rate.samples(end).0 as usize))
+}
+
+/// All clips after another, in the shape of the first.
+fn combine(fields: &Value) -> Result<Sound, String> {
+    let clips = fields.get("audioClips").and_then(Value::as_array).ok_or("`audioClips` must be an array.")?;
+    if clips.is_empty() || clips.len() > CLIPS {
+        return Err(format!("send 1 to {CLIPS} clips."));
+    }
+    let mut whole: Option<Sound> = None;
+    for clip in clips {
+        let next = sound(Some(clip))?;
+        match &mut whole {
+            None => whole = Some(if next.channels > 2 { next.stereo() } else { next }),
+            Some(whole) => {
+                let next = if whole.channels == 2 { next.stereo() } else { next.mono() };
+                whole.pcm.extend(next.at(whole.rate).map_err(|error| error.to_string())?.pcm);
+            }
+        }
+    }
+    whole.ok_or_else(|| "there is no clip.".into())
+}
+
+/// Seconds as a number or a text, or `hh:mm:ss`.
+fn seconds(value: &Value) -> Option<f64> {
+    let number = match value {
+        Value::Number(number) => number.as_f64(),
+        Value::String(text) => {
+            text.split(':').try_fold(0.0, |sum, part| Some(60.0 * sum + part.trim().parse::<f64>().ok()?))
+        }
+        _ => None,
+    };
+    number.filter(|seconds| (0.0..=86_400.0).contains(seconds))
+}
+
+#[cfg(feature = "mp3")]
+fn mp3(sound: Sound) -> Result<Vec<u8>, AudioError> {
+    let sound = if sound.channels > 2 { sound.stereo() } else { sound };
+    let rate = if [32_000, 44_100, 48_000].contains(&sound.rate.0) { sound.rate } else { SampleRate(44_100) };
+    let sound = sound.at(rate)?.within_full_scale();
+    crate::audio::Mp3Encoder::file(&sound.pcm, rate.0, sound.channels, KBPS)
+}
+
+#[cfg(not(feature = "mp3"))]
+fn mp3(_sound: Sound) -> Result<Vec<u8>, AudioError> {
+    Err(AudioError::NoMp3)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
+    use super::*;
+
+    fn clip(seconds: usize, rate: u32, channels: usize) -> String {
+        let pcm = vec![0.1; seconds * rate as usize * channels];
+        encode_base64(&Sound { pcm, channels, rate: SampleRate(rate) }.wav())
+    }
+
+    #[test]
+    fn the_end_is_seconds_or_a_clock() {
+        for (value, expected) in [(json!(2.5), 2.5), (json!("2.5"), 2.5), (json!("00:01:02.5"), 62.5)] {
+            assert_eq!(seconds(&value), Some(expected));
+        }
+        for bad in [json!(-1), json!("soon"), json!(null), json!([])] {
+            assert_eq!(seconds(&bad), None);
+        }
+    }
+
+    #[test]
+    fn clips_are_cut_and_joined() {
+        let cut = crop(&json!({"audioData": clip(3, 44_100, 2), "end": "1.5"})).unwrap();
+        assert_eq!((cut.frames(), cut.channels), (66_150, 2));
+        let both = combine(&json!({"audioClips": [clip(1, 44_100, 1), clip(2, 48_000, 2)]})).unwrap();
+        assert_eq!((both.frames(), both.channels), (3 * 44_100, 1));
+        assert!(crop(&json!({"end": 1})).is_err() && combine(&json!({"audioClips": []})).is_err());
+    }
+
+    #[test]
+    #[cfg(feature = "mp3")]
+    fn the_answer_is_an_mp3() {
+        let file = mp3(crop(&json!({"audioData": clip(3, 22_050, 1), "end": 2})).unwrap()).unwrap();
+        assert!((decode(file).unwrap().seconds() - 2.0).abs() < 0.1);
+    }
+}
