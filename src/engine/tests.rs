@@ -46,7 +46,7 @@ async fn read_to_end(voice: &mut Voice) -> (usize, VoiceEnd) {
 }
 
 async fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
     while !condition() {
         assert!(std::time::Instant::now() < deadline, "{what} did not happen");
         tokio::task::yield_now().await;
@@ -233,6 +233,7 @@ async fn a_complete_clip_can_be_steered_while_it_is_heard() {
     let mut pcm = read(&mut voice, 64_000).await;
     let steer = Steer { prompts: Some(vec!["drums".into()]), ..Steer::default() };
     let ack = voice.control().steer(steer.clone()).await.unwrap();
+    until("it is complete again", || voice.buffered() >= 8.0).await;
     pcm.extend(read(&mut voice, 316_000 - 64_000).await);
     let at = (ack.at * 32_000.0) as usize;
     assert!(at < 80_000 && pcm[..at] == plain[..at] && pcm[at..] != plain[at..316_000]);

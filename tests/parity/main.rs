@@ -6,6 +6,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod audiocraft;
+mod bundled;
 mod golden;
 mod musicgen;
 mod steps;
