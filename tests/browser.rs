@@ -312,3 +312,54 @@ async fn a_share_link_plays_along_or_brings_the_mix() {
     plays(&mut late).await;
     assert_eq!(texts(&server), ["slow strings", "a choir"]);
 }
+
+/// True while the element plays the graph, false while it plays the stream's address itself.
+const LIVE: &str = "document.getElementById('audio').srcObject !== null";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sound_comes_with_little_delay_where_the_browser_can_and_plainly_where_not() {
+    let server = start().await;
+    let mut browser = page(&server, 1280, 860).await;
+    browser.click("#play").await;
+    plays(&mut browser).await;
+    assert_eq!(browser.eval(LIVE).await, true);
+    drop(browser);
+
+    let mut old = page(&server, 1280, 860).await;
+    old.eval("delete window.AudioDecoder").await;
+    old.click("#play").await;
+    plays(&mut old).await;
+    assert_eq!(old.eval(LIVE).await, false);
+    assert_eq!(old.complaints, [""; 0]);
+    drop(old);
+
+    // A proxy that lets no WebSocket through.
+    let mut walled = page(&server, 1280, 860).await;
+    walled
+        .eval(
+            "window.Worker = class {
+                postMessage() { setTimeout(() => this.onmessage({ data: 'over' })); }
+                terminate() {}
+            }; 0",
+        )
+        .await;
+    walled.click("#play").await;
+    walled.until(&format!("!({LIVE})")).await;
+    plays(&mut walled).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_model_can_be_chosen_while_it_plays() {
+    let server = start().await;
+    let engine = server.app.station.engine();
+    engine.add_model(Box::new(Standin::new("twin", 4))).await.unwrap();
+    let mut browser = page(&server, 1280, 860).await;
+    browser.click("#play").await;
+    plays(&mut browser).await;
+    browser.click("details.advanced summary").await;
+    browser.until("document.querySelectorAll('#model option').length === 2").await;
+    browser.eval("const list = document.getElementById('model'); list.value = 'twin'; list.dispatchEvent(new Event('change'))").await;
+    until(|| server.app.station.list()[0].model.0 == "twin").await;
+    plays(&mut browser).await;
+    assert_eq!(browser.complaints, [""; 0]);
+}

@@ -84,6 +84,8 @@ export const steerStream = (id, change) => request("PATCH", stream(id), change);
 export const resetStream = (id) => request("POST", `${stream(id)}/reset`);
 export const deleteStream = (id) => request("DELETE", stream(id), undefined, { keepalive: true });
 export const eventsAddress = (id) => address(`${stream(id)}/events`);
+/** Its sound as Ogg Opus in short pages, and its events, over a WebSocket. */
+export const socketAddress = (id) => address(`${stream(id)}/ws?format=ogg&latency=low`).replace(/^http/, "ws");
 export const audioAddress = (id, format) => address(`${stream(id)}/audio.${format}`);
 
 const list = (json, key) => (Array.isArray(json) ? json : (json?.[key] ?? []));

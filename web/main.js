@@ -53,6 +53,29 @@ const dials = {
 };
 let chosen = {}; // values that the listener has set; all others are the model's own
 let defaults = {};
+let models = [];
+let model = null; // the id of the model that the listener has chosen; null is the server's own choice
+
+function useModel(id) {
+  const known = models.find((one) => one.id === id) ?? models[0];
+  if (!known) return;
+  defaults = Object.fromEntries(Object.keys(dials).map((name) => [name, known.sampling?.[name]]).filter(([, value]) => value !== undefined));
+  setText($("machine"), known.description ?? known.id);
+  $("machine").hidden = false;
+  $("model").value = known.id;
+  showSampling();
+}
+
+async function refreshModels() {
+  try {
+    models = await api.listModels();
+  } catch {
+    return; // the player says so when it matters
+  }
+  $("model").replaceChildren(...models.map(({ id }) => new Option(id, id)));
+  $("model-field").hidden = models.length < 2;
+  useModel(session.info?.model ?? model);
+}
 
 function showSampling(current = {}) {
   for (const [name, { range, show }] of Object.entries(dials)) {
@@ -73,7 +96,7 @@ function seed() {
 
 function spec() {
   const wanted = seed();
-  return { prompts: mix.prompts, ...chosen, ...(wanted === undefined ? {} : { seed: wanted }) };
+  return { prompts: mix.prompts, ...(model ? { model } : {}), ...chosen, ...(wanted === undefined ? {} : { seed: wanted }) };
 }
 
 // ---- steering ----------------------------------------------------------------------------------------------------
@@ -293,6 +316,7 @@ function paintAddress() {
   const url = new URL(api.address("generate"));
   for (const { text } of mix.prompts) url.searchParams.append("prompt", text);
   for (const [name, value] of Object.entries(chosen)) url.searchParams.set(name, value);
+  if (model) url.searchParams.set("model", model);
   if (seed() !== undefined) url.searchParams.set("seed", seed());
   $("address").value = url.href;
 }
@@ -337,6 +361,14 @@ for (const [name, { range }] of Object.entries(dials)) {
   });
 }
 $("ramp").addEventListener("input", () => showSampling());
+$("model").addEventListener("change", () => {
+  model = $("model").value;
+  chosen = {};
+  useModel(model);
+  if (session.steerable) session.steer({ model });
+  else if (session.active) branch();
+  paintAddress();
+});
 $("defaults").addEventListener("click", () => {
   chosen = {};
   showSampling();
@@ -460,16 +492,7 @@ showSampling();
 paint();
 clock();
 
-api
-  .listModels()
-  .then(([model]) => {
-    if (!model) return;
-    defaults = Object.fromEntries(Object.keys(dials).map((name) => [name, model.sampling?.[name]]).filter(([, value]) => value !== undefined));
-    $("machine").textContent = model.description ?? model.id;
-    $("machine").hidden = false;
-    showSampling();
-  })
-  .catch(() => {});
+refreshModels();
 api
   .listStarters()
   .then((list) => {
@@ -479,3 +502,4 @@ api
   .catch(() => {});
 refreshStations();
 setInterval(refreshStations, 15_000);
+$("model").closest("details").addEventListener("toggle", refreshModels); // models come and go while the page is open

@@ -62,10 +62,11 @@ export class Session extends EventTarget {
       const info = await this.resolve();
       if (turn !== this.turn) return void (this.own && api.deleteStream(info.id).catch(() => {}));
       this.info = info;
+      this.read = performance.now();
       this.follow(info.id);
       this.tell("change");
       if (this.owed) this.steer(this.owed);
-      await this.sound.play(api.audioAddress(info.id, Sound.format()));
+      await this.sound.play({ audio: api.audioAddress(info.id, Sound.format()), socket: api.socketAddress(info.id) });
     } catch (problem) {
       if (turn !== this.turn) return;
       if (problem.name === "NotAllowedError") {
@@ -130,7 +131,7 @@ export class Session extends EventTarget {
 
   heard(ack) {
     if (typeof ack?.at !== "number") return;
-    const now = this.info.playhead + (performance.now() - this.news) / 1000;
+    const now = this.info.playhead + (performance.now() - this.read) / 1000;
     const delay = Math.max(0, ack.at - now) + this.sound.ahead;
     this.dispatchEvent(new CustomEvent("heard", { detail: Math.min(delay, 60) }));
   }
@@ -198,6 +199,7 @@ export class Session extends EventTarget {
       const kind = data.type ?? event.type;
       if (kind === "status") {
         this.info = data;
+        this.read = performance.now();
         const below = data.state === "playing" && data.realtime_factor > 0.01 && data.realtime_factor < 0.97;
         this.slow = below ? this.slow + 1 : 0;
         this.tell("change");
@@ -210,10 +212,9 @@ export class Session extends EventTarget {
 
   watch() {
     if (!this.active || this.state === "retrying" || this.state === "starting") return;
-    const { currentTime } = this.sound.audio;
     const now = performance.now();
-    if (currentTime !== this.position) {
-      this.position = currentTime;
+    if (this.sound.position !== this.position) {
+      this.position = this.sound.position;
       this.moved = now;
     } else if (now - this.moved > PATIENCE && now - this.news > PATIENCE) {
       this.lost();

@@ -1,6 +1,10 @@
-// The sound: one <audio> element, and behind it a Web Audio graph for volume, level and spectrum.
+// The sound: one <audio> element, and a Web Audio graph for volume, level and spectrum.
 //
+// Where the browser can, the graph plays the stream's WebSocket with little delay (`live.js`) and the element plays the
+// graph; elsewhere the element plays the stream's address and the graph follows it.
 // Events: `playing` (sound is heard), `waiting` (the buffer ran dry), `lost` (the connection or the stream ended).
+
+import { Live } from "./live.js";
 
 const SILENCE = -90; // dBFS shown as nothing
 
@@ -10,14 +14,15 @@ export class Sound extends EventTarget {
     this.audio = audio;
     this.wanted = false;
     this.graph = null;
+    this.live = null;
     this.loudness = 0.8;
-    for (const name of ["playing", "waiting"]) this.audio.addEventListener(name, () => this.wanted && this.tell(name));
-    for (const name of ["error", "ended"]) this.audio.addEventListener(name, () => this.wanted && this.tell("lost"));
+    for (const name of ["playing", "waiting"]) audio.addEventListener(name, () => this.live || this.tell(name));
+    for (const name of ["error", "ended"]) audio.addEventListener(name, () => this.live || this.tell("lost"));
     document.addEventListener("visibilitychange", () => this.wanted && this.graph?.context.resume());
   }
 
   tell(name) {
-    this.dispatchEvent(new Event(name));
+    if (this.wanted) this.dispatchEvent(new Event(name));
   }
 
   /** What this browser plays best: Opus, or MP3 where Ogg is unknown (older Safari). */
@@ -27,40 +32,70 @@ export class Sound extends EventTarget {
 
   /** Must be called within the click or key press: browsers let sound begin only there. */
   unlock() {
-    if (!this.graph) this.graph = this.connect();
+    if (!this.graph) this.ready = this.connect();
     this.graph?.context.resume();
-    if (!this.audio.src) this.audio.play().catch(() => {});
+    if (!this.audio.src && !this.audio.srcObject) this.audio.play().catch(() => {});
   }
 
-  connect() {
+  /** Makes the graph at once; how it is fed is decided a moment later. */
+  async connect() {
+    let context;
     try {
-      const context = new AudioContext({ latencyHint: "playback" });
-      const source = context.createMediaElementSource(this.audio);
-      const analyser = new AnalyserNode(context, { fftSize: 4096, smoothingTimeConstant: 0.75, minDecibels: -85, maxDecibels: -20 });
-      const gain = new GainNode(context, { gain: this.loudness ** 2 });
-      source.connect(analyser).connect(gain).connect(context.destination);
-      return {
-        context,
-        analyser,
-        gain,
-        wave: new Float32Array(analyser.fftSize / 2),
-        bins: new Uint8Array(analyser.frequencyBinCount),
-      };
+      context = new AudioContext({ latencyHint: "balanced", sampleRate: 48_000 });
     } catch {
-      return null; // no Web Audio: the element plays alone, without a meter
+      return; // no Web Audio: the element plays alone, without a meter
     }
+    const analyser = new AnalyserNode(context, { fftSize: 4096, smoothingTimeConstant: 0.75, minDecibels: -85, maxDecibels: -20 });
+    const gain = new GainNode(context, { gain: this.loudness ** 2 });
+    analyser.connect(gain);
+    this.graph = {
+      context,
+      analyser,
+      gain,
+      wave: new Float32Array(analyser.fftSize / 2),
+      bins: new Uint8Array(analyser.frequencyBinCount),
+    };
+    this.live = await Live.within(context);
+    if (!this.live) return this.follow();
+    for (const name of ["playing", "waiting", "lost"]) this.live.addEventListener(name, () => this.tell(name));
+    this.live.node.connect(analyser);
+    // Through the element, so that the system knows that this page plays: media keys, the lock screen, the background.
+    const speaker = new MediaStreamAudioDestinationNode(context);
+    gain.connect(speaker);
+    this.audio.srcObject = speaker.stream;
   }
 
-  /** Plays a live address; resolves when the browser accepted it. */
-  async play(url) {
+  /** The graph follows the element, which plays by itself. */
+  follow() {
+    const { context, analyser, gain } = this.graph;
+    context.createMediaElementSource(this.audio).connect(analyser);
+    gain.connect(context.destination);
+  }
+
+  /** Something between us and the server lets no WebSocket through: the element has to do. */
+  giveLiveUp() {
+    this.live.node.disconnect();
+    this.graph.gain.disconnect();
+    this.live = null;
+    this.audio.srcObject = null;
+    this.follow();
+  }
+
+  /** Plays a live stream, given its addresses `{ audio, socket }`; resolves when the browser accepted it. */
+  async play({ audio, socket }) {
     this.wanted = true;
-    this.audio.src = url;
+    await this.ready;
+    if (!this.wanted) return;
+    if (this.live?.failures >= 2) this.giveLiveUp();
+    if (this.live) this.live.play(socket);
+    else this.audio.src = audio;
     await this.audio.play();
   }
 
   stop() {
     this.wanted = false;
     this.audio.pause();
+    if (this.live) return this.live.stop();
     this.audio.removeAttribute("src");
     this.audio.load(); // closes the connection
   }
@@ -72,8 +107,14 @@ export class Sound extends EventTarget {
     else this.audio.volume = value ** 2;
   }
 
+  /** Moves while sound is played. */
+  get position() {
+    return this.live ? this.live.played : this.audio.currentTime;
+  }
+
   /** Seconds of sound that the browser holds and has not played. */
   get ahead() {
+    if (this.live) return this.live.held;
     const { buffered, currentTime } = this.audio;
     return buffered.length ? Math.max(0, buffered.end(buffered.length - 1) - currentTime) : 0;
   }

@@ -143,6 +143,14 @@ impl Fanout {
         for output in self.lines.iter_mut().flat_map(|line| &mut line.outputs) {
             output.flush(false, &mut self.scratch);
         }
+        self.announce();
+    }
+
+    /// Sends the pages that wait for others to be sent with.
+    pub(super) fn announce(&mut self) {
+        for output in self.lines.iter().flat_map(|line| &line.outputs) {
+            output.ring.announce(&mut self.scratch);
+        }
     }
 
     /// Forgets what was played, so that the next listener does not begin with it.

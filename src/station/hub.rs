@@ -15,6 +15,9 @@ pub(super) const LOW_LATENCY_BURST: u64 = OPUS_RATE as u64 * 2 / 5;
 /// How far behind a listener may be beyond the burst before it skips, in frames.
 const SLACK: u64 = OPUS_RATE as u64 * 10;
 
+/// Sound that is written to a listener at once, in frames: three full pages.
+const BATCH: u64 = OPUS_RATE as u64 * 3 / 5;
+
 /// The rings of a stream, one per variant that somebody listens to.
 pub(super) struct Hub {
     burst: u64,
@@ -60,7 +63,8 @@ impl Hub {
         let ring = match variants.iter().find(|variant| variant.listen == listen) {
             Some(variant) => variant.ring.clone(),
             None => {
-                let ring = Arc::new(Ring::new(self.burst + SLACK));
+                let batch = if listen.low_latency { 0 } else { BATCH.min(self.burst / 3) };
+                let ring = Arc::new(Ring::new(self.burst + SLACK, batch));
                 variants.push(Variant { listen, ring: ring.clone() });
                 ring
             }

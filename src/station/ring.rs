@@ -1,7 +1,8 @@
 //! The bounded ring of pages from which all listeners of one variant read.
 //!
 //! A listener is a seat: a cursor and a waker. The writer never waits for anyone: it appends, drops what is too old,
-//! and wakes the seats that sleep. A seat whose page is gone goes on at the live edge; one that takes nothing for too
+//! and wakes the seats that sleep, once per batch of pages: players have seconds in store, and a write of three pages
+//! costs the machine little more than a write of one. A seat whose page is gone goes on at the live edge; one that takes nothing for too
 //! long is given up.
 
 use std::collections::VecDeque;
@@ -46,6 +47,8 @@ pub(super) enum Body {
 pub(super) struct Ring {
     /// Frames kept for listeners that are behind.
     capacity: u64,
+    /// Frames that may wait for company before the seats are woken.
+    batch: u64,
     state: Mutex<State>,
 }
 
@@ -59,6 +62,8 @@ struct State {
     free: Vec<usize>,
     /// Seats that are taken and not given up.
     listening: usize,
+    /// Frames for which nobody was woken yet.
+    unannounced: u64,
 }
 
 struct Seat {
@@ -75,11 +80,17 @@ impl State {
     fn next(&self) -> u64 {
         self.first + self.pages.len() as u64
     }
+
+    /// Takes the wakers of all seats that sleep.
+    fn sleepers(&mut self, scratch: &mut Vec<Waker>) {
+        self.unannounced = 0;
+        scratch.extend(self.seats.iter_mut().flatten().filter_map(|seat| seat.waker.take()));
+    }
 }
 
 impl Ring {
-    pub(super) fn new(capacity: u64) -> Self {
-        Self { capacity, state: Mutex::default() }
+    pub(super) fn new(capacity: u64, batch: u64) -> Self {
+        Self { capacity, batch, state: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -122,12 +133,14 @@ impl Ring {
         self.lock().listening
     }
 
-    /// Appends a page and wakes everybody who waits for one. `scratch` is kept to spare allocations.
+    /// Appends a page, and wakes everybody who waits for one if that completes a batch. `scratch` is kept to spare
+    /// allocations.
     pub(super) fn publish(&self, page: Page, scratch: &mut Vec<Waker>) {
         let oldest = page.end.saturating_sub(self.capacity);
         {
             let mut state = self.lock();
             state.closed |= page.last;
+            state.unannounced += page.end - page.start;
             state.pages.push_back(Arc::new(page));
             // The newest page always stays, so that whoever skips finds one.
             while state.pages.len() > 1 && state.pages[0].end <= oldest {
@@ -137,7 +150,20 @@ impl Ring {
             let now = Instant::now();
             for seat in state.seats.iter_mut().flatten() {
                 seat.behind_since.get_or_insert(now);
-                scratch.extend(seat.waker.take());
+            }
+            if state.closed || state.unannounced >= self.batch {
+                state.sleepers(scratch);
+            }
+        }
+        scratch.drain(..).for_each(Waker::wake);
+    }
+
+    /// Wakes everybody for what is there: more may be long in coming.
+    pub(super) fn announce(&self, scratch: &mut Vec<Waker>) {
+        {
+            let mut state = self.lock();
+            if state.unannounced > 0 {
+                state.sleepers(scratch);
             }
         }
         scratch.drain(..).for_each(Waker::wake);
@@ -147,9 +173,10 @@ impl Ring {
     pub(super) fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
-        let wakers: Vec<_> = state.seats.iter_mut().flatten().filter_map(|seat| seat.waker.take()).collect();
+        let mut sleepers = Vec::new();
+        state.sleepers(&mut sleepers);
         drop(state);
-        wakers.into_iter().for_each(Waker::wake);
+        sleepers.into_iter().for_each(Waker::wake);
     }
 
     /// The next page for `seat`; `None` when nothing follows.

@@ -234,6 +234,7 @@ impl<S: Source> Task<S> {
             let position = self.feed.position();
             let Some(block) = self.feed.next(self.paused)? else {
                 if self.clock.is_some_and(|clock| position > clock.heard(now) + SCARCE) {
+                    self.fanout.announce();
                     return Ok(Pumped::Late);
                 }
                 self.fanout.flush();
