@@ -25,6 +25,7 @@ pub(super) enum DtypeChoice {
     F32,
     Bf16,
     Q8,
+    Q4,
 }
 
 impl DeviceChoice {
@@ -81,6 +82,7 @@ impl DtypeChoice {
             Self::Auto | Self::F32 => (WeightFormat::F32, "f32"),
             Self::Bf16 => (WeightFormat::Bf16, "bf16"),
             Self::Q8 => (WeightFormat::Q8, "q8"),
+            Self::Q4 => (WeightFormat::Q4, "q4"),
         };
         (Target { format, ..Target::new(device) }, name)
     }

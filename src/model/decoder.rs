@@ -80,7 +80,8 @@ pub struct Decoder {
     norm: Norm,
     heads: Linear,
     /// From the text encoder's width to the decoder's.
-    project: Linear,
+    /// Absent where both are the same and the checkpoint has none.
+    project: Option<Linear>,
 }
 
 struct Layer {
@@ -152,7 +153,9 @@ impl Decoder {
                 .collect::<Result<_>>()?,
             norm: Norm::new(&stack.at("layer_norm"), width)?,
             heads: weights.at("decoder").stacked(&heads, config.card, width)?,
-            project: weights.linear("enc_to_dec_proj", width, config.text_width, true)?,
+            project: (config.text_width != width || weights.has("enc_to_dec_proj.weight"))
+                .then(|| weights.linear("enc_to_dec_proj", width, config.text_width, true))
+                .transpose()?,
             target: weights.target().clone(),
             config: config.clone(),
         })
@@ -200,7 +203,10 @@ impl Decoder {
     /// # Errors
     /// When shapes do not fit.
     pub fn project(&self, states: &Tensor) -> Result<Tensor> {
-        Ok(self.project.forward(states, Epilogue::None)?)
+        match &self.project {
+            Some(project) => Ok(project.forward(states, Epilogue::None)?),
+            None => Ok(states.clone()),
+        }
     }
 
     /// Computes a text's cross-attention keys and values from the text encoder's states `[length, text width]`.

@@ -25,8 +25,6 @@ pub(super) enum Panels<'a> {
     F32(&'a [f32]),
     /// Two bf16 in a word: vectors 0 and 1 of a row in the low and high halves of its first words, then 2 and 3.
     Bf16(&'a [u32]),
-    /// Four bytes in a word, one of each vector of a row, and one factor per output (of whole panels).
-    Q8(&'a [u32], &'a [f32]),
 }
 
 /// Where the rows of x begin: `batches` runs of `per_batch` rows, `stride` apart, the runs `batch_stride` apart.
@@ -40,11 +38,11 @@ pub(super) struct RowMap {
 }
 
 impl RowMap {
-    fn rows(&self) -> usize {
+    pub(super) fn rows(&self) -> usize {
         self.batches * self.per_batch
     }
 
-    fn start(&self, row: usize) -> usize {
+    pub(super) fn start(&self, row: usize) -> usize {
         (row / self.per_batch) * self.batch_stride + (row % self.per_batch) * self.stride
     }
 }
@@ -103,33 +101,6 @@ pub(super) fn narrow(packed: &[f32]) -> Vec<u32> {
         .collect()
 }
 
-/// Rounds packed weights to 255 steps between each output's largest magnitude and its negative. Gives the words and a
-/// factor per output.
-pub(super) fn quantise(packed: &[f32], inputs: usize) -> (Vec<u32>, Vec<f32>) {
-    let (panel, lanes) = (panel(), panel() / VECTORS);
-    let mut words = vec![0u32; packed.len() / VECTORS];
-    let mut factors = vec![0f32; packed.len() / inputs];
-    let panels = packed.par_chunks_exact(panel * inputs).zip(words.par_chunks_exact_mut(lanes * inputs));
-    panels.zip(factors.par_chunks_exact_mut(panel)).for_each(|((packed, words), factors)| {
-        for row in packed.chunks_exact(panel) {
-            for (factor, value) in factors.iter_mut().zip(row) {
-                *factor = factor.max(value.abs());
-            }
-        }
-        for (row, words) in packed.chunks_exact(panel).zip(words.chunks_exact_mut(lanes)) {
-            for (output, value) in row.iter().enumerate() {
-                let steps = if factors[output] > 0.0 { value / factors[output] * 127.0 } else { 0.0 };
-                let byte = (steps.round() + Q8::MIDDLE) as u32;
-                words[output % lanes] |= byte << (8 * (output / lanes));
-            }
-        }
-        for (output, factor) in factors.iter_mut().enumerate() {
-            *factor /= 127.0 * Q8::gain(output / lanes);
-        }
-    });
-    (words, factors)
-}
-
 /// One input's weights of a panel as four vectors.
 trait Format: Copy + Send + Sync {
     type Word: Copy + Send + Sync;
@@ -177,43 +148,6 @@ impl Format for Bf16 {
     }
 }
 
-/// Bytes become floats by being put into the mantissa of 2²³, where a byte in the second place counts 256-fold; the
-/// factor of its output makes up for that.
-#[derive(Clone, Copy)]
-struct Q8;
-
-impl Q8 {
-    /// The byte that stands for zero.
-    const MIDDLE: f32 = 128.0;
-
-    /// How much too large the sums of a vector come out.
-    fn gain(vector: usize) -> f32 {
-        if vector.is_multiple_of(2) { 1.0 } else { 256.0 }
-    }
-}
-
-impl Format for Q8 {
-    type Word = u32;
-
-    #[inline(always)]
-    fn words(panel: usize) -> usize {
-        panel / 4
-    }
-
-    #[inline(always)]
-    fn load<S: Simd>(simd: S, words: &[u32]) -> [S::f32s; VECTORS] {
-        const UNIT: f32 = 8_388_608.0;
-        let low = S::as_simd_u32s(words).0[0];
-        let high = simd.wrapping_dyn_shr_u32s(low, simd.splat_u32s(16));
-        let unit = simd.splat_u32s(UNIT.to_bits());
-        let value = |word, mask, gain| {
-            let raised = simd.or_u32s(simd.and_u32s(word, simd.splat_u32s(mask)), unit);
-            simd.sub_f32s(simd.transmute_f32s_u32s(raised), simd.splat_f32s(UNIT + Self::MIDDLE * gain))
-        };
-        [value(low, 0xff, 1.0), value(low, 0xff00, 256.0), value(high, 0xff, 1.0), value(high, 0xff00, 256.0)]
-    }
-}
-
 /// `R` rows against one panel: the sums of output `lane` and row `r` go to `tile[r][lane]`.
 #[inline(always)]
 fn micro<S: Simd, F: Format, const R: usize>(
@@ -257,7 +191,6 @@ pub(super) struct Product<'a> {
 struct Rectangle<'a, 'b, F: Format> {
     product: Product<'a>,
     words: &'a [F::Word],
-    factors: Option<&'a [f32]>,
     rows: Range<usize>,
     panels: Range<usize>,
     out: &'b mut [f32],
@@ -268,7 +201,7 @@ impl<F: Format> WithSimd for Rectangle<'_, '_, F> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { product, words, factors, rows, panels, out } = self;
+        let Self { product, words, rows, panels, out } = self;
         let Product { inputs, outputs, x, map, finish } = product;
         let width = VECTORS * S::F32_LANES;
         let size = F::words(width) * inputs;
@@ -292,11 +225,6 @@ impl<F: Format> WithSimd for Rectangle<'_, '_, F> {
                     _ => micro::<S, F, 1>(simd, [x(0)], panel, &mut tile),
                 }
                 for (r, sums) in tile.iter_mut().enumerate().take(count) {
-                    if let Some(factors) = factors {
-                        for (sum, factor) in sums[..width].iter_mut().zip(&factors[column..][..width]) {
-                            *sum *= factor;
-                        }
-                    }
                     let to = &mut out[(row + r - rows.start) * columns + column - first..][..valid];
                     store(finish, &sums[..valid], column, (row + r) * outputs + column, to);
                 }
@@ -307,7 +235,7 @@ impl<F: Format> WithSimd for Rectangle<'_, '_, F> {
 }
 
 #[inline(always)]
-fn store(finish: Finish<'_>, sums: &[f32], column: usize, at: usize, to: &mut [f32]) {
+pub(super) fn store(finish: Finish<'_>, sums: &[f32], column: usize, at: usize, to: &mut [f32]) {
     match finish {
         Finish::Store => to.copy_from_slice(sums),
         Finish::Bias(bias) => {
@@ -336,16 +264,24 @@ fn store(finish: Finish<'_>, sums: &[f32], column: usize, at: usize, to: &mut [f
 /// Makes a product with packed weights: `[rows, outputs]`.
 pub(super) fn multiply(panels: Panels<'_>, product: Product<'_>) -> Vec<f32> {
     match panels {
-        Panels::F32(words) => spread::<F32>(words, None, product),
-        Panels::Bf16(words) => spread::<Bf16>(words, None, product),
-        Panels::Q8(words, factors) => spread::<Q8>(words, Some(factors), product),
+        Panels::F32(words) => multiply_as::<F32>(words, product),
+        Panels::Bf16(words) => multiply_as::<Bf16>(words, product),
     }
 }
 
-fn spread<F: Format>(words: &[F::Word], factors: Option<&[f32]>, product: Product<'_>) -> Vec<f32> {
-    let Product { inputs, outputs, map, .. } = product;
+fn multiply_as<F: Format>(words: &[F::Word], product: Product<'_>) -> Vec<f32> {
     let arch = Arch::new();
-    let width = panel();
+    spread(product, panel(), |rows, panels, out| arch.dispatch(Rectangle::<F> { product, words, rows, panels, out }))
+}
+
+/// Makes a product of panels `width` outputs wide: `rectangle` fills `[rows, outputs of the panels]`, on as many threads
+/// as are worth it.
+pub(super) fn spread(
+    product: Product<'_>,
+    width: usize,
+    rectangle: impl Fn(Range<usize>, Range<usize>, &mut [f32]) + Sync,
+) -> Vec<f32> {
+    let Product { inputs, outputs, map, .. } = product;
     let count = outputs.div_ceil(width);
     let rows = map.rows();
     let mut out = vec![0f32; rows * outputs];
@@ -355,12 +291,11 @@ fn spread<F: Format>(words: &[F::Word], factors: Option<&[f32]>, product: Produc
     let threads = rayon::current_num_threads();
     let work = rows * inputs * outputs;
     if threads == 1 || work < PARALLEL_FROM {
-        arch.dispatch(Rectangle::<F> { product, words, factors, rows: 0..rows, panels: 0..count, out: &mut out });
+        rectangle(0..rows, 0..count, &mut out);
     } else if rows >= 32 * threads {
         let share = rows.div_ceil(4 * threads).next_multiple_of(4);
         out.par_chunks_mut(share * outputs).enumerate().for_each(|(index, out)| {
-            let rows = index * share..((index + 1) * share).min(rows);
-            arch.dispatch(Rectangle::<F> { product, words, factors, rows, panels: 0..count, out });
+            rectangle(index * share..((index + 1) * share).min(rows), 0..count, out);
         });
     } else {
         let share = count.div_ceil(if work > 8 * PARALLEL_FROM { 4 * threads } else { threads });
@@ -370,7 +305,7 @@ fn spread<F: Format>(words: &[F::Word], factors: Option<&[f32]>, product: Produc
                 let panels = index * share..((index + 1) * share).min(count);
                 let columns = (panels.end * width).min(outputs) - panels.start * width;
                 let mut part = vec![0f32; rows * columns];
-                arch.dispatch(Rectangle::<F> { product, words, factors, rows: 0..rows, panels, out: &mut part });
+                rectangle(0..rows, panels, &mut part);
                 part
             })
             .collect();

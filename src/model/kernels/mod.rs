@@ -11,6 +11,9 @@ mod linear;
 mod lstm;
 mod math;
 mod norm;
+mod quant;
+#[cfg(target_arch = "x86_64")]
+mod quant_x86;
 
 use candle_core::{CpuStorage, CustomOp1, Device, InplaceOp2, Layout, Result, Shape, Storage, Tensor};
 

@@ -1,0 +1,370 @@
+//! Weights of eight or four bits, multiplied as whole numbers.
+//!
+//! A row of x is rounded to eight bits per block of [`BLOCK`] inputs, products of a block are summed exactly as
+//! integers, and the blocks' sums, times their scales, are added up in f32 in order. So a row's result depends on nothing
+//! but the row, and all bodies of the kernel (AVX-512 VNNI, AVX2, plain loops) give the same bits.
+//!
+//! Weights lie in panels of [`PANEL`] outputs, block by block: for Q8 the bytes `[input / 4][output][4]`, where 128
+//! stands for zero, with one factor per output; for Q4 first an f16 scale per output, then `[input / 8][output][4]` bytes
+//! with the inputs 0 to 3 in the low halves and 4 to 7 in the high ones, where 8 stands for zero.
+
+use std::ops::Range;
+use std::sync::LazyLock;
+
+use half::f16;
+use rayon::prelude::*;
+
+use super::gemm::{self, Product};
+
+/// Outputs in a panel: four vectors of sixteen.
+pub(super) const PANEL: usize = 64;
+/// Inputs that share a scale.
+pub(super) const BLOCK: usize = 32;
+/// Rows that are multiplied with a panel at once.
+pub(super) const ROWS: usize = 4;
+/// Bytes of one block of a Q8 panel.
+pub(super) const Q8_BLOCK: usize = BLOCK * PANEL;
+/// Bytes of one block of a Q4 panel: scales, then halves of bytes.
+pub(super) const Q4_BLOCK: usize = 2 * PANEL + BLOCK * PANEL / 2;
+
+/// A cache line, so that no load of a kernel touches two.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(super) struct Line([u8; 64]);
+
+/// Bits of a weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bits {
+    Four,
+    Eight,
+}
+
+/// A quantised weight `[outputs, inputs]`.
+#[derive(Debug)]
+pub(super) struct Quantised {
+    bits: Bits,
+    inputs: usize,
+    lines: Vec<Line>,
+    /// Per output of whole panels; only for eight bits.
+    factors: Vec<f32>,
+}
+
+impl Quantised {
+    /// Rounds row-major weights.
+    pub(super) fn new(weight: &[f32], outputs: usize, inputs: usize, bits: Bits) -> Self {
+        let panels = outputs.div_ceil(PANEL);
+        let per_panel = inputs.div_ceil(BLOCK) * block_bytes(bits) / 64;
+        let mut lines = vec![Line([0; 64]); panels * per_panel];
+        let mut factors = vec![0f32; if bits == Bits::Eight { panels * PANEL } else { 0 }];
+        let row = |output: usize| (output < outputs).then(|| &weight[output * inputs..][..inputs]);
+        match bits {
+            Bits::Eight => {
+                lines.par_chunks_mut(per_panel).zip(factors.par_chunks_mut(PANEL)).enumerate().for_each(
+                    |(panel, (lines, factors))| {
+                        for (lane, factor) in factors.iter_mut().enumerate() {
+                            *factor = pack8(row(panel * PANEL + lane).unwrap_or(&[]), lane, lines);
+                        }
+                    },
+                );
+            }
+            Bits::Four => lines.par_chunks_mut(per_panel).enumerate().for_each(|(panel, lines)| {
+                for lane in 0..PANEL {
+                    pack4(row(panel * PANEL + lane).unwrap_or(&[]), lane, lines);
+                }
+            }),
+        }
+        Self { bits, inputs, lines, factors }
+    }
+
+    /// Bytes in memory.
+    pub(super) fn bytes(&self) -> usize {
+        self.lines.len() * 64 + self.factors.len() * 4
+    }
+
+    fn panel(&self, index: usize) -> &[Line] {
+        let size = self.inputs.div_ceil(BLOCK) * block_bytes(self.bits) / 64;
+        &self.lines[index * size..][..size]
+    }
+
+    /// Makes the product: `[rows, outputs]`.
+    pub(super) fn multiply(&self, product: Product<'_>) -> Vec<f32> {
+        let Product { inputs, x, map, .. } = product;
+        let round = |row: usize| Rounded::new(&x[map.start(row)..][..inputs]);
+        let rows = map.rows();
+        let rounded: Vec<Rounded> =
+            if rows < FEW { (0..rows).map(round).collect() } else { (0..rows).into_par_iter().map(round).collect() };
+        gemm::spread(product, PANEL, |rows, panels, out| self.rectangle(product, &rounded, rows, panels, out))
+    }
+
+    fn rectangle(
+        &self,
+        product: Product<'_>,
+        x: &[Rounded],
+        rows: Range<usize>,
+        panels: Range<usize>,
+        out: &mut [f32],
+    ) {
+        let outputs = product.outputs;
+        let first = panels.start * PANEL;
+        let columns = (panels.end * PANEL).min(outputs) - first;
+        let mut tile = [[0f32; PANEL]; ROWS];
+        for index in panels {
+            let column = index * PANEL;
+            let valid = PANEL.min(outputs - column);
+            for row in rows.clone().step_by(ROWS) {
+                let count = ROWS.min(rows.end - row);
+                let some: [&Rounded; ROWS] = std::array::from_fn(|r| &x[row + r.min(count - 1)]);
+                self.panel_sums(index, &some[..count], &mut tile);
+                for (r, sums) in tile[..count].iter().enumerate() {
+                    let to = &mut out[(row + r - rows.start) * columns + column - first..][..valid];
+                    gemm::store(product.finish, &sums[..valid], column, (row + r) * outputs + column, to);
+                }
+            }
+        }
+    }
+
+    /// Multiplies up to [`ROWS`] rows with panel `index`: the sums of row `r` go to `tile[r]`.
+    fn panel_sums(&self, index: usize, rows: &[&Rounded], tile: &mut Tile) {
+        let lines = self.panel(index);
+        body()(self.bits, rows, lines, tile);
+        if self.bits == Bits::Eight {
+            let factors = &self.factors[index * PANEL..][..PANEL];
+            for sums in &mut tile[..rows.len()] {
+                for (sum, factor) in sums.iter_mut().zip(factors) {
+                    *sum *= factor;
+                }
+            }
+        }
+    }
+}
+
+/// Sums of some rows with a panel.
+pub(super) type Tile = [[f32; PANEL]; ROWS];
+
+fn block_bytes(bits: Bits) -> usize {
+    match bits {
+        Bits::Four => Q4_BLOCK,
+        Bits::Eight => Q8_BLOCK,
+    }
+}
+
+/// Rounds one output to 255 steps between its largest magnitude and the negative of it. Returns its factor. An empty row
+/// (a filled-up panel) becomes zeros.
+fn pack8(row: &[f32], lane: usize, lines: &mut [Line]) -> f32 {
+    let top = row.iter().fold(0f32, |top, value| top.max(value.abs()));
+    let inverse = if top > 0.0 { 127.0 / top } else { 0.0 };
+    for input in 0..lines.len() * 64 / PANEL {
+        let value = row.get(input).copied().unwrap_or(0.0);
+        let at = (input / 4) * 4 * PANEL + lane * 4 + input % 4;
+        lines[at / 64].0[at % 64] = ((value * inverse).round() + 128.0) as u8;
+    }
+    top / 127.0
+}
+
+/// Rounds one output to sixteen steps per block.
+fn pack4(row: &[f32], lane: usize, lines: &mut [Line]) {
+    let blocks = lines.len() * 64 / Q4_BLOCK;
+    for block in 0..blocks {
+        let from = (block * BLOCK).min(row.len());
+        let values = &row[from..(from + BLOCK).min(row.len())];
+        let scale = best_scale(values);
+        let base = block * Q4_BLOCK;
+        let mut put = |at: usize, byte: u8| lines[at / 64].0[at % 64] |= byte;
+        for (i, byte) in scale.to_le_bytes().into_iter().enumerate() {
+            put(base + 2 * lane + i, byte);
+        }
+        let inverse = if scale == f16::ZERO { 0.0 } else { 1.0 / scale.to_f32() };
+        for input in 0..BLOCK {
+            let value = values.get(input).copied().unwrap_or(0.0);
+            let step = ((value * inverse).round() + 8.0).clamp(0.0, 15.0) as u8;
+            let at = base + 2 * PANEL + (input / 8) * 4 * PANEL + lane * 4 + input % 4;
+            put(at, step << (4 * (input / 4 % 2)));
+        }
+    }
+}
+
+/// The scale of a block with the least squared error among a few: steps go from -8 to 7, so its sign matters.
+fn best_scale(values: &[f32]) -> f16 {
+    let extreme = values.iter().fold(0f32, |top, value| if value.abs() > top.abs() { *value } else { top });
+    let error = |scale: f16| {
+        let inverse = 1.0 / scale.to_f32();
+        let off = |value: &f32| value - (value * inverse).round().clamp(-8.0, 7.0) * scale.to_f32();
+        values.iter().map(|value| off(value).powi(2)).sum::<f32>()
+    };
+    let candidates = (0..16).flat_map(|n| {
+        let steps = 6.0 + 0.2 * n as f32;
+        [f16::from_f32(extreme / steps), f16::from_f32(-extreme / steps)]
+    });
+    let usable = candidates.filter(|scale| scale.to_f32().recip().is_finite());
+    usable.min_by(|a, b| error(*a).total_cmp(&error(*b))).unwrap_or(f16::ZERO)
+}
+
+/// A block of x, four values in a word.
+pub(super) type Words = [i32; BLOCK / 4];
+
+/// Rows that one thread rounds faster than two could.
+const FEW: usize = 64;
+
+/// A row of x, rounded block by block.
+pub(super) struct Rounded {
+    /// Filled up with zeros.
+    words: Vec<Words>,
+    /// Size of a step, per block.
+    scales: Vec<f32>,
+    /// Sum of the values, per block.
+    sums: Vec<i32>,
+}
+
+impl Rounded {
+    pub(super) fn new(row: &[f32]) -> Self {
+        let blocks = row.len().div_ceil(BLOCK);
+        let mut rounded = Self {
+            words: vec![[0; BLOCK / 4]; blocks],
+            scales: Vec::with_capacity(blocks),
+            sums: Vec::with_capacity(blocks),
+        };
+        for (x, words) in row.chunks(BLOCK).zip(&mut rounded.words) {
+            let (scale, sum) = round(x, words);
+            rounded.scales.push(scale);
+            rounded.sums.push(sum);
+        }
+        rounded
+    }
+
+    #[inline(always)]
+    pub(super) fn words(&self, block: usize) -> &Words {
+        &self.words[block]
+    }
+
+    #[inline(always)]
+    pub(super) fn scale(&self, block: usize) -> f32 {
+        self.scales[block]
+    }
+
+    #[inline(always)]
+    pub(super) fn sum(&self, block: usize) -> i32 {
+        self.sums[block]
+    }
+}
+
+/// Rounds a block to steps of a 127th of its largest magnitude. A value that is no number makes the scale none, so that
+/// it is noticed behind the product.
+fn round(x: &[f32], words: &mut Words) -> (f32, i32) {
+    let mut tops = [0f32; 8];
+    for part in x.chunks(8) {
+        for (top, value) in tops.iter_mut().zip(part) {
+            let value = value.abs();
+            *top = if value > *top || value.is_nan() { value } else { *top };
+        }
+    }
+    let top = tops.into_iter().fold(0f32, |top, value| if value > top || value.is_nan() { value } else { top });
+    let inverse = if top > 0.0 { 127.0 / top } else { 0.0 };
+    let mut values = [0i8; BLOCK];
+    for (to, value) in values.iter_mut().zip(x) {
+        *to = (value * inverse).round_ties_even() as i8;
+    }
+    let sum = values.iter().map(|value| i32::from(*value)).sum();
+    for (word, four) in words.iter_mut().zip(values.as_chunks::<4>().0) {
+        *word = i32::from_le_bytes(four.map(|value| value as u8));
+    }
+    (top / 127.0, sum)
+}
+
+/// A kernel: the sums of up to [`ROWS`] rows with a panel.
+pub(super) type Body = fn(Bits, &[&Rounded], &[Line], &mut Tile);
+
+/// Every body that this machine runs, the fastest first.
+fn bodies() -> Vec<Body> {
+    #[cfg(target_arch = "x86_64")]
+    let mut bodies = super::quant_x86::bodies();
+    #[cfg(not(target_arch = "x86_64"))]
+    let mut bodies: Vec<Body> = Vec::new();
+    bodies.push(plain);
+    bodies
+}
+
+fn body() -> Body {
+    static BODY: LazyLock<Body> = LazyLock::new(|| bodies()[0]);
+    *BODY
+}
+
+/// The kernel in plain loops: the twin that the others are compared with.
+pub(super) fn plain(bits: Bits, rows: &[&Rounded], lines: &[Line], tile: &mut Tile) {
+    let per_block = block_bytes(bits) / 64;
+    for (row, sums) in rows.iter().zip(tile) {
+        sums.fill(0.0);
+        for (block, lines) in lines.chunks_exact(per_block).enumerate() {
+            let x = row.words[block].map(|word| word.to_le_bytes().map(|byte| byte as i8));
+            let byte = |at: usize| lines[at / 64].0[at % 64];
+            for (lane, sum) in sums.iter_mut().enumerate() {
+                let mut whole = 0i32;
+                for (input, x) in x.as_flattened().iter().enumerate() {
+                    let weight = match bits {
+                        Bits::Eight => i32::from(byte((input / 4) * 4 * PANEL + lane * 4 + input % 4)) - 128,
+                        Bits::Four => {
+                            let byte = byte(2 * PANEL + (input / 8) * 4 * PANEL + lane * 4 + input % 4);
+                            i32::from((byte >> (4 * (input / 4 % 2))) & 15) - 8
+                        }
+                    };
+                    whole += weight * i32::from(*x);
+                }
+                let scale = match bits {
+                    Bits::Eight => row.scales[block],
+                    Bits::Four => f16::from_le_bytes([byte(2 * lane), byte(2 * lane + 1)]).to_f32() * row.scales[block],
+                };
+                *sum = (whole as f32).mul_add(scale, *sum);
+            }
+        }
+    }
+}
+
+impl Line {
+    #[inline(always)]
+    pub(super) fn bytes(&self) -> &[u8; 64] {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn random(count: usize, seed: u64) -> Vec<f32> {
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / 8_388_608.0 - 1.0
+        };
+        std::iter::repeat_with(next).take(count).collect()
+    }
+
+    #[test]
+    fn every_body_gives_the_bits_of_the_plain_one() {
+        let (outputs, inputs) = (130, 100);
+        let (weight, x) = (random(outputs * inputs, 1), random(ROWS * inputs, 2));
+        let rounded: Vec<Rounded> = x.chunks(inputs).map(Rounded::new).collect();
+        let rows: Vec<&Rounded> = rounded.iter().collect();
+        for bits in [Bits::Four, Bits::Eight] {
+            let quantised = Quantised::new(&weight, outputs, inputs, bits);
+            for (panel, count) in (0..outputs.div_ceil(PANEL)).flat_map(|panel| (1..=ROWS).map(move |n| (panel, n))) {
+                let mut expected = [[0f32; PANEL]; ROWS];
+                plain(bits, &rows[..count], quantised.panel(panel), &mut expected);
+                for body in bodies() {
+                    let mut found = [[0f32; PANEL]; ROWS];
+                    body(bits, &rows[..count], quantised.panel(panel), &mut found);
+                    assert!(found[..count] == expected[..count], "{bits:?}, panel {panel}, {count} rows");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_stays_none() {
+        let mut x = random(40, 1);
+        x[35] = f32::NAN;
+        let quantised = Quantised::new(&random(40, 2), 1, 40, Bits::Eight);
+        let mut tile = [[0f32; PANEL]; ROWS];
+        quantised.panel_sums(0, &[&Rounded::new(&x)], &mut tile);
+        assert!(tile[0][0].is_nan());
+    }
+}
