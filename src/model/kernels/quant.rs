@@ -156,7 +156,7 @@ fn pack8(row: &[f32], lane: usize, lines: &mut [Line]) -> f32 {
     for input in 0..lines.len() * 64 / PANEL {
         let value = row.get(input).copied().unwrap_or(0.0);
         let at = (input / 4) * 4 * PANEL + lane * 4 + input % 4;
-        lines[at / 64].0[at % 64] = ((value * inverse).round() + 128.0) as u8;
+        lines[at / 64].0[at % 64] = (nearest(value * inverse) + 128) as u8;
     }
     top / 127.0
 }
@@ -176,7 +176,7 @@ fn pack4(row: &[f32], lane: usize, lines: &mut [Line]) {
         let inverse = if scale == f16::ZERO { 0.0 } else { 1.0 / scale.to_f32() };
         for input in 0..BLOCK {
             let value = values.get(input).copied().unwrap_or(0.0);
-            let step = ((value * inverse).round() + 8.0).clamp(0.0, 15.0) as u8;
+            let step = (nearest(value * inverse) + 8).clamp(0, 15) as u8;
             let at = base + 2 * PANEL + (input / 8) * 4 * PANEL + lane * 4 + input % 4;
             put(at, step << (4 * (input / 4 % 2)));
         }
@@ -187,16 +187,16 @@ fn pack4(row: &[f32], lane: usize, lines: &mut [Line]) {
 fn best_scale(values: &[f32]) -> f16 {
     let extreme = values.iter().fold(0f32, |top, value| if value.abs() > top.abs() { *value } else { top });
     let error = |scale: f16| {
-        let inverse = 1.0 / scale.to_f32();
-        let off = |value: &f32| value - (value * inverse).round().clamp(-8.0, 7.0) * scale.to_f32();
+        let (scale, inverse) = (scale.to_f32(), 1.0 / scale.to_f32());
+        let off = |value: &f32| value - nearest(value * inverse).clamp(-8, 7) as f32 * scale;
         values.iter().map(|value| off(value).powi(2)).sum::<f32>()
     };
-    let candidates = (0..16).flat_map(|n| {
-        let steps = 6.0 + 0.2 * n as f32;
-        [f16::from_f32(extreme / steps), f16::from_f32(-extreme / steps)]
-    });
-    let usable = candidates.filter(|scale| scale.to_f32().recip().is_finite());
-    usable.min_by(|a, b| error(*a).total_cmp(&error(*b))).unwrap_or(f16::ZERO)
+    // The extreme becomes the lowest step or nearly so, or the highest or a little more.
+    let steps = [-8.0, -7.6, -7.2, 6.6, 7.0, 7.4, 7.8, 8.2];
+    let candidates = steps.map(|steps| f16::from_f32(extreme / steps));
+    let usable = candidates.into_iter().filter(|scale| scale.to_f32().recip().is_finite());
+    let best = usable.map(|scale| (error(scale), scale)).min_by(|(a, _), (b, _)| a.total_cmp(b));
+    best.map_or(f16::ZERO, |(_, scale)| scale)
 }
 
 /// A block of x, four values in a word.
@@ -247,6 +247,14 @@ impl Rounded {
     }
 }
 
+/// The nearest whole number to a value of small magnitude, without a call into the C library: 1.5 * 2²³ leaves no bits for
+/// a fraction.
+#[inline(always)]
+fn nearest(value: f32) -> i32 {
+    const SHIFT: f32 = 12_582_912.0;
+    (value + SHIFT).to_bits() as i32 - SHIFT.to_bits() as i32
+}
+
 /// Rounds a block to steps of a 127th of its largest magnitude. A value that is no number makes the scale none, so that
 /// it is noticed behind the product.
 fn round(x: &[f32], words: &mut Words) -> (f32, i32) {
@@ -261,7 +269,7 @@ fn round(x: &[f32], words: &mut Words) -> (f32, i32) {
     let inverse = if top > 0.0 { 127.0 / top } else { 0.0 };
     let mut values = [0i8; BLOCK];
     for (to, value) in values.iter_mut().zip(x) {
-        *to = (value * inverse).round_ties_even() as i8;
+        *to = nearest(value * inverse) as i8;
     }
     let sum = values.iter().map(|value| i32::from(*value)).sum();
     for (word, four) in words.iter_mut().zip(values.as_chunks::<4>().0) {
