@@ -5,21 +5,19 @@
 //! of this room knows one layout. Reference: audiocraft's `models/loaders.py` and `utils/export.py`.
 
 use std::collections::HashMap;
-use std::io::{Cursor, Read};
 use std::path::Path;
 
-use candle_core::pickle::{Object, PthTensors, Stack};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use serde_json::{Value, json};
-use yaml_rust2::{Yaml, YamlLoader};
 
+use super::archive::{Archive, Settings};
 use super::checkpoint::Checkpoint;
 use super::{Files, ModelError};
 
 /// File of the language model.
 pub(super) const LM: &str = "state_dict.bin";
-const CODEC: &str = "compression_state_dict.bin";
+pub(super) const CODEC: &str = "compression_state_dict.bin";
 
 /// A part of a checkpoint, brought to the Hugging Face layout.
 pub struct Part {
@@ -57,7 +55,7 @@ fn guidance(settings: &Settings) -> f64 {
     settings.number("classifier_free_guidance.inference_coef").unwrap_or(3.0)
 }
 
-fn folder(files: &Files) -> Result<&Path, ModelError> {
+pub(super) fn folder(files: &Files) -> Result<&Path, ModelError> {
     match files {
         Files::Folder(folder) => Ok(folder),
         Files::Embedded(_) => Err(files.wrong(LM, "audiocraft checkpoints are read from folders")),
@@ -107,7 +105,7 @@ pub(super) fn open(
     })
 }
 
-fn t5_id(name: &str) -> String {
+pub(super) fn t5_id(name: &str) -> String {
     if name.contains('/') { name.to_owned() } else { format!("google-t5/{name}") }
 }
 
@@ -286,134 +284,10 @@ fn frame_rate(codec: &Value) -> f64 {
     codec["sampling_rate"].as_f64().unwrap_or(32_000.0) / hop.max(1) as f64
 }
 
-/// One `torch.save` archive.
-pub(crate) struct Archive<'a> {
-    files: &'a Files,
-    name: &'static str,
-    path: std::path::PathBuf,
-    entries: Vec<(String, Object)>,
-}
-
-impl<'a> Archive<'a> {
-    pub(crate) fn open(files: &'a Files, folder: &Path, name: &'static str) -> Result<Self, ModelError> {
-        let mut archive = Self { files, name, path: folder.join(name), entries: Vec::new() };
-        let bytes = files.read(name)?;
-        let mut zip = zip::ZipArchive::new(Cursor::new(&*bytes)).map_err(|error| archive.wrong(error))?;
-        // The prefix is the file's name at saving time, or `archive`.
-        let index = (0..zip.len())
-            .find(|&index| {
-                zip.by_index(index).is_ok_and(|entry| entry.name().is_ok_and(|name| name.ends_with("data.pkl")))
-            })
-            .ok_or_else(|| archive.wrong("there is no data.pkl in it"))?;
-        let mut pickle = Vec::new();
-        let mut entry = zip.by_index(index).map_err(|error| archive.wrong(error))?;
-        entry.read_to_end(&mut pickle).map_err(|error| archive.wrong(error))?;
-        let mut stack = Stack::empty();
-        let read = stack.read_loop(&mut Cursor::new(pickle)).and_then(|()| stack.finalize());
-        let object = read.map_err(|error| archive.wrong(error))?;
-        let dict = object.dict().map_err(|_| archive.wrong("its pickle is no dictionary"))?;
-        archive.entries = dict.into_iter().filter_map(|(key, value)| Some((key.unicode().ok()?, value))).collect();
-        Ok(archive)
-    }
-
-    fn text(&self, key: &str) -> Option<String> {
-        let (_, value) = self.entries.iter().find(|(name, _)| name == key)?;
-        value.clone().unicode().ok()
-    }
-
-    pub(crate) fn settings(&self) -> Result<Settings, ModelError> {
-        let text = self.text("xp.cfg").ok_or_else(|| self.wrong("it has no configuration text (xp.cfg)"))?;
-        Settings::parse(&text).map_err(|reason| self.wrong(reason))
-    }
-
-    fn tensors(&self, dtype: DType, device: &Device) -> Result<Vec<(String, Tensor)>, ModelError> {
-        if !self.entries.iter().any(|(name, _)| name == "best_state") {
-            return Err(self.wrong("it has no best_state"));
-        }
-        let all = PthTensors::new(&self.path, Some("best_state"))?;
-        let mut tensors = Vec::new();
-        for name in all.tensor_infos().keys() {
-            if let Some(tensor) = all.get(name)? {
-                tensors.push((name.clone(), tensor.to_device(device)?.to_dtype(dtype)?));
-            }
-        }
-        Ok(tensors)
-    }
-
-    fn wrong(&self, reason: impl ToString) -> ModelError {
-        self.files.wrong(self.name, reason)
-    }
-
-    fn unknown(&self, parameter: &str) -> ModelError {
-        self.wrong(format!("its parameter `{parameter}` belongs to no MusicGen that is known here"))
-    }
-}
-
-/// The configuration text of a training run: YAML whose `${...}` references are resolved when asked for.
-pub(crate) struct Settings(Yaml);
-
-impl Settings {
-    fn parse(text: &str) -> Result<Self, String> {
-        let mut documents = YamlLoader::load_from_str(text).map_err(|error| format!("xp.cfg is no YAML: {error}"))?;
-        if documents.is_empty() {
-            return Err("xp.cfg is empty".into());
-        }
-        Ok(Self(documents.swap_remove(0)))
-    }
-
-    fn find(&self, path: &str) -> Option<&Yaml> {
-        let mut path = path.to_owned();
-        // References may point to references, but not for ever.
-        for _ in 0..8 {
-            let mut node = &self.0;
-            for key in path.split('.') {
-                node = node.as_hash()?.get(&Yaml::String(key.into()))?;
-            }
-            match node.as_str().and_then(|text| text.strip_prefix("${")?.strip_suffix('}')) {
-                Some(reference) => path = reference.to_owned(),
-                None => return (!node.is_null()).then_some(node),
-            }
-        }
-        None
-    }
-
-    fn number(&self, path: &str) -> Option<f64> {
-        let node = self.find(path)?;
-        node.as_f64().or_else(|| node.as_i64().map(|value| value as f64))
-    }
-
-    fn numbers(&self, path: &str) -> Option<Vec<f64>> {
-        let items = self.find(path)?.as_vec()?;
-        items.iter().map(|item| item.as_f64().or_else(|| item.as_i64().map(|value| value as f64))).collect()
-    }
-
-    fn text(&self, path: &str) -> Option<String> {
-        self.find(path)?.as_str().map(str::to_owned)
-    }
-
-    fn flag(&self, path: &str) -> Option<bool> {
-        self.find(path)?.as_bool()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-
-    #[test]
-    fn references_are_resolved_when_asked_for_and_only_then() {
-        let settings = Settings::parse(
-            "sample_rate: 32000\ndora: {dir: '/x/${oc.env:USER}/y'}\nencodec: {sample_rate: '${sample_rate}', causal: false}\n\
-             seanet: {causal: '${encodec.causal}', ratios: [8, 5], loop: '${seanet.loop}'}\n",
-        )
-        .unwrap();
-        assert_eq!(settings.number("encodec.sample_rate"), Some(32_000.0));
-        assert_eq!(settings.flag("seanet.causal"), Some(false));
-        assert_eq!(settings.numbers("seanet.ratios"), Some(vec![8.0, 5.0]));
-        assert_eq!(settings.number("seanet.loop"), None);
-        assert_eq!(settings.number("no.such.key"), None);
-    }
 
     #[test]
     fn names_are_those_of_the_hugging_face_layout() {

@@ -39,7 +39,16 @@ pub enum PadMode {
     Constant,
 }
 
-/// Sizes of an EnCodec codec.
+/// What lies between a codec's convolutions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CodecActivation {
+    /// ELU.
+    Elu,
+    /// Snake with a learned factor per channel.
+    Snake,
+}
+
+/// Sizes of an EnCodec codec, or of one like it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CodecConfig {
     /// Samples per second.
@@ -70,6 +79,10 @@ pub struct CodecConfig {
     pub causal: bool,
     /// Whether residual units have a convolution beside them instead of the identity.
     pub conv_shortcut: bool,
+    /// Between convolutions.
+    pub activation: CodecActivation,
+    /// The encoder makes a mean and a scale for every latent value.
+    pub variational: bool,
     /// Padding of convolutions.
     pub pad_mode: PadMode,
     /// Part of a causal transposed convolution's surplus that is cut on the right.
@@ -84,6 +97,11 @@ impl CodecConfig {
     /// Samples per frame.
     pub fn hop(&self) -> usize {
         self.ratios.iter().product()
+    }
+
+    /// Values of a frame as the encoder makes them.
+    pub fn encoder_dim(&self) -> usize {
+        if self.variational { 2 * self.dim } else { self.dim }
     }
 
     /// The 32 kHz codec of the published MusicGen models.
@@ -103,6 +121,8 @@ impl CodecConfig {
             lstm_layers: 2,
             causal: false,
             conv_shortcut: false,
+            activation: CodecActivation::Elu,
+            variational: false,
             pad_mode: PadMode::Reflect,
             trim_right_ratio: 1.0,
             codebooks: 4,
@@ -230,6 +250,8 @@ impl CodecConfig {
             lstm_layers: raw.num_lstm_layers,
             causal: raw.use_causal_conv,
             conv_shortcut: raw.use_conv_shortcut,
+            activation: CodecActivation::Elu,
+            variational: false,
             pad_mode,
             trim_right_ratio: raw.trim_right_ratio,
             codebooks: (1000.0 * bandwidth / (frame_rate as f64 * bits)).floor() as usize,

@@ -4,6 +4,7 @@
 //! the checkpoint layouts that users have. No threads of its own, no sockets, no clocks; the only files it reads are
 //! checkpoints. The engine drives it.
 
+mod archive;
 pub mod audiocraft;
 mod checkpoint;
 pub mod config;
@@ -14,13 +15,19 @@ mod error;
 mod files;
 pub mod kernels;
 mod locate;
+pub mod melodyflow;
 mod musicgen;
 pub mod sampler;
+pub mod stable_audio;
 pub mod t5;
+mod text;
+pub mod vae;
+pub mod wave;
 pub mod weights;
 
 pub use checkpoint::Checkpoint;
 pub use error::{ModelError, Result};
 pub use files::Files;
 pub use locate::{BUNDLED, OnProgress, has_bundled, keep_downloads_in, locate, on_disk};
-pub use musicgen::{MusicGen, TextEncoder, WaveEncoder};
+pub use musicgen::{MusicGen, WaveEncoder};
+pub use text::TextEncoder;

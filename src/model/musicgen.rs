@@ -13,13 +13,12 @@ use super::{
     error::{ModelError, Result},
     kernels::WeightFormat,
     t5::T5Encoder,
+    text::TextEncoder,
     weights::{RandomSource, Target, TensorSource, Weights},
 };
 
 const CONFIG: &str = "config.json";
 const TOKENIZER: &str = "tokenizer.json";
-/// Tokens of a text that the encoder reads; what lies beyond is cut.
-const MAX_TOKENS: usize = 512;
 
 /// A MusicGen with its weights.
 pub struct MusicGen {
@@ -31,40 +30,6 @@ pub struct MusicGen {
     pub decoder: Decoder,
     /// Codes to sound and back.
     pub codec: Arc<Codec>,
-}
-
-/// Tokenizer and T5.
-pub struct TextEncoder {
-    tokenizer: Tokenizer,
-    /// The network.
-    pub t5: T5Encoder,
-}
-
-impl TextEncoder {
-    /// Token ids of a text, the end token included.
-    ///
-    /// # Errors
-    /// [`ModelError::Input`].
-    pub fn tokens(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self.tokenizer.encode(text, true);
-        let encoding =
-            encoding.map_err(|error| ModelError::Input(format!("The text cannot be tokenised: {error}.")))?;
-        let mut ids = encoding.get_ids().to_vec();
-        if ids.len() > MAX_TOKENS {
-            let end = ids[ids.len() - 1];
-            ids.truncate(MAX_TOKENS - 1);
-            ids.push(end);
-        }
-        Ok(ids)
-    }
-
-    /// States `[length, width]` of a text.
-    ///
-    /// # Errors
-    /// [`ModelError::Input`], [`ModelError::Tensor`].
-    pub fn encode(&self, text: &str) -> Result<Tensor> {
-        Ok(self.t5.forward(&[self.tokens(text)?], None, &mut |_, _| {})?.squeeze(0)?)
-    }
 }
 
 impl MusicGen {
@@ -89,7 +54,7 @@ impl MusicGen {
                 // It runs once per text: nothing is gained by rounding its weights.
                 let exact = Target { format: WeightFormat::F32, ..target.clone() };
                 let t5 = T5Encoder::new(&config.text, &Weights::new(source, &exact).at("text_encoder"))?;
-                Some(TextEncoder { tokenizer, t5 })
+                Some(TextEncoder::new(tokenizer, t5))
             }
             None => None,
         };

@@ -85,6 +85,11 @@ impl T5Encoder {
         })
     }
 
+    /// Width of the states.
+    pub fn width(&self) -> usize {
+        self.config.d_model
+    }
+
     /// Hidden states `[batch, length, width]` of token ids `[batch][length]`.
     ///
     /// `mask` has 1 for every real token and 0 for padding; padding is not attended to. Without it all tokens count.

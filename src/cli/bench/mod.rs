@@ -4,6 +4,7 @@ mod codec;
 mod fanout;
 mod first_sound;
 mod step;
+mod transform;
 
 use std::time::Duration;
 
@@ -36,6 +37,10 @@ enum Bench {
     FirstSound(first_sound::FirstSoundArgs),
     /// Many listeners on one stream over loopback: CPU per listener, gaps
     Fanout(fanout::FanoutArgs),
+    /// Solver steps and codec of the transform model with random weights
+    Transform(transform::SolverArgs),
+    /// Solver steps and codec of the loop model with random weights
+    Loop(transform::SolverArgs),
     /// The listeners of `fanout`, for measuring another server beside it
     Listen(fanout::ListenArgs),
 }
@@ -121,6 +126,8 @@ pub(super) fn run(args: BenchArgs) -> Outcome {
         Bench::Codec(options) => ("codec", codec::run(&options)?),
         Bench::FirstSound(options) => ("first-sound", first_sound::run(&options)?),
         Bench::Fanout(options) => ("fanout", fanout::run(&options)?),
+        Bench::Transform(options) => ("transform", transform::transform(&options)?),
+        Bench::Loop(options) => ("loop", transform::make_loop(&options)?),
         Bench::Listen(options) => ("listen", fanout::listen(&options)?),
     };
     if args.json {

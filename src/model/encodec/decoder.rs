@@ -4,22 +4,17 @@ use candle_core::Tensor;
 
 use super::{
     super::{
-        config::{CodecConfig, PadMode},
+        config::CodecConfig,
         error::Result,
-        kernels::{Kernels, LstmLayer, LstmState, elu},
+        wave::{LayerState, Stack, Tap, joined},
         weights::Weights,
     },
-    Conv, ConvState, Residual, ResidualState, Shape,
-    conv::{Upsample, UpsampleState, joined, trim},
+    Builder, Shape, padding, trim,
 };
 
 /// The decoder half of a codec.
 pub struct CodecDecoder {
-    first: Conv,
-    lstm: Vec<LstmLayer>,
-    levels: Vec<(Upsample, Vec<Residual>)>,
-    last: Conv,
-    kernels: Kernels,
+    stack: Stack,
     hop: usize,
     lookahead: usize,
 }
@@ -27,10 +22,7 @@ pub struct CodecDecoder {
 /// Where streams of equal progress stand, a batch of them or one. A clone is a snapshot: tensors are shared.
 #[derive(Debug, Clone)]
 pub struct StreamState {
-    first: ConvState,
-    lstm: Vec<LstmState>,
-    levels: Vec<(UpsampleState, Vec<ResidualState>)>,
-    last: ConvState,
+    layers: Vec<LayerState>,
     /// Final samples that are not due yet.
     rest: Option<Tensor>,
     /// Samples of the frames that were given, less those that were handed out.
@@ -40,41 +32,14 @@ pub struct StreamState {
 impl StreamState {
     /// Every tensor, in a fixed order.
     fn visit(&mut self, f: &mut dyn FnMut(&mut Tensor) -> Result<()>) -> Result<()> {
-        let mut parts = vec![self.first.part(), self.last.part(), &mut self.rest];
-        for (up, residuals) in &mut self.levels {
-            parts.push(&mut up.before);
-            for residual in residuals {
-                parts.push(residual.first.part());
-                parts.push(residual.second.part());
-                parts.push(&mut residual.beside.0);
-            }
-        }
-        parts.into_iter().flatten().try_for_each(&mut *f)?;
-        for state in &mut self.lstm {
-            f(&mut state.hidden)?;
-            f(&mut state.cell)?;
-        }
-        Ok(())
+        self.rest.iter_mut().try_for_each(&mut *f)?;
+        self.layers.iter_mut().try_for_each(|state| state.visit(f))
     }
 
     /// Equal for states whose next chunk can be decoded in one batch.
     pub fn phase(&self) -> Vec<usize> {
-        let mut phase = vec![self.first.started().into(), self.last.started().into(), self.lstm.len(), self.owed];
-        for (up, residuals) in &self.levels {
-            phase.push(up.cut);
-            for residual in residuals {
-                phase.extend([usize::from(residual.first.started()), residual.second.started().into()]);
-            }
-        }
-        let length = |part: &Option<Tensor>| part.as_ref().map_or(0, |tensor| tensor.dims()[1]);
-        let mut copy = self.clone();
-        phase.extend([length(copy.first.part()), length(copy.last.part()), length(&copy.rest)]);
-        for (up, residuals) in &mut copy.levels {
-            phase.push(length(&up.before));
-            for residual in residuals {
-                phase.extend([length(residual.first.part()), length(&residual.beside.0)]);
-            }
-        }
+        let mut phase = vec![self.owed, self.rest.as_ref().map_or(0, |rest| rest.dims()[1])];
+        self.layers.iter().for_each(|state| state.phase(&mut phase));
         phase
     }
 
@@ -118,43 +83,25 @@ impl StreamState {
     }
 }
 
-pub(super) fn lstm_layers(config: &CodecConfig, weights: &Weights<'_>, width: usize) -> Result<Vec<LstmLayer>> {
-    let lstm = weights.at("lstm");
-    let layer = |index: usize| {
-        let get = |name: &str, shape: &[usize]| lstm.get(&format!("{name}_l{index}"), shape);
-        let (ih, hh) = (get("weight_ih", &[4 * width, width])?, get("weight_hh", &[4 * width, width])?);
-        let (bias_ih, bias_hh) = (get("bias_ih", &[4 * width])?, get("bias_hh", &[4 * width])?);
-        Ok(LstmLayer::new([&ih, &hh, &bias_ih, &bias_hh], lstm.target().kernels)?)
-    };
-    (0..config.lstm_layers).map(layer).collect()
-}
-
 impl CodecDecoder {
     /// Reads `layers.{n}`, numbered as the checkpoint does (activations count).
     ///
     /// # Errors
     /// When a weight is absent or of another shape.
     pub fn new(config: &CodecConfig, weights: &Weights<'_>) -> Result<Self> {
-        let layer = |index: usize| weights.at(format!("layers.{index}"));
+        let mut build = Builder::new(config, weights);
         let mut width = config.filters << config.ratios.len();
-        let first = Conv::new(&layer(0), config, Shape::plain(config.dim, width, config.kernel))?;
-        let lstm = lstm_layers(config, &layer(1), width)?;
-        let mut next = if config.lstm_layers > 0 { 2 } else { 1 };
-        let mut levels = Vec::new();
+        build.conv(Shape::plain(config.dim, width, config.kernel))?;
+        build.lstm(width)?;
         for ratio in &config.ratios {
-            let up = Upsample::new(&layer(next + 1), config, width, width / 2, *ratio)?;
-            next += 2;
+            build.active(width)?;
+            build.upsample(width, *ratio)?;
             width /= 2;
-            let mut residuals = Vec::new();
-            for index in 0..config.residual_layers {
-                residuals.push(Residual::new(&layer(next), config, width, index)?);
-                next += 1;
-            }
-            levels.push((up, residuals));
+            build.residuals(width)?;
         }
-        let last = Conv::new(&layer(next + 1), config, Shape::plain(width, config.channels, config.last_kernel))?;
-        let (kernels, hop) = (weights.target().kernels, config.hop());
-        Ok(Self { first, lstm, levels, last, kernels, hop, lookahead: lookahead(config) })
+        build.active(width)?;
+        build.conv(Shape::plain(width, config.channels, config.last_kernel))?;
+        Ok(Self { stack: build.finish(), hop: config.hop(), lookahead: lookahead(config) })
     }
 
     /// Frames after a frame that must be known before it is handed out.
@@ -164,21 +111,11 @@ impl CodecDecoder {
 
     /// The state of streams that have not begun.
     pub fn start(&self) -> StreamState {
-        let level = |(_, residuals): &(Upsample, Vec<Residual>)| {
-            (UpsampleState::default(), residuals.iter().map(|_| ResidualState::new()).collect())
-        };
-        StreamState {
-            first: ConvState::new(),
-            lstm: Vec::new(),
-            levels: self.levels.iter().map(level).collect(),
-            last: ConvState::new(),
-            rest: None,
-            owed: 0,
-        }
+        StreamState { layers: self.stack.start(), rest: None, owed: 0 }
     }
 
     /// Takes the next latents `[batch, frames, dim]` of streams, or their end; gives whole frames of sound
-    /// `[batch, samples, channels]`. `tap` is shown `conv_in`, `lstm`, `up{n}_convtr` and `up{n}`.
+    /// `[batch, samples, channels]`.
     ///
     /// # Errors
     /// When shapes do not fit or the device fails.
@@ -187,28 +124,9 @@ impl CodecDecoder {
         state: &mut StreamState,
         latents: Option<&Tensor>,
         last: bool,
-        tap: &mut dyn FnMut(&str, &Tensor),
+        tap: &mut Tap<'_>,
     ) -> Result<Option<Tensor>> {
-        let mut show = |name: &str, x: &Option<Tensor>| {
-            if let Some(x) = x {
-                tap(name, x);
-            }
-        };
-        let mut x = self.first.push(&mut state.first, latents, last, None)?;
-        show("conv_in", &x);
-        x = x.map(|x| self.recur(state, x)).transpose()?;
-        show("lstm", &x);
-        for (index, ((up, residuals), (up_state, states))) in self.levels.iter().zip(&mut state.levels).enumerate() {
-            x = x.map(|x| elu(&x, self.kernels)).transpose()?;
-            x = up.push(up_state, x.as_ref(), last)?;
-            show(&format!("up{index}_convtr"), &x);
-            for (residual, state) in residuals.iter().zip(states) {
-                x = residual.push(state, x.as_ref(), last)?;
-            }
-            show(&format!("up{index}"), &x);
-        }
-        x = x.map(|x| elu(&x, self.kernels)).transpose()?;
-        x = self.last.push(&mut state.last, x.as_ref(), last, None)?;
+        let x = self.stack.push(&mut state.layers, latents, last, tap)?;
         state.owed += self.hop * latents.map_or(Ok(0), |latents| latents.dim(1))?;
         let Some(wave) = joined(state.rest.take(), x.as_ref())? else { return Ok(None) };
         let length = wave.dim(1)?;
@@ -219,30 +137,14 @@ impl CodecDecoder {
         }
         Ok(if due > 0 { Some(wave.narrow(1, 0, due)?.contiguous()?) } else { None })
     }
-
-    fn recur(&self, state: &mut StreamState, x: Tensor) -> Result<Tensor> {
-        if self.lstm.is_empty() {
-            return Ok(x);
-        }
-        if state.lstm.is_empty() {
-            let start = |layer: &LstmLayer| layer.start(x.dim(0)?, &x);
-            state.lstm = self.lstm.iter().map(start).collect::<candle_core::Result<_>>()?;
-        }
-        let mut y = x.clone();
-        for (layer, state) in self.lstm.iter().zip(&mut state.lstm) {
-            y = layer.forward(&y, state)?;
-        }
-        Ok((x + y)?)
-    }
 }
 
 /// Frames after a frame that must be known before it is final, in the midst of a stream and at its beginning, where
 /// mirroring needs more than a convolution's own look-ahead. Found by counting samples through the layers.
 fn lookahead(config: &CodecConfig) -> usize {
     let conv = |count: usize, shape: Shape| {
-        let (left, right) = shape.pad(config.causal);
-        let mirrored = if config.pad_mode == PadMode::Reflect { left.max(right) } else { 0 };
-        if count <= mirrored { 0 } else { count.saturating_sub(right) }
+        let padding = padding(config, shape);
+        if count <= padding.mirrored(1) { 0 } else { count.saturating_sub(padding.right) }
     };
     let samples = |frames: usize| {
         let mut count = conv(frames, Shape::plain(1, 1, config.kernel));

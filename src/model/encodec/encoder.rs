@@ -1,25 +1,20 @@
-//! Waveform to latents, whole signals only: audio prompts are finite.
+//! Waveform to latents, whole or piece by piece.
 
 use candle_core::Tensor;
 
 use super::{
     super::{
         config::CodecConfig,
-        error::Result,
-        kernels::{Epilogue, Kernels, LstmLayer, elu},
+        error::{ModelError, Result},
+        wave::{LayerState, Stack, Tap},
         weights::Weights,
     },
-    Conv, Residual, Shape,
-    decoder::lstm_layers,
+    Builder, Shape,
 };
 
 /// The encoder half of a codec.
 pub struct CodecEncoder {
-    first: Conv,
-    levels: Vec<(Vec<Residual>, Conv)>,
-    lstm: Vec<LstmLayer>,
-    last: Conv,
-    kernels: Kernels,
+    stack: Stack,
 }
 
 impl CodecEncoder {
@@ -28,47 +23,47 @@ impl CodecEncoder {
     /// # Errors
     /// When a weight is absent or of another shape.
     pub fn new(config: &CodecConfig, weights: &Weights<'_>) -> Result<Self> {
-        let layer = |index: usize| weights.at(format!("layers.{index}"));
+        let mut build = Builder::new(config, weights);
         let mut width = config.filters;
-        let first = Conv::new(&layer(0), config, Shape::plain(config.channels, width, config.kernel))?;
-        let mut next = 1;
-        let mut levels = Vec::new();
+        build.conv(Shape::plain(config.channels, width, config.kernel))?;
         for ratio in config.ratios.iter().rev() {
-            let mut residuals = Vec::new();
-            for index in 0..config.residual_layers {
-                residuals.push(Residual::new(&layer(next), config, width, index)?);
-                next += 1;
-            }
-            let down = Shape { stride: *ratio, ..Shape::plain(width, 2 * width, 2 * ratio) };
-            levels.push((residuals, Conv::new(&layer(next + 1), config, down)?));
-            next += 2;
+            build.residuals(width)?;
+            build.active(width)?;
+            build.conv(Shape { stride: *ratio, ..Shape::plain(width, 2 * width, 2 * ratio) })?;
             width *= 2;
         }
-        let lstm = lstm_layers(config, &layer(next), width)?;
-        let last = if config.lstm_layers > 0 { next + 2 } else { next + 1 };
-        let last = Conv::new(&layer(last), config, Shape::plain(width, config.dim, config.last_kernel))?;
-        Ok(Self { first, levels, lstm, last, kernels: weights.target().kernels })
+        build.lstm(width)?;
+        build.active(width)?;
+        build.conv(Shape::plain(width, config.encoder_dim(), config.last_kernel))?;
+        Ok(Self { stack: build.finish() })
+    }
+
+    /// The states of signals that have not begun.
+    pub fn start(&self) -> Vec<LayerState> {
+        self.stack.start()
+    }
+
+    /// Takes the next samples `[batch, samples, channels]` of signals, or their end; gives the frames
+    /// `[batch, frames, dim]` that became final. The last frame is filled up.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn push(
+        &self,
+        state: &mut [LayerState],
+        wave: Option<&Tensor>,
+        last: bool,
+        tap: &mut Tap<'_>,
+    ) -> Result<Option<Tensor>> {
+        self.stack.push(state, wave, last, tap)
     }
 
     /// `[batch, samples, channels]` to `[batch, frames, dim]`.
     ///
     /// # Errors
-    /// When the device fails.
+    /// When there is no sample or the device fails.
     pub fn forward(&self, wave: &Tensor) -> Result<Tensor> {
-        let mut x = self.first.padded(wave, Epilogue::None)?;
-        for (residuals, down) in &self.levels {
-            for residual in residuals {
-                x = residual.padded(&x)?;
-            }
-            x = down.padded(&elu(&x, self.kernels)?, Epilogue::None)?;
-        }
-        if !self.lstm.is_empty() {
-            let mut y = x.clone();
-            for layer in &self.lstm {
-                y = layer.forward(&y, &mut layer.start(x.dim(0)?, &x)?)?;
-            }
-            x = (x + y)?;
-        }
-        self.last.padded(&elu(&x, self.kernels)?, Epilogue::None)
+        let frames = self.push(&mut self.start(), Some(wave), true, &mut |_, _| {})?;
+        frames.ok_or_else(|| ModelError::Input("There is no sound to encode.".into()))
     }
 }

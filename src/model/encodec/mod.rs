@@ -4,7 +4,6 @@
 //! mirror padding happens only at the true beginning and end, so any chunking gives the same sound at constant cost
 //! per frame. Signals are `[batch, time, channels]`; a stereo model runs the mono codec once per channel.
 
-mod conv;
 mod decoder;
 mod encoder;
 mod quantizer;
@@ -13,18 +12,18 @@ mod tests;
 
 use candle_core::Tensor;
 
-pub use conv::fused_weight;
 pub use decoder::{CodecDecoder, StreamState};
 pub use encoder::CodecEncoder;
 pub use quantizer::Quantizer;
 
+pub use super::wave::fused_weight;
 use super::{
-    config::CodecConfig,
+    config::{CodecActivation, CodecConfig},
     error::Result,
-    kernels::{Epilogue, Kernels, elu},
+    kernels::LstmLayer,
+    wave::{Activation, Conv, Layer, Padding, Residual, Shape, Stack, Upsample},
     weights::Weights,
 };
-use conv::{Conv, ConvState, Delayed, Shape};
 
 /// A whole codec.
 pub struct Codec {
@@ -94,65 +93,99 @@ impl Codec {
     }
 }
 
-/// ELU, convolution, ELU, convolution, beside the identity or another convolution.
-struct Residual {
-    first: Conv,
-    second: Conv,
-    shortcut: Option<Conv>,
-    kernels: Kernels,
+/// The checkpoint's layers in order, numbered as it does (activations count).
+struct Builder<'a, 'b> {
+    config: &'a CodecConfig,
+    weights: &'a Weights<'b>,
+    layers: Vec<Layer>,
 }
 
-#[derive(Debug, Clone)]
-struct ResidualState {
-    first: ConvState,
-    second: ConvState,
-    beside: Delayed,
-}
-
-impl ResidualState {
-    fn new() -> Self {
-        Self { first: ConvState::new(), second: ConvState::new(), beside: Delayed(None) }
-    }
-}
-
-impl Residual {
-    fn new(weights: &Weights<'_>, config: &CodecConfig, width: usize, index: usize) -> Result<Self> {
-        let inner = width / config.compress;
-        let dilation = config.dilation.pow(index as u32);
-        let first = Shape { dilation, ..Shape::plain(width, inner, config.residual_kernel) };
-        Ok(Self {
-            first: Conv::new(&weights.at("block.1"), config, first)?,
-            second: Conv::new(&weights.at("block.3"), config, Shape::plain(inner, width, 1))?,
-            shortcut: match config.conv_shortcut {
-                true => Some(Conv::new(&weights.at("shortcut"), config, Shape::plain(width, width, 1))?),
-                false => None,
-            },
-            kernels: weights.target().kernels,
-        })
+impl<'a, 'b> Builder<'a, 'b> {
+    fn new(config: &'a CodecConfig, weights: &'a Weights<'b>) -> Self {
+        Self { config, weights, layers: Vec::new() }
     }
 
-    fn beside(&self, x: &Tensor) -> Result<Tensor> {
-        match &self.shortcut {
-            Some(conv) => conv.padded(x, Epilogue::None),
-            None => Ok(x.clone()),
+    fn here(&self) -> Weights<'b> {
+        self.weights.at(format!("layers.{}", self.layers.len()))
+    }
+
+    fn activation(&self, weights: &Weights<'_>, width: usize) -> Result<Activation> {
+        match self.config.activation {
+            CodecActivation::Elu => Ok(Activation::Elu),
+            CodecActivation::Snake => Activation::snake(weights, width),
         }
     }
 
-    fn padded(&self, x: &Tensor) -> Result<Tensor> {
-        let inner = self.first.padded(&elu(x, self.kernels)?, Epilogue::None)?;
-        self.second.padded(&elu(&inner, self.kernels)?, Epilogue::Add(&self.beside(x)?))
+    fn conv(&mut self, shape: Shape) -> Result<()> {
+        let conv = Conv::new(&self.here().at("conv"), shape, padding(self.config, shape), true)?;
+        self.layers.push(Layer::Conv(conv));
+        Ok(())
     }
 
-    fn push(&self, state: &mut ResidualState, x: Option<&Tensor>, last: bool) -> Result<Option<Tensor>> {
-        let fresh = match x {
-            Some(x) => {
-                state.beside.push(&self.beside(x)?)?;
-                Some(elu(x, self.kernels)?)
-            }
-            None => None,
-        };
-        let inner = self.first.push(&mut state.first, fresh.as_ref(), last, None)?;
-        let inner = inner.map(|inner| elu(&inner, self.kernels)).transpose()?;
-        self.second.push(&mut state.second, inner.as_ref(), last, Some(&mut state.beside))
+    fn active(&mut self, width: usize) -> Result<()> {
+        let activation = self.activation(&self.here(), width)?;
+        self.layers.push(Layer::Activation(activation));
+        Ok(())
     }
+
+    fn lstm(&mut self, width: usize) -> Result<()> {
+        if self.config.lstm_layers == 0 {
+            return Ok(());
+        }
+        let lstm = self.here().at("lstm");
+        let layer = |index: usize| {
+            let get = |name: &str, shape: &[usize]| lstm.get(&format!("{name}_l{index}"), shape);
+            let (ih, hh) = (get("weight_ih", &[4 * width, width])?, get("weight_hh", &[4 * width, width])?);
+            let (bias_ih, bias_hh) = (get("bias_ih", &[4 * width])?, get("bias_hh", &[4 * width])?);
+            Ok(LstmLayer::new([&ih, &hh, &bias_ih, &bias_hh], lstm.target().kernels)?)
+        };
+        let layers = (0..self.config.lstm_layers).map(layer).collect::<Result<_>>()?;
+        self.layers.push(Layer::Lstm(layers));
+        Ok(())
+    }
+
+    fn residuals(&mut self, width: usize) -> Result<()> {
+        let config = self.config;
+        for index in 0..config.residual_layers {
+            let (here, inner) = (self.here(), width / config.compress);
+            let dilation = config.dilation.pow(index as u32);
+            let first = Shape { dilation, ..Shape::plain(width, inner, config.residual_kernel) };
+            let second = Shape::plain(inner, width, 1);
+            let beside = Shape::plain(width, width, 1);
+            let conv = |name: &str, shape| Conv::new(&here.at(name), shape, padding(config, shape), true);
+            self.layers.push(Layer::Residual(Residual {
+                activations: [
+                    self.activation(&here.at("block.0"), width)?,
+                    self.activation(&here.at("block.2"), inner)?,
+                ],
+                first: conv("block.1.conv", first)?,
+                second: conv("block.3.conv", second)?,
+                shortcut: if config.conv_shortcut { Some(conv("shortcut.conv", beside)?) } else { None },
+            }));
+        }
+        Ok(())
+    }
+
+    fn upsample(&mut self, inputs: usize, ratio: usize) -> Result<()> {
+        let up = Upsample::new(&self.here().at("conv"), inputs, inputs / 2, ratio, trim(self.config, ratio))?;
+        self.layers.push(Layer::Upsample(up));
+        Ok(())
+    }
+
+    fn finish(self) -> Stack {
+        Stack::new(self.layers, self.weights.target().kernels)
+    }
+}
+
+fn padding(config: &CodecConfig, shape: Shape) -> Padding {
+    let total = shape.extent().saturating_sub(shape.stride);
+    let right = if config.causal { 0 } else { total / 2 };
+    Padding { left: total - right, right, mode: config.pad_mode, fill: true }
+}
+
+/// Outputs that a transposed convolution of kernel `2 ratio` loses on the left and right.
+fn trim(config: &CodecConfig, ratio: usize) -> (usize, usize) {
+    let total = ratio;
+    let right = if config.causal { (total as f64 * config.trim_right_ratio).ceil() as usize } else { total / 2 };
+    (total - right, right)
 }

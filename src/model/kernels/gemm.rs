@@ -1,8 +1,9 @@
 //! y = x Wᵀ on CPU memory, with weights packed into panels.
 //!
 //! A panel holds the weights of a few outputs (four SIMD vectors), input by input, so that one pass streams memory in
-//! order and every output is one chain of multiply-adds over the inputs. That order is the same for any number of rows
-//! and threads: a row's result never depends on what else is in the batch.
+//! order and every output is one chain of multiply-adds over the inputs. With many rows the chain is cut into blocks of
+//! inputs, whose weights stay in the cache while the rows pass; sums wait in memory in between. The order is the same
+//! for any number of rows, blocks and threads: a row's result never depends on what else is in the batch.
 
 use std::ops::Range;
 
@@ -14,30 +15,45 @@ use super::math;
 
 /// SIMD vectors in a panel's row.
 const VECTORS: usize = 4;
-/// The widest panel, with sixteen lanes in a vector.
-const MAX_PANEL: usize = 64;
 /// Multiply-adds below which handing work to another thread costs more than it saves.
 const PARALLEL_FROM: usize = 200_000;
 
 /// Packed weights in memory.
 #[derive(Clone, Copy)]
 pub(super) enum Panels<'a> {
+    /// Not packed at all: for at most [`FEW`] outputs.
+    Few(&'a [f32]),
     F32(&'a [f32]),
     /// Two bf16 in a word: vectors 0 and 1 of a row in the low and high halves of its first words, then 2 and 3.
     Bf16(&'a [u32]),
 }
 
-/// Where the rows of x begin: `batches` runs of `per_batch` rows, `stride` apart, the runs `batch_stride` apart.
-/// Overlapping rows make a convolution out of the product.
+/// Outputs for which panels do not pay.
+pub(super) const FEW: usize = 4;
+/// Inputs whose weights are used for all rows before the next ones are.
+const INPUTS: usize = 256;
+/// Rows whose sums wait together.
+const ROWS: usize = 256;
+
+/// Where the rows of x begin: `batches` times `per_batch` rows, `stride` apart, the batches `batch_stride` apart.
+/// Overlapping rows make a convolution out of the product. A row's inputs lie in `runs` of equal length, `run_stride`
+/// apart.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RowMap {
     pub batches: usize,
     pub per_batch: usize,
     pub batch_stride: usize,
     pub stride: usize,
+    pub runs: usize,
+    pub run_stride: usize,
 }
 
 impl RowMap {
+    /// `count` rows, `stride` apart, each in one run.
+    pub(super) fn plain(count: usize, stride: usize) -> Self {
+        Self { batches: 1, per_batch: count, batch_stride: 0, stride, runs: 1, run_stride: 0 }
+    }
+
     pub(super) fn rows(&self) -> usize {
         self.batches * self.per_batch
     }
@@ -148,33 +164,43 @@ impl Format for Bf16 {
     }
 }
 
-/// `R` rows against one panel: the sums of output `lane` and row `r` go to `tile[r][lane]`.
+/// `R` rows against `V` vectors of one panel's block of inputs: adds to the sums of row `r`, which begin at
+/// `r * width`, or begins them.
 #[inline(always)]
-fn micro<S: Simd, F: Format, const R: usize>(
+fn micro<S: Simd, F: Format, const R: usize, const V: usize>(
     simd: S,
     x: [&[f32]; R],
-    panel: &[F::Word],
-    tile: &mut [[f32; MAX_PANEL]],
-) {
+    block: &[F::Word],
+    tile: &mut [f32],
+    fresh: bool,
+) -> usize {
     let width = VECTORS * S::F32_LANES;
     let step = F::words(width);
-    let inputs = panel.len() / step;
+    let inputs = block.len() / step;
     let x = x.map(|row| &row[..inputs]);
-    let mut sums = [[simd.splat_f32s(0.0); VECTORS]; R];
-    for (i, words) in panel.chunks_exact(step).enumerate().take(inputs) {
+    let mut sums = [[simd.splat_f32s(0.0); V]; R];
+    if !fresh {
+        for (r, sums) in sums.iter_mut().enumerate() {
+            for (to, from) in sums.iter_mut().zip(S::as_simd_f32s(&tile[r * width..][..width]).0) {
+                *to = *from;
+            }
+        }
+    }
+    for (i, words) in block.chunks_exact(step).enumerate().take(inputs) {
         let weights = F::load(simd, words);
         for r in 0..R {
             let value = simd.splat_f32s(x[r][i]);
-            for v in 0..VECTORS {
+            for v in 0..V {
                 sums[r][v] = simd.mul_add_e_f32s(value, weights[v], sums[r][v]);
             }
         }
     }
-    for r in 0..R {
-        for (to, from) in S::as_mut_simd_f32s(&mut tile[r][..width]).0.iter_mut().zip(sums[r]) {
+    for (r, sums) in sums.into_iter().enumerate() {
+        for (to, from) in S::as_mut_simd_f32s(&mut tile[r * width..][..width]).0.iter_mut().zip(sums) {
             *to = from;
         }
     }
+    R
 }
 
 /// A product to be made: the rows of `x` that `map` names with a weight of `[outputs, inputs]`.
@@ -204,31 +230,53 @@ impl<F: Format> WithSimd for Rectangle<'_, '_, F> {
         let Self { product, words, rows, panels, out } = self;
         let Product { inputs, outputs, x, map, finish } = product;
         let width = VECTORS * S::F32_LANES;
-        let size = F::words(width) * inputs;
+        let step = F::words(width);
         let first = panels.start * width;
         let columns = (panels.end * width).min(outputs) - first;
-        // Sums are held in registers: with sixteen of them only two rows fit beside the weights.
+        // Sums are held in registers: with sixteen of them only half as many rows fit beside the weights.
         let most = if S::REGISTER_COUNT >= 32 { 4 } else { 2 };
-        let mut tile = [[0f32; MAX_PANEL]; 4];
-        for index in panels {
-            let panel = &words[index * size..][..size];
-            let column = index * width;
-            let valid = width.min(outputs - column);
-            let mut row = rows.start;
-            while row < rows.end {
-                let count = most.min(rows.end - row);
-                let x = |r: usize| &x[map.start(row + r)..][..inputs];
-                match count {
-                    4 => micro::<S, F, 4>(simd, [x(0), x(1), x(2), x(3)], panel, &mut tile),
-                    3 => micro::<S, F, 3>(simd, [x(0), x(1), x(2)], panel, &mut tile),
-                    2 => micro::<S, F, 2>(simd, [x(0), x(1)], panel, &mut tile),
-                    _ => micro::<S, F, 1>(simd, [x(0)], panel, &mut tile),
+        let run = inputs / map.runs;
+        // A few rows pass each weight once: nothing is gained by blocks.
+        let block = if rows.len() <= 2 * most { run } else { run.min(INPUTS) };
+        let mut tile = vec![0f32; ROWS.min(rows.len()).next_multiple_of(8) * width];
+        for chunk in (rows.start..rows.end).step_by(ROWS).map(|start| start..rows.end.min(start + ROWS)) {
+            for index in panels.clone() {
+                let panel = &words[index * step * inputs..][..step * inputs];
+                let column = index * width;
+                let valid = width.min(outputs - column);
+                let vectors = valid.div_ceil(S::F32_LANES);
+                // Half-empty panels leave registers for twice the rows.
+                let most = if vectors > VECTORS / 2 { most } else { 2 * most };
+                for begin in (0..map.runs).flat_map(|index| (0..run).step_by(block).map(move |at| (index, at))) {
+                    let (index, at) = begin;
+                    let offset = index * map.run_stride + at;
+                    let count = block.min(run - at);
+                    let words = &panel[(index * run + at) * step..][..count * step];
+                    let fresh = index == 0 && at == 0;
+                    let mut row = chunk.start;
+                    while row < chunk.end {
+                        let tile = &mut tile[(row - chunk.start) * width..];
+                        let x = |r: usize| &x[map.start(row + r) + offset..][..count];
+                        let left = most.min(chunk.end - row);
+                        row += match (vectors > VECTORS / 2, left) {
+                            (true, 4..) => micro::<S, F, 4, 4>(simd, [x(0), x(1), x(2), x(3)], words, tile, fresh),
+                            (true, 3) => micro::<S, F, 3, 4>(simd, [x(0), x(1), x(2)], words, tile, fresh),
+                            (true, 2) => micro::<S, F, 2, 4>(simd, [x(0), x(1)], words, tile, fresh),
+                            (true, _) => micro::<S, F, 1, 4>(simd, [x(0)], words, tile, fresh),
+                            (false, 8..) => {
+                                let x = [x(0), x(1), x(2), x(3), x(4), x(5), x(6), x(7)];
+                                micro::<S, F, 8, 2>(simd, x, words, tile, fresh)
+                            }
+                            (false, 4..) => micro::<S, F, 4, 2>(simd, [x(0), x(1), x(2), x(3)], words, tile, fresh),
+                            (false, 2..) => micro::<S, F, 2, 2>(simd, [x(0), x(1)], words, tile, fresh),
+                            (false, _) => micro::<S, F, 1, 2>(simd, [x(0)], words, tile, fresh),
+                        };
+                    }
                 }
-                for (r, sums) in tile.iter_mut().enumerate().take(count) {
-                    let to = &mut out[(row + r - rows.start) * columns + column - first..][..valid];
-                    store(finish, &sums[..valid], column, (row + r) * outputs + column, to);
+                for (row, sums) in chunk.clone().zip(tile.chunks_exact_mut(width)) {
+                    let to = &mut out[(row - rows.start) * columns + column - first..][..valid];
+                    store(finish, &sums[..valid], column, row * outputs + column, to);
                 }
-                row += count;
             }
         }
     }
@@ -264,9 +312,56 @@ pub(super) fn store(finish: Finish<'_>, sums: &[f32], column: usize, at: usize, 
 /// Makes a product with packed weights: `[rows, outputs]`.
 pub(super) fn multiply(panels: Panels<'_>, product: Product<'_>) -> Vec<f32> {
     match panels {
+        Panels::Few(weights) => few(weights, product),
         Panels::F32(words) => multiply_as::<F32>(words, product),
         Panels::Bf16(words) => multiply_as::<Bf16>(words, product),
     }
+}
+
+/// [`multiply`] with f32 weights on the calling thread alone.
+pub(super) fn alone(words: &[f32], product: Product<'_>) -> Vec<f32> {
+    let Product { outputs, map, .. } = product;
+    let mut out = vec![0f32; map.rows() * outputs];
+    if !out.is_empty() {
+        let (rows, panels) = (0..map.rows(), 0..outputs.div_ceil(panel()));
+        Arch::new().dispatch(Rectangle::<F32> { product, words, rows, panels, out: &mut out });
+    }
+    out
+}
+
+/// Makes a product with a few outputs and plain weights `[outputs, inputs]`, one dot product each: panels would be all
+/// but empty.
+fn few(weights: &[f32], product: Product<'_>) -> Vec<f32> {
+    let Product { inputs, outputs, x, map, finish } = product;
+    let arch = Arch::new();
+    let mut out = vec![0f32; map.rows() * outputs];
+    let run = inputs / map.runs;
+    let share = (PARALLEL_FROM / (inputs * outputs).max(1)).max(1);
+    out.par_chunks_mut(share * outputs).enumerate().for_each(|(index, out)| {
+        arch.dispatch(|| {
+            let mut sums = [0f32; FEW];
+            for (row, out) in out.chunks_exact_mut(outputs).enumerate().map(|(row, out)| (index * share + row, out)) {
+                for (sum, weights) in sums.iter_mut().zip(weights.chunks_exact(inputs)) {
+                    let mut lanes = [0f32; 32];
+                    for (at, weights) in weights.chunks_exact(run).enumerate() {
+                        let x = &x[map.start(row) + at * map.run_stride..][..run];
+                        let (xs, ws) = (x.chunks_exact(32), weights.chunks_exact(32));
+                        for ((lane, x), w) in lanes.iter_mut().zip(xs.remainder()).zip(ws.remainder()) {
+                            *lane += x * w;
+                        }
+                        for (x, w) in xs.zip(ws) {
+                            for ((lane, x), w) in lanes.iter_mut().zip(x).zip(w) {
+                                *lane += x * w;
+                            }
+                        }
+                    }
+                    *sum = math::sum(&lanes, |lane| lane);
+                }
+                store(finish, &sums[..outputs], 0, row * outputs, out);
+            }
+        });
+    });
+    out
 }
 
 fn multiply_as<F: Format>(words: &[F::Word], product: Product<'_>) -> Vec<f32> {

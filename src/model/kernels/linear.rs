@@ -48,6 +48,7 @@ pub struct Linear {
 
 #[derive(Debug, Clone)]
 enum Body {
+    Few(Tensor),
     Packed(Tensor),
     PackedBf16(Tensor),
     Quantised(Arc<Quantised>),
@@ -63,6 +64,7 @@ impl Linear {
         let (outputs, inputs) = weight.dims2()?;
         let body = match kernels {
             Kernels::Composed => Body::Dense(weight.contiguous()?),
+            Kernels::Native if outputs <= gemm::FEW && format == WeightFormat::F32 => Body::Few(weight.contiguous()?),
             Kernels::Native => {
                 let weight = weight.contiguous()?;
                 let pack = || with_floats(&weight, |weight| Ok(gemm::pack(weight, outputs, inputs)));
@@ -91,7 +93,7 @@ impl Linear {
     /// Bytes of weights that one pass reads.
     pub fn bytes(&self) -> usize {
         match &self.body {
-            Body::Packed(words) => words.elem_count() * 4,
+            Body::Few(words) | Body::Packed(words) => words.elem_count() * 4,
             Body::PackedBf16(words) => words.elem_count() * 4,
             Body::Quantised(weight) => weight.bytes(),
             Body::Dense(weight) => weight.elem_count() * weight.dtype().size_in_bytes(),
@@ -114,7 +116,7 @@ impl Linear {
             return self.finish(y, epilogue);
         }
         let rows = x.elem_count() / self.inputs;
-        let map = RowMap { batches: 1, per_batch: rows, batch_stride: 0, stride: self.inputs };
+        let map = RowMap::plain(rows, self.inputs);
         self.native(&x.contiguous()?, map, shape, epilogue)
     }
 
@@ -137,10 +139,10 @@ impl Linear {
             candle_core::bail!("a window of {extent} steps and {} inputs was given {:?}", self.inputs, x.shape())
         }
         let steps = (time - extent) / stride + 1;
-        let packed = !matches!(self.body, Body::Dense(_));
-        if packed && (dilation == 1 || span == 1) {
-            let map =
-                RowMap { batches: batch, per_batch: steps, batch_stride: time * channels, stride: stride * channels };
+        if !matches!(self.body, Body::Dense(_)) {
+            let (runs, run_stride) = if dilation == 1 { (1, 0) } else { (span, dilation * channels) };
+            let (batch_stride, stride) = (time * channels, stride * channels);
+            let map = RowMap { batches: batch, per_batch: steps, batch_stride, stride, runs, run_stride };
             return self.native(&x.contiguous()?, map, vec![batch, steps, self.outputs], epilogue);
         }
         let taken = (0..steps).flat_map(|step| (0..span).map(move |tap| (step * stride + tap * dilation) as u32));
@@ -167,6 +169,9 @@ impl Linear {
             }))
         };
         match &self.body {
+            Body::Few(words) => {
+                with_floats(words, |words| multiply(&|product| gemm::multiply(Panels::Few(words), product)))
+            }
             Body::Packed(words) => {
                 with_floats(words, |words| multiply(&|product| gemm::multiply(Panels::F32(words), product)))
             }

@@ -113,7 +113,7 @@ impl LstmLayer {
                     let mut out = vec![0f32; batch * time * width];
                     let (mut hidden, mut cell) = (hidden.to_vec(), cell.to_vec());
                     let mut now = vec![0f32; batch * 4 * width];
-                    let map = RowMap { batches: 1, per_batch: batch, batch_stride: 0, stride: width };
+                    let map = RowMap::plain(batch, width);
                     for t in 0..time {
                         for (b, now) in now.chunks_exact_mut(4 * width).enumerate() {
                             now.copy_from_slice(&gates[(b * time + t) * 4 * width..][..4 * width]);

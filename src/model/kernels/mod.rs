@@ -6,6 +6,7 @@
 
 mod attend;
 mod attention;
+mod full;
 mod gemm;
 mod linear;
 mod lstm;
@@ -18,9 +19,10 @@ mod quant_x86;
 use candle_core::{CpuStorage, CustomOp1, Device, InplaceOp2, Layout, Result, Shape, Storage, Tensor};
 
 pub use attend::{AttendRow, CrossKeys, CrossPart, KvLayer, cross_attend};
+pub use full::{FullAttention, Pairing, Rotary};
 pub use linear::{Epilogue, Linear, WeightFormat};
 pub use lstm::{LstmLayer, LstmState};
-pub use norm::{elu, layer_norm};
+pub use norm::{elu, layer_norm, snake};
 
 /// Which body of the operations is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

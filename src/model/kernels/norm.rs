@@ -1,4 +1,4 @@
-//! Layer norm and ELU.
+//! Layer norm, ELU and snake.
 
 use candle_core::{D, Result, Tensor};
 use pulp::Arch;
@@ -60,6 +60,36 @@ pub fn elu(x: &Tensor, kernels: Kernels) -> Result<Tensor> {
     }))
 }
 
+/// x + sin²(alpha x) gain, with one `alpha` and one `gain` per channel of the last dimension.
+///
+/// # Errors
+/// When shapes or devices do not fit.
+pub fn snake(x: &Tensor, alpha: &Tensor, gain: &Tensor, kernels: Kernels) -> Result<Tensor> {
+    if kernels == Kernels::Composed {
+        return x + x.broadcast_mul(alpha)?.sin()?.sqr()?.broadcast_mul(gain)?;
+    }
+    let channels = x.dim(D::Minus1)?;
+    with_floats(alpha, |alpha| {
+        with_floats(gain, |gain| {
+            x.contiguous()?.apply_op1_no_bwd(&Native("snake", |x: &[f32], shape: &candle_core::Shape| {
+                let arch = Arch::new();
+                let mut out = vec![0f32; x.len()];
+                let piece = ((1 << 16) / channels).max(1) * channels;
+                out.par_chunks_mut(piece).zip(x.par_chunks(piece)).for_each(|(out, x)| {
+                    arch.dispatch(|| {
+                        for (out, x) in out.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
+                            for (((out, x), alpha), gain) in out.iter_mut().zip(x).zip(alpha).zip(gain) {
+                                *out = x + math::sin_squared(alpha * x) * gain;
+                            }
+                        }
+                    });
+                });
+                Ok((out, shape.clone()))
+            }))
+        })
+    })
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -81,6 +111,7 @@ mod tests {
             layer_norm(&x, &w, &b, 1e-5, Kernels::Native).unwrap(),
             layer_norm(&x, &w, &b, 1e-5, Kernels::Composed).unwrap(),
         );
+        close(snake(&x, &w, &b, Kernels::Native).unwrap(), snake(&x, &w, &b, Kernels::Composed).unwrap());
         close(elu(&x, Kernels::Native).unwrap(), elu(&x, Kernels::Composed).unwrap());
     }
 }

@@ -89,7 +89,14 @@ impl Quantised {
     /// Makes the product: `[rows, outputs]`.
     pub(super) fn multiply(&self, product: Product<'_>) -> Vec<f32> {
         let Product { inputs, x, map, .. } = product;
-        let round = |row: usize| Rounded::new(&x[map.start(row)..][..inputs]);
+        let run = inputs / map.runs;
+        let round = |row: usize| match map.runs {
+            1 => Rounded::new(&x[map.start(row)..][..inputs]),
+            runs => {
+                let part = |index: usize| &x[map.start(row) + index * map.run_stride..][..run];
+                Rounded::new(&(0..runs).map(part).collect::<Vec<_>>().concat())
+            }
+        };
         let rows = map.rows();
         let rounded: Vec<Rounded> =
             if rows < FEW { (0..rows).map(round).collect() } else { (0..rows).into_par_iter().map(round).collect() };

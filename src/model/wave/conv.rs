@@ -1,12 +1,13 @@
-//! Convolutions over time on `[batch, time, channels]`, one-shot and streaming, and transposed convolutions.
+//! Convolutions and transposed convolutions over time on `[batch, time, channels]`, piece by piece.
 //!
 //! With channels innermost a convolution is a linear layer over overlapping windows, so its results are the same bits
-//! for any chunking and any batch. The padding rules are EnCodec's (`StreamableConv1d`, `StreamableConvTranspose1d`).
+//! for any chunking and any batch. The padding rules are EnCodec's (`StreamableConv1d`, `StreamableConvTranspose1d`)
+//! and plain zero padding.
 
 use candle_core::{D, Tensor};
 
 use super::super::{
-    config::{CodecConfig, PadMode},
+    config::PadMode,
     error::Result,
     kernels::{Epilogue, Linear, WeightFormat},
     weights::Weights,
@@ -30,85 +31,108 @@ pub fn fused_weight(weights: &Weights<'_>, shape: [usize; 3]) -> Result<Tensor> 
     weights.get("weight", &shape)
 }
 
-/// Extent, step and padding of a convolution.
+/// Sizes of a convolution.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Shape {
+pub struct Shape {
+    /// Channels of the signal.
     pub inputs: usize,
+    /// Channels of the result.
     pub outputs: usize,
+    /// Taps.
     pub kernel: usize,
+    /// Steps between two results.
     pub stride: usize,
+    /// Steps between two taps.
     pub dilation: usize,
 }
 
 impl Shape {
-    pub(super) fn plain(inputs: usize, outputs: usize, kernel: usize) -> Self {
+    /// Every step, without gaps.
+    pub fn plain(inputs: usize, outputs: usize, kernel: usize) -> Self {
         Self { inputs, outputs, kernel, stride: 1, dilation: 1 }
     }
 
     /// Steps that one output sees.
-    fn extent(&self) -> usize {
+    pub fn extent(&self) -> usize {
         (self.kernel - 1) * self.dilation + 1
     }
+}
 
-    /// Padding to the left and right.
-    pub(super) fn pad(&self, causal: bool) -> (usize, usize) {
-        let total = self.extent().saturating_sub(self.stride);
-        let right = if causal { 0 } else { total / 2 };
-        (total - right, right)
+/// What a convolution assumes outside of the signal.
+#[derive(Debug, Clone, Copy)]
+pub struct Padding {
+    /// Steps before the beginning.
+    pub left: usize,
+    /// Steps after the end.
+    pub right: usize,
+    /// Their values.
+    pub mode: PadMode,
+    /// The last window is filled up, so that no input is lost to the stride; else what does not fill one is left out.
+    pub fill: bool,
+}
+
+impl Padding {
+    /// Padding that the end of a signal may need at most.
+    fn most_right(&self, stride: usize) -> usize {
+        self.right + if self.fill { stride - 1 } else { 0 }
+    }
+
+    /// Steps that must have come before the beginning can be padded.
+    pub fn mirrored(&self, stride: usize) -> usize {
+        if self.mode == PadMode::Reflect { self.left.max(self.most_right(stride)) } else { 0 }
     }
 }
 
 /// A convolution with its padding.
-pub(super) struct Conv {
+pub struct Conv {
     linear: Linear,
     shape: Shape,
-    pad: (usize, usize),
-    mode: PadMode,
+    padding: Padding,
 }
 
 /// What a streaming convolution remembers.
 #[derive(Debug, Clone)]
-pub(super) enum ConvState {
+pub enum ConvState {
     /// Too little has come to mirror the beginning.
     Start(Option<Tensor>),
-    /// The last inputs (padding included) that coming outputs see.
-    Running(Option<Tensor>),
+    /// The last inputs (padding included) that coming outputs see, and how many at their beginning are only there to
+    /// be mirrored.
+    Running(Option<Tensor>, usize),
 }
 
 impl ConvState {
-    pub(super) fn new() -> Self {
+    /// Nothing has come.
+    pub fn new() -> Self {
         Self::Start(None)
     }
 
-    pub(super) fn part(&mut self) -> &mut Option<Tensor> {
+    /// What is remembered.
+    pub fn part(&mut self) -> &mut Option<Tensor> {
         match self {
-            Self::Start(tensor) | Self::Running(tensor) => tensor,
+            Self::Start(tensor) | Self::Running(tensor, _) => tensor,
         }
     }
 
-    pub(super) fn started(&self) -> bool {
-        matches!(self, Self::Running(_))
+    /// Equal for states whose next piece can be joined to a batch, apart from the lengths of their tensors.
+    pub fn phase(&self) -> usize {
+        match self {
+            Self::Start(_) => 0,
+            Self::Running(_, skip) => 1 + skip,
+        }
     }
 }
 
 impl Conv {
-    pub(super) fn new(weights: &Weights<'_>, config: &CodecConfig, shape: Shape) -> Result<Self> {
-        let weights = weights.at("conv");
-        let weight = fused_weight(&weights, [shape.outputs, shape.inputs, shape.kernel])?;
+    /// Reads the weight and, where there is one, the bias below `weights`.
+    ///
+    /// # Errors
+    /// When one is absent or of another shape.
+    pub fn new(weights: &Weights<'_>, shape: Shape, padding: Padding, bias: bool) -> Result<Self> {
+        let weight = fused_weight(weights, [shape.outputs, shape.inputs, shape.kernel])?;
         let flat = weight.transpose(1, 2)?.reshape((shape.outputs, shape.kernel * shape.inputs))?;
-        let bias = weights.get("bias", &[shape.outputs])?;
-        let linear = Linear::new(&flat, Some(bias), weights.target().kernels, WeightFormat::F32)?;
-        Ok(Self { linear, shape, pad: shape.pad(config.causal), mode: config.pad_mode })
-    }
-
-    /// The whole signal at once.
-    pub(super) fn padded(&self, x: &Tensor, epilogue: Epilogue<'_>) -> Result<Tensor> {
-        let (left, right) = self.pad;
-        let (length, extent, stride) = (x.dim(1)?, self.shape.extent(), self.shape.stride);
-        // The last window is filled up, so that no input is lost to the stride.
-        let steps = (length + left + right).saturating_sub(extent).div_ceil(stride);
-        let extra = (steps * stride + extent).saturating_sub(length + left + right);
-        self.valid(&pad(x, left, right + extra, self.mode)?, epilogue)
+        let bias = if bias { Some(weights.get("bias", &[shape.outputs])?) } else { None };
+        let linear = Linear::new(&flat, bias, weights.target().kernels, WeightFormat::F32)?;
+        Ok(Self { linear, shape, padding })
     }
 
     /// Every window that lies inside of `x`.
@@ -117,44 +141,77 @@ impl Conv {
         Ok(self.linear.windows(x, kernel, stride, dilation, epilogue)?)
     }
 
-    /// Takes the next piece of a signal, or its end; gives what is final. Only for stride 1.
-    pub(super) fn push(
+    /// The layer beside a signal that it does not delay: kernel 1, the whole piece at once.
+    ///
+    /// # Errors
+    /// When shapes do not fit or the device fails.
+    pub fn pointwise(&self, x: &Tensor) -> Result<Tensor> {
+        self.valid(x, Epilogue::None)
+    }
+
+    /// Takes the next piece of a signal, or its end; gives what is final. `add` is for stride 1.
+    ///
+    /// # Errors
+    /// When shapes do not fit or the device fails.
+    pub fn push(
         &self,
         state: &mut ConvState,
         x: Option<&Tensor>,
         last: bool,
         add: Option<&mut Delayed>,
     ) -> Result<Option<Tensor>> {
-        let (left, right) = self.pad;
+        let Padding { left, mode, .. } = self.padding;
+        let (extent, stride) = (self.shape.extent(), self.shape.stride);
         let mut signal = joined(state.part().take(), x)?;
         if let ConvState::Start(pending) = state {
             let Some(so_far) = signal else { return Ok(None) };
-            let most = if self.mode == PadMode::Reflect { left.max(right) } else { 0 };
-            if so_far.dim(1)? <= most {
-                if last {
-                    let whole = pad(&so_far, left, right, self.mode)?;
-                    return Ok(Some(self.take(&whole, add)?));
-                }
+            if !last && so_far.dim(1)? <= self.padding.mirrored(stride) {
                 *pending = Some(so_far);
                 return Ok(None);
             }
-            signal = Some(pad(&so_far, left, 0, self.mode)?);
-            *state = ConvState::Running(None);
+            if last {
+                // Both ends at once: a signal shorter than its padding is mirrored as a whole.
+                let end = self.end(so_far.dim(1)? + left);
+                let Some(end) = end else { return Ok(None) };
+                return Ok(Some(self.take(&pad(&so_far, left, end, mode)?, add)?));
+            }
+            signal = Some(pad(&so_far, left, 0, mode)?);
+            *state = ConvState::Running(None, 0);
         }
-        let Some(mut signal) = signal else { return Ok(None) };
+        let ConvState::Running(kept, skip) = state else { return Ok(None) };
+        let Some(signal) = signal else { return Ok(None) };
+        let length = signal.dim(1)?;
         if last {
-            signal = pad(&signal, 0, right, self.mode)?;
+            let Some(end) = self.end(length - *skip) else { return Ok(None) };
+            let rest = pad(&signal, 0, end, mode)?;
+            return Ok(Some(self.take(&rest.narrow(1, *skip, length + end - *skip)?, add)?));
         }
-        let (length, extent) = (signal.dim(1)?, self.shape.extent());
-        let kept = (extent - 1).min(length);
-        *state.part() = match kept {
-            0 => None,
-            _ => Some(signal.narrow(1, length - kept, kept)?.contiguous()?),
-        };
-        if length < extent {
+        let steps = if length < *skip + extent { 0 } else { (length - *skip - extent) / stride + 1 };
+        let begin = *skip;
+        let next = begin + steps * stride;
+        let most = if mode == PadMode::Reflect { self.padding.most_right(stride) } else { 0 };
+        // Mirroring the end needs one sample more than is mirrored.
+        let mirrored = if most > 0 { most + 1 } else { 0 };
+        let from = next.min(length.saturating_sub(mirrored));
+        *skip = next - from;
+        *kept = if from < length { Some(signal.narrow(1, from, length - from)?.contiguous()?) } else { None };
+        if steps == 0 {
             return Ok(None);
         }
-        Ok(Some(self.take(&signal, add)?))
+        Ok(Some(self.take(&signal.narrow(1, begin, length - begin)?, add)?))
+    }
+
+    /// How much padding the end of a signal needs of which `length` steps (left padding included) are not used up;
+    /// `None` when nothing more comes out.
+    fn end(&self, length: usize) -> Option<usize> {
+        let (extent, stride) = (self.shape.extent(), self.shape.stride);
+        let padded = length + self.padding.right;
+        if !self.padding.fill {
+            return (padded >= extent).then_some(self.padding.right);
+        }
+        // One window more than fit while input is left that none of them has seen.
+        let windows = (padded + stride).checked_sub(extent)?.div_ceil(stride);
+        (windows > 0).then(|| ((windows - 1) * stride + extent).saturating_sub(length))
     }
 
     fn take(&self, signal: &Tensor, add: Option<&mut Delayed>) -> Result<Tensor> {
@@ -170,10 +227,14 @@ impl Conv {
 
 /// A signal that waits for another path to catch up.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Delayed(pub Option<Tensor>);
+pub struct Delayed(pub Option<Tensor>);
 
 impl Delayed {
-    pub(super) fn push(&mut self, x: &Tensor) -> Result<()> {
+    /// Adds a piece.
+    ///
+    /// # Errors
+    /// When shapes do not fit.
+    pub fn push(&mut self, x: &Tensor) -> Result<()> {
         self.0 = joined(self.0.take(), Some(x))?;
         Ok(())
     }
@@ -190,7 +251,8 @@ impl Delayed {
     }
 }
 
-pub(super) fn joined(first: Option<Tensor>, second: Option<&Tensor>) -> Result<Option<Tensor>> {
+/// Two pieces as one.
+pub(in super::super) fn joined(first: Option<Tensor>, second: Option<&Tensor>) -> Result<Option<Tensor>> {
     Ok(match (first, second) {
         (Some(first), Some(second)) => Some(Tensor::cat(&[&first, second], 1)?),
         (Some(only), None) => Some(only),
@@ -222,7 +284,7 @@ fn pad(x: &Tensor, left: usize, right: usize, mode: PadMode) -> Result<Tensor> {
 }
 
 /// A transposed convolution: every input frame becomes `stride` outputs, with overlaps added.
-pub(super) struct Upsample {
+pub struct Upsample {
     linear: Linear,
     stride: usize,
     /// Input frames that one output frame sees.
@@ -234,31 +296,27 @@ pub(super) struct Upsample {
 
 /// What a streaming transposed convolution remembers.
 #[derive(Debug, Clone, Default)]
-pub(super) struct UpsampleState {
+pub struct UpsampleState {
     /// The last `span - 1` inputs.
     pub before: Option<Tensor>,
     /// Outputs cut at the beginning so far.
     pub cut: usize,
 }
 
-/// Outputs that a transposed convolution of kernel `2 ratio` loses on the left and right.
-pub(super) fn trim(config: &CodecConfig, ratio: usize) -> (usize, usize) {
-    let total = ratio;
-    let right = if config.causal { (total as f64 * config.trim_right_ratio).ceil() as usize } else { total / 2 };
-    (total - right, right)
-}
-
 impl Upsample {
-    pub(super) fn new(
+    /// A layer of kernel `2 ratio` and stride `ratio`, read below `weights`; `trim` outputs are cut at each end.
+    ///
+    /// # Errors
+    /// When a weight is absent or of another shape.
+    pub fn new(
         weights: &Weights<'_>,
-        config: &CodecConfig,
         inputs: usize,
         outputs: usize,
         ratio: usize,
+        trim: (usize, usize),
     ) -> Result<Self> {
-        let weights = weights.at("conv");
         let span = 2;
-        let weight = fused_weight(&weights, [inputs, outputs, span * ratio])?;
+        let weight = fused_weight(weights, [inputs, outputs, span * ratio])?;
         // [in, out, tap block, tap] to [tap, out, tap block reversed, in]: the earlier frame meets the later taps.
         let weight = weight.reshape((inputs, outputs, span, ratio))?.permute((3, 1, 2, 0))?.contiguous()?;
         let order: Vec<u32> = (0..span as u32).rev().collect();
@@ -266,10 +324,14 @@ impl Upsample {
         let flat = weight.reshape((ratio * outputs, span * inputs))?;
         let bias = weights.get("bias", &[outputs])?.repeat(ratio)?;
         let linear = Linear::new(&flat, Some(bias), weights.target().kernels, WeightFormat::F32)?;
-        Ok(Self { linear, stride: ratio, span, trim: trim(config, ratio), outputs })
+        Ok(Self { linear, stride: ratio, span, trim, outputs })
     }
 
-    pub(super) fn push(&self, state: &mut UpsampleState, x: Option<&Tensor>, last: bool) -> Result<Option<Tensor>> {
+    /// Takes the next piece of a signal, or its end; gives what is final.
+    ///
+    /// # Errors
+    /// When shapes do not fit or the device fails.
+    pub fn push(&self, state: &mut UpsampleState, x: Option<&Tensor>, last: bool) -> Result<Option<Tensor>> {
         let before = match (state.before.take(), x) {
             (Some(before), _) => Some(before),
             // Nothing precedes the first frame.

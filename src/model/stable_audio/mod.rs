@@ -1,0 +1,190 @@
+//! Stable Audio Open Small and its fine-tunes: a diffusion transformer over the latents of a 44.1 kHz stereo autoencoder
+//! (arXiv 2404.10301, 2505.08175; `stable_audio_tools`). It always fills a window of some twelve seconds.
+//!
+//! [`StableAudio`] holds the weights; [`Piece`] makes one window in steps of one transformer block or one piece of sound.
+
+mod conditions;
+mod config;
+mod dit;
+pub mod loops;
+mod oobleck;
+mod piece;
+mod sampler;
+
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+
+pub use super::wave::fused_weight;
+pub use conditions::{Conditioner, Conditions};
+pub use config::{DitConfig, NumberConfig, Objective, OobleckConfig, StableConfig};
+pub use dit::{Context, Dit, Pass, Row, Tap};
+pub use oobleck::Oobleck;
+pub use piece::{Init, Piece, PieceSettings};
+pub use sampler::{Diffusion, Guidance, Pull, Sampler, schedule};
+
+use super::{
+    Files,
+    error::{ModelError, Result},
+    kernels::WeightFormat,
+    text::TextEncoder,
+    wave::{LayerState, Tap as WaveTap},
+    weights::{RandomSource, Target, TensorSource, Weights},
+};
+
+/// The configuration's file.
+pub const CONFIG: &str = "model_config.json";
+/// Latent frames that the autoencoder takes at once: its outermost level makes two thousand steps of each.
+const PIECE: usize = 4;
+
+/// A Stable Audio with its weights.
+pub struct StableAudio {
+    /// Everything but the weights.
+    pub config: StableConfig,
+    /// Texts and numbers to conditions.
+    pub conditioner: Conditioner,
+    /// Noisy latents to velocities.
+    pub dit: Dit,
+    /// Sound to latents and back.
+    pub vae: Oobleck,
+    target: Target,
+}
+
+impl StableAudio {
+    /// Loads `model_config.json` and `model.safetensors`. `companion` finds the published text encoder by its id.
+    ///
+    /// # Errors
+    /// A [`ModelError`] that names the file.
+    pub fn load(files: &Files, companion: &dyn Fn(&str) -> Result<Files>, target: &Target) -> Result<Arc<Self>> {
+        let config = StableConfig::parse(&files.json(CONFIG)?).map_err(|reason| files.wrong(CONFIG, reason))?;
+        let weights = files.weights(DType::F32, &Device::Cpu)?;
+        let text = TextEncoder::load(&companion(&config.text)?, target)?;
+        Self::build(config, &weights, Some(text), target)
+    }
+
+    /// A model of random weights at any size, without a text encoder: for benchmarks and tests.
+    ///
+    /// # Errors
+    /// [`ModelError::Tensor`] when memory is short.
+    pub fn random(config: StableConfig, seed: u64, target: &Target) -> Result<Arc<Self>> {
+        Self::build(config, &RandomSource(seed), None, target)
+    }
+
+    fn build(
+        config: StableConfig,
+        source: &dyn TensorSource,
+        text: Option<TextEncoder>,
+        target: &Target,
+    ) -> Result<Arc<Self>> {
+        let exact = Target { format: WeightFormat::F32, ..target.clone() };
+        let weights = Weights::new(source, &exact);
+        Ok(Arc::new(Self {
+            conditioner: Conditioner::new(&config, &weights.at("conditioner.conditioners"), text)?,
+            dit: Dit::new(&config, &Weights::new(source, target).at("model.model"))?,
+            vae: Oobleck::new(&config, &weights.at("pretransform.model"))?,
+            target: target.clone(),
+            config,
+        }))
+    }
+
+    /// Where the weights are.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Conditions, ready for every block.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn prepare(&self, conditions: &Conditions) -> Result<Row> {
+        self.dit.prepare(&conditions.tokens, &conditions.global, &mut |_, _| {})
+    }
+
+    /// Encodes sound `[samples, channels]` piece by piece.
+    pub fn encoding(self: &Arc<Self>, sound: Tensor) -> Encoding {
+        Encoding { state: self.vae.start_encoder(), model: self.clone(), sound, at: 0, parts: Vec::new() }
+    }
+
+    /// Decodes latents `[batch, channels, frames]` piece by piece.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn decoding(self: &Arc<Self>, latents: &Tensor) -> Result<Decoding> {
+        let latents = latents.transpose(1, 2)?.contiguous()?;
+        Ok(Decoding { state: self.vae.start_decoder(), model: self.clone(), latents, at: 0 })
+    }
+}
+
+/// Sound on its way through the encoder.
+pub struct Encoding {
+    model: Arc<StableAudio>,
+    sound: Tensor,
+    at: usize,
+    state: Vec<LayerState>,
+    parts: Vec<Tensor>,
+}
+
+impl Encoding {
+    /// Encodes the next piece; after the last, gives means and scales `[1, channels, frames]`.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] for a sound that fills no frame.
+    pub fn step(&mut self) -> Result<Option<(Tensor, Tensor)>> {
+        self.step_shown(&mut |_, _| {}, PIECE)
+    }
+
+    /// [`Encoding::step`] with pieces of another length, that shows what every layer makes.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] for a sound that fills no frame.
+    pub fn step_shown(&mut self, tap: &mut WaveTap<'_>, frames: usize) -> Result<Option<(Tensor, Tensor)>> {
+        let samples = self.sound.dim(0)?;
+        let count = frames.saturating_mul(self.model.config.hop()).min(samples - self.at);
+        let piece = self.sound.narrow(0, self.at, count)?.unsqueeze(0)?;
+        self.at += count;
+        let last = self.at == samples;
+        self.parts.extend(self.model.vae.encode(&mut self.state, Some(&piece), last, tap)?);
+        if !last {
+            return Ok(None);
+        }
+        if self.parts.is_empty() {
+            return Err(ModelError::Input("The sound is too short to be encoded.".into()));
+        }
+        self.model.vae.split(&Tensor::cat(&self.parts, 1)?).map(Some)
+    }
+}
+
+/// Latents on their way through the decoder.
+pub struct Decoding {
+    model: Arc<StableAudio>,
+    latents: Tensor,
+    at: usize,
+    state: Vec<LayerState>,
+}
+
+impl Decoding {
+    /// Whether all was decoded.
+    pub fn is_complete(&self) -> bool {
+        self.at == self.latents.dims()[1]
+    }
+
+    /// The next piece of sound `[batch, samples, channels]` that is final.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn step(&mut self) -> Result<Option<Tensor>> {
+        self.step_shown(&mut |_, _| {}, PIECE)
+    }
+
+    /// [`Decoding::step`] with pieces of another length, that shows what every layer makes.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn step_shown(&mut self, tap: &mut WaveTap<'_>, frames: usize) -> Result<Option<Tensor>> {
+        let count = frames.min(self.latents.dim(1)? - self.at);
+        let piece = self.latents.narrow(1, self.at, count)?.contiguous()?;
+        self.at += count;
+        let last = self.is_complete();
+        self.model.vae.decode(&mut self.state, Some(&piece), last, tap)
+    }
+}

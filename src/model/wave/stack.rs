@@ -1,0 +1,219 @@
+//! Layers in a row, with everything that they remember between two pieces.
+
+use candle_core::Tensor;
+
+use super::super::{
+    error::Result,
+    kernels::{Kernels, LstmLayer, LstmState},
+};
+use super::{Activation, Conv, ConvState, Delayed, Upsample, UpsampleState};
+
+/// Shown the output of every layer, with its path: the layer's index, within a nested stack preceded by that stack's.
+pub type Tap<'a> = dyn FnMut(&[usize], &Tensor) + 'a;
+
+/// One layer.
+pub enum Layer {
+    /// Element-wise.
+    Activation(Activation),
+    /// A convolution.
+    Conv(Conv),
+    /// A transposed convolution.
+    Upsample(Upsample),
+    /// Two convolutions beside the identity.
+    Residual(Residual),
+    /// Recurrent layers whose output is added to their input.
+    Lstm(Vec<LstmLayer>),
+    /// Layers that count as one.
+    Nested(Vec<Layer>),
+}
+
+/// Activation, convolution, activation, convolution, beside the identity or another convolution.
+pub struct Residual {
+    /// Before each convolution.
+    pub activations: [Activation; 2],
+    /// The first, with the extent in time.
+    pub first: Conv,
+    /// The second; its kernel is 1.
+    pub second: Conv,
+    /// Beside them, with kernel 1.
+    pub shortcut: Option<Conv>,
+}
+
+/// What a layer remembers between two pieces. A clone is a snapshot: tensors are shared.
+#[derive(Debug, Clone)]
+pub enum LayerState {
+    /// Nothing.
+    None,
+    /// A convolution's context.
+    Conv(ConvState),
+    /// A transposed convolution's context.
+    Upsample(UpsampleState),
+    /// Both convolutions' contexts and what waits beside them.
+    Residual(ConvState, ConvState, Delayed),
+    /// Hidden and cell states; empty before the first step.
+    Lstm(Vec<LstmState>),
+    /// Those of a nested stack.
+    Nested(Vec<LayerState>),
+}
+
+impl LayerState {
+    /// Every tensor, in a fixed order.
+    ///
+    /// # Errors
+    /// What `f` answers.
+    pub fn visit(&mut self, f: &mut dyn FnMut(&mut Tensor) -> Result<()>) -> Result<()> {
+        match self {
+            Self::None => Ok(()),
+            Self::Conv(state) => state.part().iter_mut().try_for_each(f),
+            Self::Upsample(state) => state.before.iter_mut().try_for_each(f),
+            Self::Residual(first, second, beside) => {
+                let parts = [first.part(), second.part(), &mut beside.0];
+                parts.into_iter().flatten().try_for_each(f)
+            }
+            Self::Lstm(states) => states.iter_mut().try_for_each(|state| {
+                f(&mut state.hidden)?;
+                f(&mut state.cell)
+            }),
+            Self::Nested(states) => states.iter_mut().try_for_each(|state| state.visit(f)),
+        }
+    }
+
+    /// Appends numbers that are equal for states whose next piece can be computed in one batch.
+    pub fn phase(&self, out: &mut Vec<usize>) {
+        let length = |part: &Option<Tensor>| part.as_ref().map_or(0, |tensor| tensor.dims()[1]);
+        let conv = |state: &ConvState, out: &mut Vec<usize>| {
+            out.extend([state.phase(), length(state.clone().part())]);
+        };
+        match self {
+            Self::None => {}
+            Self::Conv(state) => conv(state, out),
+            Self::Upsample(state) => out.extend([state.cut, length(&state.before)]),
+            Self::Residual(first, second, beside) => {
+                conv(first, out);
+                conv(second, out);
+                out.push(length(&beside.0));
+            }
+            Self::Lstm(states) => out.push(states.len()),
+            Self::Nested(states) => states.iter().for_each(|state| state.phase(out)),
+        }
+    }
+}
+
+/// Layers in a row.
+pub struct Stack {
+    layers: Vec<Layer>,
+    kernels: Kernels,
+}
+
+impl Stack {
+    /// From its layers.
+    pub fn new(layers: Vec<Layer>, kernels: Kernels) -> Self {
+        Self { layers, kernels }
+    }
+
+    /// The states of signals that have not begun.
+    pub fn start(&self) -> Vec<LayerState> {
+        states(&self.layers)
+    }
+
+    /// The next piece of a signal `[batch, time, channels]`, or its end; gives what became final.
+    ///
+    /// # Errors
+    /// When shapes do not fit or the device fails.
+    pub fn push(
+        &self,
+        states: &mut [LayerState],
+        x: Option<&Tensor>,
+        last: bool,
+        tap: &mut Tap<'_>,
+    ) -> Result<Option<Tensor>> {
+        run(&self.layers, states, x.cloned(), last, self.kernels, &mut Vec::new(), tap)
+    }
+}
+
+fn states(layers: &[Layer]) -> Vec<LayerState> {
+    let state = |layer: &Layer| match layer {
+        Layer::Activation(_) => LayerState::None,
+        Layer::Conv(_) => LayerState::Conv(ConvState::new()),
+        Layer::Upsample(_) => LayerState::Upsample(UpsampleState::default()),
+        Layer::Residual(_) => LayerState::Residual(ConvState::new(), ConvState::new(), Delayed(None)),
+        Layer::Lstm(_) => LayerState::Lstm(Vec::new()),
+        Layer::Nested(layers) => LayerState::Nested(states(layers)),
+    };
+    layers.iter().map(state).collect()
+}
+
+fn run(
+    layers: &[Layer],
+    states: &mut [LayerState],
+    mut x: Option<Tensor>,
+    last: bool,
+    kernels: Kernels,
+    path: &mut Vec<usize>,
+    tap: &mut Tap<'_>,
+) -> Result<Option<Tensor>> {
+    for (index, (layer, state)) in layers.iter().zip(states).enumerate() {
+        path.push(index);
+        x = match (layer, state) {
+            (Layer::Activation(activation), _) => x.map(|x| activation.apply(&x, kernels)).transpose()?,
+            (Layer::Conv(conv), LayerState::Conv(state)) => conv.push(state, x.as_ref(), last, None)?,
+            (Layer::Upsample(up), LayerState::Upsample(state)) => up.push(state, x.as_ref(), last)?,
+            (Layer::Residual(residual), LayerState::Residual(first, second, beside)) => {
+                residual.push((first, second, beside), x.as_ref(), last, kernels, path, tap)?
+            }
+            (Layer::Lstm(layers), LayerState::Lstm(states)) => x.map(|x| recur(layers, states, &x)).transpose()?,
+            (Layer::Nested(layers), LayerState::Nested(states)) => run(layers, states, x, last, kernels, path, tap)?,
+            _ => return Err(candle_core::Error::Msg("a state belongs to another stack".into()).into()),
+        };
+        if let Some(x) = &x {
+            tap(path, x);
+        }
+        path.pop();
+    }
+    Ok(x)
+}
+
+fn recur(layers: &[LstmLayer], states: &mut Vec<LstmState>, x: &Tensor) -> Result<Tensor> {
+    if states.is_empty() {
+        let start = |layer: &LstmLayer| layer.start(x.dim(0)?, x);
+        *states = layers.iter().map(start).collect::<candle_core::Result<_>>()?;
+    }
+    let mut y = x.clone();
+    for (layer, state) in layers.iter().zip(states) {
+        y = layer.forward(&y, state)?;
+    }
+    Ok((x + y)?)
+}
+
+impl Residual {
+    fn push(
+        &self,
+        (first, second, beside): (&mut ConvState, &mut ConvState, &mut Delayed),
+        x: Option<&Tensor>,
+        last: bool,
+        kernels: Kernels,
+        path: &mut Vec<usize>,
+        tap: &mut Tap<'_>,
+    ) -> Result<Option<Tensor>> {
+        let mut show = |index: usize, x: &Option<Tensor>| {
+            if let Some(x) = x {
+                path.push(index);
+                tap(path, x);
+                path.pop();
+            }
+        };
+        if let Some(x) = x {
+            match &self.shortcut {
+                Some(conv) => beside.push(&conv.pointwise(x)?)?,
+                None => beside.push(x)?,
+            }
+        }
+        let outer = x.map(|x| self.activations[0].apply(x, kernels)).transpose()?;
+        show(0, &outer);
+        let inner = self.first.push(first, outer.as_ref(), last, None)?;
+        show(1, &inner);
+        let inner = inner.map(|inner| self.activations[1].apply(&inner, kernels)).transpose()?;
+        show(2, &inner);
+        self.second.push(second, inner.as_ref(), last, Some(beside))
+    }
+}
