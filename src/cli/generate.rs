@@ -80,7 +80,7 @@ fn weighted(prompt: &str) -> WeightedPrompt {
     }
 }
 
-fn random_seed() -> u64 {
+pub(super) fn random_seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(std::process::id())
 }

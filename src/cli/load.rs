@@ -110,7 +110,7 @@ pub(super) fn load_named(name: &str, args: &ModelArgs, device: &Device) -> Resul
 }
 
 /// Finds a model's files, downloading what is missing with a progress bar.
-fn fetch(name: &str) -> Result<Files, ModelError> {
+pub(super) fn fetch(name: &str) -> Result<Files, ModelError> {
     let bar = ProgressBar::hidden();
     let mut current = String::new();
     let files = model::locate(name, &mut |file, done, size| {

@@ -1,6 +1,7 @@
 //! The command line: arguments in, exit code out. It puts the rooms together and holds no logic of their own.
 
 mod bench;
+mod flows;
 mod generate;
 mod load;
 mod models;
@@ -35,6 +36,10 @@ enum Command {
     Generate(generate::GenerateArgs),
     /// Add new music to the end of a sound file
     Continue(proceed::ContinueArgs),
+    /// Turn a recording into another sound, keeping tempo and chords
+    Transform(flows::TransformArgs),
+    /// Make a loop of exact length
+    Loop(flows::LoopArgs),
     /// List the models that can be used without a download
     Models(models::ModelsArgs),
     /// Measure this machine: decoder steps, codec, first sound, fan-out
@@ -72,6 +77,8 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Continue(args) => proceed::run(args),
+        Command::Transform(args) => flows::transform(args),
+        Command::Loop(args) => flows::make_loop(args),
         Command::Models(args) => models::run(&args),
         Command::Bench(args) => bench::run(args),
     };

@@ -34,6 +34,9 @@ pub enum EngineError {
     /// The voice has ended already.
     #[error("This voice has ended: {0}.")]
     Gone(String),
+    /// A transform or a loop could not be made.
+    #[error("{0}.")]
+    Failed(String),
     /// The device failed; nothing more is generated until the server is started again.
     #[error("The device was lost: {0}. Restart the server.")]
     DeviceLost(String),

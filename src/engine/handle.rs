@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use super::deck::Deck;
 use super::live::Live;
+use super::solve::{self, Job, Solving};
 use super::timeline::{Reader, Shared};
 use super::worker::{Command, Worker};
 use super::{
@@ -169,6 +170,14 @@ impl Engine {
             .ok_or_else(|| EngineError::UnknownModel(id.clone()))?;
         models[..=index].rotate_right(1);
         Ok(())
+    }
+
+    /// Hands over a job: it is worked on between the steps of voices.
+    pub fn solve<J: Job>(&self, job: J) -> Solving<J::Output> {
+        let (work, solving) = solve::running(job);
+        // A stopped engine drops the job, which is what its handle then says.
+        let _ = self.mailbox.send(Command::Solve { work });
+        solving
     }
 
     /// The loaded models, the default first.

@@ -9,10 +9,12 @@ mod blend;
 mod codes;
 mod deck;
 mod error;
+mod flows;
 mod handle;
 mod live;
 mod musicgen;
 mod schedule;
+mod solve;
 mod spec;
 #[doc(hidden)]
 pub mod standin;
@@ -27,8 +29,10 @@ pub use backend::{
     Backend, Blend, CodecState, Condition, Decode, Encoder, Fault, Lost, ModelInfo, Prefill, Slot, StepRow,
 };
 pub use error::EngineError;
+pub use flows::{LoopSpec, MakeLoop, Rendered, Transform};
 pub use handle::{Engine, Voice, VoiceControl};
 pub use musicgen::{KV_BUDGET, MusicGenBackend};
+pub use solve::{Job, Solving, Step};
 pub use spec::{
     MAX_PROMPT_CHARS, MAX_PROMPTS, Prefix, Priority, Sampling, SamplingPatch, Steer, VoiceSpec, WeightedPrompt,
 };

@@ -202,7 +202,11 @@ mod tests {
                 }
             }
             self.left -= 1;
-            if self.left == 0 { Ok(Step::Done(std::mem::take(&mut self.voices))) } else { Ok(Step::Working(0, self.left)) }
+            if self.left == 0 {
+                Ok(Step::Done(std::mem::take(&mut self.voices)))
+            } else {
+                Ok(Step::Working(0, self.left))
+            }
         }
     }
 

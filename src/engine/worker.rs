@@ -14,6 +14,7 @@ use super::deck::Deck;
 use super::handle::{Board, Mailbox, Voice};
 use super::live::{Live, Need, Plan};
 use super::schedule;
+use super::solve::{Solvers, Work};
 use super::timeline::timeline;
 use super::{
     Ack, Decode, EngineConfig, EngineError, Fault, Lost, ModelInfo, Prefill, Priority, Slot, Steer, StepRow, VoiceEnd,
@@ -39,6 +40,7 @@ pub(super) enum Command {
     Resume { voice: VoiceId, reply: Reply<()> },
     AddModel { deck: Box<Deck>, reply: Reply<()> },
     RemoveModel { model: ModelId, reply: Reply<()> },
+    Solve { work: Box<dyn Work> },
     Quit,
 }
 
@@ -54,6 +56,7 @@ pub(super) struct Worker {
     gauged: usize,
     made: f64,
     worked: f64,
+    solvers: Solvers,
 }
 
 impl Worker {
@@ -69,6 +72,7 @@ impl Worker {
             gauged: 0,
             made: 0.0,
             worked: 0.0,
+            solvers: Solvers::default(),
         }
     }
 
@@ -89,8 +93,13 @@ impl Worker {
             let begun = Instant::now();
             let turn = std::panic::catch_unwind(AssertUnwindSafe(|| self.turn()))
                 .unwrap_or_else(|panic| Err(Lost(panic_text(panic.as_ref()))));
+            let elapsed = begun.elapsed().as_secs_f64();
             match turn {
-                Ok(true) => self.note_work(begun.elapsed().as_secs_f64()),
+                Ok(true) => {
+                    self.note_work(elapsed);
+                    self.solvers.work(self.least_lead(), false);
+                }
+                Ok(false) if self.solvers.work(self.least_lead(), true) => {}
                 Ok(false) => std::thread::park(),
                 Err(Lost(reason)) => self.lose(reason),
             }
@@ -108,6 +117,10 @@ impl Worker {
             Command::Resume { voice, reply } => drop(reply.send(self.resume(voice))),
             Command::AddModel { deck, reply } => drop(reply.send(self.add_model(*deck))),
             Command::RemoveModel { model, reply } => drop(reply.send(self.remove_model(&model))),
+            Command::Solve { mut work } => match &self.lost {
+                Some(reason) => work.refuse(EngineError::DeviceLost(reason.clone())),
+                None => self.solvers.push(work),
+            },
             Command::Quit => {}
         }
         self.publish();
@@ -330,6 +343,12 @@ impl Worker {
         voice
     }
 
+    /// Seconds of sound that the live voice with the least of it has.
+    fn least_lead(&self) -> f64 {
+        let live = self.voices.iter().filter(|voice| voice.generates() && voice.priority == Priority::Live);
+        live.map(Live::buffered).fold(f64::INFINITY, f64::min)
+    }
+
     /// One turn of work. `false`: nobody wants anything.
     fn turn(&mut self) -> Result<bool, Lost> {
         let begun = Instant::now();
@@ -539,6 +558,7 @@ impl Worker {
     fn lose(&mut self, reason: String) {
         tracing::error!(%reason, "the device was lost");
         let end = VoiceEnd::Failed(format!("the device was lost: {reason}"));
+        self.solvers.end_all(&EngineError::DeviceLost(reason.clone()));
         self.lost = Some(reason);
         self.publish(); // Whoever sees a voice end because of it can already read why.
         self.end_all(&end);

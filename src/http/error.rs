@@ -148,6 +148,7 @@ fn engine_status(error: &EngineError) -> StatusCode {
         EngineError::Invalid(_) | EngineError::UnknownModel(_) => StatusCode::UNPROCESSABLE_ENTITY,
         EngineError::Full { .. } | EngineError::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
         EngineError::Gone(_) => StatusCode::GONE,
+        EngineError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
         EngineError::DeviceLost(_) => StatusCode::SERVICE_UNAVAILABLE,
     }
 }

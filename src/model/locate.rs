@@ -61,7 +61,8 @@ fn is_hub_id(name: &str) -> bool {
 }
 
 /// The layouts that a repository may have: every file of one of them must be there. The first file tells which.
-const LAYOUTS: [&[&str]; 4] = [
+const LAYOUTS: [&[&str]; 5] = [
+    &["model_config.json", "model.safetensors"],
     &["model.safetensors", "config.json"],
     &["model.safetensors.index.json", "config.json"],
     &["state_dict.bin", "compression_state_dict.bin"],
@@ -116,7 +117,7 @@ fn is_musicgen(folder: &Path) -> bool {
     let config = std::fs::read(folder.join("config.json")).ok();
     match config.and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok()) {
         Some(config) => config["model_type"] == "musicgen",
-        None => folder.join("state_dict.bin").is_file(),
+        None => folder.join("state_dict.bin").is_file() && !super::melodyflow::is_in(folder),
     }
 }
 
@@ -157,7 +158,7 @@ fn download(id: &str, progress: &mut OnProgress<'_>) -> Result<PathBuf, ModelErr
     let layout = LAYOUTS
         .iter()
         .find(|files| files.iter().all(|file| there.contains(file)))
-        .ok_or_else(|| failed("it holds no MusicGen checkpoint in a known layout".into()))?;
+        .ok_or_else(|| failed("it holds no checkpoint in a known layout".into()))?;
     let mut folder = PathBuf::new();
     let mut fetch = |file: &str| -> Result<PathBuf, ModelError> {
         let meter = Meter { progress, file: file.to_owned(), done: 0, size: 0 };

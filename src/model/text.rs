@@ -35,7 +35,13 @@ impl TextEncoder {
     /// A [`ModelError`] that names the file.
     pub fn load(files: &Files, target: &Target) -> Result<Self> {
         let wrong = |file: &str, reason: String| files.wrong(file, reason);
-        let config = t5::Config::deserialize(files.json("config.json")?);
+        let mut config = files.json("config.json")?;
+        // Old exports leave out what is as in T5 1.0, and the library's defaults are others.
+        if let Some(config) = config.as_object_mut() {
+            config.entry("feed_forward_proj").or_insert_with(|| "relu".into());
+            config.entry("relative_attention_max_distance").or_insert_with(|| 128.into());
+        }
+        let config = t5::Config::deserialize(config);
         let config = config.map_err(|error| wrong("config.json", error.to_string()))?;
         let tokenizer = Tokenizer::from_bytes(files.read("tokenizer.json")?);
         let tokenizer = tokenizer.map_err(|error| wrong("tokenizer.json", error.to_string()))?;

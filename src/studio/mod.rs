@@ -15,6 +15,7 @@ mod shape;
 mod store;
 #[cfg(test)]
 mod tests;
+mod variations;
 mod verbs;
 mod wish;
 
@@ -30,6 +31,7 @@ pub use error::StudioError;
 pub use models::LoadModel;
 pub use params::{AudioId, ClipId, Kind, MAX_PIECE_SECONDS, Owner, PIECE_SECONDS, PROMPT_SECONDS, Params, SessionId};
 pub use store::{ClipRecord, ClipState, Retention, SessionRecord, Store};
+pub use variations::{Variation, Variations};
 pub use verbs::Accepted;
 pub use wish::Wish;
 

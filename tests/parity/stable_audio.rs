@@ -67,7 +67,7 @@ fn conditions(golden: &Golden, model: &StableAudio, meta: &Value) -> Texts {
             ("seconds_start", seconds("seconds_start", index).unwrap_or(0.0)),
         ]
     };
-    let mut build = |group: &str, texts: &[(&str, [(&str, f32); 2])]| -> Vec<Conditions> {
+    let build = |group: &str, texts: &[(&str, [(&str, f32); 2])]| -> Vec<Conditions> {
         let at = |part: &str| format!("{group}.{part}");
         let parts =
             |part: &dyn Fn(usize) -> Tensor| Tensor::stack(&(0..texts.len()).map(part).collect::<Vec<_>>(), 0).unwrap();

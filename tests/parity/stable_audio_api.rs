@@ -61,7 +61,6 @@ fn run_one(model: &Arc<StableAudio>, tensors: &Recorded, name: &str, run: &Value
     let seconds = match endpoint {
         "/generate/style-transfer" => 12.0,
         "/generate/loop-guided" => bar_seconds(bpm.unwrap()) * f64::from(bars.unwrap()),
-        "/generate/loop" => config.seconds().floor(),
         _ => whole,
     };
     let scale = if guided { 1.0 } else { run["metadata"]["cfg_scale"].as_f64().unwrap() };

@@ -189,6 +189,22 @@ impl Rotary {
     pub fn turn(&self, x: &Tensor, heads: usize) -> Result<Tensor> {
         let (batch, time, width) = x.dims3()?;
         let (dim, pairs) = (width / heads, self.cos.dim(1)?);
+        if x.device().is_cpu() {
+            let pairing = self.pairing;
+            return with_floats(&self.cos, |cos| {
+                with_floats(&self.sin, |sin| {
+                    x.contiguous()?.apply_op1_no_bwd(&Native("turn", |x: &[f32], shape: &Shape| {
+                        let mut out = x.to_vec();
+                        out.par_chunks_mut(width).enumerate().for_each(|(row, out)| {
+                            let at = row % time * pairs;
+                            let (cos, sin) = (&cos[at..at + pairs], &sin[at..at + pairs]);
+                            out.chunks_exact_mut(dim).for_each(|head| turn(head, cos, sin, pairing));
+                        });
+                        Ok((out, shape.clone()))
+                    }))
+                })
+            });
+        }
         let x = x.reshape((batch, time, heads, dim))?;
         let part = x.narrow(D::Minus1, 0, 2 * pairs)?;
         let (a, b) = match self.pairing {
@@ -212,6 +228,23 @@ impl Rotary {
             Tensor::cat(&[turned, x.narrow(D::Minus1, 2 * pairs, dim - 2 * pairs)?], D::Minus1)?
         };
         turned.reshape((batch, time, width))
+    }
+}
+
+/// Turns one head's first pairs.
+fn turn(head: &mut [f32], cos: &[f32], sin: &[f32], pairing: Pairing) {
+    match pairing {
+        Pairing::Halves => {
+            let (first, second) = head.split_at_mut(cos.len());
+            for (((a, b), cos), sin) in first.iter_mut().zip(second).zip(cos).zip(sin) {
+                (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+            }
+        }
+        Pairing::Neighbours => {
+            for ((pair, cos), sin) in head.chunks_exact_mut(2).zip(cos).zip(sin) {
+                (pair[0], pair[1]) = (pair[0] * cos - pair[1] * sin, pair[1] * cos + pair[0] * sin);
+            }
+        }
     }
 }
 

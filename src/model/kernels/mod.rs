@@ -22,7 +22,7 @@ pub use attend::{AttendRow, CrossKeys, CrossPart, KvLayer, cross_attend};
 pub use full::{FullAttention, Pairing, Rotary};
 pub use linear::{Epilogue, Linear, WeightFormat};
 pub use lstm::{LstmLayer, LstmState};
-pub use norm::{elu, layer_norm, snake};
+pub use norm::{elu, gate, layer_norm, snake};
 
 /// Which body of the operations is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

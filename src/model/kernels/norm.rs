@@ -1,4 +1,4 @@
-//! Layer norm, ELU and snake.
+//! Layer norm and what is done element by element.
 
 use candle_core::{D, Result, Tensor};
 use pulp::Arch;
@@ -21,17 +21,26 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32, kernels:
     with_floats(weight, |weight| {
         with_floats(bias, |bias| {
             x.apply_op1_no_bwd(&Native("layer_norm", |x: &[f32], shape: &candle_core::Shape| {
+                let arch = Arch::new();
                 let mut out = vec![0f32; x.len()];
-                Arch::new().dispatch(|| {
-                    for (out, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-                        let mean = math::sum(x, |value| value) / width as f32;
-                        let variance = math::sum(x, |value| (value - mean) * (value - mean)) / width as f32;
-                        let scale = 1.0 / (variance + eps).sqrt();
-                        for (((out, x), weight), bias) in out.iter_mut().zip(x).zip(weight).zip(bias) {
-                            *out = (x - mean) * scale * weight + bias;
+                let rows = |(out, x): (&mut [f32], &[f32])| {
+                    arch.dispatch(|| {
+                        for (out, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+                            let mean = math::sum(x, |value| value) / width as f32;
+                            let variance = math::sum(x, |value| (value - mean) * (value - mean)) / width as f32;
+                            let scale = 1.0 / (variance + eps).sqrt();
+                            for (((out, x), weight), bias) in out.iter_mut().zip(x).zip(weight).zip(bias) {
+                                *out = (x - mean) * scale * weight + bias;
+                            }
                         }
-                    }
-                });
+                    })
+                };
+                let share = (1 << 16usize).div_ceil(width) * width;
+                if x.len() <= share {
+                    rows((&mut out, x));
+                } else {
+                    out.par_chunks_mut(share).zip(x.par_chunks(share)).for_each(rows);
+                }
                 Ok((out, shape.clone()))
             }))
         })
@@ -90,6 +99,34 @@ pub fn snake(x: &Tensor, alpha: &Tensor, gain: &Tensor, kernels: Kernels) -> Res
     })
 }
 
+/// The first half of the last dimension times the SiLU of the second: `[.., 2 n]` to `[.., n]`.
+///
+/// # Errors
+/// When shapes or devices do not fit.
+pub fn gate(x: &Tensor, kernels: Kernels) -> Result<Tensor> {
+    let half = x.dim(D::Minus1)? / 2;
+    if kernels == Kernels::Composed {
+        return x.narrow(D::Minus1, 0, half)? * x.narrow(D::Minus1, half, half)?.silu()?;
+    }
+    let mut shape = x.dims().to_vec();
+    if let Some(last) = shape.last_mut() {
+        *last = half;
+    }
+    x.contiguous()?.apply_op1_no_bwd(&Native("gate", |x: &[f32], _: &candle_core::Shape| {
+        let arch = Arch::new();
+        let mut out = vec![0f32; x.len() / 2];
+        out.par_chunks_mut(half).zip(x.par_chunks(2 * half)).for_each(|(out, x)| {
+            arch.dispatch(|| {
+                let (value, gate) = x.split_at(half);
+                for ((out, value), gate) in out.iter_mut().zip(value).zip(gate) {
+                    *out = value * (gate * math::sigmoid(*gate));
+                }
+            });
+        });
+        Ok((out, candle_core::Shape::from(shape.clone())))
+    }))
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -111,6 +148,8 @@ mod tests {
             layer_norm(&x, &w, &b, 1e-5, Kernels::Native).unwrap(),
             layer_norm(&x, &w, &b, 1e-5, Kernels::Composed).unwrap(),
         );
+        let even = x.narrow(2, 0, 66).unwrap();
+        close(gate(&even, Kernels::Native).unwrap(), gate(&even, Kernels::Composed).unwrap());
         close(snake(&x, &w, &b, Kernels::Native).unwrap(), snake(&x, &w, &b, Kernels::Composed).unwrap());
         close(elu(&x, Kernels::Native).unwrap(), elu(&x, Kernels::Composed).unwrap());
     }

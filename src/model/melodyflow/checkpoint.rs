@@ -1,5 +1,7 @@
 //! Audiocraft's pair of files: `state_dict.bin` with the transformer, `compression_state_dict.bin` with the codec.
 
+use std::path::Path;
+
 use candle_core::Tensor;
 
 use super::{
@@ -30,6 +32,13 @@ pub(super) fn open(files: &Files) -> Result<FlowCheckpoint> {
         return Err(flow.wrong("it holds no MelodyFlow but another model; take facebook/melodyflow-t24-30secs"));
     }
     Ok(FlowCheckpoint { config, flow: tensors, codec: HfNames(codec.source()?) })
+}
+
+/// Whether the model in a folder is a MelodyFlow.
+pub(in super::super) fn is_in(folder: &Path) -> bool {
+    let files = Files::Folder(folder.to_owned());
+    let source = Archive::open(&files, folder, audiocraft::LM).and_then(|archive| archive.source());
+    source.is_ok_and(|tensors| tensors.has("latent_mean"))
 }
 
 /// A codec's tensors by the names that the rest of this room uses.

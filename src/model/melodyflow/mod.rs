@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
+pub(super) use checkpoint::is_in;
 pub use config::FlowConfig;
 pub use edit::Edit;
 pub use latents::LatentStatistics;

@@ -8,7 +8,7 @@ use candle_core::{D, Tensor};
 use super::{
     super::{
         error::{ModelError, Result},
-        kernels::{Epilogue, FullAttention, Kernels, Linear, Pairing, Rotary, layer_norm},
+        kernels::{Epilogue, FullAttention, Kernels, Linear, Pairing, Rotary, gate, layer_norm},
         weights::Weights,
     },
     config::{DitConfig, StableConfig},
@@ -222,9 +222,7 @@ impl Dit {
 
         let normed = self.normed(&x, &block.norms[2])?;
         show("ff_norm", &normed);
-        let both = normed.apply(&block.first)?;
-        let half = 4 * self.config.width;
-        let gated = (both.narrow(D::Minus1, 0, half)? * both.narrow(D::Minus1, half, half)?.silu()?)?;
+        let gated = gate(&normed.apply(&block.first)?, self.kernels)?;
         x = block.second.forward(&gated, Epilogue::Add(&x))?;
         show("out", &x);
         pass.x = x;

@@ -1,0 +1,203 @@
+//! `continuo transform` and `continuo loop`: one recording or one loop, from the flow models into a file.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::load::{DeviceChoice, DtypeChoice, fetch};
+use super::{Failure, Outcome};
+use crate::audio::{FileFormat, decode, encode_file};
+use crate::engine::{Job, LoopSpec, MakeLoop, Rendered, Step, Transform};
+use crate::model::melodyflow::{EditSettings, MelodyFlow, Method};
+use crate::model::stable_audio::{Objective, PieceSettings, Sampler, StableAudio};
+use crate::studio::Variations;
+use crate::units::SampleRate;
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Solver {
+    Euler,
+    Midpoint,
+}
+
+#[derive(Args)]
+pub(super) struct TransformArgs {
+    /// Recording to transform
+    #[arg(value_name = "FILE")]
+    input: PathBuf,
+    /// What it becomes, by name; a name that is none shows them all
+    #[arg(long, value_name = "NAME", required_unless_present = "prompt")]
+    preset: Option<String>,
+    /// What it becomes, in words
+    #[arg(long)]
+    prompt: Option<String>,
+    /// How close to stay: 0 is not at all, 0.05 to 0.15 is useful
+    #[arg(long)]
+    flowstep: Option<f32>,
+    /// midpoint takes longer
+    #[arg(long, default_value = "euler")]
+    solver: Solver,
+    /// Evaluations of the way forth
+    #[arg(long)]
+    steps: Option<usize>,
+    /// The same seed makes the same sound
+    #[arg(long)]
+    seed: Option<u64>,
+    /// File of presets
+    #[arg(long, value_name = "FILE")]
+    variations: Option<PathBuf>,
+    /// File to write; its extension says the format: wav, flac, ogg or mp3
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// A folder with state_dict.bin and compression_state_dict.bin, or a Hugging Face id
+    #[arg(
+        long,
+        env = "CONTINUO_TRANSFORM_MODEL",
+        default_value = "facebook/melodyflow-t24-30secs",
+        value_name = "NAME"
+    )]
+    model: String,
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(Args)]
+struct Place {
+    /// Where to compute
+    #[arg(long, env = "CONTINUO_DEVICE", default_value = "auto")]
+    device: DeviceChoice,
+    /// Number format of the transformer's weights
+    #[arg(long, env = "CONTINUO_DTYPE", default_value = "auto")]
+    dtype: DtypeChoice,
+}
+
+#[derive(Args)]
+pub(super) struct LoopArgs {
+    /// What to play
+    prompt: String,
+    /// Beats per minute
+    #[arg(long)]
+    bpm: f64,
+    /// Bars of four beats
+    #[arg(long, default_value_t = 4)]
+    bars: u32,
+    /// What to keep away from
+    #[arg(long, default_value = "")]
+    avoid: String,
+    /// How strongly to follow the prompt; 1 takes half the time
+    #[arg(long, default_value_t = 6.0)]
+    guidance: f64,
+    /// Steps of denoising
+    #[arg(long)]
+    steps: Option<usize>,
+    /// The same seed makes the same loop
+    #[arg(long)]
+    seed: Option<u64>,
+    /// File to write; its extension says the format: wav, flac, ogg or mp3
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// A folder with model_config.json and model.safetensors, or a Hugging Face id
+    #[arg(
+        long,
+        env = "CONTINUO_LOOP_MODEL",
+        default_value = "stabilityai/stable-audio-open-small",
+        value_name = "NAME"
+    )]
+    model: String,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Weights that cannot be had are the first thing that most people meet here.
+fn advise(error: impl std::fmt::Display, model: &str, terms: &str) -> Failure {
+    let error = error.to_string();
+    Failure(format!(
+        "{} The weights of {model} are not part of Continuo: {terms}, or name a folder that holds them with --model.",
+        if error.ends_with('.') { error } else { format!("{error}.") }
+    ))
+}
+
+pub(super) fn transform(args: TransformArgs) -> Outcome {
+    let variations = match &args.variations {
+        Some(file) => Variations::read(file)?,
+        None => Variations::built_in()?,
+    };
+    let preset = args.preset.as_deref().map(|name| variations.get(name)).transpose()?;
+    let method = match args.solver {
+        Solver::Euler => Method::Euler,
+        Solver::Midpoint => Method::Midpoint,
+    };
+    let mut settings = EditSettings::of(method);
+    if let Some(preset) = preset {
+        settings.flowstep = preset.flowstep;
+        if method == Method::Euler {
+            settings.steps = preset.steps;
+        }
+    }
+    settings.flowstep = args.flowstep.unwrap_or(settings.flowstep);
+    settings.steps = args.steps.unwrap_or(settings.steps);
+    settings.check()?;
+    let text = args.prompt.as_deref().or(preset.map(|preset| preset.prompt.as_str())).unwrap_or_default();
+    let format = FileFormat::of(&args.output)?;
+    let bytes = std::fs::read(&args.input)
+        .map_err(|error| Failure(format!("{} cannot be read: {error}.", args.input.display())))?;
+    let sound = decode(bytes)?;
+
+    let (target, _) = args.place.dtype.on(&args.place.device.open()?);
+    let advice = "let Continuo download them once from the Hugging Face hub (4 GB, CC-BY-NC)";
+    let model = fetch(&args.model)
+        .and_then(|files| MelodyFlow::load(&files, &fetch, &target))
+        .map_err(|error| advise(error, &args.model, advice))?;
+    let codec = &model.config.codec;
+    let sound = sound.stereo().at(SampleRate(codec.sample_rate))?;
+    let seed = args.seed.unwrap_or_else(super::generate::random_seed);
+    let job = Transform::new(&model, &sound.pcm, text, settings, seed).map_err(Failure)?;
+    write(job, format, &args.output, sound.seconds())
+}
+
+pub(super) fn make_loop(args: LoopArgs) -> Outcome {
+    let format = FileFormat::of(&args.output)?;
+    let (target, _) = args.place.dtype.on(&args.place.device.open()?);
+    let advice =
+        "accept their licence on huggingface.co, log in with `hf auth login` and let Continuo download them once";
+    let model = fetch(&args.model)
+        .and_then(|files| StableAudio::load(&files, &fetch, &target))
+        .map_err(|error| advise(error, &args.model, advice))?;
+    let (sampler, steps) = match model.config.objective {
+        Objective::RfDenoiser => (Sampler::PingPong, 8),
+        Objective::RectifiedFlow => (Sampler::Euler, 50),
+    };
+    let settings = PieceSettings { sampler, steps: args.steps.unwrap_or(steps), guidance: args.guidance };
+    let seed = args.seed.unwrap_or_else(super::generate::random_seed);
+    let spec = LoopSpec { text: args.prompt, avoid: args.avoid, bpm: args.bpm, bars: args.bars, seed };
+    let job = MakeLoop::new(&model, spec, settings, None).map_err(|reason| Failure(format!("{reason}.")))?;
+    write(job, format, &args.output, 240.0 / args.bpm * f64::from(args.bars))
+}
+
+/// Works on a job until it is done, and writes what came out.
+fn write(mut job: impl Job<Output = Rendered>, format: FileFormat, output: &Path, seconds: f64) -> Outcome {
+    let bar = ProgressBar::new(1);
+    if let Ok(style) = ProgressStyle::with_template("{bar:40} step {pos} of {len}, {eta} left") {
+        bar.set_style(style);
+    }
+    let begun = Instant::now();
+    let rendered = loop {
+        match job.step().map_err(|reason| Failure(format!("{reason}.")))? {
+            Step::Working(done, of) => {
+                bar.set_length(of as u64);
+                bar.set_position(done as u64);
+            }
+            Step::Done(rendered) => break rendered,
+        }
+    };
+    bar.finish_and_clear();
+    let bytes = encode_file(format, &rendered.pcm, rendered.rate, rendered.channels)?;
+    // A file of that name is replaced only by a complete one.
+    let partial = output.with_extension("part");
+    std::fs::write(&partial, bytes)
+        .and_then(|()| std::fs::rename(&partial, output))
+        .map_err(|error| Failure(format!("{} cannot be written: {error}.", output.display())))?;
+    eprintln!("{}: {seconds:.1} s of sound in {:.1} s", output.display(), begun.elapsed().as_secs_f64());
+    Ok(())
+}
