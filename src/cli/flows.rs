@@ -9,9 +9,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::load::{DeviceChoice, DtypeChoice, fetch};
 use super::{Failure, Outcome};
 use crate::audio::{FileFormat, decode, encode_file};
-use crate::engine::{Job, LoopSpec, MakeLoop, Rendered, Step, Transform};
+use crate::engine::{Job, LoopSettings, LoopSpec, MakeLoop, Rendered, Step, Transform};
 use crate::model::melodyflow::{EditSettings, MelodyFlow, Method};
-use crate::model::stable_audio::{Objective, PieceSettings, Sampler, StableAudio};
+use crate::model::stable_audio::StableAudio;
 use crate::studio::Variations;
 use crate::units::SampleRate;
 
@@ -164,11 +164,7 @@ pub(super) fn make_loop(args: LoopArgs) -> Outcome {
     let model = fetch(&args.model)
         .and_then(|files| StableAudio::load(&files, &fetch, &target))
         .map_err(|error| advise(error, &args.model, advice))?;
-    let (sampler, steps) = match model.config.objective {
-        Objective::RfDenoiser => (Sampler::PingPong, 8),
-        Objective::RectifiedFlow => (Sampler::Euler, 50),
-    };
-    let settings = PieceSettings { sampler, steps: args.steps.unwrap_or(steps), guidance: args.guidance };
+    let settings = LoopSettings { steps: args.steps, guidance: Some(args.guidance) }.on(&model);
     let seed = args.seed.unwrap_or_else(super::generate::random_seed);
     let spec = LoopSpec { text: args.prompt, avoid: args.avoid, bpm: args.bpm, bars: args.bars, seed };
     let job = MakeLoop::new(&model, spec, settings, None).map_err(|reason| Failure(format!("{reason}.")))?;

@@ -8,7 +8,7 @@ use candle_core::Tensor;
 use super::solve::{Job, Step};
 use crate::model::ModelError;
 use crate::model::melodyflow::{Edit, EditSettings, MelodyFlow};
-use crate::model::stable_audio::{Init, Piece, PieceSettings, StableAudio, loops};
+use crate::model::stable_audio::{Init, Objective, Piece, PieceSettings, Sampler, StableAudio, loops};
 use crate::model::vae::seeded;
 use crate::units::SampleRate;
 
@@ -21,6 +21,32 @@ pub struct Rendered {
     pub channels: usize,
     /// Frames per second.
     pub rate: SampleRate,
+}
+
+/// The weights of a transform model.
+pub type TransformModel = Arc<MelodyFlow>;
+/// The weights of a loop model.
+pub type LoopModel = Arc<StableAudio>;
+pub use crate::model::melodyflow::{EditSettings as FlowSettings, Method as FlowMethod};
+
+/// How a loop is made; what is `None` is as the model was trained.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct LoopSettings {
+    /// Steps of denoising.
+    pub steps: Option<usize>,
+    /// How strongly to follow the text; 1 takes half the time.
+    pub guidance: Option<f64>,
+}
+
+impl LoopSettings {
+    /// With every value decided.
+    pub fn on(self, model: &LoopModel) -> PieceSettings {
+        let (sampler, steps) = match model.config.objective {
+            Objective::RfDenoiser => (Sampler::PingPong, 8),
+            Objective::RectifiedFlow => (Sampler::Euler, 50),
+        };
+        PieceSettings { sampler, steps: self.steps.unwrap_or(steps), guidance: self.guidance.unwrap_or(6.0) }
+    }
 }
 
 /// Seconds that two parts of a long recording share, to be faded over.
@@ -258,7 +284,7 @@ mod tests {
 
     use super::*;
     use crate::model::melodyflow::FlowConfig;
-    use crate::model::stable_audio::{DitConfig, OobleckConfig, Sampler, StableConfig};
+    use crate::model::stable_audio::{DitConfig, OobleckConfig, StableConfig};
     use crate::model::weights::Target;
 
     fn run<J: Job>(mut job: J) -> (J::Output, usize) {

@@ -29,7 +29,9 @@ pub use backend::{
     Backend, Blend, CodecState, Condition, Decode, Encoder, Fault, Lost, ModelInfo, Prefill, Slot, StepRow,
 };
 pub use error::EngineError;
-pub use flows::{LoopSpec, MakeLoop, Rendered, Transform};
+pub use flows::{
+    FlowMethod, FlowSettings, LoopModel, LoopSettings, LoopSpec, MakeLoop, Rendered, Transform, TransformModel,
+};
 pub use handle::{Engine, Voice, VoiceControl};
 pub use musicgen::{KV_BUDGET, MusicGenBackend};
 pub use solve::{Job, Solving, Step};

@@ -7,6 +7,7 @@
 
 mod clip;
 mod error;
+mod flows;
 mod models;
 mod params;
 mod queue;
@@ -28,6 +29,7 @@ use tokio_util::task::TaskTracker;
 
 pub use clip::{Event, Job, Part, Snapshot, Status};
 pub use error::StudioError;
+pub use flows::{FlowState, Flows, LoadFlow};
 pub use models::LoadModel;
 pub use params::{AudioId, ClipId, Kind, MAX_PIECE_SECONDS, Owner, PIECE_SECONDS, PROMPT_SECONDS, Params, SessionId};
 pub use store::{ClipRecord, ClipState, Retention, SessionRecord, Store};

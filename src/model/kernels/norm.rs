@@ -35,7 +35,7 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32, kernels:
                         }
                     })
                 };
-                let share = (1 << 16usize).div_ceil(width) * width;
+                let share = (1usize << 16).div_ceil(width) * width;
                 if x.len() <= share {
                     rows((&mut out, x));
                 } else {
