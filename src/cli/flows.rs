@@ -1,18 +1,21 @@
 //! `continuo transform` and `continuo loop`: one recording or one loop, from the flow models into a file.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::load::{DeviceChoice, DtypeChoice, fetch};
-use super::{Failure, Outcome};
+use super::{Failure, ModelArgs, Outcome};
 use crate::audio::{FileFormat, decode, encode_file};
-use crate::engine::{Job, LoopSettings, LoopSpec, MakeLoop, Rendered, Step, Transform};
+use crate::engine::{
+    Engine, Job, LoopModel, LoopSettings, LoopSpec, MakeLoop, Rendered, Step, Transform, TransformModel,
+};
 use crate::model::melodyflow::{EditSettings, MelodyFlow, Method};
 use crate::model::stable_audio::StableAudio;
-use crate::studio::Variations;
+use crate::studio::{Flows, LoadFlow, Variations};
 use crate::units::SampleRate;
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -169,6 +172,31 @@ pub(super) fn make_loop(args: LoopArgs) -> Outcome {
     let spec = LoopSpec { text: args.prompt, avoid: args.avoid, bpm: args.bpm, bars: args.bars, seed };
     let job = MakeLoop::new(&model, spec, settings, None).map_err(|reason| Failure(format!("{reason}.")))?;
     write(job, format, &args.output, 240.0 / args.bpm * f64::from(args.bars))
+}
+
+/// The flow models of a server, loaded when they are first wanted.
+pub(super) fn service(
+    engine: Engine,
+    place: &ModelArgs,
+    (transform, looper): (&Option<String>, &Option<String>),
+    variations: &Option<PathBuf>,
+) -> Result<Arc<Flows>, Failure> {
+    let variations = match variations {
+        Some(file) => Variations::read(file)?,
+        None => Variations::built_in()?,
+    };
+    let (device, dtype) = (place.device, place.dtype);
+    let target = move || Ok::<_, Failure>(dtype.on(&device.open()?).0);
+    let said = |Failure(sentence)| sentence;
+    let transform: Option<LoadFlow<TransformModel>> = transform.clone().map(|name| {
+        let load = move || Ok(MelodyFlow::load(&fetch(&name)?, &fetch, &target()?)?);
+        Arc::new(move || load().map_err(said)) as _
+    });
+    let looper: Option<LoadFlow<LoopModel>> = looper.clone().map(|name| {
+        let load = move || Ok(StableAudio::load(&fetch(&name)?, &fetch, &target()?)?);
+        Arc::new(move || load().map_err(said)) as _
+    });
+    Ok(Arc::new(Flows::new(engine, variations, transform, looper)))
 }
 
 /// Works on a job until it is done, and writes what came out.

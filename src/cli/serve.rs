@@ -46,6 +46,15 @@ pub(super) struct ServeArgs {
     /// are kept in the Hugging Face cache of this user
     #[arg(long, env = "CONTINUO_DATA", value_name = "DIR")]
     data: Option<PathBuf>,
+    /// The transform model: a Hugging Face id such as facebook/melodyflow-t24-30secs, or a folder; loaded when first wanted
+    #[arg(long, env = "CONTINUO_TRANSFORM_MODEL", value_name = "NAME")]
+    transform_model: Option<String>,
+    /// The loop model: a Hugging Face id such as stabilityai/stable-audio-open-small, or a folder; loaded when first wanted
+    #[arg(long, env = "CONTINUO_LOOP_MODEL", value_name = "NAME")]
+    loop_model: Option<String>,
+    /// File of presets for transforms
+    #[arg(long, value_name = "FILE")]
+    variations: Option<PathBuf>,
     /// Ask every client for this bearer token (header, or `?token=` for players and WebSockets)
     #[arg(long, env = "CONTINUO_TOKEN", hide_env_values = true)]
     token: Option<String>,
@@ -144,9 +153,16 @@ pub(super) fn run(args: ServeArgs) -> Outcome {
             }
         };
         let loader = loader(engine.clone(), args.model.clone());
+        let flows = super::flows::service(
+            engine.clone(),
+            &args.model,
+            (&args.transform_model, &args.loop_model),
+            &args.variations,
+        )?;
         let studio = studio(engine, &args, loader.clone()).await?;
         let mut app = App::new(station);
         app.studio = Some(studio);
+        app.flows = Some(flows);
         app.limits = Limits {
             connections: args.max_listeners + 2000,
             private_addresses: args.private_addresses,

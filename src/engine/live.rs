@@ -154,6 +154,11 @@ impl Live {
         self.lead as f64 / f64::from(self.info.sample_rate.0)
     }
 
+    /// Seconds of sound that the reader could take without another turn of the engine.
+    pub(super) fn lead_left(&self) -> f64 {
+        self.writer.shared().buffered() as f64 / f64::from(self.info.sample_rate.0)
+    }
+
     pub(super) fn need(&self) -> Need {
         let satisfied = self.writer.shared().buffered() >= self.lead;
         if self.paused || self.finished || satisfied || !self.writer.has_room() {

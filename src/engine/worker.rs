@@ -343,10 +343,10 @@ impl Worker {
         voice
     }
 
-    /// Seconds of sound that the live voice with the least of it has.
+    /// Seconds of sound that the live voice with the least of it has; frames that are not decoded do not count.
     fn least_lead(&self) -> f64 {
         let live = self.voices.iter().filter(|voice| voice.generates() && voice.priority == Priority::Live);
-        live.map(Live::buffered).fold(f64::INFINITY, f64::min)
+        live.map(Live::lead_left).fold(f64::INFINITY, f64::min)
     }
 
     /// One turn of work. `false`: nobody wants anything.

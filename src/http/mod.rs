@@ -13,6 +13,7 @@ mod connection;
 mod cors;
 mod error;
 mod events;
+mod flows;
 mod front;
 mod gary;
 mod generate;

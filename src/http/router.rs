@@ -10,8 +10,8 @@ use warp::http::Method;
 use warp::{Filter, Reply};
 
 use super::{
-    App, HttpError, Routes, clips, events, gary, generate, models, musicgen_stream, ops, page, sessions, streams, web,
-    ws,
+    App, HttpError, Routes, clips, events, flows, gary, generate, models, musicgen_stream, ops, page, sessions,
+    streams, web, ws,
 };
 
 /// Every path of the API and what can be asked there; `{}` stands for one segment.
@@ -66,6 +66,18 @@ pub(super) const PATHS: &[(&str, &str)] = &[
     ("/progress/{}", "GET, HEAD"),
     ("/crop-audio", "POST"),
     ("/combine-audio", "POST"),
+    ("/v1/transforms", "GET, HEAD, POST"),
+    ("/v1/loops", "POST"),
+    ("/v1/transforms/{}", "GET, HEAD, DELETE"),
+    ("/v1/transforms/{}/audio.wav", "GET, HEAD"),
+    ("/v1/transforms/{}/audio.flac", "GET, HEAD"),
+    ("/v1/transforms/{}/audio.ogg", "GET, HEAD"),
+    ("/v1/transforms/{}/audio.mp3", "GET, HEAD"),
+    ("/v1/loops/{}", "GET, HEAD, DELETE"),
+    ("/v1/loops/{}/audio.wav", "GET, HEAD"),
+    ("/v1/loops/{}/audio.flac", "GET, HEAD"),
+    ("/v1/loops/{}/audio.ogg", "GET, HEAD"),
+    ("/v1/loops/{}/audio.mp3", "GET, HEAD"),
     ("/v1/models", "GET, HEAD, POST"),
     ("/v1/openapi.json", "GET, HEAD"),
     ("/healthz", "GET, HEAD"),
@@ -87,6 +99,8 @@ pub(super) fn routes(app: &Arc<App>) -> Routes {
         .or(web::routes(app))
         .unify()
         .or(gary::routes(app))
+        .unify()
+        .or(flows::routes(app))
         .unify()
         .or(events::routes(app))
         .unify()

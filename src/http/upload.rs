@@ -18,7 +18,7 @@ use super::{App, HttpError, body};
 use crate::studio::Wish;
 
 /// Time for an upload to arrive.
-const PATIENCE: Duration = Duration::from_secs(300);
+pub(super) const PATIENCE: Duration = Duration::from_secs(300);
 /// Fields of a request for a clip.
 const FIELDS: [&str; 10] =
     ["verb", "session", "prompt", "model", "prompt_seconds", "seconds", "top_k", "temperature", "guidance", "seed"];

@@ -4,6 +4,7 @@
 
 mod client;
 mod clips;
+mod flows;
 mod generate;
 mod juce;
 mod limits;

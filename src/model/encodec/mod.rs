@@ -153,7 +153,7 @@ impl<'a, 'b> Builder<'a, 'b> {
             let second = Shape::plain(inner, width, 1);
             let beside = Shape::plain(width, width, 1);
             let conv = |name: &str, shape| Conv::new(&here.at(name), shape, padding(config, shape), true);
-            self.layers.push(Layer::Residual(Residual {
+            self.layers.push(Layer::Residual(Box::new(Residual {
                 activations: [
                     self.activation(&here.at("block.0"), width)?,
                     self.activation(&here.at("block.2"), inner)?,
@@ -161,7 +161,7 @@ impl<'a, 'b> Builder<'a, 'b> {
                 first: conv("block.1.conv", first)?,
                 second: conv("block.3.conv", second)?,
                 shortcut: if config.conv_shortcut { Some(conv("shortcut.conv", beside)?) } else { None },
-            }));
+            })));
         }
         Ok(())
     }

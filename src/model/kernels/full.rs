@@ -32,7 +32,7 @@ impl FullAttention {
     /// When shapes or devices do not fit.
     pub fn attend(&self, queries: &Tensor, rows: &[Option<(Tensor, Tensor)>], kernels: Kernels) -> Result<Tensor> {
         let (batch, time, width) = queries.dims3()?;
-        if rows.len() != batch || width % self.heads != 0 || self.heads % self.key_heads != 0 {
+        if rows.len() != batch || !width.is_multiple_of(self.heads) || !self.heads.is_multiple_of(self.key_heads) {
             candle_core::bail!("attention of {} heads over {} rows was given {:?}", self.heads, rows.len(), queries)
         }
         let each = rows.iter().enumerate().map(|(row, keys)| {

@@ -332,11 +332,11 @@ impl StableConfig {
 
     fn check(&self) -> Result<(), String> {
         let Self { dit, vae, .. } = self;
-        let head = if dit.heads == 0 { 0 } else { dit.width / dit.heads };
+        let head = dit.width.checked_div(dit.heads).unwrap_or(0);
         if head == 0 || !dit.width.is_multiple_of(dit.heads) || dit.rotated() > head {
             return Err(format!("{} heads do not divide the width {}", dit.heads, dit.width));
         }
-        if !dit.context_width().is_multiple_of(head) || dit.heads % (dit.context_width() / head).max(1) != 0 {
+        if !dit.context_width().is_multiple_of(head) || !dit.heads.is_multiple_of((dit.context_width() / head).max(1)) {
             return Err(format!("condition tokens of width {} make no heads of {head}", dit.context_width()));
         }
         if vae.strides.is_empty() || vae.strides.len() != vae.multiples.len() || vae.strides.contains(&0) {

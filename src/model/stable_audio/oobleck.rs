@@ -36,12 +36,12 @@ fn snake(weights: &Weights<'_>, index: usize, width: usize) -> Result<Activation
 
 fn residual(weights: &Weights<'_>, width: usize, dilation: usize) -> Result<Layer> {
     let at = |index: usize| weights.at(format!("layers.{index}"));
-    Ok(Layer::Residual(Residual {
+    Ok(Layer::Residual(Box::new(Residual {
         activations: [snake(weights, 0, width)?, snake(weights, 2, width)?],
         first: conv(&at(1), Shape { dilation, ..Shape::plain(width, width, 7) }, true)?,
         second: conv(&at(3), Shape::plain(width, width, 1), true)?,
         shortcut: None,
-    }))
+    })))
 }
 
 impl Oobleck {

@@ -100,12 +100,13 @@ pub enum ConvState {
     Running(Option<Tensor>, usize),
 }
 
-impl ConvState {
-    /// Nothing has come.
-    pub fn new() -> Self {
+impl Default for ConvState {
+    fn default() -> Self {
         Self::Start(None)
     }
+}
 
+impl ConvState {
     /// What is remembered.
     pub fn part(&mut self) -> &mut Option<Tensor> {
         match self {

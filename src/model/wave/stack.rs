@@ -20,7 +20,7 @@ pub enum Layer {
     /// A transposed convolution.
     Upsample(Upsample),
     /// Two convolutions beside the identity.
-    Residual(Residual),
+    Residual(Box<Residual>),
     /// Recurrent layers whose output is added to their input.
     Lstm(Vec<LstmLayer>),
     /// Layers that count as one.
@@ -134,9 +134,9 @@ impl Stack {
 fn states(layers: &[Layer]) -> Vec<LayerState> {
     let state = |layer: &Layer| match layer {
         Layer::Activation(_) => LayerState::None,
-        Layer::Conv(_) => LayerState::Conv(ConvState::new()),
+        Layer::Conv(_) => LayerState::Conv(ConvState::default()),
         Layer::Upsample(_) => LayerState::Upsample(UpsampleState::default()),
-        Layer::Residual(_) => LayerState::Residual(ConvState::new(), ConvState::new(), Delayed(None)),
+        Layer::Residual(_) => LayerState::Residual(ConvState::default(), ConvState::default(), Delayed(None)),
         Layer::Lstm(_) => LayerState::Lstm(Vec::new()),
         Layer::Nested(layers) => LayerState::Nested(states(layers)),
     };
