@@ -1,5 +1,5 @@
 """Compose pieces and encode them to codes with a trained codec, in shards:
-`python encode.py --codec codec.pt --out DIR --pieces 800 --seconds 32 [--device cuda]`."""
+`python encode.py --codec codec.pt --out DIR --pieces 2000 --seconds 24 [--device cuda]`."""
 import argparse
 import json
 import multiprocessing
@@ -14,6 +14,7 @@ from composer.render import make_piece
 from quantizer import quantize
 
 SHARD = 100
+BATCH = 10  # pieces that are encoded together
 
 
 def load_codec(path, device="cpu"):
@@ -52,12 +53,15 @@ def main(a):
             if os.path.exists(path):
                 continue
             jobs = [(a.seed + shard * SHARD + i, a.seconds) for i in range(SHARD)]
-            codes, infos = [], []
+            codes, infos, waiting = [], [], []
             for audio, info in pool.imap(_job, jobs):
-                x = torch.from_numpy(audio)[None].to(a.device)
-                codes.append(encode_audio(model, x)[0].to(torch.int16).cpu().numpy())
+                waiting.append(torch.from_numpy(audio))
                 infos.append(info)
-            np.savez(path + ".tmp.npz", codes=np.stack(codes), info=json.dumps(infos))
+                if len(waiting) == BATCH or len(infos) == SHARD:
+                    batch = encode_audio(model, torch.stack(waiting).to(a.device))
+                    codes.append(batch.to(torch.int16).cpu().numpy())
+                    waiting = []
+            np.savez(path + ".tmp.npz", codes=np.concatenate(codes), info=json.dumps(infos))
             os.replace(path + ".tmp.npz", path)
             print(path, flush=True)
 
@@ -66,8 +70,8 @@ if __name__ == "__main__":
     p = argparse.ArgumentParser()
     p.add_argument("--codec", required=True)
     p.add_argument("--out", required=True)
-    p.add_argument("--pieces", type=int, default=800)
-    p.add_argument("--seconds", type=float, default=32)
+    p.add_argument("--pieces", type=int, default=2000)
+    p.add_argument("--seconds", type=float, default=24)
     p.add_argument("--seed", type=int, default=1000000)
     p.add_argument("--first-shard", type=int, default=0)
     p.add_argument("--device", default="cpu")

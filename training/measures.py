@@ -6,8 +6,9 @@ import numpy as np
 import soundfile
 import torch
 
-from composer.render import HALF_FRAMES, bpm_of, make_piece
+from composer.render import make_piece
 from composer.styles import NAMES
+from composer.theory import HALF_FRAMES, bpm_of
 from config import SR
 
 
@@ -84,21 +85,38 @@ def longest_silence(audio, threshold_db=-50):
     return best * 0.05
 
 
+def bar_frames(bpm):
+    """Mel frames of 20 ms in a bar, at the composer's tempo next to `bpm`."""
+    return 4 * min(HALF_FRAMES, key=lambda h: abs(bpm_of(h) - bpm))
+
+
 def bar_similarity(audio, bpm):
     """Mean correlation of mel frames at a lag of one bar, and at random lags off the beat."""
-    half = min(HALF_FRAMES, key=lambda h: abs(bpm_of(h) - bpm))
     m = log_mel(audio)
     m = m - m.mean(1, keepdims=True)
-    bar = 4 * half  # mel frames of 20 ms per bar: a beat is half/2 codec frames of 40 ms
+    bar = bar_frames(bpm)
 
     def at(lag):
         a, b = m[:, :-lag].ravel(), m[:, lag:].ravel()
         return float(np.corrcoef(a, b)[0, 1])
 
     rng = np.random.default_rng(0)
-    beat = half
-    lags = [int(beat * (k + f)) for k, f in zip(rng.integers(1, 8, 12), rng.uniform(0.15, 0.85, 12))]
+    lags = [int(bar / 4 * (k + f)) for k, f in zip(rng.integers(1, 8, 12), rng.uniform(0.15, 0.85, 12))]
     return max(at(bar + d) for d in (-1, 0, 1)), float(np.mean([at(l) for l in lags]))
+
+
+def distinct_bars(audio, bpm, same=0.9):
+    """How many different bars there are, out of how many: a bar counts as new when its mel
+    picture correlates less than `same` with every one before. A frozen loop has one or two."""
+    m = log_mel(audio)
+    m = m - m.mean(1, keepdims=True)
+    bar, seen = bar_frames(bpm), []
+    count = m.shape[1] // bar
+    for i in range(count):
+        x = m[:, i * bar:(i + 1) * bar].ravel()
+        if all(np.corrcoef(x, y)[0, 1] < same for y in seen):
+            seen.append(x)
+    return len(seen), count
 
 
 def mel_distance(a, b):

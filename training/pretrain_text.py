@@ -22,9 +22,9 @@ PATCHES, SCALES, WORDS = list(INSTRUMENTS), ["major", "minor", "mixolydian", "ly
 
 def example(rng):
     piece = Piece(rng, str(rng.choice(NAMES)))
-    info = dict(style=piece.style, bpm=bpm_of(piece.half), root=piece.root, scale=piece.scale,
+    info = dict(style=piece.style, bpm=bpm_of(piece.half), half=piece.half, root=piece.root, scale=piece.scale,
                 energy=piece.energy, instruments=piece.instruments(), kit=piece.spec["kit"])
-    labels = [NAMES.index(piece.style), piece.half - HALF_FRAMES[0], SCALES.index(piece.scale), piece.energy]
+    labels = [NAMES.index(piece.style), HALF_FRAMES.index(piece.half), SCALES.index(piece.scale), piece.energy]
     return make_caption(rng, info), labels, [p in info["instruments"] for p in PATCHES]
 
 

@@ -19,6 +19,7 @@ from composer.render import Piece, bpm_of
 from composer.styles import NAMES
 
 PIECES, SENTINELS = 800, 100
+TEMPI = range(50, 200)
 EXTRA_WORDS = """music song track beat tune melody rhythm loop background sound with and the of for in a to
 loud soft happy sad angry scary sleepy morning night rain ocean city summer winter love party coffee drive
 jazz rock pop classical metal country blues latin disco electronic acoustic vocal choir violin cello trumpet
@@ -29,7 +30,7 @@ def captions(count, seed=9):
     rng = np.random.default_rng(seed)
     for i in range(count):
         piece = Piece(rng, NAMES[i % len(NAMES)])
-        info = dict(style=piece.style, bpm=bpm_of(piece.half), root=piece.root, scale=piece.scale,
+        info = dict(style=piece.style, bpm=bpm_of(piece.half), half=piece.half, root=piece.root, scale=piece.scale,
                     energy=piece.energy, instruments=piece.instruments(), kit=piece.spec["kit"])
         yield make_caption(rng, info)
 
@@ -45,6 +46,10 @@ def build(count=40000):
         required_chars=string.ascii_lowercase + string.digits + ".,-&/'!?#()+:", num_threads=1, minloglevel=2)
     proto = pb.ModelProto.FromString(model.getvalue())
     vocab = [(p.piece, p.score) for p in proto.pieces]
+    known = {piece for piece, _ in vocab}
+    # A tempo is one token: likelier than any two pieces that spell it.
+    vocab += [(f"\u2581{n}", -4.0) for n in TEMPI if f"\u2581{n}" not in known]
+    vocab = [(p, -4.0 if p[1:].isdigit() and int(p[1:]) in TEMPI else s) for p, s in vocab]
     vocab += [(f"<extra_id_{i}>", 0.0) for i in range(SENTINELS - 1, -1, -1)]
     tok = Tokenizer(Unigram(vocab, unk_id=2, byte_fallback=False))
     tok.normalizer = normalizers.Precompiled(proto.normalizer_spec.precompiled_charsmap)

@@ -5,6 +5,7 @@ import glob
 import math
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -16,7 +17,10 @@ from encode import load_codes
 from muon import Muon
 
 WORDS = 40
-SHORT = 75  # frames
+SHORT = 150             # frames of the short windows
+FIRST = 0.3             # share of the time with short windows only
+WEIGHTS = (1.4, 1.1, 0.9, 0.6)  # of the codebooks: the first carries the beat
+LOOK_BACK = (1, 2, 3, 4, 6)     # columns that the first heads start to look back
 
 
 def tokenize(tok, infos):
@@ -47,13 +51,31 @@ def batch_of(codes, words, halves, rng, size, window):
 
 
 def start(model):
-    """Initial weights: token embeddings as large as the positions, near-identity layers."""
+    """Initial weights: near-identity layers; token embeddings that leave the fast position
+    waves alone; and first heads that look a few columns back, for these are slow to learn."""
+    gain = 2.5
+    width, heads = model.decoder.config.hidden_size, model.decoder.config.num_attention_heads
+    size = width // heads
+    waves = torch.arange(size // 2)
     for name, p in model.decoder.named_parameters():
         if "embed_tokens" in name:
             torch.nn.init.normal_(p, std=0.4)
+            with torch.no_grad():
+                p[:, waves] = 0
+                p[:, width // 2 + waves] = 0
         elif ".layers." in name and p.dim() == 2:
-            gain = 0.3 if "out_proj" in name or "fc2" in name else 1.0
-            torch.nn.init.normal_(p, std=gain * p.shape[1] ** -0.5)
+            scale = 0.3 if "out_proj" in name or "fc2" in name else 1.0
+            torch.nn.init.normal_(p, std=scale * p.shape[1] ** -0.5)
+    speed = lm.speeds(width, "cpu")[waves]
+    attention = model.decoder.model.decoder.layers[0].self_attn
+    with torch.no_grad():
+        for head, back in enumerate(LOOK_BACK[:heads]):
+            rows = head * size + waves
+            for w, shift in ((attention.q_proj.weight, float(back)), (attention.k_proj.weight, 0.0)):
+                cos, sin = gain * torch.cos(speed * shift), gain * torch.sin(speed * shift)
+                w[head * size:(head + 1) * size] = 0
+                w[rows, waves], w[rows, width // 2 + waves] = cos, sin
+                w[rows + size // 2, width // 2 + waves], w[rows + size // 2, waves] = cos, -sin
 
 
 def start_text(model, path):
@@ -65,24 +87,25 @@ def start_text(model, path):
 
 
 def optimizers(model, lr):
-    """Muon for the matrices inside the layers, AdamW for everything else."""
-    muon, adam, text = [], [], []
+    """Muon for the matrices inside the layers, AdamW for everything else. Two of Muon, so
+    that two threads can step."""
+    attention, forward, adam, text = [], [], [], []
     for name, p in model.named_parameters():
         if name.startswith("audio_encoder"):
             p.requires_grad_(False)
         elif name.startswith(("text_encoder", "enc_to_dec_proj")):
             text.append(p)
         elif p.dim() == 2 and ".layers." in name:
-            muon.append(p)
+            (forward if ".fc" in name else attention).append(p)
         else:
             adam.append(p)
-    return [Muon(muon, lr=lr * 2, weight_decay=0.02),
+    return [Muon(attention, lr=lr * 2, weight_decay=0.02), Muon(forward, lr=lr * 2, weight_decay=0.02),
             torch.optim.AdamW(text, lr=0.2 * lr, betas=(0.9, 0.98), weight_decay=0.0),
             torch.optim.AdamW(adam, lr=lr, betas=(0.9, 0.95), weight_decay=0.01)]
 
 
 def train(args):
-    torch.set_num_threads(args.threads)
+    torch.set_num_threads(1 if args.device == "cpu" else args.threads)
     device = torch.device(args.device)
     os.makedirs(args.run, exist_ok=True)
     path = os.path.join(args.run, "lm.pt")
@@ -107,7 +130,8 @@ def train(args):
     tok = tok_module.load(args.tokenizer)
     codes, infos, shards = [], [], 0
     rng = np.random.default_rng(step + 3)
-    begin, last_save, log = time.time() - spent, time.time(), [None, None]
+    begin, last_save, log = time.time() - spent, time.time(), None
+    workers = ThreadPoolExecutor(args.threads)
     held_out = None
     while True:
         if step % 100 == 0 or not codes:
@@ -125,20 +149,20 @@ def train(args):
         scale = min(1, (step + 1) / 100) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
         for o, peak in zip(opts, peaks):
             o.param_groups[0]["lr"] = peak * scale
-        # Half of the steps see many short windows: there the text decides, not the past.
-        size, window = ((args.batch, WINDOW), (args.batch * 3, SHORT))[step % 2]
-        losses = loss_on(model, batch_of(codes, words, halves, rng, size, window), device, args, rng)
-        for o in opts:
-            o.zero_grad(set_to_none=True)
-        losses.mean().backward()
+        # Short windows first, and now and then later: there the text decides, not the past.
+        early = done < FIRST
+        size, window = (args.batch, WINDOW)
+        if early or step % 3 == 0:
+            size, window = size * WINDOW // SHORT, SHORT
+        if early:  # more and smaller steps
+            size = size * 2 // 3
+        losses = gradients(model, params, batch_of(codes, words, halves, rng, size, window), device, args, rng, workers)
         torch.nn.utils.clip_grad_norm_(params, 1.0)
-        for o in opts:
-            o.step()
+        list(workers.map(lambda o: o.step(), opts))
         step += 1
-        now = losses.detach()
-        log[step % 2] = now if log[step % 2] is None else 0.9 * log[step % 2] + 0.1 * now
+        log = losses if log is None else 0.9 * log + 0.1 * losses
         if step % 25 == 0:
-            print(f"{step} {spent:.0f}s lr {scale:.2f} loss", *[[round(float(v), 3) for v in l] for l in log], flush=True)
+            print(f"{step} {spent:.0f}s lr {scale:.2f} loss", [round(float(v), 3) for v in log], flush=True)
         if step % 200 == 0:
             with torch.no_grad():
                 test = batch_of(*held_out, np.random.default_rng(1), 16, WINDOW)
@@ -171,10 +195,28 @@ def loss_on(model, batch, device, args, rng, known=1):
         keep = torch.from_numpy((rng.random(len(text)) > 0.15).astype(np.int64)).to(device)
     ids = lm.delay(codes)
     seen = ids if rng is None else corrupt(ids, args.noise)
-    with torch.autocast(device.type, torch.bfloat16, enabled=bool(args.bf16)):
+    with torch.autocast(device.type, torch.bfloat16, enabled=bool(args.bf16), cache_enabled=False):
         context = lm.text_states(model, text, mask, keep)
         logits = lm.decoder_logits(model, seen[:, :, :-1], context, mask)
     return lm.loss_of(logits, ids)
+
+
+def gradients(model, params, batch, device, args, rng, workers):
+    """Set the gradients of a batch, and return the losses. On a CPU each thread takes a part
+    of the rows: threads that share every single product wait for each other much more."""
+    parts = args.threads if device.type == "cpu" else 1
+    weights = torch.tensor(WEIGHTS, device=device) / sum(WEIGHTS)
+    seeds = rng.integers(1 << 40, size=parts)
+
+    def one(i):
+        rows = tuple(b[i::parts] for b in batch)
+        losses = loss_on(model, rows, device, args, np.random.default_rng(seeds[i]))
+        return losses.detach(), torch.autograd.grad((losses * weights).sum() / parts, params)
+
+    done = list(workers.map(one, range(parts)))
+    for p, *grads in zip(params, *(g for _, g in done)):
+        p.grad = sum(grads[1:], grads[0])
+    return sum(l for l, _ in done) / parts
 
 
 def save(path, model, opts, step, spent):
@@ -191,7 +233,7 @@ if __name__ == "__main__":
     p.add_argument("--minutes", type=float, default=50)
     p.add_argument("--device", default="cpu")
     p.add_argument("--threads", type=int, default=2)
-    p.add_argument("--batch", type=int, default=8)
+    p.add_argument("--batch", type=int, default=6)
     p.add_argument("--lr", type=float, default=2e-3)
     p.add_argument("--noise", type=float, default=0.12)
     p.add_argument("--restart-text", action="store_true")

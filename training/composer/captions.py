@@ -1,5 +1,5 @@
 """Captions in many wordings, made from what was really composed."""
-from .theory import NOTE_NAMES
+from .theory import NOTE_NAMES, asked_bpm
 
 STYLE_WORDS = {
     "lofi": ["lofi hip hop", "lo-fi hip hop", "lofi", "chillhop", "lofi beats", "lo-fi beat", "chill hip hop", "study beats"],
@@ -63,11 +63,9 @@ def make_caption(rng, info):
     word = rng.choice(STYLE_WORDS[style])
     if rng.random() < 0.12:
         return str(word)
-    shown = int(round(info["bpm"] * (1 + rng.uniform(-0.018, 0.018))))
-    if rng.random() < 0.4:
-        shown = int(round(info["bpm"]))
+    shown = asked_bpm(rng, info["half"])
     parts = []
-    if rng.random() < 0.6:
+    if rng.random() < 0.75:
         parts.append(rng.choice(["%d bpm", "at %d bpm", "%d BPM", "tempo %d bpm"]) % shown)
     elif rng.random() < 0.4:
         parts.append(tempo_word(rng, info["bpm"]))

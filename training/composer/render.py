@@ -8,21 +8,20 @@ from . import drums, theory
 from .captions import make_caption
 from .styles import NAMES, STYLES
 from .synth import SR, add_note
+from .theory import HALF_FRAMES, bpm_of
 
-FRAME = 1280                 # samples per codec frame (25 Hz)
-STEP_UNIT = FRAME // 8       # a beat is a whole number of half frames
-HALF_FRAMES = range(17, 51)  # half frames per beat: 176 to 60 bpm
-
-
-def bpm_of(half):
-    return 60.0 * SR / (half * FRAME / 2)
+FRAME = 1280             # samples per codec frame (25 Hz)
+STEP_UNIT = FRAME // 8   # a sixteenth is `half` of these
+GRID = FRAME // 2        # every onset lies on it: drum hits then have only two phases in a frame
+GROOVES = 4              # sets of patterns per style; parts of one set always play together
+MOTIFS = 3               # lead motifs per style
 
 
 def pick_tempo(rng, spec):
     low, high = spec["bpm"]
-    if rng.random() < 0.15:
-        low, high = max(60, low * 0.75), min(178, high * 1.3)
-    choices = [h for h in HALF_FRAMES if low <= bpm_of(h) <= high]
+    if rng.random() < 0.12:
+        low, high = max(60, low * 0.8), min(178, high * 1.2)
+    choices = [h for h in HALF_FRAMES if low * 0.985 <= bpm_of(h) <= high * 1.015]
     return int(rng.choice(choices))
 
 
@@ -40,6 +39,18 @@ def motif(rng, density):
     return out
 
 
+@lru_cache(maxsize=None)
+def motifs(style):
+    """The motifs of a style, each with an answer that ends another way."""
+    out = []
+    for i in range(MOTIFS):
+        rng = np.random.default_rng([NAMES.index(style), i])
+        a = motif(rng, STYLES[style]["lead_density"])
+        b = [(s, n, d if s < 8 else max(-2, d - 1)) for s, n, d in a]
+        out.append((a, b))
+    return out
+
+
 def rhythm(text):
     """Split a rhythm string into (step, length, symbol)."""
     out = []
@@ -52,10 +63,10 @@ def rhythm(text):
 
 
 class Piece:
-    """One loop of four bars with its instruments; bars are drawn into track buffers."""
+    """What plays in a piece; bars are drawn into track buffers."""
 
     def __init__(self, rng, style, half=None):
-        self.rng, self.style, self.spec = rng, style, STYLES[style]
+        self.style, self.spec = style, STYLES[style]
         s = self.spec
         self.half = half or pick_tempo(rng, s)
         self.step = self.half * STEP_UNIT
@@ -66,16 +77,16 @@ class Piece:
         self.prog = theory.PROGRESSIONS[str(rng.choice(progs))]
         self.prog = self.prog[rng.integers(len(self.prog))]
         self.energy = int(rng.choice([0, 1, 2], p=[0.2, 0.45, 0.35]))
-        pick = lambda items: items[rng.integers(len(items))] if items else None
+        self.groove = int(rng.integers(GROOVES))
+        pick = lambda items: items[self.groove % len(items)] if items else None
         self.drum, self.bass, self.chords = pick(s["drums"]), pick(s["bass"]), pick(s["chords"])
         self.arp = pick(s["arp"]) if rng.random() < (0.85 if not s["chords"] else 0.5) else None
-        self.lead = pick(s["lead"]) if rng.random() < (0.4 + 0.25 * self.energy) else None
-        a, b = motif(rng, s["lead_density"]), motif(rng, s["lead_density"])
-        self.motifs = [a, a, a, b] if rng.random() < 0.6 else [a, b, a, b]
-        self.arp_order = pick([[0, 1, 2, 3], [0, 2, 1, 2], [3, 2, 1, 0], [0, 1, 2, 1]])
+        self.lead = pick(s["lead"]) if rng.random() < (0.25 + 0.2 * self.energy) else None
+        self.motif = motifs(style)[rng.integers(MOTIFS)]
+        self.arp_order = [[0, 1, 2, 3], [0, 2, 1, 2], [3, 2, 1, 0], [0, 1, 2, 1]][self.groove % 4]
         if self.energy == 0 and self.drum:
             self.drum = {k: v for k, v in self.drum.items() if k not in "po"}
-        self.fill_every = int(rng.choice([4, 8, 8, 16]))
+        self.fill_every = (8, 4, 8, 16)[self.groove % 4]
         if self.style == "piano" and self.arp:
             self.chords = None
 
@@ -84,12 +95,19 @@ class Piece:
         return sorted(set(names + ([self.lead] if self.lead else [])))
 
     def at(self, bar, step):
+        """The sample where a sixteenth starts: swung, and moved to the grid (at most 10 ms)."""
         swing = self.spec["swing"] * self.step if step % 2 else 0
-        return bar * 16 * self.step + step * self.step + int(swing)
+        return bar * 16 * self.step + int(round((step * self.step + swing) / GRID)) * GRID
+
+    def chord_at(self, bar):
+        return self.prog[bar // self.spec["hold"] % len(self.prog)]
 
     def chord_notes(self, bar):
         size = 4 if self.spec["sevenths"] else 3
-        return theory.chord(self.root, self.scale, self.prog[bar % 4], size)
+        return theory.chord(self.root, self.scale, self.chord_at(bar), size)
+
+    def play(self, out, bar, step, name, note, length, velocity):
+        add_note(out, self.at(bar, step), name, note, int(length * self.step), velocity, bar * 16 * self.step)
 
     def draw_drums(self, out, bar, fill, light):
         kit = drums.kit(self.spec["kit"])
@@ -118,14 +136,14 @@ class Piece:
         root = theory.note_near(notes[0], low)
         pitch = {"r": root, "f": root + 7, "o": root + 12, "t": root + notes[1] - notes[0], "s": root - 2}
         for i, n, c in rhythm(text):
-            add_note(out, self.at(bar, i), name, pitch[c], int(n * self.step * 0.92), 0.9)
+            self.play(out, bar, i, name, pitch[c], n * 0.92, 0.9)
 
     def draw_chords(self, out, bar):
         name, text = self.chords
         notes = theory.voiced([n % 12 for n in self.chord_notes(bar)], 55 + 5 * self.spec["tone"])
         for i, n, _ in rhythm(text):
             for note in notes:
-                add_note(out, self.at(bar, i), name, note, int(n * self.step * 0.95), 1.15 / len(notes))
+                self.play(out, bar, i, name, note, n * 0.95, 1.15 / len(notes))
 
     def draw_arp(self, out, bar):
         name, every = self.arp
@@ -133,21 +151,21 @@ class Piece:
         notes = theory.voiced([n % 12 for n in self.chord_notes(bar)[:3]], low, 4)
         for j, i in enumerate(range(0, 16, every)):
             note = notes[self.arp_order[j % 4]]
-            add_note(out, self.at(bar, i), name, note, int(every * self.step * 0.9), 0.5)
+            self.play(out, bar, i, name, note, every * 0.9, 0.5)
 
     def draw_lead(self, out, bar):
-        base = self.prog[bar % 4]
-        for i, n, d in self.motifs[bar % 4]:
+        base = self.chord_at(bar)
+        for i, n, d in self.motif[bar % 4 == 3]:
             note = self.root + 60 + theory.degree(self.scale, base % 7 + d)
             note = self.spec["lead_low"] + (note - self.spec["lead_low"]) % 12
-            add_note(out, self.at(bar, i), self.lead, note, int(n * self.step * 0.9), 0.6)
+            self.play(out, bar, i, self.lead, note, n * 0.9, 0.6)
 
 
 def plan(rng, bars, piece):
     """Which layers sound in each bar: full groove first, then breaks and returns."""
     out, mode = [], "full"
     while len(out) < bars:
-        length = int(rng.choice([4, 8, 8]))
+        length = int(rng.choice([4, 4, 8]))
         out += [mode] * length
         if mode == "full":
             mode = str(rng.choice(["full", "nolead", "break", "light"], p=[0.45, 0.25, 0.15, 0.15]))
@@ -189,7 +207,7 @@ def loudness(audio):
 
 
 def delayed(track, step, feedback=0.45):
-    out, gain, shift = np.zeros_like(track), 1.0, 3 * step
+    out, gain, shift = np.zeros_like(track), 1.0, max(1, round(3 * step / FRAME)) * FRAME
     for i in range(1, 4):
         gain *= feedback
         if i * shift < len(track):
@@ -219,24 +237,17 @@ def mix(piece, tracks, kicks, n):
     return (music + tracks["drums"]).astype(np.float32)
 
 
-def master(audio, target=-16.0):
+def master(audio, gain):
     sos = signal.butter(2, 28, "highpass", fs=SR, output="sos")
-    audio = signal.sosfilt(sos, audio)
-    audio = audio * 10 ** ((target - loudness(audio)) / 20)
-    audio = np.tanh(audio * 1.05) * 0.93
-    return audio.astype(np.float32)
+    audio = signal.sosfilt(sos, audio) * gain
+    return (np.tanh(audio * 1.05) * 0.93).astype(np.float32)
 
 
-def make_piece(seed, seconds=48.0, style=None, half=None):
-    """Returns (audio float32 mono 32 kHz starting on bar one, info dict with captions)."""
-    rng = np.random.default_rng(seed)
-    style = style or str(rng.choice(NAMES))
-    piece = Piece(rng, style, half)
-    n = int(round(seconds * SR / FRAME)) * FRAME
-    bars = n // (16 * piece.step) + 1
+def draw(piece, modes, n):
+    """Draw bars and mix them: one mode per bar, `n` samples."""
     tracks = {k: np.zeros(n, np.float32) for k in ("drums", "bass", "chords", "arp", "lead")}
     kicks = []
-    for bar, mode in enumerate(plan(rng, bars, piece)):
+    for bar, mode in enumerate(modes):
         light = mode == "break"
         if piece.drum:
             fill = (bar + 1) % piece.fill_every == 0 and not light and piece.style != "dub"
@@ -249,7 +260,30 @@ def make_piece(seed, seconds=48.0, style=None, half=None):
             piece.draw_arp(tracks["arp"], bar)
         if piece.lead and (mode == "full" or light):
             piece.draw_lead(tracks["lead"], bar)
-    audio = master(mix(piece, tracks, kicks, n))
+    return mix(piece, tracks, kicks, n)
+
+
+@lru_cache(maxsize=None)
+def groove_gain(style, groove, target=-16.0):
+    """One gain per groove, so that the same bar has the same samples in every piece."""
+    rng = np.random.default_rng(groove)
+    while True:
+        piece = Piece(rng, style)
+        if piece.groove == groove:
+            break
+    n = 8 * 16 * piece.step
+    return 10 ** ((target - loudness(draw(piece, ["full"] * 8, n))) / 20)
+
+
+def make_piece(seed, seconds=24.0, style=None, half=None):
+    """Returns (audio float32 mono 32 kHz starting on bar one, info dict with captions)."""
+    rng = np.random.default_rng(seed)
+    style = style or str(rng.choice(NAMES))
+    piece = Piece(rng, style, half)
+    n = int(round(seconds * SR / FRAME)) * FRAME
+    bars = n // (16 * piece.step) + 1
+    mixed = draw(piece, plan(rng, bars, piece), n)
+    audio = master(mixed, groove_gain(style, piece.groove))
     info = dict(seed=int(seed), style=style, bpm=piece.bpm, half=piece.half, root=piece.root, scale=piece.scale,
                 energy=piece.energy, instruments=piece.instruments(), kit=piece.spec["kit"])
     info["captions"] = [make_caption(rng, info) for _ in range(8)]

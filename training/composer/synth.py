@@ -1,6 +1,7 @@
 """Pitched sounds: two additive wavetables per note, cross-faded by the filter envelope.
 
-Phases are locked to absolute time, so a repeated note gives the same samples."""
+Phases are locked to the bar line, so that a repeated bar gives the same samples and a held
+note a short cycle of codec frames."""
 from functools import lru_cache
 
 import numpy as np
@@ -110,15 +111,16 @@ def envelope(name):
     return (body * opened).astype(np.float32), (body * (1 - opened)).astype(np.float32)
 
 
-def add_note(buffer, start, name, midi, length, velocity=1.0):
-    """Mix one note into `buffer` at sample `start`, released after `length` samples."""
+def add_note(buffer, start, name, midi, length, velocity=1.0, origin=0):
+    """Mix one note into `buffer` at sample `start`, released after `length` samples; its phase
+    counts from sample `origin`."""
     opened, closed = envelope(name)
     release = int(PATCHES[name]["release"] * SR)
     total = min(length + release, len(opened), len(buffer) - start)
     if total <= 0 or start < 0:
         return
     bright, dark = tables(name, int(midi))
-    at = start % TABLE
+    at = (start - origin) % TABLE
     reps = (at + total) // TABLE + 1
     note = np.tile(bright, reps)[at:at + total] * opened[:total]
     note += np.tile(dark, reps)[at:at + total] * closed[:total]

@@ -46,14 +46,34 @@ def note_near(note, low):
     return low + (note - low) % 12
 
 
-# Progressions as scale steps, one chord per bar; loops of four.
+# Progressions as scale steps. A style says for how many bars each chord is held.
 PROGRESSIONS = {
-    "major": [[0, 4, 5, 3], [0, 5, 3, 4], [0, 3, 0, 4], [3, 0, 4, 5]],
-    "minor": [[0, 5, 2, 6], [0, 3, 5, 4], [0, 5, 3, 6], [0, 6, 5, 6]],
-    "lydian": [[0, 1, 0, 1], [0, 4, 1, 0]],
-    "mixolydian": [[0, 6, 3, 0], [0, 0, 6, 3]],
-    "jazz": [[1, 4, 0, 5], [3, 2, 1, 4], [0, 5, 1, 4]],
-    "drone": [[0, 0, 5, 5], [0, 0, 3, 3]],
-    "vamp": [[0, 0, 0, 0], [0, 0, 6, 6]],
-    "dub": [[0, 3, 0, 3], [0, 0, 6, 6]],
+    "major": [[0, 4, 5, 3], [0, 5, 3, 4]],
+    "minor": [[0, 5, 2, 6], [0, 3, 5, 4]],
+    "pop": [[0, 5, 3, 4], [3, 0, 4, 5]],
+    "lydian": [[0, 1], [0, 4]],
+    "mixolydian": [[0, 6, 3, 0]],
+    "jazz": [[1, 4, 0, 5], [3, 2, 1, 4]],
+    "drone": [[0, 5], [0, 3]],
+    "vamp": [[0], [0, 6]],
+    "dub": [[0, 3], [0, 6]],
 }
+
+# Tempo grid. A beat is a whole number of half codec frames (20 ms), so a bar is a whole
+# number of frames and repeats to the sample. Neighbours are 4 to 11 % apart.
+HALF_FRAMES = (17, 18, 20, 22, 23, 24, 25, *range(26, 51, 2))
+
+
+def bpm_of(half):
+    return 3000.0 / half
+
+
+def asked_bpm(rng, half):
+    """A whole number that lies nearer to this tempo than to its neighbours."""
+    i = HALF_FRAMES.index(half)
+    bpm = bpm_of(half)
+    up = 0.5 * (bpm_of(HALF_FRAMES[i - 1]) - bpm) if i else 0.04 * bpm
+    down = 0.5 * (bpm - bpm_of(HALF_FRAMES[i + 1])) if i + 1 < len(HALF_FRAMES) else 0.04 * bpm
+    if rng.random() < 0.4:
+        return int(round(bpm))
+    return int(round(bpm + rng.uniform(-0.9 * down, 0.9 * up)))
