@@ -12,6 +12,7 @@ import soundfile
 import torch
 
 from config import SR
+from evaluate import by_continuo
 from measures import bar_similarity, distinct_bars, style_of, tempo_found, train_classifier
 from sample import Generator
 
@@ -26,7 +27,11 @@ CHOOSING = [
 
 def trial(args, generator, classifier, guidance, temperature, top_k):
     prompts = [p for _, _, p in CHOOSING for _ in range(args.clips)]
-    clips = generator.clips(prompts, args.seconds, seed=args.seed, guidance=guidance, temperature=temperature, top_k=top_k)
+    if args.binary:
+        args.extra = f"--temperature {temperature} --top-k {top_k}"
+        clips = [by_continuo(args, p, args.seconds, args.seed + i, guidance)[0] for i, p in enumerate(prompts)]
+    else:
+        clips = generator.clips(prompts, args.seconds, seed=args.seed, guidance=guidance, temperature=temperature, top_k=top_k)
     named, tempo, bars, lines = [], [], [], []
     for i, (style, bpm, _) in enumerate(CHOOSING):
         line = []
@@ -51,6 +56,7 @@ def trial(args, generator, classifier, guidance, temperature, top_k):
 if __name__ == "__main__":
     p = argparse.ArgumentParser()
     p.add_argument("--model", required=True)
+    p.add_argument("--binary", help="generate with Continuo instead of PyTorch")
     p.add_argument("--classifier")
     p.add_argument("--try", dest="trials", action="append", default=[])
     p.add_argument("--clips", type=int, default=2)

@@ -4,8 +4,8 @@ HOP = 1280
 FRAME_RATE = 25
 CODEBOOKS = 4
 CODEBOOK_SIZE = 512
-WINDOW = 450   # frames (18 s) that the decoder is trained on
-KEEP = 225     # frames that a stream keeps when its window is full
+WINDOW = 240   # frames (9.6 s) that the decoder is trained on
+KEEP = 120     # frames that a stream keeps when its window is full
 
 CODEC = dict(
     sampling_rate=SR, audio_channels=1, num_filters=16, hidden_size=64, codebook_dim=64,

@@ -11,7 +11,7 @@ from transformers import MusicgenForConditionalGeneration
 
 import lm
 import tokenizer as tok_module
-from config import CODEBOOKS, SR
+from config import CODEBOOKS, KEEP, SR, WINDOW
 
 PAD = lm.PAD
 
@@ -33,7 +33,8 @@ class Generator:
 
     @torch.no_grad()
     def codes(self, prompts, frames, seed=0, guidance=None, top_k=None, temperature=None):
-        """Codes [batch, K, frames] in one window, one row per prompt."""
+        """Codes [batch, K, frames], one row per prompt. A full window is followed by one that
+        starts with its last `KEEP` frames, as the server does."""
         guidance = self.defaults["guidance"] if guidance is None else guidance
         top_k = self.defaults["top_k"] if top_k is None else top_k
         temperature = self.defaults["temperature"] if temperature is None else temperature
@@ -42,6 +43,26 @@ class Generator:
         n = len(prompts)
         ctx = torch.cat([ctx, torch.zeros_like(ctx)])
         bias = torch.cat([(1.0 - mask) * -1e4, torch.zeros_like(mask, dtype=torch.float32)])[:, None, None]
+        draw = lambda logits: self.pick(logits, n, guidance, temperature, top_k, rng)
+        codes = self.window(torch.zeros(n, CODEBOOKS, 0, dtype=torch.long), min(frames, WINDOW), ctx, bias, draw)
+        while codes.shape[2] < frames:
+            more = self.window(codes[:, :, -KEEP:], WINDOW, ctx, bias, draw)
+            codes = torch.cat([codes, more[:, :, KEEP:]], 2)
+        return codes[:, :, :frames]
+
+    @staticmethod
+    def pick(logits, n, guidance, temperature, top_k, rng):
+        """logits [2n, K, codes] with and without text -> one code each [n, K]."""
+        logits = (logits[n:] + guidance * (logits[:n] - logits[n:])) / temperature
+        if top_k:
+            kth = logits.topk(top_k, -1).values[..., -1:]
+            logits = logits.masked_fill(logits < kth, -torch.inf)
+        flat = logits.softmax(-1).reshape(n * CODEBOOKS, -1)
+        return torch.multinomial(flat, 1, generator=rng).reshape(n, CODEBOOKS)
+
+    def window(self, known, frames, ctx, bias, draw):
+        """Codes [n, K, frames] of one window that begins with the frames `known`."""
+        n, _, given = known.shape
         dec = self.model.decoder.model.decoder
         heads = dec.config.num_attention_heads
         cross = [(lm._heads(l.encoder_attn.k_proj(ctx), heads), lm._heads(l.encoder_attn.v_proj(ctx), heads))
@@ -67,15 +88,10 @@ class Generator:
                 x = x + layer.fc2(F.gelu(layer.fc1(layer.final_layer_norm(x))))
             x = dec.layer_norm(x)[:, 0]
             logits = torch.stack([head(x) for head in self.model.decoder.lm_heads], 1)
-            logits = logits[n:] + guidance * (logits[:n] - logits[n:])
-            logits = logits / temperature
-            if top_k:
-                kth = logits.topk(top_k, -1).values[..., -1:]
-                logits = logits.masked_fill(logits < kth, -torch.inf)
-            new = torch.multinomial(logits.softmax(-1).reshape(n * CODEBOOKS, -1), 1, generator=rng).reshape(n, CODEBOOKS)
+            new = draw(logits)
             for k in range(CODEBOOKS):
                 if 0 <= c - k < frames:
-                    ids[:, k, c + 1] = new[:, k]
+                    ids[:, k, c + 1] = known[:, k, c - k] if c - k < given else new[:, k]
         return lm.undelay(ids)
 
     @torch.no_grad()

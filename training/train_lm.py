@@ -18,7 +18,7 @@ from muon import Muon
 
 WORDS = 40
 SHORT = 150             # frames of the short windows
-FIRST = 0.3             # share of the time with short windows only
+FIRST = 0.25            # share of the time with short windows only
 WEIGHTS = (1.4, 1.1, 0.9, 0.6)  # of the codebooks: the first carries the beat
 LOOK_BACK = (1, 2, 3, 4, 6)     # columns that the first heads start to look back
 
@@ -30,17 +30,13 @@ def tokenize(tok, infos):
     return out
 
 
-def batch_of(codes, words, halves, rng, size, window):
-    """Windows from the start of a piece, from a bar line, or from anywhere; and a caption each."""
+def batch_of(codes, words, rng, size, window):
+    """Windows from the start of a piece or from anywhere, as a stream needs both; and a caption each."""
     rows = rng.integers(len(codes), size=size)
     out, ids = [], []
     for r in rows:
         last = codes[r].shape[1] - window
-        at, kind = int(rng.integers(0, last + 1)), rng.random()
-        if kind < 0.5:
-            at = 0
-        elif kind < 0.7:
-            at -= at % (2 * halves[r])  # a bar
+        at = 0 if rng.random() < 0.4 else int(rng.integers(0, last + 1))
         out.append(codes[r][:, at:at + window])
         ids.append(words[r][rng.integers(len(words[r]))])
     longest = max(map(len, ids))
@@ -138,9 +134,9 @@ def train(args):
             found = sorted(glob.glob(os.path.join(args.codes, "*.npz")))
             if len(found) != shards:
                 codes, infos, shards = *load_codes(found), len(found)
-                words, halves = tokenize(tok, infos), [i["half"] for i in infos]
-                held_out = held_out or (codes[:16], words[:16], halves[:16])
-                codes, words, halves = codes[16:], words[16:], halves[16:]
+                words = tokenize(tok, infos)
+                held_out = held_out or (codes[:16], words[:16])
+                codes, words = codes[16:], words[16:]
                 print("pieces", len(codes), flush=True)
         spent = time.time() - begin
         done = spent / (args.minutes * 60)
@@ -152,11 +148,9 @@ def train(args):
         # Short windows first, and now and then later: there the text decides, not the past.
         early = done < FIRST
         size, window = (args.batch, WINDOW)
-        if early or step % 3 == 0:
-            size, window = size * WINDOW // SHORT, SHORT
-        if early:  # more and smaller steps
-            size = size * 2 // 3
-        losses = gradients(model, params, batch_of(codes, words, halves, rng, size, window), device, args, rng, workers)
+        if early or step % 5 == 0:
+            window = SHORT
+        losses = gradients(model, params, batch_of(codes, words, rng, size, window), device, args, rng, workers)
         torch.nn.utils.clip_grad_norm_(params, 1.0)
         list(workers.map(lambda o: o.step(), opts))
         step += 1
@@ -167,9 +161,11 @@ def train(args):
             with torch.no_grad():
                 test = batch_of(*held_out, np.random.default_rng(1), 16, WINDOW)
                 value = loss_on(model, test, device, args, None)
-                short = batch_of(*held_out, np.random.default_rng(1), 64, 25)
-                value = [value, *(loss_on(model, short, device, args, None, keep) for keep in (1, 0))]
-            print("held out: long, short, short without text", [[round(float(v), 3) for v in l] for l in value], flush=True)
+                short = batch_of(*held_out, np.random.default_rng(1), 32, SHORT)
+                first = batch_of(*held_out, np.random.default_rng(1), 64, 25)
+                value = [value, loss_on(model, short, device, args, None),
+                         *(loss_on(model, first, device, args, None, keep) for keep in (1, 0))]
+            print("held out: window, short, one second with and without text", [[round(float(v), 3) for v in l] for l in value], flush=True)
         if time.time() - last_save > 60:
             save(path, model, opts, step, spent)
             last_save = time.time()
@@ -233,9 +229,9 @@ if __name__ == "__main__":
     p.add_argument("--minutes", type=float, default=50)
     p.add_argument("--device", default="cpu")
     p.add_argument("--threads", type=int, default=2)
-    p.add_argument("--batch", type=int, default=6)
+    p.add_argument("--batch", type=int, default=10)
     p.add_argument("--lr", type=float, default=2e-3)
-    p.add_argument("--noise", type=float, default=0.12)
+    p.add_argument("--noise", type=float, default=0.1)
     p.add_argument("--restart-text", action="store_true")
     p.add_argument("--bf16", type=int, default=1)
     train(p.parse_args())
