@@ -1,6 +1,6 @@
 """Measure a checkpoint. Prints JSON; --out keeps some clips and the JSON.
 
-    python evaluate.py --model DIR [--binary PATH_TO_CONTINUO] [--clips 10] [--guidance] [--codec] [--hour]
+    python evaluate.py --model DIR [--binary PATH_TO_CONTINUO] [--parts clips,guidance,codec,hours]
 
 With --binary the clips come from Continuo itself, else they are sampled with PyTorch.
 The style classifier has seen only renders of the composer; the beat tracker is librosa's.
@@ -141,7 +141,8 @@ def hour_rows(args, classifier):
 def measure(args):
     torch.set_num_threads(args.threads)
     args.speeds = []
-    args.generator = Generator(args.model) if args.codec or not args.binary else None
+    parts = args.parts.split(",")
+    args.generator = Generator(args.model) if "codec" in parts or not args.binary else None
     if args.out:
         os.makedirs(args.out, exist_ok=True)
     if args.classifier and os.path.exists(args.classifier):
@@ -152,14 +153,15 @@ def measure(args):
             torch.save((classifier, held_out), args.classifier)
     result = {"generator": "continuo" if args.binary else "PyTorch", "clips_per_prompt": args.clips,
               "seconds": args.seconds, "classifier_accuracy_on_held_out_renders": held_out}
-    result.update(clip_rows(args, classifier))
-    if args.binary:
+    if "clips" in parts:
+        result.update(clip_rows(args, classifier))
+    if args.speeds:
         result["times_real_time"] = dict(median=round(float(np.median(args.speeds)), 1), least=min(args.speeds))
-    if args.guidance:
+    if "guidance" in parts:
         result["guidance"] = guidance_rows(args, classifier)
-    if args.codec:
+    if "codec" in parts:
         result["codec"] = codec_table(args.generator)
-    if args.hours:
+    if "hours" in parts:
         result["hour"] = hour_rows(args, classifier)
     return result
 
@@ -174,9 +176,8 @@ if __name__ == "__main__":
     p.add_argument("--seconds", type=float, default=20)
     p.add_argument("--prompts", type=int, default=len(PROMPTS))
     p.add_argument("--threads", type=int, default=1)
-    p.add_argument("--guidance", action="store_true", help="also compare guidance 1, 2 and 3")
-    p.add_argument("--codec", action="store_true", help="also compare the codec with Opus")
-    p.add_argument("--hours", type=int, default=0, help="also stream an hour for so many prompts (needs --binary)")
+    p.add_argument("--parts", default="clips", help="of clips, guidance, codec, hours (which needs --binary)")
+    p.add_argument("--hours", type=int, default=2, help="how many prompts play for an hour")
     p.add_argument("--out")
     a = p.parse_args()
     text = json.dumps(measure(a), indent=1)

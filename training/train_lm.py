@@ -4,6 +4,7 @@ import argparse
 import glob
 import math
 import os
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,28 +18,33 @@ from encode import load_codes
 from muon import Muon
 
 WORDS = 40
-SHORT = 150             # frames of the short windows
-FIRST = 0.25            # share of the time with short windows only
+SHORT = 150             # frames of the windows at first
+FIRST = 0.25            # share of the time with these windows only
+START = 75              # frames of the windows that teach how a piece begins
 WEIGHTS = (1.4, 1.1, 0.9, 0.6)  # of the codebooks: the first carries the beat
+OFTEN = dict(lofi=2.0, synthwave=2.0, chiptune=2.0, house=1.5, funk=1.5)  # busy styles are drawn more often, once
+LATE = 0.67             # this share of the time has passed
 LOOK_BACK = (1, 2, 3, 4, 6)     # columns that the first heads start to look back
 
 
 def tokenize(tok, infos):
+    """Ids of every caption, and whether it names a tempo."""
     out = []
     for info in infos:
-        out.append([tok.encode(c).ids[:WORDS] for c in info["captions"]])
+        out.append([(tok.encode(c).ids[:WORDS], re.search("[0-9]{2}", c)) for c in info["captions"]])
     return out
 
 
-def batch_of(codes, words, rng, size, window):
+def batch_of(codes, words, rng, size, window, shares=None):
     """Windows from the start of a piece or from anywhere, as a stream needs both; and a caption each."""
-    rows = rng.integers(len(codes), size=size)
+    rows = rng.choice(len(codes), size=size, p=shares)
     out, ids = [], []
     for r in rows:
         last = codes[r].shape[1] - window
-        at = 0 if rng.random() < 0.4 else int(rng.integers(0, last + 1))
+        at = 0 if window == START or rng.random() < 0.4 else int(rng.integers(0, last + 1))
         out.append(codes[r][:, at:at + window])
-        ids.append(words[r][rng.integers(len(words[r]))])
+        said = [w for w in words[r] if w[1]] if window == START else []
+        ids.append((said or words[r])[rng.integers(len(said or words[r]))][0])
     longest = max(map(len, ids))
     text = np.zeros((size, longest), np.int64)
     for i, w in enumerate(ids):
@@ -96,7 +102,7 @@ def optimizers(model, lr):
         else:
             adam.append(p)
     return [Muon(attention, lr=lr * 2, weight_decay=0.02), Muon(forward, lr=lr * 2, weight_decay=0.02),
-            torch.optim.AdamW(text, lr=0.2 * lr, betas=(0.9, 0.98), weight_decay=0.0),
+            torch.optim.AdamW(text, lr=0.4 * lr, betas=(0.9, 0.98), weight_decay=0.0),
             torch.optim.AdamW(adam, lr=lr, betas=(0.9, 0.95), weight_decay=0.01)]
 
 
@@ -135,6 +141,8 @@ def train(args):
             if len(found) != shards:
                 codes, infos, shards = *load_codes(found), len(found)
                 words = tokenize(tok, infos)
+                shares = np.array([OFTEN.get(i["style"], 1.0) for i in infos[16:]])
+                shares = shares / shares.sum()
                 held_out = held_out or (codes[:16], words[:16])
                 codes, words = codes[16:], words[16:]
                 print("pieces", len(codes), flush=True)
@@ -145,12 +153,15 @@ def train(args):
         scale = min(1, (step + 1) / 100) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
         for o, peak in zip(opts, peaks):
             o.param_groups[0]["lr"] = peak * scale
-        # Short windows first, and now and then later: there the text decides, not the past.
+        # Short windows first. Later every third step sees many beginnings with a tempo: there
+        # the text decides, not the past.
         early = done < FIRST
         size, window = (args.batch, WINDOW)
-        if early or step % 5 == 0:
+        if early:
             window = SHORT
-        losses = gradients(model, params, batch_of(codes, words, rng, size, window), device, args, rng, workers)
+        elif step % 3 == 0:
+            size, window = size * WINDOW // START, START
+        losses = gradients(model, params, batch_of(codes, words, rng, size, window, shares if done > LATE else None), device, args, rng, workers)
         torch.nn.utils.clip_grad_norm_(params, 1.0)
         list(workers.map(lambda o: o.step(), opts))
         step += 1
