@@ -93,9 +93,9 @@ def clip_rows(args, classifier):
 
 
 def guidance_rows(args, classifier):
-    """Text adherence at guidance 1, 2 and 3."""
+    """Text adherence at guidance 1 and 3."""
     out = {}
-    for g in (1.0, 2.0, 3.0):
+    for g in (1.0, 3.0):
         scores, right, tempo = [], [], []
         for number, (style, bpm, prompt) in enumerate(PROMPTS[: args.prompts]):
             for c in make_clips(args, prompt, 77000 + 100 * number, 4, 14, g):
