@@ -156,8 +156,8 @@ fn four() -> u32 {
 }
 
 async fn make_loop(app: &App, body: Result<Bytes, HttpError>) -> Result<Response, HttpError> {
-    let flows = flows(app)?;
     let wish: LoopBody = body::json(&body?)?;
+    let flows = flows(app)?;
     if wish.prompt.trim().is_empty() {
         return Err(bad("`prompt` is empty; say what the loop is to play.".into()));
     }
@@ -192,7 +192,7 @@ fn accepted(kind: &str, id: Uuid, seed: u64) -> Result<Response, HttpError> {
 }
 
 fn find(app: &App, kind: &str, id: &str) -> Result<(Uuid, FlowState), HttpError> {
-    let gone = || HttpError::NoRoute(format!("/v1/{kind}/{id}"));
+    let gone = || HttpError::NoFlow(kind.to_owned(), id.to_owned());
     let id = Uuid::try_parse(id).map_err(|_| gone())?;
     Ok((id, flows(app)?.state(id).ok_or_else(gone)?))
 }

@@ -117,11 +117,7 @@ async fn bad_wishes_get_one_sentence_that_says_what_to_do() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_weights_the_answer_says_how_to_get_them() {
-    let server = start_with(StationConfig::default(), |app| {
-        let presets = Variations::built_in().unwrap();
-        app.flows = Some(Arc::new(Flows::new(app.engine().clone(), presets, None, None)));
-    })
-    .await;
+    let server = start().await;
     let body = Sound { pcm: vec![0.1; 48_000], channels: 1, rate: SampleRate(48_000) }.wav();
     let head = format!("POST /v1/transforms?preset=celtic HTTP/1.1\nContent-Length: {}", body.len());
     let transform = send(server.addr, &head, &body).await.text().await;
@@ -130,6 +126,6 @@ async fn without_weights_the_answer_says_how_to_get_them() {
     let made = call(server.addr, "POST", "/v1/loops", body).await.text().await;
     assert!(made.contains("--loop-model stabilityai/stable-audio-open-small"), "{made}");
     // A server without the service at all answers too.
-    let bare = start().await;
+    let bare = start_with(StationConfig::default(), |app| app.flows = None).await;
     assert_eq!(get(bare.addr, "/v1/transforms").await.status, 503);
 }

@@ -8,6 +8,7 @@ use continuo::engine::standin::Standin;
 use continuo::engine::{Engine, EngineConfig};
 use continuo::http::{self, App};
 use continuo::station::{Station, StationConfig};
+use continuo::studio::{Flows, Variations};
 use continuo::studio::{Store, Studio, StudioConfig};
 use continuo::units::ModelId;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -45,6 +46,8 @@ pub async fn start_on(backend: Standin, station: StationConfig, change: impl FnO
     app.studio = Some(studio);
     // One recorder serves all servers of this process.
     app.metrics = Some(METRICS.clone());
+    let presets = Variations::built_in().unwrap();
+    app.flows = Some(Arc::new(Flows::new(app.engine().clone(), presets, None, None)));
     change(&mut app);
     let app = Arc::new(app);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
