@@ -32,6 +32,27 @@ pub struct Token<'a> {
     pub logits: bool,
 }
 
+/// A part of a pass, in the order in which they come. What [`Part::SelfOut`], [`Part::CrossOut`] and [`Part::Fc2`] give
+/// is the residual stream behind them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub enum Part {
+    Embed,
+    SelfNorm,
+    Qkv,
+    Attend,
+    SelfOut,
+    CrossNorm,
+    CrossQuery,
+    CrossAttend,
+    CrossOut,
+    FfnNorm,
+    Fc1,
+    Fc2,
+    Norm,
+    Heads,
+}
+
 /// A prepared text and its share of a blend.
 #[derive(Clone)]
 pub struct CrossShare {
@@ -173,18 +194,32 @@ impl Decoder {
 
     /// Bytes of weights that one pass reads.
     pub fn bytes(&self) -> usize {
-        let layer = |layer: &Layer| {
-            [&layer.qkv, &layer.self_out, &layer.cross_query, &layer.cross_out, &layer.fc1, &layer.fc2]
-                .iter()
-                .map(|linear| linear.bytes())
-                .sum::<usize>()
-        };
-        self.layers.iter().map(layer).sum::<usize>() + self.heads.bytes()
+        [Part::Qkv, Part::SelfOut, Part::CrossQuery, Part::CrossOut, Part::Fc1, Part::Fc2, Part::Heads]
+            .into_iter()
+            .map(|part| self.part_bytes(part, 0, 0))
+            .sum()
+    }
+
+    /// Bytes of weights, or of keys and values, that a part of a step of `rows` rows at `position` reads over all layers.
+    pub fn part_bytes(&self, part: Part, rows: usize, position: usize) -> usize {
+        let weights = |pick: fn(&Layer) -> &Linear| self.layers.iter().map(|layer| pick(layer).bytes()).sum();
+        match part {
+            Part::Qkv => weights(|layer| &layer.qkv),
+            Part::Attend => rows * position * self.kv_bytes(),
+            Part::SelfOut => weights(|layer| &layer.self_out),
+            Part::CrossQuery => weights(|layer| &layer.cross_query),
+            Part::CrossOut => weights(|layer| &layer.cross_out),
+            Part::Fc1 => weights(|layer| &layer.fc1),
+            Part::Fc2 => weights(|layer| &layer.fc2),
+            Part::Heads => self.heads.bytes(),
+            _ => 0,
+        }
     }
 
     /// Bytes of keys and values per position of one row.
     pub fn kv_bytes(&self) -> usize {
-        2 * 4 * self.config.layers * self.config.hidden
+        let (heads, dim) = (self.config.heads, self.config.hidden / self.config.heads);
+        self.config.layers * KvLayer::bytes(heads, dim, self.target.format, self.target.kernels)
     }
 
     /// An empty pool of `rows` rows of `window` positions.
@@ -192,8 +227,9 @@ impl Decoder {
     /// # Errors
     /// [`ModelError::Tensor`] when memory is short.
     pub fn cache(&self, rows: usize, window: usize) -> Result<KvCache> {
-        let (heads, dim) = (self.config.heads, self.config.hidden / self.config.heads);
-        let layer = |_| KvLayer::new(rows, window, heads, dim, self.target.kernels, &self.target.device);
+        let heads = (self.config.heads, self.config.hidden / self.config.heads);
+        let Target { format, kernels, device } = &self.target;
+        let layer = |_| KvLayer::new((rows, window), heads, *format, *kernels, device);
         let layers = (0..self.config.layers).map(layer).collect::<candle_core::Result<_>>()?;
         Ok(KvCache { layers, rows, window })
     }
@@ -250,11 +286,11 @@ impl Decoder {
     /// # Errors
     /// [`ModelError::Input`] for ids, rows or positions out of bounds; [`ModelError::Tensor`].
     pub fn forward(&self, cache: &mut KvCache, tokens: &[Token<'_>]) -> Result<Tensor> {
-        self.forward_with(cache, tokens, &mut |_, _| {})
+        self.forward_with(cache, tokens, &mut |_, _, _| {})
     }
 
-    /// [`Decoder::forward`] that shows `tap` the input (`embed`), every layer's output (`layer0`, ..) and the output
-    /// of the last norm (`norm`, wanted tokens only).
+    /// [`Decoder::forward`] that shows `tap` what every part computed, and in which layer ([`Part::Embed`],
+    /// [`Part::Norm`] and [`Part::Heads`] come once, the last two for wanted tokens only).
     ///
     /// # Errors
     /// As [`Decoder::forward`].
@@ -262,25 +298,33 @@ impl Decoder {
         &self,
         cache: &mut KvCache,
         tokens: &[Token<'_>],
-        tap: &mut dyn FnMut(&str, &Tensor),
+        tap: &mut dyn FnMut(Part, usize, &Tensor),
     ) -> Result<Tensor> {
         self.check(cache, tokens)?;
         let at: Vec<AttendRow> =
             tokens.iter().map(|token| AttendRow { row: token.row, position: token.position }).collect();
         let mut x = self.embed(tokens)?;
-        tap("embed", &x);
+        tap(Part::Embed, 0, &x);
         let conditioned = tokens.iter().any(|token| !token.cross.is_empty());
         for (index, (layer, kv)) in self.layers.iter().zip(&mut cache.layers).enumerate() {
-            let qkv = layer.qkv.forward(&layer.self_norm.forward(&x)?, Epilogue::None)?;
-            x = layer.self_out.forward(&kv.attend(&qkv, &at)?, Epilogue::Add(&x))?;
+            let mut show = |part: Part, x: Tensor| -> Tensor {
+                tap(part, index, &x);
+                x
+            };
+            let normed = show(Part::SelfNorm, layer.self_norm.forward(&x)?);
+            let qkv = show(Part::Qkv, layer.qkv.forward(&normed, Epilogue::None)?);
+            let mixed = show(Part::Attend, kv.attend(&qkv, &at)?);
+            x = show(Part::SelfOut, layer.self_out.forward(&mixed, Epilogue::Add(&x))?);
             if conditioned {
                 let parts: Vec<Vec<CrossPart<'_>>> = tokens.iter().map(|token| parts(token, index)).collect();
-                let queries = layer.cross_query.forward(&layer.cross_norm.forward(&x)?, Epilogue::None)?;
-                x = layer.cross_out.forward(&cross_attend(&queries, &parts)?, Epilogue::Add(&x))?;
+                let normed = show(Part::CrossNorm, layer.cross_norm.forward(&x)?);
+                let queries = show(Part::CrossQuery, layer.cross_query.forward(&normed, Epilogue::None)?);
+                let mixed = show(Part::CrossAttend, cross_attend(&queries, &parts)?);
+                x = show(Part::CrossOut, layer.cross_out.forward(&mixed, Epilogue::Add(&x))?);
             }
-            let wide = layer.fc1.forward(&layer.ffn_norm.forward(&x)?, Epilogue::Gelu)?;
-            x = layer.fc2.forward(&wide, Epilogue::Add(&x))?;
-            tap(&format!("layer{index}"), &x);
+            let normed = show(Part::FfnNorm, layer.ffn_norm.forward(&x)?);
+            let wide = show(Part::Fc1, layer.fc1.forward(&normed, Epilogue::Gelu)?);
+            x = show(Part::Fc2, layer.fc2.forward(&wide, Epilogue::Add(&x))?);
         }
         let wanted: Vec<u32> = (0..tokens.len() as u32).filter(|index| tokens[*index as usize].logits).collect();
         let shape = (wanted.len(), self.config.codebooks, self.config.card);
@@ -291,8 +335,10 @@ impl Decoder {
             x = x.index_select(&Tensor::new(wanted, &self.target.device)?, 0)?;
         }
         let normed = self.norm.forward(&x)?;
-        tap("norm", &normed);
-        Ok(self.heads.forward(&normed, Epilogue::None)?.reshape(shape)?)
+        tap(Part::Norm, 0, &normed);
+        let logits = self.heads.forward(&normed, Epilogue::None)?.reshape(shape)?;
+        tap(Part::Heads, 0, &logits);
+        Ok(logits)
     }
 
     /// Sums the embeddings of every token's ids and adds its position.

@@ -9,7 +9,7 @@ use std::{
 use candle_core::{DType, Device, Tensor};
 use continuo::model::{
     Files, ModelError, MusicGen,
-    decoder::{CrossShare, Prompt, Token},
+    decoder::{CrossShare, Part, Prompt, Token},
     delay,
     encodec::fused_weight,
     kernels::{Kernels, WeightFormat},
@@ -190,19 +190,20 @@ fn teacher_forcing(golden: &Golden, model: &MusicGen, prompts: &[Arc<Prompt>]) {
         x.reshape((2 * batch, columns, hidden)).unwrap().narrow(0, 0, batch).unwrap().contiguous().unwrap()
     };
     let logits = decoder
-        .forward_with(&mut cache, &all, &mut |name, x| match name {
-            "embed" => golden.check("lm.input_embed", &conditional(x)),
-            "norm" => {
+        .forward_with(&mut cache, &all, &mut |part, layer, x| match part {
+            Part::Embed => golden.check("lm.input_embed", &conditional(x)),
+            Part::Norm => {
                 golden.check("lm.final_norm", &conditional(x));
                 let null = x.reshape((2 * batch, columns, hidden)).unwrap().narrow(0, batch, 1).unwrap();
                 golden.check("lm.final_norm_uncond", &null);
             }
-            layer => {
-                let name = format!("lm.{layer}_out");
+            Part::Fc2 => {
+                let name = format!("lm.layer{layer}_out");
                 if golden.has(&name) {
                     golden.check(&name, &conditional(x));
                 }
             }
+            _ => {}
         })
         .unwrap();
     // [row, column, book, card] to the reference's [batch, book, column, card].

@@ -3,6 +3,8 @@
 mod codec;
 mod fanout;
 mod first_sound;
+mod kernels;
+mod quality;
 mod step;
 mod transform;
 
@@ -31,6 +33,12 @@ pub(super) struct BenchArgs {
 enum Bench {
     /// Decoder steps per second with random weights
     Step(step::StepArgs),
+    /// Where the time of a decoder step goes, part by part
+    Kernels(kernels::KernelsArgs),
+    /// How fast this machine reads memory, and how near to it a decoder step comes
+    Bandwidth(kernels::BandwidthArgs),
+    /// What bf16, q8 and q4 change in a model's choices, against f32
+    Quality(quality::QualityArgs),
     /// Streaming codec decoder, seconds of sound per second
     Codec(codec::CodecArgs),
     /// From the request for a stream to its first packet
@@ -86,6 +94,13 @@ impl SizeChoice {
 impl RandomModel {
     /// The backend, the name of its number format, and the bytes of decoder weights that a step reads.
     fn build(&self) -> Result<(MusicGenBackend, &'static str, usize), Failure> {
+        let (model, dtype) = self.model()?;
+        let bytes = model.decoder.bytes();
+        Ok((MusicGenBackend::new(ModelId("random".into()), model, KV_BUDGET)?, dtype, bytes))
+    }
+
+    /// The model and the name of its number format.
+    fn model(&self) -> Result<(MusicGen, &'static str), Failure> {
         let (target, dtype) = self.dtype.on(&self.device.open()?);
         let (hidden, layers, heads) = self.size.dims();
         let config = json!({
@@ -111,9 +126,7 @@ impl RandomModel {
             },
         });
         let config = Config::from_hf(&config, &json!({ "max_length": 1500 })).map_err(Failure)?;
-        let model = MusicGen::random(config, 0, &target)?;
-        let bytes = model.decoder.bytes();
-        Ok((MusicGenBackend::new(ModelId("random".into()), model, KV_BUDGET)?, dtype, bytes))
+        Ok((MusicGen::random(config, 0, &target)?, dtype))
     }
 }
 
@@ -123,6 +136,9 @@ type Row = Vec<(&'static str, Value)>;
 pub(super) fn run(args: BenchArgs) -> Outcome {
     let (name, rows) = match args.bench {
         Bench::Step(options) => ("step", step::run(&options)?),
+        Bench::Kernels(options) => ("kernels", kernels::run(&options)?),
+        Bench::Bandwidth(options) => ("bandwidth", kernels::bandwidth(&options)?),
+        Bench::Quality(options) => ("quality", quality::run(&options)?),
         Bench::Codec(options) => ("codec", codec::run(&options)?),
         Bench::FirstSound(options) => ("first-sound", first_sound::run(&options)?),
         Bench::Fanout(options) => ("fanout", fanout::run(&options)?),

@@ -2,43 +2,95 @@
 //!
 //! Keys are stored in blocks of sixteen positions, `[block][dim][16]`, so that sixteen scores grow side by side without
 //! a horizontal sum; values are stored as `[position][dim]`, the dimension filled up with zeros to a multiple of
-//! sixteen. The order of every sum is fixed, so a query's result depends on nothing but its own keys.
+//! sixteen. In bf16 two numbers share a word: those of dimensions 2i and 2i + 1 of a key, those sixteen apart of a value.
+//! The order of every sum is fixed, so a query's result depends on nothing but its own keys.
 
+use half::bf16;
 use pulp::{Simd, WithSimd};
 
-use super::math;
+use super::{math, memory::Plain};
 
 /// Positions in a block of keys, and the multiple to which a value's dimension is filled up.
 pub(super) const BLOCK: usize = 16;
 
-/// Floats that the keys of `positions` positions take up.
-pub(super) fn keys_len(positions: usize, dim: usize) -> usize {
-    positions.next_multiple_of(BLOCK) * dim
+/// How keys and values are kept.
+pub(super) trait Cell: Plain {
+    /// Numbers in a cell.
+    const NUMBERS: usize;
+    /// Numbers side by side, as cells; both slices are as long as the parts of a key or a value.
+    fn pack(numbers: [f32; 2]) -> Self;
+    /// The numbers of a vector's worth of cells.
+    fn load<S: Simd>(simd: S, cells: &[Self], vector: usize) -> [S::f32s; 2];
 }
 
-/// Floats that one position's value takes up.
-pub(super) fn value_len(dim: usize) -> usize {
-    dim.next_multiple_of(BLOCK)
+impl Cell for f32 {
+    const NUMBERS: usize = 1;
+
+    fn pack(numbers: [f32; 2]) -> Self {
+        numbers[0]
+    }
+
+    #[inline(always)]
+    fn load<S: Simd>(simd: S, cells: &[f32], vector: usize) -> [S::f32s; 2] {
+        [S::as_simd_f32s(cells).0[vector], simd.splat_f32s(0.0)]
+    }
+}
+
+/// Two bf16, the first in the low half.
+impl Cell for u32 {
+    const NUMBERS: usize = 2;
+
+    fn pack(numbers: [f32; 2]) -> Self {
+        let bits = numbers.map(|number| u32::from(bf16::from_f32(number).to_bits()));
+        bits[0] | (bits[1] << 16)
+    }
+
+    #[inline(always)]
+    fn load<S: Simd>(simd: S, cells: &[u32], vector: usize) -> [S::f32s; 2] {
+        let word = S::as_simd_u32s(cells).0[vector];
+        let low = simd.wrapping_dyn_shl_u32s(word, simd.splat_u32s(16));
+        let high = simd.and_u32s(word, simd.splat_u32s(0xffff_0000));
+        [simd.transmute_f32s_u32s(low), simd.transmute_f32s_u32s(high)]
+    }
+}
+
+/// Whether heads of `dim` numbers can be kept in cells of this kind.
+pub(super) fn fits<C: Cell>(dim: usize) -> bool {
+    C::NUMBERS == 1 || dim.is_multiple_of(2 * BLOCK)
+}
+
+/// Cells that the keys of `positions` positions take up.
+pub(super) fn keys_len<C: Cell>(positions: usize, dim: usize) -> usize {
+    positions.next_multiple_of(BLOCK) * dim / C::NUMBERS
+}
+
+/// Cells that one position's value takes up.
+pub(super) fn value_len<C: Cell>(dim: usize) -> usize {
+    dim.next_multiple_of(BLOCK) / C::NUMBERS
 }
 
 /// Stores one position's key of one head.
-pub(super) fn write_key(keys: &mut [f32], position: usize, key: &[f32]) {
-    let block = &mut keys[(position / BLOCK) * BLOCK * key.len()..];
-    for (d, value) in key.iter().enumerate() {
-        block[d * BLOCK + position % BLOCK] = *value;
+pub(super) fn write_key<C: Cell>(keys: &mut [C], position: usize, key: &[f32]) {
+    let block = &mut keys[(position / BLOCK) * BLOCK * key.len() / C::NUMBERS..];
+    for (at, numbers) in key.chunks_exact(C::NUMBERS).enumerate() {
+        block[at * BLOCK + position % BLOCK] = C::pack([numbers[0], numbers[C::NUMBERS - 1]]);
     }
 }
 
 /// Stores one position's value of one head.
-pub(super) fn write_value(values: &mut [f32], position: usize, value: &[f32]) {
-    values[position * value_len(value.len())..][..value.len()].copy_from_slice(value);
+pub(super) fn write_value<C: Cell>(values: &mut [C], position: usize, value: &[f32]) {
+    let cells = &mut values[position * value_len::<C>(value.len())..][..value.len() / C::NUMBERS];
+    for (at, cell) in cells.iter_mut().enumerate() {
+        let first = at / BLOCK * BLOCK * C::NUMBERS + at % BLOCK;
+        *cell = C::pack([value[first], value[first + (C::NUMBERS - 1) * BLOCK]]);
+    }
 }
 
 /// A run of keys and values of one head.
 #[derive(Clone, Copy)]
-pub(super) struct Segment<'a> {
-    pub keys: &'a [f32],
-    pub values: &'a [f32],
+pub(super) struct Segment<'a, C> {
+    pub keys: &'a [C],
+    pub values: &'a [C],
     /// Positions attended to.
     pub len: usize,
     /// Added to every score.
@@ -46,22 +98,22 @@ pub(super) struct Segment<'a> {
 }
 
 /// One query against its segments, softmax over all of them together.
-pub(super) struct Query<'a, 'b> {
+pub(super) struct Query<'a, 'b, C> {
     pub query: &'a [f32],
     pub scale: f32,
-    pub segments: &'a [Segment<'a>],
+    pub segments: &'a [Segment<'a, C>],
     pub scratch: &'b mut Vec<f32>,
     pub out: &'b mut [f32],
 }
 
-impl WithSimd for Query<'_, '_> {
+impl<C: Cell> WithSimd for Query<'_, '_, C> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { query, scale, segments, scratch, out } = self;
         let padded: usize = segments.iter().map(|segment| segment.len.next_multiple_of(BLOCK)).sum();
-        let width = value_len(query.len());
+        let width = value_len::<f32>(query.len());
         scratch.clear();
         scratch.resize(padded + width, 0.0);
         let (scores, sums) = scratch.split_at_mut(padded);
@@ -98,10 +150,10 @@ impl WithSimd for Query<'_, '_> {
         for (index, sums) in sums.chunks_mut(4 * BLOCK).enumerate() {
             let column = index * 4 * BLOCK;
             match sums.len() / BLOCK {
-                1 => weigh::<S, 1>(simd, segments, scores, width, column, sums),
-                2 => weigh::<S, 2>(simd, segments, scores, width, column, sums),
-                3 => weigh::<S, 3>(simd, segments, scores, width, column, sums),
-                _ => weigh::<S, 4>(simd, segments, scores, width, column, sums),
+                1 => weigh::<S, C, 1>(simd, segments, scores, width, column, sums),
+                2 => weigh::<S, C, 2>(simd, segments, scores, width, column, sums),
+                3 => weigh::<S, C, 3>(simd, segments, scores, width, column, sums),
+                _ => weigh::<S, C, 4>(simd, segments, scores, width, column, sums),
             }
         }
         for (out, sum) in out.iter_mut().zip(sums.iter()) {
@@ -112,34 +164,37 @@ impl WithSimd for Query<'_, '_> {
 
 /// Dot products of the query with every key of whole blocks.
 #[inline(always)]
-fn score<S: Simd>(simd: S, query: &[f32], keys: &[f32], scores: &mut [f32]) {
-    let size = BLOCK * query.len();
+fn score<S: Simd, C: Cell>(simd: S, query: &[f32], keys: &[C], scores: &mut [f32]) {
+    let size = BLOCK * query.len() / C::NUMBERS;
     let mut done = 0;
     while done < scores.len() {
-        let keys = &keys[done * query.len()..];
+        let keys = &keys[done / BLOCK * size..];
         let scores = &mut scores[done..];
         // Four blocks side by side hide the latency of a multiply-add; each score's own order is the same.
         if scores.len() >= 4 * BLOCK {
             let blocks = [&keys[..size], &keys[size..2 * size], &keys[2 * size..3 * size], &keys[3 * size..4 * size]];
-            score_blocks::<S, 4>(simd, query, blocks, &mut scores[..4 * BLOCK]);
+            score_blocks::<S, C, 4>(simd, query, blocks, &mut scores[..4 * BLOCK]);
             done += 4 * BLOCK;
         } else {
-            score_blocks::<S, 1>(simd, query, [&keys[..size]], &mut scores[..BLOCK]);
+            score_blocks::<S, C, 1>(simd, query, [&keys[..size]], &mut scores[..BLOCK]);
             done += BLOCK;
         }
     }
 }
 
 #[inline(always)]
-fn score_blocks<S: Simd, const N: usize>(simd: S, query: &[f32], blocks: [&[f32]; N], scores: &mut [f32]) {
+fn score_blocks<S: Simd, C: Cell, const N: usize>(simd: S, query: &[f32], blocks: [&[C]; N], scores: &mut [f32]) {
     let vectors = BLOCK / S::F32_LANES;
     let mut sums = [[simd.splat_f32s(0.0); BLOCK]; N];
-    for (d, q) in query.iter().enumerate() {
-        let q = simd.splat_f32s(*q);
+    for (at, q) in query.chunks_exact(C::NUMBERS).enumerate() {
+        let q = [simd.splat_f32s(q[0]), simd.splat_f32s(q[C::NUMBERS - 1])];
         for n in 0..N {
-            let keys = S::as_simd_f32s(&blocks[n][d * BLOCK..][..BLOCK]).0;
+            let cells = &blocks[n][at * BLOCK..][..BLOCK];
             for v in 0..vectors {
-                sums[n][v] = simd.mul_add_e_f32s(q, keys[v], sums[n][v]);
+                let keys = C::load(simd, cells, v);
+                for number in 0..C::NUMBERS {
+                    sums[n][v] = simd.mul_add_e_f32s(q[number], keys[number], sums[n][v]);
+                }
             }
         }
     }
@@ -150,25 +205,34 @@ fn score_blocks<S: Simd, const N: usize>(simd: S, query: &[f32], blocks: [&[f32]
     }
 }
 
-/// Sums of values weighed by scores for `N` blocks of columns.
+/// Sums of values weighed by scores for `N` blocks of columns from `column`, of `width` in all.
 #[inline(always)]
-fn weigh<S: Simd, const N: usize>(
+fn weigh<S: Simd, C: Cell, const N: usize>(
     simd: S,
-    segments: &[Segment<'_>],
+    segments: &[Segment<'_, C>],
     weights: &[f32],
     width: usize,
     column: usize,
     out: &mut [f32],
 ) {
-    let vectors = N * BLOCK / S::F32_LANES;
+    // Vectors of cells in a block, and of sums in all.
+    let vectors = BLOCK / S::F32_LANES;
     let mut sums = [simd.splat_f32s(0.0); 4 * BLOCK];
     let mut offset = 0;
     for segment in segments {
-        for (weight, value) in weights[offset..][..segment.len].iter().zip(segment.values.chunks_exact(width)) {
+        for (weight, value) in
+            weights[offset..][..segment.len].iter().zip(segment.values.chunks_exact(width / C::NUMBERS))
+        {
             let weight = simd.splat_f32s(*weight);
-            let value = S::as_simd_f32s(&value[column..][..N * BLOCK]).0;
-            for v in 0..vectors {
-                sums[v] = simd.mul_add_e_f32s(weight, value[v], sums[v]);
+            let cells = &value[column / C::NUMBERS..][..N * BLOCK / C::NUMBERS];
+            for block in 0..N / C::NUMBERS {
+                for v in 0..vectors {
+                    let numbers = C::load(simd, cells, block * vectors + v);
+                    for number in 0..C::NUMBERS {
+                        let sum = &mut sums[(block * C::NUMBERS + number) * vectors + v];
+                        *sum = simd.mul_add_e_f32s(weight, numbers[number], *sum);
+                    }
+                }
             }
         }
         offset += segment.len.next_multiple_of(BLOCK);

@@ -11,12 +11,12 @@ use half::bf16;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::math;
+use super::{math, team};
 
 /// SIMD vectors in a panel's row.
 const VECTORS: usize = 4;
 /// Multiply-adds below which handing work to another thread costs more than it saves.
-const PARALLEL_FROM: usize = 200_000;
+const PARALLEL_FROM: usize = 100_000;
 
 /// Packed weights in memory.
 #[derive(Clone, Copy)]
@@ -94,8 +94,19 @@ pub(super) fn panel() -> usize {
 
 /// Packs `[outputs, inputs]` row-major weights; outputs are filled up to whole panels with zeros.
 pub(super) fn pack(weight: &[f32], outputs: usize, inputs: usize) -> Vec<f32> {
+    let mut packed = vec![0f32; packed_len(outputs, inputs)];
+    pack_into(weight, outputs, inputs, &mut packed);
+    packed
+}
+
+/// Floats that packed weights take.
+pub(super) fn packed_len(outputs: usize, inputs: usize) -> usize {
+    outputs.next_multiple_of(panel()) * inputs
+}
+
+/// [`pack`] into zeros.
+pub(super) fn pack_into(weight: &[f32], outputs: usize, inputs: usize, packed: &mut [f32]) {
     let panel = panel();
-    let mut packed = vec![0f32; outputs.div_ceil(panel) * panel * inputs];
     packed.par_chunks_mut(panel * inputs).enumerate().for_each(|(index, chunk)| {
         for lane in 0..panel.min(outputs - index * panel) {
             let row = &weight[(index * panel + lane) * inputs..][..inputs];
@@ -104,17 +115,17 @@ pub(super) fn pack(weight: &[f32], outputs: usize, inputs: usize) -> Vec<f32> {
             }
         }
     });
-    packed
 }
 
 /// Rounds packed weights to bf16, two in a word.
-pub(super) fn narrow(packed: &[f32]) -> Vec<u32> {
+pub(super) fn narrow(packed: &[f32], words: &mut [u32]) {
     let lanes = panel() / VECTORS;
     let bits = |value: f32| u32::from(bf16::from_f32(value).to_bits());
-    packed
-        .chunks_exact(2 * lanes)
-        .flat_map(|pair| (0..lanes).map(move |lane| bits(pair[lane]) | (bits(pair[lanes + lane]) << 16)))
-        .collect()
+    words.par_chunks_mut(lanes).zip(packed.par_chunks(2 * lanes)).for_each(|(words, pair)| {
+        for (lane, word) in words.iter_mut().enumerate() {
+            *word = bits(pair[lane]) | (bits(pair[lanes + lane]) << 16);
+        }
+    });
 }
 
 /// One input's weights of a panel as four vectors.
@@ -383,31 +394,27 @@ pub(super) fn spread(
     if out.is_empty() {
         return out;
     }
-    let threads = rayon::current_num_threads();
+    let threads = team::size();
     let work = rows * inputs * outputs;
     if threads == 1 || work < PARALLEL_FROM {
         rectangle(0..rows, 0..count, &mut out);
     } else if rows >= 32 * threads {
         let share = rows.div_ceil(4 * threads).next_multiple_of(4);
-        out.par_chunks_mut(share * outputs).enumerate().for_each(|(index, out)| {
+        team::chunks(&mut out, share * outputs, |index, out| {
             rectangle(index * share..((index + 1) * share).min(rows), 0..count, out);
         });
     } else {
-        let share = count.div_ceil(if work > 8 * PARALLEL_FROM { 4 * threads } else { threads });
-        let parts: Vec<Vec<f32>> = (0..count.div_ceil(share))
-            .into_par_iter()
-            .map(|index| {
-                let panels = index * share..((index + 1) * share).min(count);
-                let columns = (panels.end * width).min(outputs) - panels.start * width;
-                let mut part = vec![0f32; rows * columns];
-                rectangle(0..rows, panels, &mut part);
-                part
-            })
-            .collect();
-        for (index, part) in parts.iter().enumerate() {
-            let columns = part.len() / rows;
-            for (row, from) in part.chunks_exact(columns).enumerate() {
-                out[row * outputs + index * share * width..][..columns].copy_from_slice(from);
+        let share = count.div_ceil(if work > 4 * PARALLEL_FROM { 8 * threads } else { threads });
+        let panels = |index: usize| index * share..((index + 1) * share).min(count);
+        let columns = |index: usize| (panels(index).end * width).min(outputs) - index * share * width;
+        let size = rows * share * width;
+        let mut parts = vec![0f32; count.div_ceil(share) * size];
+        team::chunks(&mut parts, size, |index, part| {
+            rectangle(0..rows, panels(index), &mut part[..rows * columns(index)]);
+        });
+        for (index, part) in parts.chunks_exact(size).enumerate() {
+            for (row, from) in part.chunks_exact(columns(index)).take(rows).enumerate() {
+                out[row * outputs + index * share * width..][..from.len()].copy_from_slice(from);
             }
         }
     }

@@ -7,8 +7,9 @@ use candle_core::{Module, Result, Tensor};
 use super::{
     Kernels, Native,
     gemm::{self, Finish, Panels, Product, RowMap},
+    memory::Block,
     quant::{Bits, Quantised},
-    with_floats, with_words,
+    with_floats,
 };
 
 /// How a native weight is stored.
@@ -49,8 +50,8 @@ pub struct Linear {
 #[derive(Debug, Clone)]
 enum Body {
     Few(Tensor),
-    Packed(Tensor),
-    PackedBf16(Tensor),
+    Packed(Arc<Block<f32>>),
+    PackedBf16(Arc<Block<u32>>),
     Quantised(Arc<Quantised>),
     Dense(Tensor),
 }
@@ -67,14 +68,25 @@ impl Linear {
             Kernels::Native if outputs <= gemm::FEW && format == WeightFormat::F32 => Body::Few(weight.contiguous()?),
             Kernels::Native => {
                 let weight = weight.contiguous()?;
-                let pack = || with_floats(&weight, |weight| Ok(gemm::pack(weight, outputs, inputs)));
-                let round = |bits| with_floats(&weight, |weight| Ok(Quantised::new(weight, outputs, inputs, bits)));
-                match format {
-                    WeightFormat::F32 => Body::Packed(from_vec(pack()?)?),
-                    WeightFormat::Bf16 => Body::PackedBf16(from_vec(gemm::narrow(&pack()?))?),
-                    WeightFormat::Q8 => Body::Quantised(Arc::new(round(Bits::Eight)?)),
-                    WeightFormat::Q4 => Body::Quantised(Arc::new(round(Bits::Four)?)),
-                }
+                let len = gemm::packed_len(outputs, inputs);
+                with_floats(&weight, |weight| {
+                    Ok(match format {
+                        WeightFormat::F32 => {
+                            let pack = |words: &mut [f32]| gemm::pack_into(weight, outputs, inputs, words);
+                            Body::Packed(Arc::new(Block::new(len, pack)?))
+                        }
+                        WeightFormat::Bf16 => {
+                            let pack = |words: &mut [u32]| gemm::narrow(&gemm::pack(weight, outputs, inputs), words);
+                            Body::PackedBf16(Arc::new(Block::new(len / 2, pack)?))
+                        }
+                        WeightFormat::Q8 => {
+                            Body::Quantised(Arc::new(Quantised::new(weight, outputs, inputs, Bits::Eight)?))
+                        }
+                        WeightFormat::Q4 => {
+                            Body::Quantised(Arc::new(Quantised::new(weight, outputs, inputs, Bits::Four)?))
+                        }
+                    })
+                })?
             }
         };
         Ok(Self { outputs, inputs, body, bias })
@@ -93,8 +105,9 @@ impl Linear {
     /// Bytes of weights that one pass reads.
     pub fn bytes(&self) -> usize {
         match &self.body {
-            Body::Few(words) | Body::Packed(words) => words.elem_count() * 4,
-            Body::PackedBf16(words) => words.elem_count() * 4,
+            Body::Few(words) => words.elem_count() * 4,
+            Body::Packed(words) => words.len() * 4,
+            Body::PackedBf16(words) => words.len() * 4,
             Body::Quantised(weight) => weight.bytes(),
             Body::Dense(weight) => weight.elem_count() * weight.dtype().size_in_bytes(),
         }
@@ -172,12 +185,8 @@ impl Linear {
             Body::Few(words) => {
                 with_floats(words, |words| multiply(&|product| gemm::multiply(Panels::Few(words), product)))
             }
-            Body::Packed(words) => {
-                with_floats(words, |words| multiply(&|product| gemm::multiply(Panels::F32(words), product)))
-            }
-            Body::PackedBf16(words) => {
-                with_words(words, |words| multiply(&|product| gemm::multiply(Panels::Bf16(words), product)))
-            }
+            Body::Packed(words) => multiply(&|product| gemm::multiply(Panels::F32(words), product)),
+            Body::PackedBf16(words) => multiply(&|product| gemm::multiply(Panels::Bf16(words), product)),
             Body::Quantised(weight) => multiply(&|product| weight.multiply(product)),
             Body::Dense(_) => unreachable!("dense weights do not come here"),
         }
@@ -200,11 +209,6 @@ impl Module for Linear {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         Linear::forward(self, x, Epilogue::None)
     }
-}
-
-fn from_vec<T: candle_core::WithDType>(data: Vec<T>) -> Result<Tensor> {
-    let len = data.len();
-    Tensor::from_vec(data, len, &candle_core::Device::Cpu)
 }
 
 #[cfg(test)]

@@ -8,18 +8,22 @@ mod attend;
 mod attention;
 mod full;
 mod gemm;
+mod kv;
 mod linear;
 mod lstm;
 mod math;
+mod memory;
 mod norm;
 mod quant;
 #[cfg(target_arch = "x86_64")]
 mod quant_x86;
+mod team;
 
-use candle_core::{CpuStorage, CustomOp1, Device, InplaceOp2, Layout, Result, Shape, Storage, Tensor};
+use candle_core::{CpuStorage, CustomOp1, Device, Layout, Result, Shape, Storage, Tensor};
 
-pub use attend::{AttendRow, CrossKeys, CrossPart, KvLayer, cross_attend};
+pub use attend::{CrossKeys, CrossPart, cross_attend};
 pub use full::{FullAttention, Pairing, Rotary};
+pub use kv::{AttendRow, KvLayer};
 pub use linear::{Epilogue, Linear, WeightFormat};
 pub use lstm::{LstmLayer, LstmState};
 pub use norm::{elu, gate, layer_norm, snake};
@@ -54,27 +58,6 @@ impl<F: Fn(&[f32], &Shape) -> Result<(Vec<f32>, Shape)>> CustomOp1 for Native<F>
     }
 }
 
-/// A closure that overwrites a part of a contiguous f32 tensor from another one.
-struct NativeWrite<F>(&'static str, F);
-
-impl<F: Fn(&mut [f32], &[f32])> InplaceOp2 for NativeWrite<F> {
-    fn name(&self) -> &'static str {
-        self.0
-    }
-
-    fn cpu_fwd(&self, to: &mut CpuStorage, to_layout: &Layout, from: &CpuStorage, from_layout: &Layout) -> Result<()> {
-        let from = floats(self.0, from, from_layout)?;
-        let range = range(self.0, to_layout)?;
-        match to {
-            CpuStorage::F32(to) => {
-                (self.1)(&mut to[range], from);
-                Ok(())
-            }
-            _ => candle_core::bail!("{} needs f32 memory", self.0),
-        }
-    }
-}
-
 fn range(name: &str, layout: &Layout) -> Result<std::ops::Range<usize>> {
     match layout.contiguous_offsets() {
         Some((start, end)) => Ok(start..end),
@@ -97,13 +80,5 @@ fn with_floats<R>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> Result<R>) -> Resul
     match &*storage {
         Storage::Cpu(storage) => f(floats("native operation", storage, layout)?),
         _ => candle_core::bail!("a native operation was given a tensor of another device"),
-    }
-}
-
-fn with_words<R>(tensor: &Tensor, f: impl FnOnce(&[u32]) -> Result<R>) -> Result<R> {
-    let (storage, layout) = tensor.storage_and_layout();
-    match &*storage {
-        Storage::Cpu(CpuStorage::U32(data)) => f(&data[range("native operation", layout)?]),
-        _ => candle_core::bail!("a native operation needs u32 words in CPU memory"),
     }
 }

@@ -12,9 +12,13 @@ use std::ops::Range;
 use std::sync::LazyLock;
 
 use half::f16;
+use pulp::Arch;
 use rayon::prelude::*;
 
-use super::gemm::{self, Product};
+use super::{
+    gemm::{self, Product},
+    memory::Block,
+};
 
 /// Outputs in a panel: four vectors of sixteen.
 pub(super) const PANEL: usize = 64;
@@ -44,36 +48,38 @@ pub(super) enum Bits {
 pub(super) struct Quantised {
     bits: Bits,
     inputs: usize,
-    lines: Vec<Line>,
+    lines: Block<Line>,
     /// Per output of whole panels; only for eight bits.
     factors: Vec<f32>,
 }
 
 impl Quantised {
     /// Rounds row-major weights.
-    pub(super) fn new(weight: &[f32], outputs: usize, inputs: usize, bits: Bits) -> Self {
+    ///
+    /// # Errors
+    /// When the system has no memory left.
+    pub(super) fn new(weight: &[f32], outputs: usize, inputs: usize, bits: Bits) -> std::io::Result<Self> {
         let panels = outputs.div_ceil(PANEL);
         let per_panel = inputs.div_ceil(BLOCK) * block_bytes(bits) / 64;
-        let mut lines = vec![Line([0; 64]); panels * per_panel];
         let mut factors = vec![0f32; if bits == Bits::Eight { panels * PANEL } else { 0 }];
-        let row = |output: usize| (output < outputs).then(|| &weight[output * inputs..][..inputs]);
-        match bits {
+        let row = |output: usize| if output < outputs { &weight[output * inputs..][..inputs] } else { &[] };
+        let lines = Block::new(panels * per_panel, |lines: &mut [Line]| match bits {
             Bits::Eight => {
                 lines.par_chunks_mut(per_panel).zip(factors.par_chunks_mut(PANEL)).enumerate().for_each(
                     |(panel, (lines, factors))| {
                         for (lane, factor) in factors.iter_mut().enumerate() {
-                            *factor = pack8(row(panel * PANEL + lane).unwrap_or(&[]), lane, lines);
+                            *factor = pack8(row(panel * PANEL + lane), lane, lines);
                         }
                     },
                 );
             }
             Bits::Four => lines.par_chunks_mut(per_panel).enumerate().for_each(|(panel, lines)| {
                 for lane in 0..PANEL {
-                    pack4(row(panel * PANEL + lane).unwrap_or(&[]), lane, lines);
+                    pack4(row(panel * PANEL + lane), lane, lines);
                 }
             }),
-        }
-        Self { bits, inputs, lines, factors }
+        })?;
+        Ok(Self { bits, inputs, lines, factors })
     }
 
     /// Bytes in memory.
@@ -115,6 +121,7 @@ impl Quantised {
         let first = panels.start * PANEL;
         let columns = (panels.end * PANEL).min(outputs) - first;
         let mut tile = [[0f32; PANEL]; ROWS];
+        let arch = Arch::new();
         for index in panels {
             let column = index * PANEL;
             let valid = PANEL.min(outputs - column);
@@ -122,10 +129,12 @@ impl Quantised {
                 let count = ROWS.min(rows.end - row);
                 let some: [&Rounded; ROWS] = std::array::from_fn(|r| &x[row + r.min(count - 1)]);
                 self.panel_sums(index, &some[..count], &mut tile);
-                for (r, sums) in tile[..count].iter().enumerate() {
-                    let to = &mut out[(row + r - rows.start) * columns + column - first..][..valid];
-                    gemm::store(product.finish, &sums[..valid], column, (row + r) * outputs + column, to);
-                }
+                arch.dispatch(|| {
+                    for (r, sums) in tile[..count].iter().enumerate() {
+                        let to = &mut out[(row + r - rows.start) * columns + column - first..][..valid];
+                        gemm::store(product.finish, &sums[..valid], column, (row + r) * outputs + column, to);
+                    }
+                });
             }
         }
     }
@@ -230,11 +239,15 @@ impl Rounded {
             scales: Vec::with_capacity(blocks),
             sums: Vec::with_capacity(blocks),
         };
-        for (x, words) in row.chunks(BLOCK).zip(&mut rounded.words) {
-            let (scale, sum) = round(x, words);
-            rounded.scales.push(scale);
-            rounded.sums.push(sum);
-        }
+        Arch::new().dispatch(|| {
+            for (x, words) in row.chunks(BLOCK).zip(&mut rounded.words) {
+                let mut block = [0f32; BLOCK];
+                block[..x.len()].copy_from_slice(x);
+                let (scale, sum) = round(&block, words);
+                rounded.scales.push(scale);
+                rounded.sums.push(sum);
+            }
+        });
         rounded
     }
 
@@ -264,23 +277,31 @@ fn nearest(value: f32) -> i32 {
 
 /// Rounds a block to steps of a 127th of its largest magnitude. A value that is no number makes the scale none, so that
 /// it is noticed behind the product.
-fn round(x: &[f32], words: &mut Words) -> (f32, i32) {
-    let mut tops = [0f32; 8];
-    for part in x.chunks(8) {
-        for (top, value) in tops.iter_mut().zip(part) {
-            let value = value.abs();
-            *top = if value > *top || value.is_nan() { value } else { *top };
+#[inline(always)]
+fn round(x: &[f32; BLOCK], words: &mut Words) -> (f32, i32) {
+    let larger = |top: f32, value: f32| if value > top || value.is_nan() { value } else { top };
+    let (mut tops, rest) = ([0f32; 16], &x[16..]);
+    for ((top, a), b) in tops.iter_mut().zip(x).zip(rest) {
+        *top = larger(a.abs(), b.abs());
+    }
+    for half in [8, 4, 2, 1] {
+        for lane in 0..half {
+            tops[lane] = larger(tops[lane], tops[lane + half]);
         }
     }
-    let top = tops.into_iter().fold(0f32, |top, value| if value > top || value.is_nan() { value } else { top });
+    let top = tops[0];
     let inverse = if top > 0.0 { 127.0 / top } else { 0.0 };
-    let mut values = [0i8; BLOCK];
-    for (to, value) in values.iter_mut().zip(x) {
-        *to = nearest(value * inverse) as i8;
+    let mut whole = [0i32; BLOCK];
+    for (to, value) in whole.iter_mut().zip(x) {
+        *to = nearest(value * inverse);
     }
-    let sum = values.iter().map(|value| i32::from(*value)).sum();
+    let sum = whole.iter().sum();
+    let mut values = [0u8; BLOCK];
+    for (to, value) in values.iter_mut().zip(&whole) {
+        *to = *value as u8;
+    }
     for (word, four) in words.iter_mut().zip(values.as_chunks::<4>().0) {
-        *word = i32::from_le_bytes(four.map(|value| value as u8));
+        *word = i32::from_le_bytes(*four);
     }
     (top / 127.0, sum)
 }
@@ -342,6 +363,8 @@ impl Line {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     fn random(count: usize, seed: u64) -> Vec<f32> {
@@ -360,7 +383,7 @@ mod tests {
         let rounded: Vec<Rounded> = x.chunks(inputs).map(Rounded::new).collect();
         let rows: Vec<&Rounded> = rounded.iter().collect();
         for bits in [Bits::Four, Bits::Eight] {
-            let quantised = Quantised::new(&weight, outputs, inputs, bits);
+            let quantised = Quantised::new(&weight, outputs, inputs, bits).unwrap();
             for (panel, count) in (0..outputs.div_ceil(PANEL)).flat_map(|panel| (1..=ROWS).map(move |n| (panel, n))) {
                 let mut expected = [[0f32; PANEL]; ROWS];
                 plain(bits, &rows[..count], quantised.panel(panel), &mut expected);
@@ -377,7 +400,7 @@ mod tests {
     fn what_is_no_number_stays_none() {
         let mut x = random(40, 1);
         x[35] = f32::NAN;
-        let quantised = Quantised::new(&random(40, 2), 1, 40, Bits::Eight);
+        let quantised = Quantised::new(&random(40, 2), 1, 40, Bits::Eight).unwrap();
         let mut tile = [[0f32; PANEL]; ROWS];
         quantised.panel_sums(0, &[&Rounded::new(&x)], &mut tile);
         assert!(tile[0][0].is_nan());

@@ -1,0 +1,252 @@
+//! Threads that wait for each other's kernels.
+//!
+//! A decoder step is some two hundred kernels of a few dozen microseconds. Waking a thread for each of them costs as
+//! much again, so the members of the team look out for the next kernel for a moment before they sleep, and the thread
+//! that makes the step works along with them. Nobody spins for longer than [`PATIENCE`].
+//!
+//! One thread at a time has the team; whoever finds it taken, shares his work by rayon instead.
+#![allow(unsafe_code)]
+
+use std::{
+    cell::UnsafeCell,
+    hint,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::{
+        Arc, LazyLock, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread::{self, Thread},
+    time::{Duration, Instant},
+};
+
+use rayon::prelude::*;
+
+/// How long a member looks out for work before it sleeps.
+const PATIENCE: Duration = Duration::from_micros(50);
+/// Looks between two readings of the clock.
+const LOOKS: usize = 32;
+
+/// A kernel with its lifetime taken off: [`Team::run`] does not return while anybody may call it.
+#[derive(Clone, Copy)]
+struct Job {
+    call: *const (dyn Fn(usize) + Sync),
+    parts: usize,
+}
+
+struct Shared {
+    /// Written by the thread that has the team, while `round` is even and `inside` is 0.
+    job: UnsafeCell<Option<Job>>,
+    /// Odd while a job is open.
+    round: AtomicUsize,
+    /// The next part that nobody has taken.
+    next: AtomicUsize,
+    /// Members that may be reading the job.
+    inside: AtomicUsize,
+    panicked: AtomicBool,
+}
+
+// SAFETY: `job` is only written while no member reads it (see `Team::run`), and what it points to may be shared.
+unsafe impl Sync for Shared {}
+// SAFETY: as above.
+unsafe impl Send for Shared {}
+
+struct Member {
+    thread: Thread,
+    asleep: Arc<AtomicBool>,
+}
+
+struct Team {
+    shared: Arc<Shared>,
+    members: Vec<Member>,
+    taken: Mutex<()>,
+}
+
+static TEAM: LazyLock<Team> = LazyLock::new(|| Team::new(rayon::current_num_threads().saturating_sub(1)));
+
+/// Threads that take part in a kernel.
+pub(super) fn size() -> usize {
+    TEAM.members.len() + 1
+}
+
+/// Calls `f` with `0..parts`, each once, on as many threads as there are. A part should be worth some microseconds.
+pub(super) fn run(parts: usize, f: impl Fn(usize) + Sync) {
+    if parts < 2 || TEAM.members.is_empty() {
+        return (0..parts).for_each(f);
+    }
+    match TEAM.taken.try_lock() {
+        Ok(_taken) => TEAM.run(parts, &f),
+        Err(_) => (0..parts).into_par_iter().for_each(|part| f(part)),
+    }
+}
+
+/// Calls `f` with the index of each chunk of `size` items (the last may be shorter) and the chunk.
+pub(super) fn chunks<T: Send>(items: &mut [T], size: usize, f: impl Fn(usize, &mut [T]) + Sync) {
+    struct Base<T>(*mut T);
+    // SAFETY: the parts of different calls do not overlap.
+    unsafe impl<T: Send> Sync for Base<T> {}
+    impl<T> Base<T> {
+        fn at(&self, offset: usize) -> *mut T {
+            self.0.wrapping_add(offset)
+        }
+    }
+    let (len, base) = (items.len(), Base(items.as_mut_ptr()));
+    run(len.div_ceil(size.max(1)), |index| {
+        let from = index * size;
+        // SAFETY: `from` lies within the items, every index comes once, and `items` is borrowed until all are done.
+        let part = unsafe { std::slice::from_raw_parts_mut(base.at(from), size.min(len - from)) };
+        f(index, part);
+    });
+}
+
+impl Team {
+    fn new(members: usize) -> Self {
+        let shared = Arc::new(Shared {
+            job: UnsafeCell::new(None),
+            round: AtomicUsize::new(0),
+            next: AtomicUsize::new(0),
+            inside: AtomicUsize::new(0),
+            panicked: AtomicBool::new(false),
+        });
+        let start = |index: usize| {
+            let (own, asleep) = (shared.clone(), Arc::new(AtomicBool::new(false)));
+            let flag = asleep.clone();
+            let thread =
+                thread::Builder::new().name(format!("kernel-{index}")).spawn(move || serve(&own, &flag)).ok()?;
+            Some(Member { thread: thread.thread().clone(), asleep })
+        };
+        let members = (0..members).map_while(start).collect();
+        Self { shared, members, taken: Mutex::new(()) }
+    }
+
+    /// Only for the thread that holds `taken`.
+    fn run(&self, parts: usize, f: &(dyn Fn(usize) + Sync)) {
+        let shared = &*self.shared;
+        // SAFETY: only the lifetime changes, and `close` waits until nobody uses the job any more.
+        let call =
+            unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), *const (dyn Fn(usize) + Sync)>(f) };
+        // SAFETY: the job before is closed: no member is inside, and none comes in while `round` is even.
+        unsafe { *shared.job.get() = Some(Job { call, parts }) };
+        shared.next.store(0, Ordering::Relaxed);
+        shared.round.fetch_add(1, Ordering::SeqCst);
+        for member in &self.members {
+            if member.asleep.load(Ordering::SeqCst) {
+                member.thread.unpark();
+            }
+        }
+        let own = catch_unwind(AssertUnwindSafe(|| take_parts(shared, parts, f)));
+        if own.is_err() {
+            shared.next.fetch_max(parts, Ordering::Relaxed);
+        }
+        self.close();
+        if let Err(panic) = own {
+            resume_unwind(panic);
+        }
+        if shared.panicked.swap(false, Ordering::SeqCst) {
+            panic!("a kernel failed on another thread");
+        }
+    }
+
+    /// Lets no member in any more and waits for those that are.
+    fn close(&self) {
+        self.shared.round.fetch_add(1, Ordering::SeqCst);
+        let mut looks = 0;
+        while self.shared.inside.load(Ordering::SeqCst) != 0 {
+            looks += 1;
+            // A member that was put off its core gets ours.
+            if looks % 1024 == 0 { thread::yield_now() } else { hint::spin_loop() }
+        }
+    }
+}
+
+fn take_parts(shared: &Shared, parts: usize, f: &(dyn Fn(usize) + Sync)) {
+    loop {
+        let part = shared.next.fetch_add(1, Ordering::Relaxed);
+        if part >= parts {
+            return;
+        }
+        f(part);
+    }
+}
+
+/// A member's life.
+fn serve(shared: &Shared, asleep: &AtomicBool) {
+    let mut done = 0;
+    loop {
+        let open = |round: usize| round % 2 == 1 && round != done;
+        let since = Instant::now();
+        while !open(shared.round.load(Ordering::SeqCst)) {
+            if since.elapsed() < PATIENCE {
+                (0..LOOKS).take_while(|_| !open(shared.round.load(Ordering::Relaxed))).for_each(|_| hint::spin_loop());
+                continue;
+            }
+            asleep.store(true, Ordering::SeqCst);
+            while !open(shared.round.load(Ordering::SeqCst)) {
+                thread::park();
+            }
+            asleep.store(false, Ordering::SeqCst);
+        }
+        shared.inside.fetch_add(1, Ordering::SeqCst);
+        let round = shared.round.load(Ordering::SeqCst);
+        if round % 2 == 1 {
+            // SAFETY: the round is open and this member inside, so the job stays until it has left.
+            if let Some(job) = unsafe { *shared.job.get() } {
+                // SAFETY: as above.
+                let call = unsafe { &*job.call };
+                if catch_unwind(AssertUnwindSafe(|| take_parts(shared, job.parts, call))).is_err() {
+                    shared.panicked.store(true, Ordering::SeqCst);
+                }
+            }
+            done = round;
+        }
+        shared.inside.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_part_is_done_once_however_many_threads_ask() {
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for round in 0..2_000 {
+                        let mut items = vec![0u32; 100 + round % 7];
+                        chunks(&mut items, 9, |index, part| part.iter_mut().for_each(|item| *item += 1 + index as u32));
+                        assert!(items.iter().enumerate().all(|(at, item)| *item == 1 + at as u32 / 9));
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn members_sleep_and_wake() {
+        let team = Team::new(3);
+        for _ in 0..20 {
+            while !team.members.iter().all(|member| member.asleep.load(Ordering::SeqCst)) {
+                thread::yield_now();
+            }
+            let sum = AtomicUsize::new(0);
+            team.run(50, &|part| {
+                sum.fetch_add(part, Ordering::Relaxed);
+            });
+            assert_eq!(sum.load(Ordering::Relaxed), 50 * 49 / 2);
+        }
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_team_lives_on() {
+        let team = Team::new(2);
+        for bad in [0, 40, 99] {
+            let run = || team.run(100, &|part| assert!(part != bad, "part {bad}"));
+            assert!(catch_unwind(AssertUnwindSafe(run)).is_err());
+        }
+        let count = AtomicUsize::new(0);
+        team.run(100, &|_| {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        assert_eq!(count.load(Ordering::Relaxed), 100);
+    }
+}
