@@ -1,8 +1,8 @@
 //! `bench quality`: what rounded weights, keys and values change in a model's choices, token by token.
 //!
-//! Music is made with f32; then the same columns are read by a decoder of each format, with the text and without. Both
-//! answers of a place are mixed by the guidance, as a stream has it, and compared with those of f32 at the default
-//! temperature.
+//! Music is made with f32; then the same columns are read by a decoder of each format, with the text and without. The
+//! answers with the text are compared with those of f32, and so are the mixtures of both that a stream with guidance
+//! draws from: guidance g multiplies what the two differ by, and their errors, by g.
 
 use clap::Args;
 use serde_json::json;
@@ -10,7 +10,7 @@ use serde_json::json;
 use super::{RandomModel, Row, SizeChoice};
 use crate::cli::load::{DeviceChoice, DtypeChoice};
 use crate::cli::{Failure, load};
-use crate::model::decoder::{CrossShare, Decoder, Token};
+use crate::model::decoder::{CrossShare, KvCache, Token};
 use crate::model::weights::Target;
 use crate::model::{self, MusicGen, delay, sampler};
 
@@ -33,8 +33,8 @@ pub(super) struct QualityArgs {
     columns: usize,
 }
 
-/// Logits of every place: `[columns][codebooks * card]`, guidance applied.
-type Logits = Vec<Vec<f32>>;
+/// Logits with and without the text of every column, `[columns][codebooks * card]` each.
+type Logits = Vec<[Vec<f32>; 2]>;
 
 /// A sequence of columns, and the logits that follow each.
 struct Piece {
@@ -57,20 +57,25 @@ pub(super) fn run(args: &QualityArgs) -> Result<Vec<Row>, Failure> {
     let mut rows = Vec::new();
     for dtype in &args.dtype {
         let (model, name) = open(*dtype)?;
-        let mut sums = Sums::default();
-        for (text, piece) in args.prompts.iter().zip(&pieces) {
-            sums.compare(&exact, &piece.logits, &read(&model, text, &piece.columns)?);
+        let found = args.prompts.iter().zip(&pieces).map(|(text, piece)| read(&model, text, &piece.columns));
+        let found: Vec<Logits> = found.collect::<Result<_, _>>()?;
+        for guidance in [1.0, exact.config.generation.guidance] {
+            let mut sums = Sums::default();
+            for (piece, found) in pieces.iter().zip(&found) {
+                sums.compare(&exact, guidance, &piece.logits, found);
+            }
+            let places = sums.places as f64;
+            rows.push(vec![
+                ("dtype", json!(name)),
+                ("guidance", json!(guidance)),
+                ("choices", json!(sums.places)),
+                ("top1_percent", json!(100.0 * sums.same as f64 / places)),
+                ("clear_top1_percent", json!(100.0 * sums.clear_same as f64 / sums.clear as f64)),
+                ("kl_mean", json!(sums.kl / places)),
+                ("kl_p99", json!(sums.p99())),
+                ("total_variation_mean", json!(sums.variation / places)),
+            ]);
         }
-        let places = sums.places as f64;
-        rows.push(vec![
-            ("dtype", json!(name)),
-            ("choices", json!(sums.places)),
-            ("top1_percent", json!(100.0 * sums.same as f64 / places)),
-            ("clear_top1_percent", json!(100.0 * sums.clear_same as f64 / sums.clear as f64)),
-            ("kl_mean", json!(sums.kl / places)),
-            ("kl_p99", json!(sums.p99())),
-            ("total_variation_mean", json!(sums.variation / places)),
-        ]);
     }
     Ok(rows)
 }
@@ -83,13 +88,18 @@ fn states(model: &MusicGen, text: &str) -> Result<CrossShare, Failure> {
     Ok(CrossShare { prompt: model.decoder.prepare(&states, 0)?, share: 1.0 })
 }
 
-/// The two rows' logits of one column, mixed.
-fn guided(decoder: &Decoder, guidance: f32, logits: &candle_core::Tensor) -> Result<Vec<Vec<f32>>, Failure> {
-    let size = decoder.config().codebooks * decoder.config().card;
-    let rows: Vec<f32> = logits.flatten_all()?.to_vec1()?;
-    let half = rows.len() / 2;
-    let pairs = rows[..half].chunks_exact(size).zip(rows[half..].chunks_exact(size));
-    Ok(pairs.map(|(cond, null)| sampler::guide(cond, null, guidance)).collect())
+/// Reads one column with the text and without.
+fn both(
+    model: &MusicGen,
+    cache: &mut KvCache,
+    cross: &[CrossShare],
+    ids: &[u32],
+    position: usize,
+) -> Result<[Vec<f32>; 2], Failure> {
+    let token = |row: usize| Token { row, position, ids, cross: if row == 0 { cross } else { &[] }, logits: true };
+    let mut rows: Vec<f32> = model.decoder.forward(cache, &[token(0), token(1)])?.flatten_all()?.to_vec1()?;
+    let null = rows.split_off(rows.len() / 2);
+    Ok([rows, null])
 }
 
 /// Makes music with the model's default sampling.
@@ -104,10 +114,7 @@ fn compose(model: &MusicGen, text: &str, seed: u64, length: usize) -> Result<Pie
     let (mut columns, mut all) = (vec![vec![card as u32; books]], Logits::new());
     for position in 0..length {
         let ids = columns[position].clone();
-        let token =
-            |row: usize| Token { row, position, ids: &ids, cross: if row == 0 { &cross } else { &[] }, logits: true };
-        let logits = decoder.forward(&mut cache, &[token(0), token(1)])?;
-        let logits = guided(decoder, generation.guidance, &logits)?.remove(0);
+        let logits = both(model, &mut cache, &cross, &ids, position)?;
         let draw = |(book, logits): (usize, &[f32])| {
             if position < delays[book] {
                 return Ok(card as u32);
@@ -115,7 +122,8 @@ fn compose(model: &MusicGen, text: &str, seed: u64, length: usize) -> Result<Pie
             sampler::choose(logits, shaping, seed, position as u64, book)
                 .map_err(|_| Failure("The model computed values that are not numbers.".into()))
         };
-        columns.push(logits.chunks_exact(card).enumerate().map(draw).collect::<Result<_, _>>()?);
+        let mixed = sampler::guide(&logits[0], &logits[1], generation.guidance);
+        columns.push(mixed.chunks_exact(card).enumerate().map(draw).collect::<Result<_, _>>()?);
         all.push(logits);
     }
     columns.pop();
@@ -126,13 +134,7 @@ fn compose(model: &MusicGen, text: &str, seed: u64, length: usize) -> Result<Pie
 fn read(model: &MusicGen, text: &str, columns: &[Vec<u32>]) -> Result<Logits, Failure> {
     let cross = [states(model, text)?];
     let mut cache = model.decoder.cache(2, columns.len())?;
-    let mut all = Logits::new();
-    for (position, ids) in columns.iter().enumerate() {
-        let token = |row: usize| Token { row, position, ids, cross: if row == 0 { &cross } else { &[] }, logits: true };
-        let logits = model.decoder.forward(&mut cache, &[token(0), token(1)])?;
-        all.extend(guided(&model.decoder, model.config.generation.guidance, &logits)?);
-    }
-    Ok(all)
+    columns.iter().enumerate().map(|(position, ids)| both(model, &mut cache, &cross, ids, position)).collect()
 }
 
 /// Below this lead of the best choice's probability, f32 itself does not decide.
@@ -151,10 +153,12 @@ struct Sums {
 }
 
 impl Sums {
-    fn compare(&mut self, model: &MusicGen, exact: &Logits, found: &Logits) {
+    fn compare(&mut self, model: &MusicGen, guidance: f32, exact: &Logits, found: &Logits) {
         let card = model.decoder.config().card;
         let delays = delay::delays(model.decoder.config().codebooks, model.decoder.config().channels);
+        let mixed = |[cond, null]: &[Vec<f32>; 2]| sampler::guide(cond, null, guidance);
         for (column, (exact, found)) in exact.iter().zip(found).enumerate() {
+            let (exact, found) = (mixed(exact), mixed(found));
             for (book, (exact, found)) in exact.chunks_exact(card).zip(found.chunks_exact(card)).enumerate() {
                 if column < delays[book] {
                     continue;

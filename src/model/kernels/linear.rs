@@ -20,10 +20,11 @@ pub enum WeightFormat {
     F32,
     /// Rounded to bf16: half the memory traffic; products and sums stay f32.
     Bf16,
-    /// Rounded to 255 steps per output, and what is multiplied with them to 255 steps per 32 inputs: a quarter of the
-    /// memory traffic.
+    /// Rounded to 255 steps per output and 32 inputs: 8.5 bits a weight. What is multiplied with them is rounded to 65,000
+    /// steps per 32 inputs.
     Q8,
-    /// Rounded to 16 steps per output and 32 inputs: 4.5 bits a weight; the rest as with `Q8`.
+    /// Rounded to 16 steps per output and 32 inputs: 4.5 bits a weight. What is multiplied with them is rounded to 255
+    /// steps per 32 inputs.
     Q4,
 }
 

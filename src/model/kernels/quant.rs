@@ -1,12 +1,12 @@
 //! Weights of eight or four bits, multiplied as whole numbers.
 //!
-//! A row of x is rounded to eight bits per block of [`BLOCK`] inputs, products of a block are summed exactly as
+//! A row of x is rounded to eight or sixteen bits per block of [`BLOCK`] inputs, products of a block are summed exactly as
 //! integers, and the blocks' sums, times their scales, are added up in f32 in order. So a row's result depends on nothing
 //! but the row, and all bodies of the kernel (AVX-512 VNNI, AVX2, plain loops) give the same bits.
 //!
-//! Weights lie in panels of [`PANEL`] outputs, block by block: for Q8 the bytes `[input / 4][output][4]`, where 128
-//! stands for zero, with one factor per output; for Q4 first an f16 scale per output, then `[input / 8][output][4]` bytes
-//! with the inputs 0 to 3 in the low halves and 4 to 7 in the high ones, where 8 stands for zero.
+//! Weights lie in panels of [`PANEL`] outputs, block by block: first an f16 scale per output; then for Q8 the bytes
+//! `[input / 4][output][4]`, where 128 stands for zero; for Q4 `[input / 8][output][4]` bytes with the inputs 0 to 3 in
+//! the low halves and 4 to 7 in the high ones, where 8 stands for zero.
 
 use std::ops::Range;
 use std::sync::LazyLock;
@@ -26,8 +26,8 @@ pub(super) const PANEL: usize = 64;
 pub(super) const BLOCK: usize = 32;
 /// Rows that are multiplied with a panel at once.
 pub(super) const ROWS: usize = 4;
-/// Bytes of one block of a Q8 panel.
-pub(super) const Q8_BLOCK: usize = BLOCK * PANEL;
+/// Bytes of one block of a Q8 panel: scales, then weights.
+pub(super) const Q8_BLOCK: usize = 2 * PANEL + BLOCK * PANEL;
 /// Bytes of one block of a Q4 panel: scales, then halves of bytes.
 pub(super) const Q4_BLOCK: usize = 2 * PANEL + BLOCK * PANEL / 2;
 
@@ -49,8 +49,6 @@ pub(super) struct Quantised {
     bits: Bits,
     inputs: usize,
     lines: Block<Line>,
-    /// Per output of whole panels; only for eight bits.
-    factors: Vec<f32>,
 }
 
 impl Quantised {
@@ -61,30 +59,20 @@ impl Quantised {
     pub(super) fn new(weight: &[f32], outputs: usize, inputs: usize, bits: Bits) -> std::io::Result<Self> {
         let panels = outputs.div_ceil(PANEL);
         let per_panel = inputs.div_ceil(BLOCK) * block_bytes(bits) / 64;
-        let mut factors = vec![0f32; if bits == Bits::Eight { panels * PANEL } else { 0 }];
         let row = |output: usize| if output < outputs { &weight[output * inputs..][..inputs] } else { &[] };
-        let lines = Block::new(panels * per_panel, |lines: &mut [Line]| match bits {
-            Bits::Eight => {
-                lines.par_chunks_mut(per_panel).zip(factors.par_chunks_mut(PANEL)).enumerate().for_each(
-                    |(panel, (lines, factors))| {
-                        for (lane, factor) in factors.iter_mut().enumerate() {
-                            *factor = pack8(row(panel * PANEL + lane), lane, lines);
-                        }
-                    },
-                );
-            }
-            Bits::Four => lines.par_chunks_mut(per_panel).enumerate().for_each(|(panel, lines)| {
+        let lines = Block::new(panels * per_panel, |lines: &mut [Line]| {
+            lines.par_chunks_mut(per_panel).enumerate().for_each(|(panel, lines)| {
                 for lane in 0..PANEL {
-                    pack4(row(panel * PANEL + lane), lane, lines);
+                    pack(bits, row(panel * PANEL + lane), lane, lines);
                 }
-            }),
+            });
         })?;
-        Ok(Self { bits, inputs, lines, factors })
+        Ok(Self { bits, inputs, lines })
     }
 
     /// Bytes in memory.
     pub(super) fn bytes(&self) -> usize {
-        self.lines.len() * 64 + self.factors.len() * 4
+        self.lines.len() * 64
     }
 
     fn panel(&self, index: usize) -> &[Line] {
@@ -97,10 +85,10 @@ impl Quantised {
         let Product { inputs, x, map, .. } = product;
         let run = inputs / map.runs;
         let round = |row: usize| match map.runs {
-            1 => Rounded::new(&x[map.start(row)..][..inputs]),
+            1 => Rounded::new(&x[map.start(row)..][..inputs], self.bits),
             runs => {
                 let part = |index: usize| &x[map.start(row) + index * map.run_stride..][..run];
-                Rounded::new(&(0..runs).map(part).collect::<Vec<_>>().concat())
+                Rounded::new(&(0..runs).map(part).collect::<Vec<_>>().concat(), self.bits)
             }
         };
         let rows = map.rows();
@@ -128,27 +116,13 @@ impl Quantised {
             for row in rows.clone().step_by(ROWS) {
                 let count = ROWS.min(rows.end - row);
                 let some: [&Rounded; ROWS] = std::array::from_fn(|r| &x[row + r.min(count - 1)]);
-                self.panel_sums(index, &some[..count], &mut tile);
+                body()(self.bits, &some[..count], self.panel(index), &mut tile);
                 arch.dispatch(|| {
                     for (r, sums) in tile[..count].iter().enumerate() {
                         let to = &mut out[(row + r - rows.start) * columns + column - first..][..valid];
                         gemm::store(product.finish, &sums[..valid], column, (row + r) * outputs + column, to);
                     }
                 });
-            }
-        }
-    }
-
-    /// Multiplies up to [`ROWS`] rows with panel `index`: the sums of row `r` go to `tile[r]`.
-    fn panel_sums(&self, index: usize, rows: &[&Rounded], tile: &mut Tile) {
-        let lines = self.panel(index);
-        body()(self.bits, rows, lines, tile);
-        if self.bits == Bits::Eight {
-            let factors = &self.factors[index * PANEL..][..PANEL];
-            for sums in &mut tile[..rows.len()] {
-                for (sum, factor) in sums.iter_mut().zip(factors) {
-                    *sum *= factor;
-                }
             }
         }
     }
@@ -164,37 +138,32 @@ fn block_bytes(bits: Bits) -> usize {
     }
 }
 
-/// Rounds one output to 255 steps between its largest magnitude and the negative of it. Returns its factor. An empty row
-/// (a filled-up panel) becomes zeros.
-fn pack8(row: &[f32], lane: usize, lines: &mut [Line]) -> f32 {
-    let top = row.iter().fold(0f32, |top, value| top.max(value.abs()));
-    let inverse = if top > 0.0 { 127.0 / top } else { 0.0 };
-    for input in 0..lines.len() * 64 / PANEL {
-        let value = row.get(input).copied().unwrap_or(0.0);
-        let at = (input / 4) * 4 * PANEL + lane * 4 + input % 4;
-        lines[at / 64].0[at % 64] = (nearest(value * inverse) + 128) as u8;
-    }
-    top / 127.0
-}
-
-/// Rounds one output to sixteen steps per block.
-fn pack4(row: &[f32], lane: usize, lines: &mut [Line]) {
-    let blocks = lines.len() * 64 / Q4_BLOCK;
-    for block in 0..blocks {
+/// Rounds one output, block by block, to 255 or sixteen steps. An empty row (a filled-up panel) becomes zeros.
+fn pack(bits: Bits, row: &[f32], lane: usize, lines: &mut [Line]) {
+    let size = block_bytes(bits);
+    for block in 0..lines.len() * 64 / size {
         let from = (block * BLOCK).min(row.len());
         let values = &row[from..(from + BLOCK).min(row.len())];
-        let scale = best_scale(values);
-        let base = block * Q4_BLOCK;
+        let scale = match bits {
+            Bits::Eight => f16::from_f32(values.iter().fold(0f32, |top, value| top.max(value.abs())) / 127.0),
+            Bits::Four => best_scale(values),
+        };
+        let base = block * size;
         let mut put = |at: usize, byte: u8| lines[at / 64].0[at % 64] |= byte;
         for (i, byte) in scale.to_le_bytes().into_iter().enumerate() {
             put(base + 2 * lane + i, byte);
         }
         let inverse = if scale == f16::ZERO { 0.0 } else { 1.0 / scale.to_f32() };
+        let weights = base + 2 * PANEL + lane * 4;
         for input in 0..BLOCK {
-            let value = values.get(input).copied().unwrap_or(0.0);
-            let step = (nearest(value * inverse) + 8).clamp(0, 15) as u8;
-            let at = base + 2 * PANEL + (input / 8) * 4 * PANEL + lane * 4 + input % 4;
-            put(at, step << (4 * (input / 4 % 2)));
+            let step = nearest(values.get(input).copied().unwrap_or(0.0) * inverse);
+            match bits {
+                Bits::Eight => put(weights + input / 4 * 4 * PANEL + input % 4, (step.clamp(-127, 127) + 128) as u8),
+                Bits::Four => {
+                    let half = 4 * (input / 4 % 2);
+                    put(weights + input / 8 * 4 * PANEL + input % 4, ((step + 8).clamp(0, 15) as u8) << half);
+                }
+            }
         }
     }
 }
@@ -221,49 +190,42 @@ pub(super) type Words = [i32; BLOCK / 4];
 /// Rows that one thread rounds faster than two could.
 const FEW: usize = 64;
 
-/// A row of x, rounded block by block.
+/// A row of x, rounded block by block, filled up with zeros.
 pub(super) struct Rounded {
-    /// Filled up with zeros.
-    words: Vec<Words>,
-    /// Size of a step, per block.
-    scales: Vec<f32>,
-    /// Sum of the values, per block.
-    sums: Vec<i32>,
+    blocks: Vec<RoundedBlock>,
+}
+
+/// [`BLOCK`] values of x: whole numbers, and the size of one. With weights of four bits they have eight bits, with
+/// weights of eight bits sixteen: there x would otherwise be the coarser half of the product.
+#[derive(Clone, Default)]
+pub(super) struct RoundedBlock {
+    pub values: [i16; BLOCK],
+    /// The low bytes, as numbers with a sign, four in a word.
+    pub low: Words,
+    /// What is left, in units of 256.
+    pub high: Words,
+    pub scale: f32,
+    /// Of all values.
+    pub sum: i32,
 }
 
 impl Rounded {
-    pub(super) fn new(row: &[f32]) -> Self {
-        let blocks = row.len().div_ceil(BLOCK);
-        let mut rounded = Self {
-            words: vec![[0; BLOCK / 4]; blocks],
-            scales: Vec::with_capacity(blocks),
-            sums: Vec::with_capacity(blocks),
-        };
+    pub(super) fn new(row: &[f32], bits: Bits) -> Self {
+        let mut blocks = vec![RoundedBlock::default(); row.len().div_ceil(BLOCK)];
+        let steps = if bits == Bits::Four { 127.0 } else { 127.0 * 256.0 };
         Arch::new().dispatch(|| {
-            for (x, words) in row.chunks(BLOCK).zip(&mut rounded.words) {
-                let mut block = [0f32; BLOCK];
-                block[..x.len()].copy_from_slice(x);
-                let (scale, sum) = round(&block, words);
-                rounded.scales.push(scale);
-                rounded.sums.push(sum);
+            for (x, block) in row.chunks(BLOCK).zip(&mut blocks) {
+                let mut filled = [0f32; BLOCK];
+                filled[..x.len()].copy_from_slice(x);
+                round(&filled, steps, block);
             }
         });
-        rounded
+        Self { blocks }
     }
 
     #[inline(always)]
-    pub(super) fn words(&self, block: usize) -> &Words {
-        &self.words[block]
-    }
-
-    #[inline(always)]
-    pub(super) fn scale(&self, block: usize) -> f32 {
-        self.scales[block]
-    }
-
-    #[inline(always)]
-    pub(super) fn sum(&self, block: usize) -> i32 {
-        self.sums[block]
+    pub(super) fn block(&self, index: usize) -> &RoundedBlock {
+        &self.blocks[index]
     }
 }
 
@@ -275,10 +237,10 @@ fn nearest(value: f32) -> i32 {
     (value + SHIFT).to_bits() as i32 - SHIFT.to_bits() as i32
 }
 
-/// Rounds a block to steps of a 127th of its largest magnitude. A value that is no number makes the scale none, so that
+/// Rounds a block so that its largest magnitude becomes `steps`. A value that is no number makes the scale none, so that
 /// it is noticed behind the product.
 #[inline(always)]
-fn round(x: &[f32; BLOCK], words: &mut Words) -> (f32, i32) {
+fn round(x: &[f32; BLOCK], steps: f32, block: &mut RoundedBlock) {
     let larger = |top: f32, value: f32| if value > top || value.is_nan() { value } else { top };
     let (mut tops, rest) = ([0f32; 16], &x[16..]);
     for ((top, a), b) in tops.iter_mut().zip(x).zip(rest) {
@@ -289,21 +251,21 @@ fn round(x: &[f32; BLOCK], words: &mut Words) -> (f32, i32) {
             tops[lane] = larger(tops[lane], tops[lane + half]);
         }
     }
-    let top = tops[0];
-    let inverse = if top > 0.0 { 127.0 / top } else { 0.0 };
-    let mut whole = [0i32; BLOCK];
-    for (to, value) in whole.iter_mut().zip(x) {
-        *to = nearest(value * inverse);
+    let inverse = if tops[0] > 0.0 { steps / tops[0] } else { 0.0 };
+    let (mut low, mut high) = ([0u8; BLOCK], [0u8; BLOCK]);
+    for (lane, value) in x.iter().enumerate() {
+        let value = nearest(value * inverse) as i16;
+        block.values[lane] = value;
+        low[lane] = value as u8;
+        high[lane] = ((i32::from(value) - i32::from(value as i8)) >> 8) as u8;
     }
-    let sum = whole.iter().sum();
-    let mut values = [0u8; BLOCK];
-    for (to, value) in values.iter_mut().zip(&whole) {
-        *to = *value as u8;
+    block.sum = block.values.iter().map(|value| i32::from(*value)).sum();
+    for (words, bytes) in [(&mut block.low, &low), (&mut block.high, &high)] {
+        for (word, four) in words.iter_mut().zip(bytes.as_chunks::<4>().0) {
+            *word = i32::from_le_bytes(*four);
+        }
     }
-    for (word, four) in words.iter_mut().zip(values.as_chunks::<4>().0) {
-        *word = i32::from_le_bytes(*four);
-    }
-    (top / 127.0, sum)
+    block.scale = tops[0] / steps;
 }
 
 /// A kernel: the sums of up to [`ROWS`] rows with a panel.
@@ -330,24 +292,21 @@ pub(super) fn plain(bits: Bits, rows: &[&Rounded], lines: &[Line], tile: &mut Ti
     for (row, sums) in rows.iter().zip(tile) {
         sums.fill(0.0);
         for (block, lines) in lines.chunks_exact(per_block).enumerate() {
-            let x = row.words[block].map(|word| word.to_le_bytes().map(|byte| byte as i8));
+            let x = row.block(block);
             let byte = |at: usize| lines[at / 64].0[at % 64];
             for (lane, sum) in sums.iter_mut().enumerate() {
                 let mut whole = 0i32;
-                for (input, x) in x.as_flattened().iter().enumerate() {
+                for (input, x) in x.values.iter().enumerate() {
+                    let weights = 2 * PANEL + lane * 4 + input % 4;
                     let weight = match bits {
-                        Bits::Eight => i32::from(byte((input / 4) * 4 * PANEL + lane * 4 + input % 4)) - 128,
+                        Bits::Eight => i32::from(byte(weights + input / 4 * 4 * PANEL)) - 128,
                         Bits::Four => {
-                            let byte = byte(2 * PANEL + (input / 8) * 4 * PANEL + lane * 4 + input % 4);
-                            i32::from((byte >> (4 * (input / 4 % 2))) & 15) - 8
+                            i32::from((byte(weights + input / 8 * 4 * PANEL) >> (4 * (input / 4 % 2))) & 15) - 8
                         }
                     };
                     whole += weight * i32::from(*x);
                 }
-                let scale = match bits {
-                    Bits::Eight => row.scales[block],
-                    Bits::Four => f16::from_le_bytes([byte(2 * lane), byte(2 * lane + 1)]).to_f32() * row.scales[block],
-                };
+                let scale = f16::from_le_bytes([byte(2 * lane), byte(2 * lane + 1)]).to_f32() * x.scale;
                 *sum = (whole as f32).mul_add(scale, *sum);
             }
         }
@@ -380,9 +339,9 @@ mod tests {
     fn every_body_gives_the_bits_of_the_plain_one() {
         let (outputs, inputs) = (130, 100);
         let (weight, x) = (random(outputs * inputs, 1), random(ROWS * inputs, 2));
-        let rounded: Vec<Rounded> = x.chunks(inputs).map(Rounded::new).collect();
-        let rows: Vec<&Rounded> = rounded.iter().collect();
         for bits in [Bits::Four, Bits::Eight] {
+            let rounded: Vec<Rounded> = x.chunks(inputs).map(|row| Rounded::new(row, bits)).collect();
+            let rows: Vec<&Rounded> = rounded.iter().collect();
             let quantised = Quantised::new(&weight, outputs, inputs, bits).unwrap();
             for (panel, count) in (0..outputs.div_ceil(PANEL)).flat_map(|panel| (1..=ROWS).map(move |n| (panel, n))) {
                 let mut expected = [[0f32; PANEL]; ROWS];
@@ -402,7 +361,7 @@ mod tests {
         x[35] = f32::NAN;
         let quantised = Quantised::new(&random(40, 2), 1, 40, Bits::Eight).unwrap();
         let mut tile = [[0f32; PANEL]; ROWS];
-        quantised.panel_sums(0, &[&Rounded::new(&x)], &mut tile);
+        body()(Bits::Eight, &[&Rounded::new(&x, Bits::Eight)], quantised.panel(0), &mut tile);
         assert!(tile[0][0].is_nan());
     }
 }

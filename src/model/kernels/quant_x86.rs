@@ -37,8 +37,15 @@ fn vnni(bits: Bits, rows: &[&Rounded], lines: &[Line], tile: &mut Tile) {
     match (bits, rows) {
         (Bits::Eight, [a]) => vnni8([a], lines, tile),
         (Bits::Eight, [a, b]) => vnni8([a, b], lines, tile),
-        (Bits::Eight, [a, b, c]) => vnni8([a, b, c], lines, tile),
-        (Bits::Eight, [a, b, c, d, ..]) => vnni8([a, b, c, d], lines, tile),
+        // Two sums a row and output: those of two rows fill the registers.
+        (Bits::Eight, [a, b, c]) => {
+            vnni8([a, b], lines, &mut tile[..2]);
+            vnni8([c], lines, &mut tile[2..]);
+        }
+        (Bits::Eight, [a, b, c, d, ..]) => {
+            vnni8([a, b], lines, &mut tile[..2]);
+            vnni8([c, d], lines, &mut tile[2..]);
+        }
         (Bits::Four, [a]) => vnni4([a], lines, tile),
         (Bits::Four, [a, b]) => vnni4([a, b], lines, tile),
         (Bits::Four, [a, b, c]) => vnni4([a, b, c], lines, tile),
@@ -56,7 +63,7 @@ fn load512(line: &Line) -> __m512i {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn store512(sums: &[[__m512; VECTORS]], tile: &mut Tile) {
+fn store512(sums: &[[__m512; VECTORS]], tile: &mut [[f32; PANEL]]) {
     for (sums, tile) in sums.iter().zip(tile) {
         for (sum, to) in sums.iter().zip(tile.chunks_exact_mut(16)) {
             // SAFETY: the chunk has sixteen floats.
@@ -65,30 +72,42 @@ fn store512(sums: &[[__m512; VECTORS]], tile: &mut Tile) {
     }
 }
 
+/// The scales of the sixteen outputs of each vector.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn vnni8<const R: usize>(rows: [&Rounded; R], lines: &[Line], tile: &mut Tile) {
+fn scales512(lines: &[Line]) -> [__m512; VECTORS] {
+    let both = [load512(&lines[0]), load512(&lines[1])];
+    std::array::from_fn(|v| {
+        let half = both[v / 2];
+        _mm512_cvtph_ps(if v % 2 == 0 { _mm512_castsi512_si256(half) } else { _mm512_extracti64x4_epi64(half, 1) })
+    })
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn vnni8<const R: usize>(rows: [&Rounded; R], lines: &[Line], tile: &mut [[f32; PANEL]]) {
     let mut sums = [[_mm512_setzero_ps(); VECTORS]; R];
     for (block, lines) in lines.chunks_exact(Q8_BLOCK / 64).enumerate() {
-        let mut whole = [[_mm512_setzero_si512(); VECTORS]; R];
-        for r in 0..R {
-            whole[r] = [_mm512_set1_epi32(-128 * rows[r].sum(block)); VECTORS];
-        }
-        let words = rows.map(|row| row.words(block));
+        let (scales, lines) = lines.split_at(2 * PANEL / 64);
+        let x = rows.map(|row| row.block(block));
+        let mut low: [_; R] = std::array::from_fn(|r| [_mm512_set1_epi32(-128 * x[r].sum); VECTORS]);
+        let mut high = [[_mm512_setzero_si512(); VECTORS]; R];
         for (four, lines) in lines.chunks_exact(VECTORS).enumerate() {
             let weights: [__m512i; VECTORS] =
                 [load512(&lines[0]), load512(&lines[1]), load512(&lines[2]), load512(&lines[3])];
             for r in 0..R {
-                let x = _mm512_set1_epi32(words[r][four]);
+                let (x_low, x_high) = (_mm512_set1_epi32(x[r].low[four]), _mm512_set1_epi32(x[r].high[four]));
                 for v in 0..VECTORS {
-                    whole[r][v] = _mm512_dpbusd_epi32(whole[r][v], weights[v], x);
+                    low[r][v] = _mm512_dpbusd_epi32(low[r][v], weights[v], x_low);
+                    high[r][v] = _mm512_dpbusd_epi32(high[r][v], weights[v], x_high);
                 }
             }
         }
-        for r in 0..R {
-            let scale = _mm512_set1_ps(rows[r].scale(block));
-            for v in 0..VECTORS {
-                sums[r][v] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole[r][v]), scale, sums[r][v]);
+        for (v, weights) in scales512(scales).into_iter().enumerate() {
+            for r in 0..R {
+                let whole = _mm512_add_epi32(_mm512_slli_epi32(high[r][v], 8), low[r][v]);
+                let scale = _mm512_mul_ps(weights, _mm512_set1_ps(x[r].scale));
+                sums[r][v] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole), scale, sums[r][v]);
             }
         }
     }
@@ -97,37 +116,27 @@ fn vnni8<const R: usize>(rows: [&Rounded; R], lines: &[Line], tile: &mut Tile) {
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn vnni4<const R: usize>(rows: [&Rounded; R], lines: &[Line], tile: &mut Tile) {
+fn vnni4<const R: usize>(rows: [&Rounded; R], lines: &[Line], tile: &mut [[f32; PANEL]]) {
     let mask = _mm512_set1_epi8(15);
     let mut sums = [[_mm512_setzero_ps(); VECTORS]; R];
     for (block, lines) in lines.chunks_exact(Q4_BLOCK / 64).enumerate() {
         let (scales, lines) = lines.split_at(2 * PANEL / 64);
-        let mut whole = [[_mm512_setzero_si512(); VECTORS]; R];
-        for r in 0..R {
-            whole[r] = [_mm512_set1_epi32(-8 * rows[r].sum(block)); VECTORS];
-        }
-        let words = rows.map(|row| row.words(block));
+        let x = rows.map(|row| row.block(block));
+        let mut whole: [_; R] = std::array::from_fn(|r| [_mm512_set1_epi32(-8 * x[r].sum); VECTORS]);
         for (eight, lines) in lines.chunks_exact(VECTORS).enumerate() {
             for v in 0..VECTORS {
                 let both = load512(&lines[v]);
                 let low = _mm512_and_si512(both, mask);
                 let high = _mm512_and_si512(_mm512_srli_epi16(both, 4), mask);
                 for r in 0..R {
-                    whole[r][v] = _mm512_dpbusd_epi32(whole[r][v], low, _mm512_set1_epi32(words[r][2 * eight]));
-                    whole[r][v] = _mm512_dpbusd_epi32(whole[r][v], high, _mm512_set1_epi32(words[r][2 * eight + 1]));
+                    whole[r][v] = _mm512_dpbusd_epi32(whole[r][v], low, _mm512_set1_epi32(x[r].low[2 * eight]));
+                    whole[r][v] = _mm512_dpbusd_epi32(whole[r][v], high, _mm512_set1_epi32(x[r].low[2 * eight + 1]));
                 }
             }
         }
-        let both = [load512(&scales[0]), load512(&scales[1])];
-        for v in 0..VECTORS {
-            let half = if v % 2 == 0 {
-                _mm512_castsi512_si256(both[v / 2])
-            } else {
-                _mm512_extracti64x4_epi64(both[v / 2], 1)
-            };
-            let weights = _mm512_cvtph_ps(half);
+        for (v, weights) in scales512(scales).into_iter().enumerate() {
             for r in 0..R {
-                let scale = _mm512_mul_ps(weights, _mm512_set1_ps(rows[r].scale(block)));
+                let scale = _mm512_mul_ps(weights, _mm512_set1_ps(x[r].scale));
                 sums[r][v] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole[r][v]), scale, sums[r][v]);
             }
         }
@@ -160,9 +169,10 @@ fn avx2(bits: Bits, rows: &[&Rounded], lines: &[Line], tile: &mut Tile) {
     for (row, tile) in rows.iter().zip(tile).take(ROWS) {
         tile.fill(0.0);
         for (block, lines) in lines.chunks_exact(per_block).enumerate() {
+            let (x_block, (scales, lines)) = (row.block(block), lines.split_at(2 * PANEL / 64));
             let x = |input: usize| {
-                let four = _mm_set1_epi32(row.words(block)[input / 4]);
-                _mm256_cvtepi8_epi16(four)
+                let four = &x_block.values[input..input + 4];
+                _mm256_set1_epi64x(four.iter().rev().fold(0, |word, value| (word << 16) | i64::from(*value as u16)))
             };
             for (v, sums) in tile.chunks_exact_mut(16).enumerate() {
                 // Four quarters of a line, each with the pairs of four outputs.
@@ -181,7 +191,7 @@ fn avx2(bits: Bits, rows: &[&Rounded], lines: &[Line], tile: &mut Tile) {
                         for eight in 0..BLOCK / 8 {
                             let (low, high) = (x(8 * eight), x(8 * eight + 4));
                             for (q, quarter) in quarters.iter_mut().enumerate() {
-                                let both = load128(&lines[2 + eight * VECTORS + v].bytes()[16 * q..]);
+                                let both = load128(&lines[eight * VECTORS + v].bytes()[16 * q..]);
                                 let upper = _mm_and_si128(_mm_srli_epi16(both, 4), mask);
                                 *quarter = _mm256_add_epi32(*quarter, pairs(_mm_and_si128(both, mask), low));
                                 *quarter = _mm256_add_epi32(*quarter, pairs(upper, high));
@@ -189,15 +199,12 @@ fn avx2(bits: Bits, rows: &[&Rounded], lines: &[Line], tile: &mut Tile) {
                         }
                     }
                 }
-                let zero = _mm256_set1_epi32(if bits == Bits::Eight { -128 } else { -8 } * row.sum(block));
+                let zero = _mm256_set1_epi32(if bits == Bits::Eight { -128 } else { -8 } * x_block.sum);
                 for (half, sums) in sums.chunks_exact_mut(8).enumerate() {
                     let mixed = _mm256_hadd_epi32(quarters[2 * half], quarters[2 * half + 1]);
                     let whole = _mm256_add_epi32(_mm256_permute4x64_epi64(mixed, 0b11_01_10_00), zero);
-                    let mut scale = _mm256_set1_ps(row.scale(block));
-                    if bits == Bits::Four {
-                        let scales = &lines[v / 2].bytes()[32 * (v % 2) + 16 * half..];
-                        scale = _mm256_mul_ps(_mm256_cvtph_ps(load128(scales)), scale);
-                    }
+                    let scales = &scales[v / 2].bytes()[32 * (v % 2) + 16 * half..];
+                    let scale = _mm256_mul_ps(_mm256_cvtph_ps(load128(scales)), _mm256_set1_ps(x_block.scale));
                     // SAFETY: the chunk has eight floats.
                     unsafe {
                         let before = _mm256_loadu_ps(sums.as_ptr());
