@@ -11,7 +11,9 @@ use candle_core::{Device, Tensor};
 use super::{
     config::DecoderConfig,
     error::{ModelError, Result},
-    kernels::{AttendRow, CrossKeys, CrossPart, Epilogue, Kernels, KvLayer, Linear, cross_attend, layer_norm},
+    kernels::{
+        AttendRow, CrossKeys, CrossPart, Epilogue, Kernels, KvLayer, Linear, WeightFormat, cross_attend, layer_norm,
+    },
     weights::{Target, Weights},
 };
 
@@ -156,6 +158,15 @@ impl Layer {
     }
 }
 
+/// The format of the heads: what they err by is not mixed with anything any more, and they are a fortieth of the weights.
+fn finer(format: WeightFormat) -> WeightFormat {
+    match format {
+        WeightFormat::Q4 => WeightFormat::Q8,
+        WeightFormat::Q8 => WeightFormat::Bf16,
+        exact => exact,
+    }
+}
+
 impl Decoder {
     /// Reads the weights below `decoder` and `enc_to_dec_proj`.
     ///
@@ -173,7 +184,7 @@ impl Decoder {
                 .map(|index| Layer::new(config, &stack.at(format!("layers.{index}"))))
                 .collect::<Result<_>>()?,
             norm: Norm::new(&stack.at("layer_norm"), width)?,
-            heads: weights.at("decoder").stacked(&heads, config.card, width)?,
+            heads: weights.at("decoder").stored(finer(weights.target().format)).stacked(&heads, config.card, width)?,
             project: (config.text_width != width || weights.has("enc_to_dec_proj.weight"))
                 .then(|| weights.linear("enc_to_dec_proj", width, config.text_width, true))
                 .transpose()?,

@@ -60,6 +60,11 @@ impl<'a> Weights<'a> {
         Self { prefix: self.full(&name.to_string()), ..self.clone() }
     }
 
+    /// The same weights, stored in another format.
+    pub fn stored(&self, format: WeightFormat) -> Self {
+        Self { target: Target { format, ..self.target.clone() }, ..self.clone() }
+    }
+
     fn full(&self, name: &str) -> String {
         if self.prefix.is_empty() { name.to_owned() } else { format!("{}.{name}", self.prefix) }
     }
