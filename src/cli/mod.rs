@@ -5,6 +5,7 @@ mod flows;
 mod generate;
 mod load;
 mod models;
+mod ports;
 mod proceed;
 mod serve;
 

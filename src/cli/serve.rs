@@ -10,9 +10,10 @@ use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
 
 use super::load::{DtypeChoice, load, load_named};
+use super::ports::Ports;
 use super::{Failure, ModelArgs, Outcome};
 use crate::engine::{Engine, EngineConfig};
-use crate::http::{self, App, Limits, ModelLoader, ModelRequest};
+use crate::http::{self, App, Limits, ModelLoader, ModelRequest, Port};
 use crate::station::{PromptSets, Station, StationConfig};
 use crate::studio::{LoadModel, Retention, Store, Studio, StudioConfig};
 use crate::units::ModelId;
@@ -25,15 +26,8 @@ pub(super) struct ServeArgs {
     /// Port to listen on
     #[arg(short, long, env = "CONTINUO_PORT", default_value_t = 8765)]
     port: u16,
-    /// One more port, for clients that expect gary there (the original's is 8000)
-    #[arg(long, value_name = "PORT")]
-    gary_port: Option<u16>,
-    /// One more port, for clients that expect gary4web there (8001)
-    #[arg(long, value_name = "PORT")]
-    web_port: Option<u16>,
-    /// One more port, for clients that expect the crop server there (3000)
-    #[arg(long, value_name = "PORT")]
-    express_port: Option<u16>,
+    #[command(flatten)]
+    ports: Ports,
     /// Let clients name addresses in private networks for the server to fetch sound from
     #[arg(long)]
     private_addresses: bool,
@@ -112,11 +106,13 @@ pub(super) fn run(args: ServeArgs) -> Outcome {
             Failure(format!("{}:{} cannot be listened on ({error}); take another --port.", args.host, args.port))
         })?;
         let address = listener.local_addr()?;
-        let mut listeners = vec![listener];
-        for port in [args.gary_port, args.web_port, args.express_port].into_iter().flatten() {
-            let more = TcpListener::bind((args.host, port)).await;
-            listeners
-                .push(more.map_err(|error| Failure(format!("{}:{port} cannot be listened on: {error}.", args.host)))?);
+        let mut ports = vec![Port::from(listener)];
+        for &(surface, port) in &args.ports.0 {
+            let listener = TcpListener::bind((args.host, port)).await.map_err(|error| {
+                let option = surface.option;
+                Failure(format!("{}:{port} cannot be listened on ({error}); take another --{option}.", args.host))
+            })?;
+            ports.push(Port { listener, surface: Some(surface) });
         }
         let (choice, max_voices) = (args.model.clone(), args.max_voices);
         let engine = tokio::task::spawn_blocking(move || -> Result<Engine, Failure> {
@@ -178,7 +174,7 @@ pub(super) fn run(args: ServeArgs) -> Outcome {
                 tracing::error!("no signal can be waited for ({error}); the server ends");
             }
         };
-        http::serve(Arc::new(app), listeners, stop).await?;
+        http::serve(Arc::new(app), ports, stop).await?;
         Ok(())
     })
 }

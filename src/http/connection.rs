@@ -8,11 +8,15 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use warp::Filter;
 
+use super::Surface;
+
 /// In every request's extensions; a WebSocket keeps a clone, and with it the connection's place.
 #[derive(Clone)]
 pub(super) struct Connection {
     /// The client, or the proxy in front of us.
     pub peer: SocketAddr,
+    /// Who alone is spoken on its port; `None` is everything.
+    pub surface: Option<&'static Surface>,
     /// Cancel it to close the connection at once, whatever is in flight.
     pub close: CancellationToken,
     /// Other requests may be in flight on it (HTTP/2).
@@ -25,9 +29,15 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub fn new(peer: SocketAddr, place: OwnedSemaphorePermit, close: CancellationToken) -> Self {
+    pub fn new(
+        peer: SocketAddr,
+        surface: Option<&'static Surface>,
+        place: OwnedSemaphorePermit,
+        close: CancellationToken,
+    ) -> Self {
         Self {
             peer,
+            surface,
             close,
             multiplexed: false,
             unhurried: Arc::new(AtomicBool::new(false)),

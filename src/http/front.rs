@@ -20,11 +20,9 @@ use warp::reply::Response;
 use super::connection::Connection;
 use super::gary::Sockets;
 use super::router::routes;
-use super::{App, HttpError, Routes, auth, cors};
+use super::{App, HttpError, Routes, SURFACES, Surface, auth, cors};
 use crate::telemetry::HTTP_REQUESTS;
 
-/// The originals, each behind a prefix of its own.
-const PREFIXES: [&str; 3] = ["/gary", "/web", "/express"];
 /// Asked every few seconds by machines: in the log only when it is asked for details.
 const PROBES: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
@@ -32,14 +30,18 @@ const PROBES: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 #[derive(Clone)]
 pub(super) struct Front {
     app: Arc<App>,
+    /// Everything.
     routes: Routes,
+    /// Each original alone, as in [`SURFACES`].
+    alone: Arc<[Routes]>,
     sockets: Option<Sockets>,
 }
 
 impl Front {
     pub fn new(app: Arc<App>) -> Self {
         let sockets = app.studio.as_ref().map(|studio| Sockets::new(&app, studio));
-        Self { routes: routes(&app), sockets, app }
+        let alone = SURFACES.iter().map(|surface| surface.alone(&app)).collect();
+        Self { routes: routes(&app), alone, sockets, app }
     }
 
     /// Answers one request of `connection`; never fails.
@@ -54,13 +56,14 @@ impl Front {
         let (method, path, version) = (request.method().clone(), request.uri().path().to_owned(), request.version());
         let origin = request.headers().get(ORIGIN).cloned();
         let forwarded = forwarded_for(request.headers());
+        let surface = connection.surface.or_else(|| strip_prefix(&mut request));
         let mut response = match cors::preflight(&method, request.headers()) {
             Some(response) => response,
             None => match auth::check(self.app.token.as_deref(), request.uri(), request.headers()) {
                 Ok(()) => {
                     connection.multiplexed = version == Version::HTTP_2;
                     request.extensions_mut().insert(connection);
-                    self.route(request).await
+                    self.route(surface, request).await
                 }
                 Err(error) => error.into_response(),
             },
@@ -81,12 +84,14 @@ impl Front {
         Ok(response)
     }
 
-    async fn route(self, mut request: Request<Incoming>) -> Response {
-        strip_prefix(&mut request);
-        if let Some(sockets) = self.sockets.as_ref().filter(|_| Sockets::serves(request.uri().path())) {
+    async fn route(self, surface: Option<&'static Surface>, request: Request<Incoming>) -> Response {
+        let has_sockets = surface.is_none_or(|surface| surface.sockets);
+        if let Some(sockets) = self.sockets.as_ref().filter(|_| has_sockets && Sockets::serves(request.uri().path())) {
             return sockets.answer(request).await;
         }
-        let service = TowerToHyperService::new(warp::service(self.routes));
+        let index = SURFACES.iter().position(|one| surface.is_some_and(|surface| std::ptr::eq(one, surface)));
+        let routes = index.map_or(self.routes, |index| self.alone[index].clone());
+        let service = TowerToHyperService::new(warp::service(routes));
         match AssertUnwindSafe(service.call(request)).catch_unwind().await {
             Ok(Ok(response)) => response,
             Ok(Err(never)) => match never {},
@@ -99,14 +104,13 @@ impl Front {
 }
 
 /// Behind the prefix of an original, its routes are where they were: a proxy or an old client needs no change.
-fn strip_prefix(request: &mut Request<Incoming>) {
-    let whole = request.uri().path();
-    let rest = PREFIXES.into_iter().find_map(|prefix| whole.strip_prefix(prefix).filter(|rest| rest.starts_with('/')));
-    let Some(path) = rest else { return };
+fn strip_prefix(request: &mut Request<Incoming>) -> Option<&'static Surface> {
+    let (first, rest) = request.uri().path().strip_prefix('/')?.split_once('/')?;
+    let surface = SURFACES.iter().find(|surface| surface.name == first)?;
     let query = request.uri().query().map_or_else(String::new, |query| format!("?{query}"));
-    if let Ok(uri) = format!("{path}{query}").parse() {
-        *request.uri_mut() = uri;
-    }
+    let uri = format!("/{rest}{query}").parse().ok()?;
+    *request.uri_mut() = uri;
+    Some(surface)
 }
 
 /// Methods that count by their name; anything else is a client's invention and must not make a metric of its own.

@@ -29,6 +29,7 @@ mod serve;
 mod sessions;
 mod socket;
 mod streams;
+mod surface;
 mod upload;
 mod web;
 mod ws;
@@ -37,6 +38,7 @@ pub use app::{App, Limits, ModelLoader, ModelRequest};
 pub use error::HttpError;
 pub use ops::install_metrics;
 pub use serve::{serve, terminated};
+pub use surface::{Port, SURFACES, Surface};
 
 use warp::filters::BoxedFilter;
 use warp::reply::Response;

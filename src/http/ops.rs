@@ -10,7 +10,7 @@ use warp::reply::Response;
 use warp::{Filter, Reply};
 
 use super::error::reply;
-use super::router::get;
+use super::router::{Paths, get};
 use super::{App, HttpError, Routes};
 use crate::telemetry;
 
@@ -32,18 +32,27 @@ pub fn install_metrics() -> Result<PrometheusHandle, BuildError> {
     Ok(handle)
 }
 
-/// `GET /healthz`, `GET /readyz`, `GET /metrics`, `GET /v1/openapi.json`.
-pub(super) fn routes(app: &Arc<App>) -> Routes {
+/// Paths of [`probes`].
+pub(super) const PROBES: Paths = &[("/healthz", "GET, HEAD"), ("/readyz", "GET, HEAD")];
+
+/// `GET /healthz`, `GET /readyz`: on every port.
+pub(super) fn probes(app: &Arc<App>) -> Routes {
     let health = warp::path!("healthz").and(get()).map(|| fresh(warp::reply::json(&json!({ "status": "ok" }))));
-    let app_for_ready = Arc::clone(app);
-    let ready = warp::path!("readyz").and(get()).map(move || reply(readiness(&app_for_ready)));
+    let app = Arc::clone(app);
+    let ready = warp::path!("readyz").and(get()).map(move || reply(readiness(&app)));
+    health.or(ready).unify().boxed()
+}
+
+/// The probes, `GET /metrics`, `GET /v1/openapi.json`.
+pub(super) fn routes(app: &Arc<App>) -> Routes {
+    let probes = probes(app);
     let app = Arc::clone(app);
     let metrics = warp::path!("metrics").and(get()).map(move || reply(metrics_page(&app)));
     let described = warp::path!("v1" / "openapi.json").and(get()).map(|| {
         let text = OPENAPI.replace("VERSION", env!("CARGO_PKG_VERSION"));
         warp::reply::with_header(text, "content-type", "application/json").into_response()
     });
-    health.or(ready).unify().or(metrics).unify().or(described).unify().boxed()
+    probes.or(metrics).unify().or(described).unify().boxed()
 }
 
 fn readiness(app: &App) -> Result<Response, HttpError> {

@@ -9,13 +9,16 @@ use warp::filters::path::FullPath;
 use warp::http::Method;
 use warp::{Filter, Reply};
 
+use super::surface::SURFACES;
 use super::{
-    App, HttpError, Routes, clips, events, flows, gary, generate, models, musicgen_stream, ops, page, sessions,
-    streams, web, ws,
+    App, HttpError, Routes, clips, events, flows, generate, models, musicgen_stream, ops, page, sessions, streams, ws,
 };
 
-/// Every path of the API and what can be asked there; `{}` stands for one segment.
-pub(super) const PATHS: &[(&str, &str)] = &[
+/// Paths and what can be asked there; `{}` stands for one segment.
+pub(super) type Paths = &'static [(&'static str, &'static str)];
+
+/// The native API and musicgen-stream.
+const NATIVE: Paths = &[
     ("/generate", "GET, HEAD, POST"),
     ("/generate/generate", "POST"),
     ("/set_prompts", "POST"),
@@ -49,23 +52,6 @@ pub(super) const PATHS: &[(&str, &str)] = &[
     ("/v1/sessions/{}/audio.flac", "GET, HEAD"),
     ("/v1/sessions/{}/audio.ogg", "GET, HEAD"),
     ("/v1/sessions/{}/audio.mp3", "GET, HEAD"),
-    ("/api/juce/process_audio", "POST"),
-    ("/api/juce/continue_music", "POST"),
-    ("/api/juce/retry_music", "POST"),
-    ("/api/juce/transform_audio", "POST"),
-    ("/api/juce/undo_transform", "POST"),
-    ("/api/juce/update_cropped_audio", "POST"),
-    ("/api/juce/poll_status/{}", "GET, HEAD"),
-    ("/api/latest_generated_audio/{}", "GET, HEAD"),
-    ("/api/models", "GET, HEAD"),
-    ("/api/cleanup_old_sessions", "POST"),
-    ("/health", "GET, HEAD"),
-    ("/continue", "POST"),
-    ("/tasks/{}", "GET, HEAD"),
-    ("/fetch-result/{}", "GET, HEAD"),
-    ("/progress/{}", "GET, HEAD"),
-    ("/crop-audio", "POST"),
-    ("/combine-audio", "POST"),
     ("/v1/transforms", "GET, HEAD, POST"),
     ("/v1/loops", "POST"),
     ("/v1/transforms/{}", "GET, HEAD, DELETE"),
@@ -80,14 +66,18 @@ pub(super) const PATHS: &[(&str, &str)] = &[
     ("/v1/loops/{}/audio.mp3", "GET, HEAD"),
     ("/v1/models", "GET, HEAD, POST"),
     ("/v1/openapi.json", "GET, HEAD"),
-    ("/healthz", "GET, HEAD"),
-    ("/readyz", "GET, HEAD"),
     ("/metrics", "GET, HEAD"),
 ];
 
+/// Every path of the server's own port; of equal ones the first counts.
+fn paths() -> Vec<Paths> {
+    let originals = SURFACES.iter().flat_map(|surface| surface.paths).copied();
+    [NATIVE, ops::PROBES].into_iter().chain(originals).collect()
+}
+
 /// All routes of the server.
 pub(super) fn routes(app: &Arc<App>) -> Routes {
-    ops::routes(app)
+    let native = ops::routes(app)
         .or(generate::routes(app))
         .unify()
         .or(streams::routes(app))
@@ -95,10 +85,6 @@ pub(super) fn routes(app: &Arc<App>) -> Routes {
         .or(clips::routes(app))
         .unify()
         .or(sessions::routes(app))
-        .unify()
-        .or(web::routes(app))
-        .unify()
-        .or(gary::routes(app))
         .unify()
         .or(flows::routes(app))
         .unify()
@@ -112,9 +98,14 @@ pub(super) fn routes(app: &Arc<App>) -> Routes {
         .unify()
         .or(page::routes())
         .unify()
-        .or(nothing_there())
-        .unify()
-        .boxed()
+        .boxed();
+    let all = SURFACES.iter().fold(native, |routes, surface| routes.or((surface.routes)(app)).unify().boxed());
+    let paths = paths();
+    let allowed = move |path: &str| {
+        let of_page = page::serves(path).then_some("GET, HEAD");
+        of_page.or_else(|| methods(&paths, path))
+    };
+    all.or(nothing_there(allowed)).unify().boxed()
 }
 
 /// `GET`, and `HEAD`, whose body is cut off later.
@@ -122,10 +113,11 @@ pub(super) fn get() -> impl Filter<Extract = (), Error = warp::Rejection> + Clon
     warp::get().or(warp::head()).unify()
 }
 
-fn nothing_there() -> Routes {
+/// What is said at the end of a chain of routes; `allowed` gives the methods of a path, if there is one.
+pub(super) fn nothing_there(allowed: impl Fn(&str) -> Option<&'static str> + Clone + Send + Sync + 'static) -> Routes {
     warp::method()
         .and(warp::path::full())
-        .map(|method: Method, path: FullPath| match allowed(path.as_str()) {
+        .map(move |method: Method, path: FullPath| match allowed(path.as_str()) {
             Some(allow) => HttpError::Method {
                 method: method.to_string(),
                 path: path.as_str().to_owned(),
@@ -137,18 +129,15 @@ fn nothing_there() -> Routes {
         .boxed()
 }
 
-/// The methods of a path, if there is one.
-fn allowed(path: &str) -> Option<&'static str> {
-    if page::serves(path) {
-        return Some("GET, HEAD");
-    }
+/// The methods of a path, if it is among these.
+pub(super) fn methods(paths: &[Paths], path: &str) -> Option<&'static str> {
     // A slash at the end makes no difference to warp's paths either.
-    let path = path.strip_suffix('/').unwrap_or(path);
+    let path = path.strip_suffix('/').filter(|path| !path.is_empty()).unwrap_or(path);
     let fits = |pattern: &str| {
         pattern.split('/').count() == path.split('/').count()
             && pattern.split('/').zip(path.split('/')).all(|(want, is)| want == is || (want == "{}" && !is.is_empty()))
     };
-    PATHS.iter().find(|(pattern, _)| fits(pattern)).map(|(_, methods)| *methods)
+    paths.iter().copied().flatten().find(|(pattern, _)| fits(pattern)).map(|(_, methods)| *methods)
 }
 
 #[cfg(test)]
@@ -167,7 +156,12 @@ mod tests {
         let paths = described["paths"].as_object().unwrap();
         let mut described: Vec<_> =
             paths.iter().map(|(path, item)| (path.replace("{id}", "{}"), methods(item))).collect();
-        let mut known: Vec<_> = PATHS.iter().map(|&(path, allow)| (path.to_owned(), allow.to_owned())).collect();
+        let mut known: Vec<(String, String)> = Vec::new();
+        for (path, allow) in super::paths().into_iter().flatten() {
+            if known.iter().all(|(known, _)| known != path) {
+                known.push(((*path).to_owned(), (*allow).to_owned()));
+            }
+        }
         described.sort();
         known.sort();
         assert_eq!(described, known);

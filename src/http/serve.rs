@@ -14,16 +14,16 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::App;
 use super::connection::Connection;
 use super::front::Front;
 use super::socket::Socket;
+use super::{App, Port};
 
 /// Bytes of sound that the kernel may hold for a client that does not read: seconds, not minutes, of Opus.
 const SEND_BUFFER: usize = 64 << 10;
@@ -44,7 +44,7 @@ const MAX_BACKOFF: Duration = Duration::from_secs(1);
 /// None at present: listeners that fail are tried again.
 pub async fn serve(
     app: Arc<App>,
-    listeners: Vec<TcpListener>,
+    ports: Vec<impl Into<Port>>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), io::Error> {
     let front = Front::new(Arc::clone(&app));
@@ -52,9 +52,9 @@ pub async fn serve(
     let graceful = Arc::new(GracefulShutdown::new());
     let closing = CancellationToken::new();
     let mut accepting = JoinSet::new();
-    for listener in listeners {
+    for port in ports {
         let door = Door { front: front.clone(), app: Arc::clone(&app), places: Arc::clone(&places) };
-        accepting.spawn(door.accept(listener, Arc::clone(&graceful), closing.clone()));
+        accepting.spawn(door.accept(port.into(), Arc::clone(&graceful), closing.clone()));
     }
     tokio::select! {
         () = shutdown => {}
@@ -125,15 +125,15 @@ struct Door {
 
 impl Door {
     /// Never ends; aborted at shutdown. Connections live on in tasks of their own, until `closing` at the latest.
-    async fn accept(self, listener: TcpListener, graceful: Arc<GracefulShutdown>, closing: CancellationToken) {
+    async fn accept(self, port: Port, graceful: Arc<GracefulShutdown>, closing: CancellationToken) {
         let mut backoff = MIN_BACKOFF;
         loop {
             // The place is taken first: at the limit, clients wait in the kernel's backlog and cost us nothing.
             let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return };
-            match listener.accept().await {
+            match port.listener.accept().await {
                 Ok((socket, peer)) => {
                     backoff = MIN_BACKOFF;
-                    let connection = Connection::new(peer, place, closing.child_token());
+                    let connection = Connection::new(peer, port.surface, place, closing.child_token());
                     let (front, patience) = (self.front.clone(), self.app.limits.request);
                     tokio::spawn(converse(socket, connection, front, patience, graceful.watcher()));
                 }

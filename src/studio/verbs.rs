@@ -263,6 +263,14 @@ impl Studio {
         Ok(self.engine.encode(Some(&lease.id), prompt.await?.planes).await?)
     }
 
+    /// Loads a model, or does nothing if it is there.
+    ///
+    /// # Errors
+    /// [`StudioError::Model`] when it cannot be loaded.
+    pub async fn warm_up(&self, model: &str) -> Result<(), StudioError> {
+        self.models.lease(Some(model)).await.map(drop)
+    }
+
     /// A session with this sound and these parameters: a client brings back what it had kept. `session` is an id given
     /// out for it, or `None`.
     ///

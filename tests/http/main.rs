@@ -13,4 +13,5 @@ mod operate;
 mod probe;
 mod server;
 mod steer;
+mod surfaces;
 mod web;

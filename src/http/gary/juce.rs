@@ -1,8 +1,8 @@
-//! gary over plain HTTP, as the DAW plug-in uses it: `/api/juce/*`, `/api/latest_generated_audio/*`, `/api/models`,
-//! `/health`. Every failure is `{success: false, error}`; the plug-in looks at nothing else.
+//! gary over plain HTTP, as the DAW plug-in uses it: `/api/juce/*`, `/api/latest_generated_audio/*`. Every failure is
+//! `{success: false, error}`; the plug-in looks at nothing else.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -13,8 +13,8 @@ use warp::{Filter, Reply};
 use super::super::clips::owner;
 use super::super::router::get;
 use super::super::{App, HttpError, Routes, body};
-use super::models;
 use super::payload::{Payload, encode_base64};
+use super::service::unix_time;
 use super::texts;
 use crate::studio::{ClipId, Owner, SessionId, Snapshot, Status, Studio, StudioError};
 
@@ -22,8 +22,8 @@ use crate::studio::{ClipId, Owner, SessionId, Snapshot, Status, Studio, StudioEr
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// All routes of this file.
-pub(in crate::http) fn routes(app: &Arc<App>) -> Routes {
-    verbs(app).or(poll(app)).unify().or(latest(app)).unify().or(service(app)).unify().boxed()
+pub(super) fn routes(app: &Arc<App>) -> Routes {
+    verbs(app).or(poll(app)).unify().or(latest(app)).unify().boxed()
 }
 
 fn verbs(app: &Arc<App>) -> Routes {
@@ -78,23 +78,8 @@ fn latest(app: &Arc<App>) -> Routes {
         .boxed()
 }
 
-fn service(app: &Arc<App>) -> Routes {
-    let (for_health, for_models, for_cleanup) = (Arc::clone(app), Arc::clone(app), Arc::clone(app));
-    let health = warp::path!("health").and(get()).map(move || health(&for_health));
-    let models = warp::path!("api" / "models").and(get()).map(move || {
-        let models = models::grouped(&for_models.engine().models(), (for_models.on_disk)());
-        let updated_at = iso_time();
-        warp::reply::json(&json!({ "success": true, "models": models, "updated_at": updated_at })).into_response()
-    });
-    let cleanup = warp::path!("api" / "cleanup_old_sessions").and(warp::post()).then(move || {
-        let app = Arc::clone(&for_cleanup);
-        async move { answer(cleanup(&app).await) }
-    });
-    health.or(models).unify().or(cleanup).unify().boxed()
-}
-
 /// A status and a sentence.
-struct Failure(StatusCode, String);
+pub(super) struct Failure(pub(super) StatusCode, pub(super) String);
 
 impl From<String> for Failure {
     fn from(sentence: String) -> Self {
@@ -123,7 +108,7 @@ impl From<HttpError> for Failure {
     }
 }
 
-fn answer(result: Result<Value, Failure>) -> Response {
+pub(super) fn answer(result: Result<Value, Failure>) -> Response {
     match result {
         Ok(body) => warp::reply::json(&body).into_response(),
         Err(Failure(status, error)) => {
@@ -273,48 +258,4 @@ async fn latest_audio(app: &App, id: &str) -> Result<(StatusCode, Value), Failur
             "session_id": id,
         }),
     ))
-}
-
-/// `live` when music can be made; what the original consists of is told as it would tell it.
-fn health(app: &App) -> Response {
-    let (status, state) = match app.engine().status().lost {
-        None => (StatusCode::OK, "live".to_owned()),
-        Some(reason) => (StatusCode::INTERNAL_SERVER_ERROR, format!("down: {reason}")),
-    };
-    let overall = if status == StatusCode::OK { "live" } else { "degraded" };
-    let body = json!({ "status": overall, "mongodb": "live", "redis": "live", "pytorch": state });
-    with_status(warp::reply::json(&body), status).into_response()
-}
-
-/// Removes what retention would remove; nobody can make it remove more.
-async fn cleanup(app: &App) -> Result<Value, Failure> {
-    let removed = app.studio()?.sweep().await?;
-    Ok(json!({
-        "status": "success",
-        "message": format!("{removed} old sessions were removed."),
-        "cleanup_stats": {
-            "mongodb_sessions": removed, "gridfs_files": 0, "redis_keys": 0, "errors": [],
-            "memory_before_gc": null, "memory_after_gc": null,
-        },
-    }))
-}
-
-fn unix_time() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs())
-}
-
-/// Now, as ISO 8601 in UTC.
-fn iso_time() -> String {
-    let seconds = unix_time();
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    // Howard Hinnant's `civil_from_days`, for dates after 1970.
-    let z = days + 719_468;
-    let (era, of_era) = (z / 146_097, z % 146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let day_of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
 }

@@ -31,8 +31,20 @@ const LOUDNESS: f64 = -14.0;
 /// How a task's session says where it came from.
 const ORIGIN: &str = "web";
 
-/// `/continue`, `/tasks/{id}`, `/fetch-result/{id}`, `/progress/{id}`.
+/// `/generate`, `/continue`, `/tasks/{id}`, `/fetch-result/{id}`, `/progress/{id}`.
 pub(super) fn routes(app: &Arc<App>) -> Routes {
+    let for_generate = Arc::clone(app);
+    let begin = warp::path!("generate").and(warp::post()).and(body::bytes(app)).and(owner()).then(
+        move |body: Result<Bytes, HttpError>, owner| {
+            let app = Arc::clone(&for_generate);
+            async move {
+                match body {
+                    Ok(body) => generate(&app, &body, owner).await,
+                    Err(error) => answer(Err(error.into())),
+                }
+            }
+        },
+    );
     let for_proceed = Arc::clone(app);
     let proceed = warp::path!("continue")
         .and(warp::post())
@@ -59,7 +71,7 @@ pub(super) fn routes(app: &Arc<App>) -> Routes {
                 }
             }
         });
-    proceed.or(show).unify().boxed()
+    begin.or(proceed).unify().or(show).unify().boxed()
 }
 
 /// A status and a sentence.

@@ -1,0 +1,144 @@
+//! What gary answers about itself: health, models, cleaning up, warming up, and the door of its former queue.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+use warp::http::StatusCode;
+use warp::reply::{Response, with_status};
+use warp::{Filter, Reply};
+
+use super::super::router::get;
+use super::super::{App, HttpError, Routes, body};
+use super::juce::{Failure, answer};
+use super::models;
+use super::payload::Payload;
+
+/// Fine-tunes that the original warms up, besides the default model; here only when no download is needed for it.
+const WARM: [(&str, &str); 2] =
+    [("thepatch/hoenn_lofi", "lofi fine-tune, large"), ("thepatch/bleeps-medium", "bleeps fine-tune, medium")];
+
+/// All routes of this file.
+pub(super) fn routes(app: &Arc<App>) -> Routes {
+    let (for_health, for_models, for_cleanup) = (Arc::clone(app), Arc::clone(app), Arc::clone(app));
+    let health = warp::path!("health").and(get()).map(move || health(&for_health));
+    let models = warp::path!("api" / "models").and(get()).map(move || {
+        let models = models::grouped(&for_models.engine().models(), (for_models.on_disk)());
+        let updated_at = iso_time();
+        warp::reply::json(&json!({ "success": true, "models": models, "updated_at": updated_at })).into_response()
+    });
+    let cleanup = warp::path!("api" / "cleanup_old_sessions").and(warp::post()).then(move || {
+        let app = Arc::clone(&for_cleanup);
+        async move { answer(cleanup(&app).await) }
+    });
+    health.or(models).unify().or(cleanup).unify().or(warmup(app)).unify().or(notification(app)).unify().boxed()
+}
+
+fn warmup(app: &Arc<App>) -> Routes {
+    let (for_all, for_status) = (Arc::clone(app), Arc::clone(app));
+    let all = warp::path!("api" / "warmup").and(warp::post()).then(move || {
+        let app = Arc::clone(&for_all);
+        async move { answer(warm_up(&app).await) }
+    });
+    let status = warp::path!("api" / "warmup" / "status").and(get()).map(move || {
+        let models: Vec<String> = to_warm(&for_status).into_iter().map(|(model, _)| model).collect();
+        warp::reply::json(&json!({ "available": true, "models": models })).into_response()
+    });
+    all.or(status).unify().boxed()
+}
+
+/// The queue is part of this server: what another one has to say is answered and changes nothing.
+fn notification(app: &Arc<App>) -> Routes {
+    warp::path!("task_notification")
+        .and(warp::post())
+        .and(warp::header::optional("x-notification-id"))
+        .and(body::bytes(app))
+        .map(|id: Option<String>, body: Result<Bytes, HttpError>| match notified(id, body) {
+            Ok(received) => warp::reply::json(&received).into_response(),
+            Err(Failure(status, message)) => {
+                with_status(warp::reply::json(&json!({ "status": "error", "message": message })), status)
+                    .into_response()
+            }
+        })
+        .boxed()
+}
+
+fn notified(id: Option<String>, body: Result<Bytes, HttpError>) -> Result<Value, Failure> {
+    let value = serde_json::from_slice(&body?).map_err(|error| format!("Invalid JSON format: {error}."))?;
+    let session = Payload::parse(value)?.session()?.ok_or_else(|| "session_id: Field required.".to_owned())?;
+    let id = id.unwrap_or_else(|| format!("{session}_{}", unix_time()));
+    let message = "This server has a queue of its own, which tells its clients itself.";
+    Ok(json!({ "status": "received", "notification_id": id, "message": message }))
+}
+
+/// `live` when music can be made; what the original consists of is told as it would tell it.
+fn health(app: &App) -> Response {
+    let (status, state) = match app.engine().status().lost {
+        None => (StatusCode::OK, "live".to_owned()),
+        Some(reason) => (StatusCode::INTERNAL_SERVER_ERROR, format!("down: {reason}")),
+    };
+    let overall = if status == StatusCode::OK { "live" } else { "degraded" };
+    let body = json!({ "status": overall, "mongodb": "live", "redis": "live", "pytorch": state });
+    with_status(warp::reply::json(&body), status).into_response()
+}
+
+/// Names of models with what they are: the default, and those of the original that are here.
+fn to_warm(app: &App) -> Vec<(String, &'static str)> {
+    let default = app.engine().models().first().map(|model| (model.id.0.clone(), "the server's default model"));
+    let here = (app.on_disk)();
+    let tuned = WARM.into_iter().filter(|(name, _)| here.iter().any(|is| is == name));
+    default.into_iter().chain(tuned.map(|(name, what)| (name.to_owned(), what))).collect()
+}
+
+/// Loads what is not loaded; a model makes its first steps while it is loaded, so that nobody waits for them later.
+async fn warm_up(app: &App) -> Result<Value, Failure> {
+    let studio = app.studio()?;
+    let mut results = Map::new();
+    let mut success = true;
+    for (model, description) in to_warm(app) {
+        let result = match studio.warm_up(&model).await {
+            Ok(()) => json!({ "status": "success", "message": "It is ready.", "description": description }),
+            Err(error) => {
+                success = false;
+                json!({ "status": "error", "error": error.to_string(), "description": description })
+            }
+        };
+        results.insert(model, result);
+    }
+    let message = if success { "All models are ready." } else { "Some models cannot be used." };
+    Ok(json!({ "success": success, "message": message, "results": results }))
+}
+
+/// Removes what retention would remove; nobody can make it remove more.
+async fn cleanup(app: &App) -> Result<Value, Failure> {
+    let removed = app.studio()?.sweep().await?;
+    Ok(json!({
+        "status": "success",
+        "message": format!("{removed} old sessions were removed."),
+        "cleanup_stats": {
+            "mongodb_sessions": removed, "gridfs_files": 0, "redis_keys": 0, "errors": [],
+            "memory_before_gc": null, "memory_after_gc": null,
+        },
+    }))
+}
+
+pub(super) fn unix_time() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs())
+}
+
+/// Now, as ISO 8601 in UTC.
+fn iso_time() -> String {
+    let seconds = unix_time();
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    // Howard Hinnant's `civil_from_days`, for dates after 1970.
+    let z = days + 719_468;
+    let (era, of_era) = (z / 146_097, z % 146_097);
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let day_of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
+}
