@@ -11,11 +11,13 @@ use super::load::{DeviceChoice, DtypeChoice, fetch};
 use super::{Failure, ModelArgs, Outcome};
 use crate::audio::{FileFormat, decode, encode_file};
 use crate::engine::{
-    Engine, Job, LoopModel, LoopSettings, LoopSpec, MakeLoop, Rendered, Step, Transform, TransformModel,
+    Job, LoopModel, LoopSettings, LoopSpec, MakeLoop, Rendered, Shape, Step, Transform, TransformModel,
 };
-use crate::model::melodyflow::{EditSettings, MelodyFlow, Method};
+use crate::model::ModelError;
+use crate::model::melodyflow::MelodyFlow;
 use crate::model::stable_audio::StableAudio;
-use crate::studio::{Flows, LoadFlow, Variations};
+use crate::model::weights::Target;
+use crate::studio::{Flows, LoadFlow, StudioError, TransformWish, Variations, random_seed};
 use crate::units::SampleRate;
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -122,26 +124,20 @@ fn advise(error: impl std::fmt::Display, model: &str, terms: &str) -> Failure {
 }
 
 pub(super) fn transform(args: TransformArgs) -> Outcome {
-    let variations = match &args.variations {
-        Some(file) => Variations::read(file)?,
-        None => Variations::built_in()?,
+    let solver = match args.solver {
+        Solver::Euler => "euler",
+        Solver::Midpoint => "midpoint",
     };
-    let preset = args.preset.as_deref().map(|name| variations.get(name)).transpose()?;
-    let method = match args.solver {
-        Solver::Euler => Method::Euler,
-        Solver::Midpoint => Method::Midpoint,
+    let wish = TransformWish {
+        variation: args.preset,
+        prompt: args.prompt,
+        flowstep: args.flowstep,
+        solver: Some(solver.into()),
+        steps: args.steps,
+        seed: args.seed,
+        keeps_rate: false,
     };
-    let mut settings = EditSettings::of(method);
-    if let Some(preset) = preset {
-        settings.flowstep = preset.flowstep;
-        if method == Method::Euler {
-            settings.steps = preset.steps;
-        }
-    }
-    settings.flowstep = args.flowstep.unwrap_or(settings.flowstep);
-    settings.steps = args.steps.unwrap_or(settings.steps);
-    settings.check()?;
-    let text = args.prompt.as_deref().or(preset.map(|preset| preset.prompt.as_str())).unwrap_or_default();
+    let params = wish.over(&variations(&args.variations)?)?;
     let format = FileFormat::of(&args.output)?;
     let bytes = std::fs::read(&args.input)
         .map_err(|error| Failure(format!("{} cannot be read: {error}.", args.input.display())))?;
@@ -149,13 +145,10 @@ pub(super) fn transform(args: TransformArgs) -> Outcome {
 
     let (target, _) = args.place.dtype.on(&args.place.device.open()?);
     let advice = "let Continuo download them once from the Hugging Face hub (4 GB, CC-BY-NC)";
-    let model = fetch(&args.model)
-        .and_then(|files| MelodyFlow::load(&files, &fetch, &target))
-        .map_err(|error| advise(error, &args.model, advice))?;
+    let model = load_transform(&args.model, &target).map_err(|error| advise(error, &args.model, advice))?;
     let codec = &model.config.codec;
     let sound = sound.stereo().at(SampleRate(codec.sample_rate))?;
-    let seed = args.seed.unwrap_or_else(super::generate::random_seed);
-    let job = Transform::new(&model, &sound.pcm, text, settings, seed).map_err(Failure)?;
+    let job = Transform::new(&model, &sound.pcm, &params.prompt, params.settings(), params.seed).map_err(Failure)?;
     write(job, format, &args.output, sound.seconds())
 }
 
@@ -164,39 +157,52 @@ pub(super) fn make_loop(args: LoopArgs) -> Outcome {
     let (target, _) = args.place.dtype.on(&args.place.device.open()?);
     let advice =
         "accept their licence on huggingface.co, log in with `hf auth login` and let Continuo download them once";
-    let model = fetch(&args.model)
-        .and_then(|files| StableAudio::load(&files, &fetch, &target))
-        .map_err(|error| advise(error, &args.model, advice))?;
-    let settings = LoopSettings { steps: args.steps, guidance: Some(args.guidance) }.on(&model);
-    let seed = args.seed.unwrap_or_else(super::generate::random_seed);
-    let spec = LoopSpec { text: args.prompt, avoid: args.avoid, bpm: args.bpm, bars: args.bars, seed };
+    let model = load_loop(&args.model, &target).map_err(|error| advise(error, &args.model, advice))?;
+    let settings = LoopSettings { steps: args.steps, guidance: Some(args.guidance), sampler: None };
+    let spec = LoopSpec {
+        text: args.prompt,
+        avoid: args.avoid,
+        shape: Shape::Loop { bpm: args.bpm, bars: args.bars },
+        seconds: None,
+        given: None,
+        seed: args.seed.unwrap_or_else(random_seed),
+    };
     let job = MakeLoop::new(&model, spec, settings, None).map_err(|reason| Failure(format!("{reason}.")))?;
     write(job, format, &args.output, 240.0 / args.bpm * f64::from(args.bars))
 }
 
+fn load_transform(name: &str, target: &Target) -> Result<TransformModel, ModelError> {
+    MelodyFlow::load(&fetch(name)?, &fetch, target)
+}
+
+fn load_loop(name: &str, target: &Target) -> Result<LoopModel, ModelError> {
+    StableAudio::load(&fetch(name)?, &fetch, target)
+}
+
+fn variations(file: &Option<PathBuf>) -> Result<Variations, StudioError> {
+    file.as_ref().map_or_else(Variations::built_in, |file| Variations::read(file))
+}
+
 /// The flow models of a server, loaded when they are first wanted.
 pub(super) fn service(
-    engine: Engine,
     place: &ModelArgs,
     (transform, looper): (&Option<String>, &Option<String>),
-    variations: &Option<PathBuf>,
-) -> Result<Arc<Flows>, Failure> {
-    let variations = match variations {
-        Some(file) => Variations::read(file)?,
-        None => Variations::built_in()?,
-    };
-    let (device, dtype) = (place.device, place.dtype);
-    let target = move || Ok::<_, Failure>(dtype.on(&device.open()?).0);
-    let said = |Failure(sentence)| sentence;
-    let transform: Option<LoadFlow<TransformModel>> = transform.clone().map(|name| {
-        let load = move || Ok(MelodyFlow::load(&fetch(&name)?, &fetch, &target()?)?);
-        Arc::new(move || load().map_err(said)) as _
-    });
-    let looper: Option<LoadFlow<LoopModel>> = looper.clone().map(|name| {
-        let load = move || Ok(StableAudio::load(&fetch(&name)?, &fetch, &target()?)?);
-        Arc::new(move || load().map_err(said)) as _
-    });
-    Ok(Arc::new(Flows::new(engine, variations, transform, looper)))
+    presets: &Option<PathBuf>,
+) -> Result<Flows, Failure> {
+    Ok(Flows::new(variations(presets)?, later(place, transform, load_transform), later(place, looper, load_loop)))
+}
+
+/// A way to load a model on the device of the others.
+fn later<T: 'static>(
+    place: &ModelArgs,
+    name: &Option<String>,
+    load: fn(&str, &Target) -> Result<T, ModelError>,
+) -> Option<LoadFlow<T>> {
+    let (name, device, dtype) = (name.clone()?, place.device, place.dtype);
+    Some(Arc::new(move || {
+        let (target, _) = dtype.on(&device.open().map_err(|Failure(sentence)| sentence)?);
+        load(&name, &target).map_err(|error| error.to_string())
+    }))
 }
 
 /// Works on a job until it is done, and writes what came out.

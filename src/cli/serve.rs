@@ -149,16 +149,9 @@ pub(super) fn run(args: ServeArgs) -> Outcome {
             }
         };
         let loader = loader(engine.clone(), args.model.clone());
-        let flows = super::flows::service(
-            engine.clone(),
-            &args.model,
-            (&args.transform_model, &args.loop_model),
-            &args.variations,
-        )?;
         let studio = studio(engine, &args, loader.clone()).await?;
         let mut app = App::new(station);
         app.studio = Some(studio);
-        app.flows = Some(flows);
         app.limits = Limits {
             connections: args.max_listeners + 2000,
             private_addresses: args.private_addresses,
@@ -191,6 +184,7 @@ async fn studio(engine: Engine, args: &ServeArgs, loader: ModelLoader) -> Result
             age: Duration::from_secs(u64::from(args.keep_days) * 24 * 3600),
             bytes: u64::from(args.keep_gb) << 30,
         },
+        flows: super::flows::service(&args.model, (&args.transform_model, &args.loop_model), &args.variations)?,
     };
     let load: LoadModel = Arc::new(move |model| loader(ModelRequest { model, dtype: None }));
     Ok(Studio::start(engine, store, Some(load), config).await?)

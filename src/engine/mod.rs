@@ -30,7 +30,8 @@ pub use backend::{
 };
 pub use error::EngineError;
 pub use flows::{
-    FlowMethod, FlowSettings, LoopModel, LoopSettings, LoopSpec, MakeLoop, Rendered, Transform, TransformModel,
+    FlowMethod, FlowSettings, Given, LoopModel, LoopSettings, LoopSpec, MakeLoop, Mask, Rendered, Sampler, Shape,
+    Transform, TransformModel,
 };
 pub use handle::{Engine, Voice, VoiceControl};
 pub use musicgen::{KV_BUDGET, MusicGenBackend};

@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use super::HttpError;
 use crate::engine::Engine;
 use crate::station::Station;
-use crate::studio::{Flows, Studio};
+use crate::studio::Studio;
 use crate::units::ModelId;
 
 /// A wish for a model that is perhaps not loaded yet.
@@ -60,10 +60,8 @@ impl Default for Limits {
 pub struct App {
     /// All streams.
     pub station: Arc<Station>,
-    /// Clips and sessions; without it their routes answer that there are none.
+    /// Clips, transforms, loops and sessions; without it their routes answer that there are none.
     pub studio: Option<Arc<Studio>>,
-    /// Transforms and loops; without it their routes answer that there are none.
-    pub flows: Option<Arc<Flows>>,
     /// Bounds on clients.
     pub limits: Limits,
     /// Loads models on request; without it `POST /v1/models` and `/set_model` only know loaded ones.
@@ -88,7 +86,6 @@ impl App {
         Self {
             station,
             studio: None,
-            flows: None,
             limits: Limits::default(),
             loader: None,
             on_disk: Vec::new,

@@ -312,10 +312,10 @@ pub(super) fn view(Snapshot { record, status }: &Snapshot) -> Value {
         "status": name(status),
         "progress": status.percent(),
         "model": record.params.model_name(),
-        "prompt": record.params.text(),
+        "prompt": record.text(),
         "prompt_seconds": record.params.prompt_seconds,
         "seconds": record.params.seconds,
-        "seed": record.params.seed,
+        "seed": record.seed(),
         "sampling": {
             "temperature": record.params.temperature,
             "top_k": record.params.top_k,
@@ -331,6 +331,13 @@ pub(super) fn view(Snapshot { record, status }: &Snapshot) -> Value {
             "events": url("events"),
         },
     });
+    if let Some(flow) = &record.flow {
+        // What is said of pieces does not apply.
+        for field in ["model", "prompt_seconds", "seconds", "sampling"] {
+            view[field] = Value::Null;
+        }
+        view["settings"] = json!(flow);
+    }
     match status {
         Status::Queued { position, total, seconds } => {
             view["queue"] = json!({ "position": position, "total": total, "seconds": seconds });
@@ -345,7 +352,7 @@ pub(super) fn view(Snapshot { record, status }: &Snapshot) -> Value {
 fn name(status: &Status) -> &'static str {
     match status {
         Status::Queued { .. } => "queued",
-        Status::Starting => "starting",
+        Status::Starting | Status::Loading => "starting",
         Status::Running { .. } => "running",
         Status::Completed => "completed",
         Status::Failed(_) => "failed",

@@ -141,8 +141,9 @@ fn studio_status(error: &StudioError) -> StatusCode {
         | StudioError::NoAudio
         | StudioError::Cancelled => StatusCode::CONFLICT,
         StudioError::QueueFull { .. } | StudioError::TooManyOfYours { .. } => StatusCode::TOO_MANY_REQUESTS,
+        StudioError::Absent(_) => StatusCode::SERVICE_UNAVAILABLE,
         StudioError::Engine(error) => engine_status(error),
-        StudioError::Store(_) | StudioError::Broken(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        StudioError::Store(_) | StudioError::Broken(_) | StudioError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 

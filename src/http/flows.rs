@@ -1,27 +1,30 @@
 //! `/v1/transforms` and `/v1/loops`: ask for one, see how far it is, fetch it, give it up.
 
+use std::str::FromStr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::json;
-use uuid::Uuid;
 use warp::http::StatusCode;
 use warp::http::header::LOCATION;
 use warp::reply::{Response, with_header, with_status};
 use warp::{Filter, Reply};
 
-use super::clips::{file_format, sound_file};
+use super::clips::{file_format, no_store, owner, sound_file};
 use super::error::reply;
 use super::query::{Query, raw};
 use super::router::get;
 use super::{App, HttpError, Routes, body, upload};
-use crate::audio::{FileFormat, decode, encode_file};
-use crate::engine::{FlowMethod, FlowSettings, LoopSettings, LoopSpec};
-use crate::studio::{FlowState, Flows};
+use crate::audio::decode;
+use crate::engine::{LoopSettings, LoopSpec, Shape};
+use crate::studio::{
+    Accepted, Flow, Kind, LoopParams, Owner, SessionId, Snapshot, Status, Studio, StudioError, TransformWish,
+    random_seed,
+};
 
-/// What may be said of a transform in the query; its body is the recording.
-const FIELDS: [&str; 6] = ["preset", "prompt", "flowstep", "solver", "steps", "seed"];
+/// What may be said of a transform in the query; its body is the recording, unless a session has one.
+const FIELDS: [&str; 7] = ["preset", "prompt", "flowstep", "solver", "steps", "seed", "session"];
 
 /// Everything under `/v1/transforms` and `/v1/loops`.
 pub(super) fn routes(app: &Arc<App>) -> Routes {
@@ -31,13 +34,13 @@ pub(super) fn routes(app: &Arc<App>) -> Routes {
         async move { reply(presets(&app)) }
     });
     let sound = body::bytes_within(app.limits.upload, upload::PATIENCE);
-    let transform = warp::post().and(raw()).and(sound).then(move |query: String, body| {
+    let transform = warp::post().and(raw()).and(sound).and(owner()).then(move |query: String, body, owner| {
         let app = Arc::clone(&for_transform);
-        async move { reply(transform(&app, &query, body).await) }
+        async move { reply(transform(&app, &query, body, owner).await) }
     });
-    let make_loop = warp::post().and(body::bytes(app)).then(move |body| {
+    let make_loop = warp::post().and(body::bytes(app)).and(owner()).then(move |body, owner| {
         let app = Arc::clone(&for_loop);
-        async move { reply(make_loop(&app, body).await) }
+        async move { reply(make_loop(&app, body, owner).await) }
     });
     let transforms = warp::path!("v1" / "transforms").and(presets.or(transform).unify());
     let loops = warp::path!("v1" / "loops").and(make_loop);
@@ -59,11 +62,11 @@ fn one(app: &Arc<App>) -> Routes {
     let path = kind().and(warp::path::param()).and(warp::path::end());
     let show = path.and(get()).then(move |kind: String, id: String| {
         let app = Arc::clone(&for_show);
-        async move { reply(show(&app, &kind, &id)) }
+        async move { reply(show(&app, &kind, &id).await) }
     });
     let end = path.and(warp::delete()).then(move |kind: String, id: String| {
         let app = Arc::clone(&for_drop);
-        async move { reply(forget(&app, &kind, &id)) }
+        async move { reply(forget(&app, &kind, &id).await) }
     });
     show.or(end).unify().boxed()
 }
@@ -83,57 +86,42 @@ fn file(app: &Arc<App>) -> Routes {
 }
 
 fn presets(app: &App) -> Result<Response, HttpError> {
-    let presets = flows(app)?.variations().iter().map(|(name, variation)| {
+    let presets = app.studio()?.flows().variations().iter().map(|(name, variation)| {
         json!({ "name": name, "prompt": variation.prompt, "flowstep": variation.flowstep, "steps": variation.steps })
     });
     Ok(warp::reply::json(&json!({ "presets": presets.collect::<Vec<_>>() })).into_response())
 }
 
-fn flows(app: &App) -> Result<&Arc<Flows>, HttpError> {
-    let none = || HttpError::NotReady("This server makes no transforms and no loops, only streams.".into());
-    app.flows.as_ref().ok_or_else(none)
-}
-
-async fn transform(app: &App, query: &str, body: Result<Bytes, HttpError>) -> Result<Response, HttpError> {
-    let flows = flows(app)?;
+async fn transform(
+    app: &App,
+    query: &str,
+    body: Result<Bytes, HttpError>,
+    owner: Owner,
+) -> Result<Response, HttpError> {
+    let studio = app.studio()?;
     let query = Query::parse(query, &[&FIELDS])?;
-    let method = match query.one("solver")? {
-        None | Some("euler") => FlowMethod::Euler,
-        Some("midpoint") => FlowMethod::Midpoint,
-        Some(other) => return Err(bad(format!("`solver` is `{other}` but must be `euler` or `midpoint`."))),
+    let text = |name| query.one(name).map(|text| text.map(str::to_owned));
+    let session = query.one("session")?.map(SessionId::parse).transpose()?;
+    let wish = TransformWish {
+        variation: text("preset")?,
+        prompt: text("prompt")?,
+        flowstep: number(&query, "flowstep")?,
+        solver: text("solver")?,
+        steps: number(&query, "steps")?,
+        seed: number(&query, "seed")?,
+        keeps_rate: false,
     };
-    let mut settings = FlowSettings::of(method);
-    let preset = query.one("preset")?.map(|name| flows.variations().get(name)).transpose()?;
-    if let Some(preset) = preset {
-        settings.flowstep = preset.flowstep;
-        if method == FlowMethod::Euler {
-            settings.steps = preset.steps;
-        }
-    }
-    let number = |name: &str, text: &str| bad(format!("`{name}` is `{text}` but must be a number that fits."));
-    if let Some(text) = query.one("flowstep")? {
-        settings.flowstep = text.parse().map_err(|_| number("flowstep", text))?;
-    }
-    if let Some(text) = query.one("steps")? {
-        settings.steps = text.parse().map_err(|_| number("steps", text))?;
-    }
-    let seed = match query.one("seed")? {
-        Some(text) => text.parse().map_err(|_| number("seed", text))?,
-        None => random(),
-    };
-    let text = match (query.one("prompt")?, preset) {
-        (Some(text), _) => text.to_owned(),
-        (None, Some(preset)) => preset.prompt.clone(),
-        (None, None) => return Err(bad("Say what the recording is to become: preset=NAME or prompt=TEXT.".into())),
-    };
-    let body = body?;
-    if body.is_empty() {
+    let body = Some(body?).filter(|body| !body.is_empty());
+    if body.is_none() && session.is_none() {
         return Err(bad("Send the recording as the body, for example with curl --data-binary @in.wav.".into()));
     }
-    let sound = tokio::task::spawn_blocking(move || decode(body.to_vec())).await;
-    let sound = sound.map_err(|error| bad(format!("The recording could not be read: {error}.")))?;
-    let sound = sound.map_err(|error| bad(error.to_string()))?;
-    accepted("transforms", flows.transform(sound, &text, settings, seed).await?, seed)
+    accepted(studio, "transforms", &studio.transform(owner, session, wish, body).await?).await
+}
+
+fn number<T: FromStr>(query: &Query, name: &str) -> Result<Option<T>, HttpError> {
+    let Some(text) = query.one(name)? else { return Ok(None) };
+    let number = text.parse().map_err(|_| bad(format!("`{name}` is `{text}` but must be a number that fits.")))?;
+    Ok(Some(number))
 }
 
 #[derive(Deserialize)]
@@ -155,9 +143,9 @@ fn four() -> u32 {
     4
 }
 
-async fn make_loop(app: &App, body: Result<Bytes, HttpError>) -> Result<Response, HttpError> {
+async fn make_loop(app: &App, body: Result<Bytes, HttpError>, owner: Owner) -> Result<Response, HttpError> {
     let wish: LoopBody = body::json(&body?)?;
-    let flows = flows(app)?;
+    let studio = app.studio()?;
     if wish.prompt.trim().is_empty() {
         return Err(bad("`prompt` is empty; say what the loop is to play.".into()));
     }
@@ -169,71 +157,97 @@ async fn make_loop(app: &App, body: Result<Bytes, HttpError>) -> Result<Response
         Some(key) => format!("{} in {key}", wish.prompt),
         None => wish.prompt,
     };
-    let seed = wish.seed.unwrap_or_else(random);
-    let spec = LoopSpec { text, avoid: wish.avoid, bpm: wish.bpm, bars: wish.bars, seed };
-    let settings = LoopSettings { steps: wish.steps, guidance: Some(guidance) };
-    accepted("loops", flows.make_loop(spec, settings).await?, seed)
+    let spec = LoopSpec {
+        text,
+        avoid: wish.avoid,
+        shape: Shape::Loop { bpm: wish.bpm, bars: wish.bars },
+        seconds: None,
+        given: None,
+        seed: wish.seed.unwrap_or_else(random_seed),
+    };
+    let settings = LoopSettings { steps: wish.steps, guidance: Some(guidance), sampler: None };
+    accepted(studio, "loops", &studio.make_loop(owner, LoopParams { spec, settings }, None).await?).await
 }
 
 fn bad(sentence: String) -> HttpError {
     HttpError::BadRequest(sentence)
 }
 
-fn random() -> u64 {
-    Uuid::new_v4().as_u64_pair().0
-}
-
-fn accepted(kind: &str, id: Uuid, seed: u64) -> Result<Response, HttpError> {
+async fn accepted(studio: &Studio, kind: &str, taken: &Accepted) -> Result<Response, HttpError> {
+    let (id, record) = (taken.clip, studio.clip(taken.clip).await?.record);
     let href = format!("/v1/{kind}/{id}");
-    let body = warp::reply::json(
-        &json!({ "id": id.to_string(), "href": href, "audio": format!("{href}/audio.wav"), "seed": seed }),
-    );
-    Ok(with_status(with_header(body, LOCATION, href), StatusCode::ACCEPTED).into_response())
+    let body = json!({
+        "id": id.to_string(),
+        "href": href,
+        "audio": format!("{href}/audio.wav"),
+        "events": format!("/v1/clips/{id}/events"),
+        "session": taken.session,
+        "seed": record.seed(),
+    });
+    let body = with_header(warp::reply::json(&body), LOCATION, href);
+    Ok(with_status(body, StatusCode::ACCEPTED).into_response())
 }
 
-fn find(app: &App, kind: &str, id: &str) -> Result<(Uuid, FlowState), HttpError> {
-    let gone = || HttpError::NoFlow(kind.to_owned(), id.to_owned());
-    let id = Uuid::try_parse(id).map_err(|_| gone())?;
-    Ok((id, flows(app)?.state(id).ok_or_else(gone)?))
-}
-
-fn show(app: &App, kind: &str, id: &str) -> Result<Response, HttpError> {
-    let (id, state) = find(app, kind, id)?;
-    let body = match state {
-        FlowState::Working(done, of) => json!({ "id": id.to_string(), "state": "working", "done": done, "of": of }),
-        FlowState::Failed(reason) => json!({ "id": id.to_string(), "state": "failed", "error": reason }),
-        FlowState::Done(sound) => {
-            let frames = sound.pcm.len() / sound.channels;
-            json!({
-                "id": id.to_string(), "state": "done", "frames": frames, "sample_rate": sound.rate.0, "channels": sound.channels,
-                "audio": format!("/v1/{kind}/{id}/audio.wav"),
-            })
-        }
+async fn find(studio: &Studio, kind: &str, id: &str) -> Result<Snapshot, HttpError> {
+    let gone = || HttpError::NoFlow(kind.to_owned(), id.chars().take(80).collect());
+    let clip = match studio.clip(id.parse().map_err(|_| gone())?).await {
+        Err(StudioError::NoClip(_)) => return Err(gone()),
+        clip => clip?,
     };
-    Ok(warp::reply::json(&body).into_response())
+    let wanted = if kind == "loops" { Kind::Loop } else { Kind::Transform };
+    if clip.record.kind == wanted { Ok(clip) } else { Err(gone()) }
 }
 
-fn forget(app: &App, kind: &str, id: &str) -> Result<Response, HttpError> {
-    let (id, _) = find(app, kind, id)?;
-    flows(app)?.forget(id);
+async fn show(app: &App, kind: &str, id: &str) -> Result<Response, HttpError> {
+    let studio = app.studio()?;
+    let Snapshot { record, status } = find(studio, kind, id).await?;
+    let mut view = json!({
+        "id": record.id.to_string(),
+        "state": "working",
+        "session": record.session,
+        "seed": record.seed(),
+        "settings": match &record.flow {
+            Some(Flow::Transform(params)) => json!(params),
+            Some(Flow::Loop(params)) => json!(params),
+            None => json!(null),
+        },
+    });
+    match status {
+        Status::Queued { position, .. } => view["position"] = json!(position),
+        Status::Starting | Status::Loading => (view["done"], view["of"]) = (json!(0), json!(0)),
+        Status::Running { steps, total } => (view["done"], view["of"]) = (json!(steps), json!(total)),
+        Status::Completed => {
+            let bytes = studio.sound_of_clip(record.id).await?;
+            let sound = tokio::task::spawn_blocking(move || decode(bytes.to_vec())).await;
+            let sound = sound.map_err(|error| StudioError::Broken(error.to_string()))?.map_err(StudioError::from)?;
+            view["state"] = json!("done");
+            view["frames"] = json!(sound.frames());
+            view["sample_rate"] = json!(sound.rate.0);
+            view["channels"] = json!(sound.channels);
+            view["audio"] = json!(format!("/v1/{kind}/{}/audio.wav", record.id));
+        }
+        Status::Failed(reason) => (view["state"], view["error"]) = (json!("failed"), json!(reason)),
+        Status::Cancelled => view["state"] = json!("cancelled"),
+    }
+    Ok(no_store(warp::reply::json(&view)))
+}
+
+/// Ends it; what was made for it alone goes with it.
+async fn forget(app: &App, kind: &str, id: &str) -> Result<Response, HttpError> {
+    let studio = app.studio()?;
+    let record = find(studio, kind, id).await?.record;
+    studio.cancel(record.id).await?;
+    let session = studio.session(&record.session).await?;
+    let alone = studio.store().clips(Some(&record.session), 2).await?.len() == 1;
+    if alone && ["transform", "loop"].contains(&session.origin.as_str()) {
+        studio.remove_session(&record.session).await?;
+    }
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 async fn audio(app: &App, kind: &str, id: &str, file: &str) -> Result<Response, HttpError> {
-    let (_, state) = find(app, kind, id)?;
+    let studio = app.studio()?;
+    let record = find(studio, kind, id).await?.record;
     let format = file_format(file).ok_or_else(|| HttpError::NoRoute(file.to_owned()))?;
-    match state {
-        FlowState::Done(sound) => {
-            let wav = tokio::task::spawn_blocking(move || {
-                encode_file(FileFormat::Wav, &sound.pcm, sound.rate, sound.channels)
-            });
-            let wav = wav.await.map_err(|error| HttpError::NotReady(error.to_string()))?;
-            let wav = wav.map_err(|error| HttpError::Unprocessable(error.to_string()))?;
-            sound_file(wav.into(), format, id).await
-        }
-        FlowState::Working(..) => {
-            Err(HttpError::NotReady(format!("It has no sound yet; GET /v1/{kind}/{id} says how far it is.")))
-        }
-        FlowState::Failed(reason) => Err(HttpError::NotReady(reason)),
-    }
+    sound_file(studio.sound_of_clip(record.id).await?, format, &record.id.to_string()).await
 }

@@ -14,6 +14,7 @@ mod cors;
 mod error;
 mod events;
 mod flows;
+mod form;
 mod front;
 mod gary;
 mod generate;

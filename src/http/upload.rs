@@ -5,7 +5,6 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use multer::Multipart;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
@@ -14,7 +13,7 @@ use warp::http::header::CONTENT_TYPE;
 use warp::{Filter, Rejection};
 
 use super::query::Query;
-use super::{App, HttpError, body};
+use super::{App, HttpError, body, form};
 use crate::studio::Wish;
 
 /// Time for an upload to arrive.
@@ -112,8 +111,8 @@ async fn parse(body: Bytes, headers: &HeaderMap, query: &str) -> Result<Upload, 
         }
     }
     let mut audio = None;
-    if kind.starts_with("multipart/") {
-        audio = form(body, &kind, headers, &mut fields).await?;
+    if form::is_multipart(headers) {
+        audio = form(body, headers, &mut fields).await?;
     } else if body.is_empty() {
     } else if kind.starts_with("audio/") || !matches!(body.trim_ascii_start().first(), Some(b'{')) {
         if kind.contains("json") {
@@ -128,30 +127,18 @@ async fn parse(body: Bytes, headers: &HeaderMap, query: &str) -> Result<Upload, 
     Ok(Upload { fields, audio })
 }
 
-async fn form(
-    body: Bytes,
-    kind: &str,
-    headers: &HeaderMap,
-    fields: &mut Map<String, Value>,
-) -> Result<Option<Bytes>, HttpError> {
-    // The boundary is case sensitive, unlike the rest.
-    let exact = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or(kind);
-    let boundary =
-        multer::parse_boundary(exact).map_err(|error| bad(&format!("The form has no boundary: {error}.")))?;
-    let once = futures_util::stream::once(async move { Ok::<_, std::io::Error>(body) });
-    let mut form = Multipart::new(once, boundary);
+async fn form(body: Bytes, headers: &HeaderMap, fields: &mut Map<String, Value>) -> Result<Option<Bytes>, HttpError> {
     let mut audio = None;
-    let broken = |error: multer::Error| bad(&format!("The form is broken: {error}."));
-    while let Some(field) = form.next_field().await.map_err(broken)? {
-        let name = field.name().unwrap_or_default().to_owned();
-        if name == FILE {
-            if audio.replace(field.bytes().await.map_err(broken)?).is_some() {
+    for part in form::parts(body, headers).await? {
+        if part.name == FILE {
+            if audio.replace(part.content).is_some() {
                 return Err(bad("The form has two files; send one in the field `audio`."));
             }
-        } else if FIELDS.contains(&name.as_str()) {
-            fields.insert(name, field.text().await.map_err(broken)?.into());
+        } else if FIELDS.contains(&part.name.as_str()) {
+            let text = part.text()?.into();
+            fields.insert(part.name, text);
         } else {
-            let known = FIELDS.join(", ");
+            let (name, known) = (part.name, FIELDS.join(", "));
             return Err(bad(&format!(
                 "`{name}` is no field here; send the file as `audio`, and of {known} what you need."
             )));

@@ -22,7 +22,9 @@ pub enum Status {
     },
     /// Its turn has come: the model is loaded if need be, the prompt is encoded.
     Starting,
-    /// Decoder steps are made.
+    /// Its model is being loaded, which takes a while.
+    Loading,
+    /// Steps of the decoder or of a solver are made.
     Running {
         /// So many.
         steps: u64,

@@ -55,6 +55,9 @@ pub enum StudioError {
     /// The model cannot be had.
     #[error("{0}")]
     Model(String),
+    /// No model of this kind was named when the server was started.
+    #[error("{0}")]
+    Absent(&'static str),
     /// From the engine.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -64,6 +67,9 @@ pub enum StudioError {
     /// The voice ended early, or a bug.
     #[error("The music could not be made: {0}.")]
     Broken(String),
+    /// A clip that was waited for has failed, for this reason.
+    #[error("{0}")]
+    Failed(String),
     /// It was cancelled.
     #[error("The clip was cancelled.")]
     Cancelled,

@@ -1,30 +1,18 @@
-//! Transforms and loops for whoever asks: models loaded when first wanted and given back when nobody wants them for a
-//! while, work handed to the engine, results kept in memory for a while.
+//! The models of transforms and loops: loaded when first wanted, given back when nobody wants them for a while.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::time::Instant;
-use uuid::Uuid;
 
 use super::{StudioError, Variations};
-use crate::audio::Sound;
-use crate::engine::{
-    Engine, FlowSettings, LoopModel, LoopSettings, LoopSpec, MakeLoop, Rendered, Solving, Transform, TransformModel,
-};
-use crate::units::SampleRate;
+use crate::engine::{LoopModel, TransformModel};
 
 /// Loads a model; blocks. The error is one sentence.
 pub type LoadFlow<T> = Arc<dyn Fn() -> Result<T, String> + Send + Sync>;
 
 /// Time without a wish after which a model is given back.
 const IDLE: Duration = Duration::from_secs(600);
-/// Time for which a result can be fetched.
-const KEEP: Duration = Duration::from_secs(900);
-/// Pieces of work at most, done or not.
-const MOST: usize = 32;
 
 const NO_TRANSFORM: &str = "This server has no transform model. Its weights are not part of Continuo: start the server with \
      --transform-model facebook/melodyflow-t24-30secs to let it download them once, or name a folder that holds them.";
@@ -33,7 +21,7 @@ const NO_LOOP: &str = "This server has no loop model. Its weights are not part o
      stabilityai/stable-audio-open-small, or name a folder that holds them.";
 
 /// A model that is there when it is wanted.
-struct Shelf<T> {
+pub(super) struct Shelf<T> {
     load: Option<LoadFlow<T>>,
     absent: &'static str,
     held: tokio::sync::Mutex<Option<T>>,
@@ -46,8 +34,26 @@ impl<T: Clone + Send + Sync + 'static> Shelf<T> {
         Arc::new(Self { load, absent, held: tokio::sync::Mutex::default(), used })
     }
 
-    async fn take(self: &Arc<Self>) -> Result<T, StudioError> {
-        let load = self.load.clone().ok_or_else(|| StudioError::Model(self.absent.into()))?;
+    /// The way to load it.
+    ///
+    /// # Errors
+    /// [`StudioError::Absent`] when there is none.
+    pub(super) fn loader(&self) -> Result<&LoadFlow<T>, StudioError> {
+        self.load.as_ref().ok_or(StudioError::Absent(self.absent))
+    }
+
+    /// Whether it is loaded.
+    pub(super) fn is_held(&self) -> bool {
+        // Whoever holds the lock is loading it.
+        self.held.try_lock().is_ok_and(|held| held.is_some())
+    }
+
+    /// The model, loaded if need be. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`StudioError::Absent`], [`StudioError::Model`].
+    pub(super) async fn take(self: &Arc<Self>) -> Result<T, StudioError> {
+        let load = Arc::clone(self.loader()?);
         let mut held = self.held.lock().await;
         *lock(&self.used) = Instant::now();
         if let Some(model) = &*held {
@@ -77,53 +83,25 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What became of a piece of work.
-#[derive(Debug, Clone)]
-pub enum FlowState {
-    /// Parts done and to be done; `(0, 0)` while it waits.
-    Working(usize, usize),
-    /// Its sound.
-    Done(Arc<Rendered>),
-    /// Why there is none.
-    Failed(String),
-}
-
-struct Entry {
-    state: Arc<Mutex<FlowState>>,
-    progress: watch::Receiver<(usize, usize)>,
-    task: tokio::task::AbortHandle,
-    since: Instant,
-}
-
-impl Drop for Entry {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-/// The flow models of a server.
+/// The flow models of a server, and the presets of transforms; clones share them.
+#[derive(Clone)]
 pub struct Flows {
-    engine: Engine,
-    variations: Variations,
-    transform: Arc<Shelf<TransformModel>>,
-    looper: Arc<Shelf<LoopModel>>,
-    work: Mutex<HashMap<Uuid, Entry>>,
+    variations: Arc<Variations>,
+    pub(super) transform: Arc<Shelf<TransformModel>>,
+    pub(super) looper: Arc<Shelf<LoopModel>>,
 }
 
 impl Flows {
     /// With the ways to load each model, if there are any.
     pub fn new(
-        engine: Engine,
         variations: Variations,
         transform: Option<LoadFlow<TransformModel>>,
         looper: Option<LoadFlow<LoopModel>>,
     ) -> Self {
         Self {
-            engine,
-            variations,
+            variations: Arc::new(variations),
             transform: Shelf::new(transform, NO_TRANSFORM),
             looper: Shelf::new(looper, NO_LOOP),
-            work: Mutex::default(),
         }
     }
 
@@ -132,90 +110,26 @@ impl Flows {
         &self.variations
     }
 
-    /// Turns a sound into what `text` says; the answer is its id.
+    /// Whether the transform model is loaded.
     ///
     /// # Errors
-    /// [`StudioError::Model`] without the model, [`StudioError::Invalid`] for settings out of bounds.
-    pub async fn transform(
-        &self,
-        sound: Sound,
-        text: &str,
-        settings: FlowSettings,
-        seed: u64,
-    ) -> Result<Uuid, StudioError> {
-        settings.check().map_err(|error| StudioError::Invalid(error.to_string()))?;
-        self.make_room()?;
-        let model = self.transform.take().await?;
-        let rate = SampleRate(model.config.codec.sample_rate);
-        let sound = tokio::task::spawn_blocking(move || sound.stereo().at(rate)).await;
-        let sound = sound.map_err(|error| StudioError::Audio(error.to_string()))?;
-        let sound = sound.map_err(|error| StudioError::Audio(error.to_string()))?;
-        let job = Transform::new(&model, &sound.pcm, text, settings, seed);
-        let job = job.map_err(|reason| StudioError::Invalid(format!("{reason}.")))?;
-        Ok(self.begin(self.engine.solve(job)))
+    /// [`StudioError::Absent`] when this server has none.
+    pub fn transform_is_held(&self) -> Result<bool, StudioError> {
+        self.transform.loader()?;
+        Ok(self.transform.is_held())
     }
+}
 
-    /// Makes a loop; the answer is its id.
-    ///
-    /// # Errors
-    /// [`StudioError::Model`] without the model, [`StudioError::Invalid`] for a loop that does not fit.
-    pub async fn make_loop(&self, spec: LoopSpec, settings: LoopSettings) -> Result<Uuid, StudioError> {
-        self.make_room()?;
-        let model = self.looper.take().await?;
-        let job = MakeLoop::new(&model, spec, settings.on(&model), None);
-        let job = job.map_err(|reason| StudioError::Invalid(format!("{reason}.")))?;
-        Ok(self.begin(self.engine.solve(job)))
+impl std::fmt::Debug for Flows {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let there = (self.transform.load.is_some(), self.looper.load.is_some());
+        f.debug_struct("Flows").field("transform", &there.0).field("looper", &there.1).finish_non_exhaustive()
     }
+}
 
-    /// What became of it; `None` for an id that is not known, or no longer.
-    pub fn state(&self, id: Uuid) -> Option<FlowState> {
-        let work = lock(&self.work);
-        let entry = work.get(&id)?;
-        let state = lock(&entry.state).clone();
-        Some(match state {
-            FlowState::Working(..) => {
-                let (done, of) = *entry.progress.borrow();
-                FlowState::Working(done, of)
-            }
-            other => other,
-        })
-    }
-
-    /// Forgets it, and ends it if it is not done; says whether it was known.
-    pub fn forget(&self, id: Uuid) -> bool {
-        lock(&self.work).remove(&id).is_some()
-    }
-
-    fn make_room(&self) -> Result<(), StudioError> {
-        let mut work = lock(&self.work);
-        let working = |entry: &Entry| matches!(*lock(&entry.state), FlowState::Working(..));
-        work.retain(|_, entry| working(entry) || entry.since.elapsed() < KEEP);
-        if work.len() < MOST {
-            return Ok(());
-        }
-        let done = work.iter().filter(|(_, entry)| !working(entry)).min_by_key(|(_, entry)| entry.since);
-        match done.map(|(id, _)| *id) {
-            Some(oldest) => {
-                work.remove(&oldest);
-                Ok(())
-            }
-            None => Err(StudioError::Invalid(format!("{MOST} transforms and loops wait already; try again later."))),
-        }
-    }
-
-    fn begin(&self, solving: Solving<Rendered>) -> Uuid {
-        let (id, progress) = (Uuid::new_v4(), solving.watch());
-        let state = Arc::new(Mutex::new(FlowState::Working(0, 0)));
-        let result = state.clone();
-        let task = tokio::spawn(async move {
-            let end = match solving.finish().await {
-                Ok(rendered) => FlowState::Done(Arc::new(rendered)),
-                Err(error) => FlowState::Failed(error.to_string()),
-            };
-            *lock(&result) = end;
-        });
-        let entry = Entry { state, progress, task: task.abort_handle(), since: Instant::now() };
-        lock(&self.work).insert(id, entry);
-        id
+impl Default for Flows {
+    /// The built-in presets and no models.
+    fn default() -> Self {
+        Self::new(Variations::default(), None, None)
     }
 }

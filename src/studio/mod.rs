@@ -7,12 +7,14 @@
 
 mod clip;
 mod error;
+mod flow;
 mod flows;
 mod models;
 mod params;
 mod queue;
 mod run;
 mod shape;
+mod solve;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -29,9 +31,12 @@ use tokio_util::task::TaskTracker;
 
 pub use clip::{Event, Job, Part, Snapshot, Status};
 pub use error::StudioError;
-pub use flows::{FlowState, Flows, LoadFlow};
+pub use flow::{Flow, LoopParams, TransformParams, TransformWish, random_seed};
+pub use flows::{Flows, LoadFlow};
 pub use models::LoadModel;
-pub use params::{AudioId, ClipId, Kind, MAX_PIECE_SECONDS, Owner, PIECE_SECONDS, PROMPT_SECONDS, Params, SessionId};
+pub use params::{
+    AudioId, ClipId, Kind, Lane, MAX_PIECE_SECONDS, Owner, PIECE_SECONDS, PROMPT_SECONDS, Params, SessionId,
+};
 pub use store::{ClipRecord, ClipState, Retention, SessionRecord, Store};
 pub use variations::{Variation, Variations};
 pub use verbs::Accepted;
@@ -39,7 +44,7 @@ pub use wish::Wish;
 
 use crate::engine::Engine;
 use models::Models;
-use queue::Queue;
+use queue::Lanes;
 
 /// Events that a slow subscriber may be behind before it misses some.
 const EVENTS: usize = 4096;
@@ -53,11 +58,23 @@ pub struct StudioConfig {
     pub resident: usize,
     /// What is kept.
     pub retention: Retention,
+    /// The models of transforms and loops.
+    pub flows: Flows,
+}
+
+impl StudioConfig {
+    /// Clips of a lane that are made at the same time. Solvers take turns on one device: two at once would both be late.
+    fn places(&self, lane: Lane) -> usize {
+        match lane {
+            Lane::Pieces => self.workers,
+            Lane::Flows => 1,
+        }
+    }
 }
 
 impl Default for StudioConfig {
     fn default() -> Self {
-        Self { workers: 2, resident: 3, retention: Retention::default() }
+        Self { workers: 2, resident: 3, retention: Retention::default(), flows: Flows::default() }
     }
 }
 
@@ -79,10 +96,10 @@ pub struct Studio {
 /// What is being made, or waits to be.
 #[derive(Default)]
 struct Desk {
-    queue: Queue,
+    lanes: Lanes,
     jobs: HashMap<ClipId, Arc<Job>>,
-    /// Sessions with a generation that waits or runs.
-    busy: HashSet<SessionId>,
+    /// Sessions with a clip that waits or runs: one per lane.
+    busy: HashSet<(SessionId, Lane)>,
 }
 
 impl Studio {
@@ -110,7 +127,7 @@ impl Studio {
         });
         for record in studio.store.unfinished().await? {
             tracing::info!(clip = %record.id, "taken up again after a restart");
-            studio.desk().busy.insert(record.session.clone());
+            studio.desk().busy.insert((record.session.clone(), record.kind.lane()));
             studio.enqueue(record);
         }
         studio.tasks.spawn(Arc::clone(&studio).dispatch());
@@ -140,10 +157,16 @@ impl Studio {
         &self.store
     }
 
-    /// Clips that wait, and clips that are being made.
-    pub fn load(&self) -> (usize, usize) {
+    /// The models of transforms and loops.
+    pub fn flows(&self) -> &Flows {
+        &self.config.flows
+    }
+
+    /// Clips of a lane that wait, and those that are being made.
+    pub fn load(&self, lane: Lane) -> (usize, usize) {
         let desk = self.desk();
-        (desk.queue.waiting(), desk.queue.running())
+        let queue = desk.lanes.of(lane);
+        (queue.waiting(), queue.running())
     }
 
     fn desk(&self) -> MutexGuard<'_, Desk> {

@@ -106,6 +106,19 @@ pub enum Kind {
     Continue,
     /// The last continue once more, with other luck.
     Retry,
+    /// The sound turned into another, with its tempo and its chords.
+    Transform,
+    /// A loop, or another piece of the loop model's window.
+    Loop,
+}
+
+/// What waits for the same thing: pieces for places among the voices, transforms and loops for the solvers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Lane {
+    /// Pieces of music.
+    Pieces,
+    /// Transforms and loops.
+    Flows,
 }
 
 impl Kind {
@@ -116,11 +129,22 @@ impl Kind {
             Self::Bang => "bang",
             Self::Continue => "continue",
             Self::Retry => "retry",
+            Self::Transform => "transform",
+            Self::Loop => "loop",
+        }
+    }
+
+    /// Where it waits.
+    pub fn lane(self) -> Lane {
+        match self {
+            Self::Transform | Self::Loop => Lane::Flows,
+            _ => Lane::Pieces,
         }
     }
 
     pub(super) fn named(name: &str) -> Option<Self> {
-        [Self::Generate, Self::Bang, Self::Continue, Self::Retry].into_iter().find(|kind| kind.name() == name)
+        let all = [Self::Generate, Self::Bang, Self::Continue, Self::Retry, Self::Transform, Self::Loop];
+        all.into_iter().find(|kind| kind.name() == name)
     }
 }
 

@@ -5,12 +5,35 @@
 
 use std::collections::HashMap;
 
-use super::{ClipId, Owner, StudioError};
+use super::{ClipId, Lane, Owner, StudioError};
 
 /// Clips that wait, at most.
 const MAX_WAITING: usize = 256;
 /// Of one owner, at most.
 const MAX_OF_ONE: usize = 16;
+
+/// A queue for each [`Lane`].
+#[derive(Default)]
+pub(super) struct Lanes {
+    pieces: Queue,
+    flows: Queue,
+}
+
+impl Lanes {
+    pub(super) fn of(&self, lane: Lane) -> &Queue {
+        match lane {
+            Lane::Pieces => &self.pieces,
+            Lane::Flows => &self.flows,
+        }
+    }
+
+    pub(super) fn of_mut(&mut self, lane: Lane) -> &mut Queue {
+        match lane {
+            Lane::Pieces => &mut self.pieces,
+            Lane::Flows => &mut self.flows,
+        }
+    }
+}
 
 #[derive(Default)]
 pub(super) struct Queue {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::queue::Place;
-use super::{ClipId, ClipRecord, ClipState, Event, Job, Status, Studio, StudioError, shape};
+use super::{ClipId, ClipRecord, ClipState, Event, Job, Lane, Status, Studio, StudioError, shape};
 use crate::audio::{Sound, decode};
 use crate::engine::{EngineError, Prefix, Priority, Read, Voice, VoiceEnd, VoiceSpec, WeightedPrompt};
 use crate::units::{Frames, Samples};
@@ -22,7 +22,7 @@ impl Studio {
         let job = Job::new(record);
         let mut desk = self.desk();
         desk.jobs.insert(job.record.id, Arc::clone(&job));
-        desk.queue.push(job.record.id, super::Owner(job.record.owner.clone()));
+        desk.lanes.of_mut(job.record.kind.lane()).push(job.record.id, super::Owner(job.record.owner.clone()));
         drop(desk);
         self.tell_places();
         self.wake.notify_one();
@@ -34,7 +34,8 @@ impl Studio {
         loop {
             let next = {
                 let mut desk = self.desk();
-                let clip = desk.queue.next(self.config.workers);
+                let next = |lane| desk.lanes.of_mut(lane).next(self.config.places(lane));
+                let clip = [Lane::Pieces, Lane::Flows].into_iter().find_map(next);
                 clip.and_then(|clip| desk.jobs.get(&clip).cloned())
             };
             if let Some(job) = next {
@@ -81,9 +82,10 @@ impl Studio {
             tracing::error!(%error, clip = %job.record.id, "how a clip ended could not be written");
         }
         let mut desk = self.desk();
-        desk.queue.remove(job.record.id, seconds);
+        let lane = job.record.kind.lane();
+        desk.lanes.of_mut(lane).remove(job.record.id, seconds);
         desk.jobs.remove(&job.record.id);
-        desk.busy.remove(&job.record.session);
+        desk.busy.remove(&(job.record.session.clone(), lane));
         drop(desk);
         self.tell(job, status);
         self.tell_places();
@@ -92,17 +94,37 @@ impl Studio {
 
     async fn make(&self, job: &Job) -> Result<(), StudioError> {
         let record = &*job.record;
+        let file = match (record.kind.lane(), &record.flow) {
+            (Lane::Flows, Some(flow)) => self.solve(job, flow).await?,
+            (Lane::Flows, None) => return Err(StudioError::Broken("an older version kept it in another shape".into())),
+            (Lane::Pieces, _) => self.compose(job).await?,
+        };
+        let size = file.len() as u64;
+        let output = self.store.keep(file.into()).await?;
+        let _alone = self.edits.lock().await;
+        let written = self.store.complete(record, output, size).await;
+        if written.is_err() {
+            // The session was removed meanwhile, or the disk is full: nobody names the file.
+            self.store.remove(vec![output]).await;
+        }
+        written
+    }
+
+    /// The sound that a clip works on.
+    pub(super) async fn input(&self, record: &ClipRecord) -> Result<Option<Sound>, StudioError> {
+        let Some(id) = record.input else { return Ok(None) };
+        let bytes = self.store.read(id).await?;
+        work(move || Ok(Some(decode(bytes.to_vec())?))).await
+    }
+
+    /// Makes a piece; gives its file.
+    async fn compose(&self, job: &Job) -> Result<Vec<u8>, StudioError> {
+        let record = &*job.record;
         let params = record.params.clone();
         let lease = self.models.lease(params.model_name().as_deref()).await?;
         let model = self.engine.models().into_iter().find(|model| model.id == lease.id);
         let model = model.ok_or_else(|| EngineError::UnknownModel(lease.id.clone()))?;
-        let sound = match record.input {
-            Some(id) => {
-                let bytes = self.store.read(id).await?;
-                Some(work(move || Ok(decode(bytes.to_vec())?)).await?)
-            }
-            None => None,
-        };
+        let sound = self.input(record).await?;
         let prefix = match &sound {
             Some(sound) => {
                 let (kind, sound, params, model) = (record.kind, sound.clone(), params.clone(), Arc::clone(&model));
@@ -128,16 +150,7 @@ impl Studio {
         let part = job.copy();
         let piece = Sound { pcm: part.pcm, channels: part.channels, rate: part.rate };
         let kind = record.kind;
-        let file = work(move || Ok(shape::result(kind, sound.as_ref(), piece, &params)?.wav())).await?;
-        let size = file.len() as u64;
-        let output = self.store.keep(file.into()).await?;
-        let _alone = self.edits.lock().await;
-        let written = self.store.complete(record, output, size).await;
-        if written.is_err() {
-            // The session was removed meanwhile, or the disk is full: nobody names the file.
-            self.store.remove(vec![output]).await;
-        }
-        written
+        work(move || Ok(shape::result(kind, sound.as_ref(), piece, &params)?.wav())).await
     }
 
     /// A place in the engine; live streams may hold all slots for a while.
@@ -176,14 +189,19 @@ impl Studio {
 
     /// Tells everything that waits where it stands, if that has changed.
     pub(super) fn tell_places(&self) {
-        let (places, total): (Vec<(Arc<Job>, Place)>, usize) = {
+        let places: Vec<(Arc<Job>, Status)> = {
             let desk = self.desk();
-            let jobs = |(clip, place): (ClipId, Place)| Some((desk.jobs.get(&clip)?.clone(), place));
-            let places = desk.queue.places(self.config.workers).into_iter().filter_map(jobs).collect();
-            (places, desk.queue.waiting() + desk.queue.running())
+            let of_lane = |lane| {
+                let queue = desk.lanes.of(lane);
+                let (total, desk) = (queue.waiting() + queue.running(), &desk);
+                queue.places(self.config.places(lane)).into_iter().filter_map(move |(clip, place): (ClipId, Place)| {
+                    let Place { position, seconds } = place;
+                    Some((desk.jobs.get(&clip)?.clone(), Status::Queued { position, total, seconds }))
+                })
+            };
+            [Lane::Pieces, Lane::Flows].into_iter().flat_map(of_lane).collect()
         };
-        for (job, Place { position, seconds }) in places {
-            let status = Status::Queued { position, total, seconds };
+        for (job, status) in places {
             if *job.status.borrow() != status {
                 self.tell(&job, status);
             }

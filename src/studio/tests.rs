@@ -137,11 +137,11 @@ async fn a_cancelled_clip_leaves_the_engine_and_the_queue() {
     }
     running(&studio, accepted[0].clip).await;
     running(&studio, accepted[1].clip).await;
-    assert_eq!(studio.load(), (2, 2));
+    assert_eq!(studio.load(Lane::Pieces), (2, 2));
     for clip in [3, 0, 1, 2] {
         assert_eq!(studio.cancel(accepted[clip].clip).await.unwrap(), Status::Cancelled);
     }
-    assert_eq!(studio.load(), (0, 0));
+    assert_eq!(studio.load(Lane::Pieces), (0, 0));
     while studio.engine().status().voices > 0 {
         tokio::task::yield_now().await;
     }
@@ -212,7 +212,7 @@ async fn bad_input_leaves_nothing_behind() {
     assert!(matches!(studio.retry(owner(), &unknown, Wish::default()).await, Err(StudioError::NoSession(_))));
     assert!(matches!(studio.undo(&unknown).await, Err(StudioError::NoSession(_))));
     assert!(studio.store().sessions(10).await.unwrap().is_empty());
-    assert_eq!((files(folder.path()), studio.load()), (0, (0, 0)));
+    assert_eq!((files(folder.path()), studio.load(Lane::Pieces)), (0, (0, 0)));
     // A model that nobody has fails later, with a sentence, and the session can be used again.
     let wish = Wish { model: Some("nobody/has-it".into()), ..Wish::default() };
     let accepted = studio.bang(owner(), None, wish, good()).await.unwrap();

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::flow::random_seed;
 use super::run::work;
 use super::shape;
 use super::store::ClipState;
 use super::{
-    AudioId, ClipId, ClipRecord, Job, Kind, Owner, Params, SessionId, SessionRecord, Snapshot, Status, Studio,
-    StudioError, Wish,
+    AudioId, ClipId, ClipRecord, Flow, Job, Kind, Lane, Owner, Params, SessionId, SessionRecord, Snapshot, Status,
+    Studio, StudioError, Wish,
 };
 use crate::audio::{Sound, decode};
 use crate::engine::{EngineError, Prefix};
@@ -23,24 +24,54 @@ pub struct Accepted {
     pub clip: ClipId,
 }
 
-/// A session that nothing else may generate in; given back unless the work is on disk.
+/// A session's lane that nothing else may work in; given back unless the work is on disk.
 struct Reservation<'a> {
     studio: &'a Studio,
-    session: Option<SessionId>,
+    place: Option<(SessionId, Lane)>,
 }
 
 impl Reservation<'_> {
     fn keep(mut self) {
-        self.session = None;
+        self.place = None;
     }
 }
 
 impl Drop for Reservation<'_> {
     fn drop(&mut self) {
-        if let Some(session) = self.session.take() {
-            self.studio.desk().busy.remove(&session);
+        if let Some(place) = self.place.take() {
+            self.studio.desk().busy.remove(&place);
         }
     }
+}
+
+/// A clip whose sound somebody waits for; it is cancelled when they leave first.
+struct Awaited {
+    studio: Arc<Studio>,
+    clip: ClipId,
+    wanted: bool,
+}
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        if !self.wanted || self.studio.stopping.is_cancelled() {
+            return;
+        }
+        let (studio, clip) = (Arc::clone(&self.studio), self.clip);
+        // Without a runtime the server is over.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                if let Err(error) = studio.cancel(clip).await {
+                    tracing::debug!(%error, "a clip that nobody waits for was not cancelled");
+                }
+            });
+        }
+    }
+}
+
+/// What is to be made.
+pub(super) enum Work {
+    Piece(Params),
+    Flow(Flow),
 }
 
 impl Studio {
@@ -51,7 +82,7 @@ impl Studio {
     pub async fn generate(&self, owner: Owner, wish: Wish) -> Result<Accepted, StudioError> {
         let params = wish.over(None);
         let session = SessionRecord::new(SessionId::random(), "generate", params.clone());
-        self.begin(owner, Kind::Generate, session, params, None).await
+        self.begin(owner, Kind::Generate, session, Work::Piece(params), None).await
     }
 
     /// A new piece that goes on from the first seconds of `audio`, in a new session, under an id that the caller has
@@ -70,7 +101,7 @@ impl Studio {
         params.validate()?;
         check(&audio).await?;
         let session = SessionRecord::new(session.unwrap_or_else(SessionId::random), "bang", params.clone());
-        self.begin(owner, Kind::Bang, session, params, Some(audio)).await
+        self.begin(owner, Kind::Bang, session, Work::Piece(params), Some(audio)).await
     }
 
     /// As [`Studio::bang`], in a session that remembers where its sound came from.
@@ -88,7 +119,7 @@ impl Studio {
         let params = wish.over(None);
         check(&audio).await?;
         let session = SessionRecord::new(session, origin, params.clone());
-        self.begin(owner, Kind::Bang, session, params, Some(audio)).await
+        self.begin(owner, Kind::Bang, session, Work::Piece(params), Some(audio)).await
     }
 
     /// The session's sound, or `audio` in its place, with a piece at its end. Without a session there is a new one; an
@@ -124,7 +155,7 @@ impl Studio {
             None if record.current.is_none() => return Err(StudioError::NoAudio),
             None => {}
         }
-        self.begin(owner, Kind::Continue, record, params, audio).await
+        self.begin(owner, Kind::Continue, record, Work::Piece(params), audio).await
     }
 
     /// The last continue, retry or transform of a session once more, from the same sound.
@@ -135,30 +166,28 @@ impl Studio {
         let record = self.store.session(session).await?;
         let params = wish.over(Some(&record.params));
         params.validate()?;
-        if self.desk().busy.contains(session) {
-            return Err(StudioError::Busy);
-        }
+        self.is_free(session, Lane::Pieces)?;
         if record.input.is_none() {
             return Err(StudioError::NoInput);
         }
-        self.begin(owner, Kind::Retry, record, params, None).await
+        self.begin(owner, Kind::Retry, record, Work::Piece(params), None).await
     }
 
-    async fn begin(
+    pub(super) async fn begin(
         &self,
         owner: Owner,
         kind: Kind,
         session: SessionRecord,
-        mut params: Params,
+        mut work: Work,
         audio: Option<Bytes>,
     ) -> Result<Accepted, StudioError> {
-        params.validate()?;
-        if params.seed.is_none() {
+        if let Work::Piece(params) = &mut work {
+            params.validate()?;
             // Drawn here, so that a clip that is made again after a restart is the same.
-            params.seed = Some(uuid::Uuid::new_v4().as_u64_pair().0 >> 11);
+            params.seed = params.seed.or_else(|| Some(random_seed()));
         }
         let id = session.id.clone();
-        let reservation = self.reserve(&id, &owner)?;
+        let reservation = self.reserve(&id, kind.lane(), &owner)?;
         let given = match &audio {
             Some(bytes) => Some((self.store.keep(bytes.clone()).await?, bytes.len() as u64)),
             None => None,
@@ -166,9 +195,21 @@ impl Studio {
         let _alone = self.edits.lock().await;
         // Between the first look and now it may have been cropped or undone.
         let mut session = self.known(&id).await?.unwrap_or(session);
-        session.params = params.clone();
+        let (params, flow) = match work {
+            Work::Piece(params) => {
+                session.params = params.clone();
+                (params, None)
+            }
+            // A session's parameters are those of its pieces.
+            Work::Flow(flow) => (session.params.clone(), Some(flow)),
+        };
         let input = match (kind, given) {
             (Kind::Generate, _) => None,
+            (Kind::Loop, given) => given.map(|(audio, _)| audio),
+            (Kind::Transform, given) => {
+                session.transform_input = given.map(|(audio, _)| audio).or(session.current);
+                session.transform_input
+            }
             (Kind::Bang, given) => {
                 session.initial = given.map(|(audio, _)| audio);
                 session.initial
@@ -179,12 +220,16 @@ impl Studio {
             }
             (Kind::Retry, _) => session.input,
         };
+        if kind == Kind::Transform && input.is_none() {
+            return Err(StudioError::NoAudio);
+        }
         let clip = ClipRecord {
             id: ClipId::random(),
             session: id.clone(),
             owner: owner.0,
             kind,
             params,
+            flow,
             state: ClipState::Accepted,
             error: None,
             input,
@@ -204,13 +249,22 @@ impl Studio {
         Ok(accepted)
     }
 
-    fn reserve(&self, session: &SessionId, owner: &Owner) -> Result<Reservation<'_>, StudioError> {
+    fn reserve(&self, session: &SessionId, lane: Lane, owner: &Owner) -> Result<Reservation<'_>, StudioError> {
+        let place = (session.clone(), lane);
         let mut desk = self.desk();
-        desk.queue.admit(owner, self.config.workers)?;
-        if !desk.busy.insert(session.clone()) {
-            return Err(StudioError::Busy);
+        desk.lanes.of(lane).admit(owner, self.config.places(lane))?;
+        if !desk.busy.insert(place.clone()) {
+            return Err(busy(lane));
         }
-        Ok(Reservation { studio: self, session: Some(session.clone()) })
+        Ok(Reservation { studio: self, place: Some(place) })
+    }
+
+    /// Whether nothing waits or runs in a session's lane.
+    ///
+    /// # Errors
+    /// [`StudioError::Busy`], [`StudioError::TransformBusy`].
+    pub(super) fn is_free(&self, session: &SessionId, lane: Lane) -> Result<(), StudioError> {
+        if self.desk().busy.contains(&(session.clone(), lane)) { Err(busy(lane)) } else { Ok(()) }
     }
 
     /// Puts a sound in place of the session's (cut by the client); without a session a new one. Says which, and whether
@@ -363,11 +417,13 @@ impl Studio {
         let (job, running) = {
             let mut desk = self.desk();
             let job = desk.jobs.get(&clip).cloned();
-            let waiting = desk.queue.order().contains(&clip);
-            if waiting {
-                desk.queue.remove(clip, None);
+            let queue = job.as_ref().map(|job| desk.lanes.of_mut(job.record.kind.lane()));
+            let waiting = queue.filter(|queue| queue.order().contains(&clip));
+            let running = waiting.is_none();
+            if let Some(queue) = waiting {
+                queue.remove(clip, None);
             }
-            (job, !waiting)
+            (job, running)
         };
         let Some(job) = job else { return Ok(self.clip(clip).await?.status) };
         let mut status = job.status();
@@ -386,9 +442,15 @@ impl Studio {
         self.desk().jobs.get(&clip).cloned()
     }
 
-    /// The clip of a session that waits or is being made.
+    /// The clip of a session that waits or is being made: a piece rather than a transform.
     pub fn job_of(&self, session: &SessionId) -> Option<Arc<Job>> {
-        self.desk().jobs.values().find(|job| job.record.session == *session).cloned()
+        [Lane::Pieces, Lane::Flows].into_iter().find_map(|lane| self.job_in(session, lane))
+    }
+
+    /// The clip of a session that waits or is being made in a lane.
+    pub fn job_in(&self, session: &SessionId, lane: Lane) -> Option<Arc<Job>> {
+        let of_it = |job: &&Arc<Job>| job.record.session == *session && job.record.kind.lane() == lane;
+        self.desk().jobs.values().find(of_it).cloned()
     }
 
     /// A clip, whatever has become of it.
@@ -401,6 +463,30 @@ impl Studio {
         }
         let record = self.store.clip(clip).await?;
         Ok(Snapshot { status: Status::at_rest(&record), record: Arc::new(record) })
+    }
+
+    /// Waits for a clip and gives its sound. A clip whose sound nobody waits for any more is given up.
+    ///
+    /// # Errors
+    /// [`StudioError::Failed`], [`StudioError::Cancelled`], [`StudioError::NotReady`] when the server ends first.
+    pub async fn outcome(self: &Arc<Self>, clip: ClipId) -> Result<Bytes, StudioError> {
+        let mut awaited = Awaited { studio: Arc::clone(self), clip, wanted: true };
+        let status = match self.job(clip) {
+            Some(job) => {
+                let mut status = job.status();
+                tokio::select! {
+                    ended = status.wait_for(Status::is_final) => ended.map_or(Status::Cancelled, |ended| ended.clone()),
+                    () = self.stopping.cancelled() => return Err(StudioError::NotReady(clip.to_string())),
+                }
+            }
+            None => self.clip(clip).await?.status,
+        };
+        awaited.wanted = false;
+        match status {
+            Status::Failed(reason) => Err(StudioError::Failed(reason)),
+            Status::Cancelled => Err(StudioError::Cancelled),
+            _ => self.sound_of_clip(clip).await,
+        }
     }
 
     /// The latest clip of a session.
@@ -422,7 +508,7 @@ impl Studio {
         self.store.session(id).await
     }
 
-    async fn known(&self, id: &SessionId) -> Result<Option<SessionRecord>, StudioError> {
+    pub(super) async fn known(&self, id: &SessionId) -> Result<Option<SessionRecord>, StudioError> {
         match self.store.session(id).await {
             Ok(session) => Ok(Some(session)),
             Err(StudioError::NoSession(_)) => Ok(None),
@@ -467,8 +553,15 @@ impl Studio {
     }
 }
 
+fn busy(lane: Lane) -> StudioError {
+    match lane {
+        Lane::Pieces => StudioError::Busy,
+        Lane::Flows => StudioError::TransformBusy,
+    }
+}
+
 /// Decodes an upload to see that it is one.
-async fn check(audio: &Bytes) -> Result<Sound, StudioError> {
+pub(super) async fn check(audio: &Bytes) -> Result<Sound, StudioError> {
     let bytes = audio.to_vec();
     work(move || Ok(decode(bytes)?)).await
 }

@@ -15,7 +15,7 @@ use continuo::units::SampleRate;
 use serde_json::Value;
 
 use super::client::{call, get, send};
-use super::server::{Server, start, start_with};
+use super::server::{Server, start, start_flows, start_with};
 
 fn transformer() -> Result<Arc<MelodyFlow>, String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity/melodyflow");
@@ -42,13 +42,13 @@ fn looper() -> Result<Arc<StableAudio>, String> {
     StableAudio::random(config, 3, &Target::new(&Device::Cpu)).map_err(|error| error.to_string())
 }
 
+/// The models of a server.
+pub fn models() -> Flows {
+    Flows::new(Variations::default(), Some(Arc::new(transformer)), Some(Arc::new(looper)))
+}
+
 async fn server() -> Server {
-    start_with(StationConfig::default(), |app| {
-        let engine = app.engine().clone();
-        let presets = Variations::built_in().unwrap();
-        app.flows = Some(Arc::new(Flows::new(engine, presets, Some(Arc::new(transformer)), Some(Arc::new(looper)))));
-    })
-    .await
+    start_flows(models()).await
 }
 
 /// Follows a piece of work to its end.
@@ -126,6 +126,6 @@ async fn without_weights_the_answer_says_how_to_get_them() {
     let made = call(server.addr, "POST", "/v1/loops", body).await.text().await;
     assert!(made.contains("--loop-model stabilityai/stable-audio-open-small"), "{made}");
     // A server without the service at all answers too.
-    let bare = start_with(StationConfig::default(), |app| app.flows = None).await;
+    let bare = start_with(StationConfig::default(), |app| app.studio = None).await;
     assert_eq!(get(bare.addr, "/v1/transforms").await.status, 503);
 }

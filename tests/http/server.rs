@@ -8,8 +8,7 @@ use continuo::engine::standin::Standin;
 use continuo::engine::{Engine, EngineConfig};
 use continuo::http::{self, App};
 use continuo::station::{Station, StationConfig};
-use continuo::studio::{Flows, Variations};
-use continuo::studio::{Store, Studio, StudioConfig};
+use continuo::studio::{Flows, Store, Studio, StudioConfig};
 use continuo::units::ModelId;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
@@ -39,15 +38,23 @@ pub async fn start_with(station: StationConfig, change: impl FnOnce(&mut App)) -
 
 /// A server on another machine, say a slower one.
 pub async fn start_on(backend: Standin, station: StationConfig, change: impl FnOnce(&mut App)) -> Server {
+    serve(backend, station, Flows::default(), change).await
+}
+
+/// A server with models for transforms and loops.
+pub async fn start_flows(flows: Flows) -> Server {
+    serve(Standin::default(), StationConfig::default(), flows, |_| {}).await
+}
+
+async fn serve(backend: Standin, station: StationConfig, flows: Flows, change: impl FnOnce(&mut App)) -> Server {
     let engine = Engine::start(Box::new(backend), EngineConfig::default()).unwrap();
     let store = Store::ephemeral().unwrap();
-    let studio = Studio::start(engine.clone(), store, None, StudioConfig::default()).await.unwrap();
+    let config = StudioConfig { flows, ..StudioConfig::default() };
+    let studio = Studio::start(engine.clone(), store, None, config).await.unwrap();
     let mut app = App::new(Station::new(engine, station));
     app.studio = Some(studio);
     // One recorder serves all servers of this process.
     app.metrics = Some(METRICS.clone());
-    let presets = Variations::built_in().unwrap();
-    app.flows = Some(Arc::new(Flows::new(app.engine().clone(), presets, None, None)));
     change(&mut app);
     let app = Arc::new(app);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,5 +1,7 @@
 //! What every event does: parse, ask the studio, answer.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde_json::{Value, json};
 use socketioxide::extract::SocketRef;
@@ -10,7 +12,7 @@ use super::payload::{Payload, decode_base64, encode_base64};
 use super::push::{to_one, to_room};
 use super::socket::Gary;
 use super::texts;
-use crate::studio::{Kind, Owner, SessionId, Status, StudioError};
+use crate::studio::{Job, Kind, Lane, Owner, SessionId, Status, StudioError};
 
 /// Events that are answered.
 pub(super) const EVENTS: &[&str] = &[
@@ -59,7 +61,7 @@ pub(super) async fn handle(gary: &Gary, socket: &SocketRef, event: &str, data: V
         "process_audio_request" => call.bang().await,
         "continue_music_request" => call.proceed().await,
         "retry_music_request" => call.retry().await,
-        "transform_audio_request" => Err("Connection refused: this server has no transform model.".to_owned().into()),
+        "transform_audio_request" => call.transform().await,
         "undo_transform_request" => call.undo().await,
         "update_cropped_audio" => call.crop().await,
         "cleanup_session_request" => call.clean_up().await,
@@ -85,7 +87,10 @@ type Done = Result<(), Refusal>;
 fn refused(kind: Kind, error: &StudioError) -> Refusal {
     match error {
         StudioError::Audio(_) => texts::failure(kind, &error.to_string()).into(),
-        error => error.to_string().into(),
+        StudioError::NoAudio if kind == Kind::Transform => {
+            "No audio data available for transformation".to_owned().into()
+        }
+        error => texts::no_transform(error).into(),
     }
 }
 
@@ -153,6 +158,33 @@ impl Call<'_> {
         Ok(())
     }
 
+    async fn transform(&self) -> Done {
+        let (wish, audio) = (self.payload.transform()?, self.payload.audio()?);
+        let session = self.session.clone().unwrap_or_else(SessionId::random);
+        self.socket.join(session.to_string());
+        let held = self.gary.push.hold(&session);
+        let accepted = self.gary.studio.transform(self.owner(), Some(session.clone()), wish, audio).await;
+        if let Err(error) = accepted {
+            if self.session.is_none() {
+                self.socket.leave(session.to_string());
+            }
+            let error = match error {
+                StudioError::NoSession(_) => StudioError::NoAudio,
+                error => error,
+            };
+            return Err(refused(Kind::Transform, &error));
+        }
+        to_one(self.socket, "transform_audio_received", &json!({ "session_id": session }));
+        drop(held);
+        Ok(())
+    }
+
+    /// What the session waits for.
+    fn jobs(&self, session: &SessionId) -> Vec<Arc<Job>> {
+        let lanes = [Lane::Pieces, Lane::Flows].into_iter();
+        lanes.filter_map(|lane| self.gary.studio.job_in(session, lane)).collect()
+    }
+
     async fn undo(&self) -> Done {
         let session = self.known()?;
         let audio = self.gary.studio.undo(session).await.map_err(|error| error.to_string())?;
@@ -180,9 +212,7 @@ impl Call<'_> {
         to_room(self.socket, session, "cleanup_complete", &complete).await;
         self.socket.leave(session.to_string());
         let others = self.socket.within(session.to_string()).sockets().len();
-        if others == 0
-            && let Some(job) = self.gary.studio.job_of(session)
-        {
+        for job in if others == 0 { self.jobs(session) } else { Vec::new() } {
             self.gary.studio.cancel(job.record().id).await.map_err(|error| error.to_string())?;
         }
         Ok(())
@@ -252,15 +282,15 @@ impl Call<'_> {
 
     async fn progress(&self) -> Done {
         let Some(session) = &self.session else { return Ok(()) };
-        if let Some(job) = self.gary.studio.job_of(session) {
-            let status = job.status().borrow().clone();
+        for job in self.jobs(session) {
+            let (status, lane) = (job.status().borrow().clone(), job.record().kind.lane());
             match status {
                 Status::Running { .. } => {
                     let update = json!({ "progress": status.percent(), "session_id": session });
                     to_one(self.socket, "progress_update", &update);
                 }
                 status => {
-                    let queue = texts::queue_status(session, job.record().id, &status, self.gary.studio.load());
+                    let queue = texts::queue_status(session, job.record().id, &status, self.gary.studio.load(lane));
                     to_one(self.socket, "queue_status", &queue);
                 }
             }

@@ -16,7 +16,7 @@ use super::super::{App, HttpError, Routes, body};
 use super::payload::{Payload, encode_base64};
 use super::service::unix_time;
 use super::texts;
-use crate::studio::{ClipId, Owner, SessionId, Snapshot, Status, Studio, StudioError};
+use crate::studio::{ClipId, Lane, Owner, SessionId, Snapshot, Status, Studio, StudioError};
 
 /// Time for a request with a sound to arrive.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -139,8 +139,12 @@ async fn perform(app: &App, verb: &str, body: Result<Bytes, HttpError>, owner: O
         }
         "retry_music" => studio.retry(owner, &required()?, payload.wish()?).await?,
         "transform_audio" => {
-            let message = "Connection refused: this server has no transform model.".to_owned();
-            return Err(Failure(StatusCode::SERVICE_UNAVAILABLE, message));
+            let taken = studio.transform(owner, session, payload.transform()?, payload.audio()?).await;
+            taken.map_err(|error| match error {
+                StudioError::NoSession(_) | StudioError::NoAudio => Failure::from("No audio data available".to_owned()),
+                StudioError::Absent(_) => Failure(StatusCode::SERVICE_UNAVAILABLE, texts::no_transform(&error)),
+                error => error.into(),
+            })?
         }
         "undo_transform" => {
             let session = required()?;
@@ -162,18 +166,22 @@ async fn perform(app: &App, verb: &str, body: Result<Bytes, HttpError>, owner: O
         "session_id": accepted.session,
         "message": "Taken on.",
         "note": "Ask /api/juce/poll_status for how far it is.",
+        "info": "The result is the session's sound once its status is `completed`.",
     }))
 }
 
-/// The latest clip of a session, if it has one.
-async fn state(studio: &Studio, id: &SessionId) -> Result<Option<Snapshot>, StudioError> {
-    // Read first: a clip that ends in between is then told as running once more, never as missing.
-    match studio.job_of(id) {
-        Some(job) => {
-            let status = job.status().borrow().clone();
-            Ok(Some(Snapshot { record: Arc::clone(job.record()), status }))
-        }
-        None => studio.latest(id).await,
+/// The clip that a session waits for, else its latest; and whether a piece and whether a transform is being made.
+async fn state(studio: &Studio, id: &SessionId) -> Result<(Option<Snapshot>, [bool; 2]), StudioError> {
+    // Read first, and once: a clip that ends in between is then told as running once more, never as missing.
+    let jobs = [Lane::Pieces, Lane::Flows].map(|lane| {
+        let job = studio.job_in(id, lane)?;
+        let status = job.status().borrow().clone();
+        Some(Snapshot { record: Arc::clone(job.record()), status })
+    });
+    let busy = [0, 1].map(|lane: usize| jobs[lane].as_ref().is_some_and(|clip| !clip.status.is_final()));
+    match jobs.into_iter().flatten().next() {
+        Some(clip) => Ok((Some(clip), busy)),
+        None => Ok((studio.latest(id).await?, busy)),
     }
 }
 
@@ -181,13 +189,13 @@ async fn poll_status(app: &App, id: &str) -> Result<Value, Failure> {
     let studio = app.studio()?;
     let not_found = || Failure(StatusCode::NOT_FOUND, "Session not found".into());
     let id = SessionId::parse(id).map_err(|_| not_found())?;
-    let clip = state(studio, &id).await?;
+    let (clip, [generating, transforming]) = state(studio, &id).await?;
     let session = studio.session(&id).await?;
-    let busy = clip.as_ref().is_some_and(|clip| !clip.status.is_final());
+    let busy = generating || transforming;
     let (status, error) = match clip.as_ref().map(|clip| (&clip.record, &clip.status)) {
         None => ("unknown", None),
         Some((_, Status::Queued { .. })) => ("queued", None),
-        Some((_, Status::Starting)) => ("warming", None),
+        Some((_, Status::Starting | Status::Loading)) => ("warming", None),
         Some((_, Status::Running { .. })) => ("processing", None),
         Some((_, Status::Completed)) => ("completed", None),
         Some((record, Status::Failed(reason))) => ("failed", Some(texts::failure(record.kind, reason))),
@@ -197,18 +205,18 @@ async fn poll_status(app: &App, id: &str) -> Result<Value, Failure> {
         Some(current) if !busy => Some(encode_base64(&studio.store().read(current).await?)),
         _ => None,
     };
-    let (clip_id, state) = match &clip {
-        Some(clip) => (clip.record.id, clip.status.clone()),
-        None => (ClipId::random(), Status::Completed),
+    let (clip_id, state, lane) = match &clip {
+        Some(clip) => (clip.record.id, clip.status.clone(), clip.record.kind.lane()),
+        None => (ClipId::random(), Status::Completed, Lane::Pieces),
     };
-    let mut queue = texts::queue_status(&id, clip_id, &state, studio.load());
+    let mut queue = texts::queue_status(&id, clip_id, &state, studio.load(lane));
     queue["timestamp"] = json!(unix_time());
     queue["from_worker"] = json!(false);
     Ok(json!({
         "success": true,
         "session_id": id,
-        "generation_in_progress": busy,
-        "transform_in_progress": false,
+        "generation_in_progress": generating,
+        "transform_in_progress": transforming,
         "progress": state.percent() * u64::from(clip.is_some()),
         "status": status,
         "error": error,

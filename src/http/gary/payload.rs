@@ -6,7 +6,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use crate::studio::{SessionId, Wish};
+use crate::studio::{SessionId, TransformWish, Wish};
 
 /// Padding is checked by hand: everything that the original's decoder takes is taken.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -116,6 +116,28 @@ impl Payload {
             guidance: self.number("cfg_coef")?.map(|number| number as f32),
             description: self.text("description")?.map(str::to_owned),
             seed: seed.and_then(|seed| u64::try_from(seed).ok()),
+        })
+    }
+
+    /// How a recording is to be transformed.
+    pub fn transform(&self) -> Result<TransformWish, String> {
+        self.require(&["variation"])?;
+        let flowstep = self.number("flowstep").map_err(|_| "Invalid flowstep value")?;
+        if flowstep.is_some_and(|flowstep| flowstep <= 0.0) {
+            return Err("Flowstep must be positive".into());
+        }
+        let solver = self.text("solver")?.map(str::to_lowercase);
+        if solver.as_ref().is_some_and(|solver| !["euler", "midpoint"].contains(&solver.as_str())) {
+            return Err("Invalid solver: take euler or midpoint.".into());
+        }
+        Ok(TransformWish {
+            variation: self.text("variation")?.map(str::to_owned),
+            prompt: self.text("custom_prompt")?.map(str::to_owned),
+            flowstep: flowstep.map(|flowstep| flowstep as f32),
+            solver,
+            steps: None,
+            seed: self.whole("seed")?.and_then(|seed| u64::try_from(seed).ok()),
+            keeps_rate: true,
         })
     }
 

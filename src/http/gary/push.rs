@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::payload::encode_base64;
 use super::socket::Gary;
 use super::texts;
-use crate::studio::{ClipRecord, ClipState, Event, SessionId, Status};
+use crate::studio::{ClipRecord, ClipState, Event, Flow, Kind, SessionId, Status};
 
 /// Time between two progress events of a session, alone and when several clips are made.
 const PACE: Duration = Duration::from_secs(1);
@@ -120,13 +120,15 @@ async fn tell(io: &SocketIo, gary: &Gary, pace: &mut Pace, Event { clip, status 
     let sockets = io.to(session.to_string()).sockets();
     let Some(first) = sockets.first() else { return };
     match &status {
-        Status::Queued { .. } | Status::Starting => {
-            let queue = texts::queue_status(session, clip.id, &status, gary.studio.load());
+        Status::Queued { .. } | Status::Starting | Status::Loading => {
+            let queue = texts::queue_status(session, clip.id, &status, gary.studio.load(clip.kind.lane()));
             to_room(first, session, "queue_status", &queue).await;
         }
         Status::Running { steps: 0, .. } => {}
         Status::Running { .. } => {
-            if pace.allows(session, status.percent(), gary.studio.load().1) {
+            // Of a transform every step is told, as in the original.
+            let told = clip.kind == Kind::Transform;
+            if told || pace.allows(session, status.percent(), gary.studio.load(clip.kind.lane()).1) {
                 let update = json!({ "progress": status.percent(), "session_id": session });
                 to_room(first, session, "progress_update", &update).await;
             }
@@ -147,7 +149,12 @@ pub(super) async fn deliver(gary: &Gary, socket: &SocketRef, clip: &ClipRecord) 
     let failure = match clip.state {
         ClipState::Completed => match gary.studio.sound_of_clip(clip.id).await {
             Ok(audio) => {
-                let result = json!({ "audio_data": encode_base64(&audio), "session_id": session });
+                let mut result = json!({ "audio_data": encode_base64(&audio), "session_id": session });
+                if let Some(Flow::Transform(params)) = &clip.flow {
+                    result["variation"] = json!(params.variation);
+                    let whole = json!({ "progress": 100, "session_id": session });
+                    to_room(socket, session, "progress_update", &whole).await;
+                }
                 to_room(socket, session, texts::result_event(clip.kind), &result).await;
                 None
             }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::studio::{ClipId, Kind, SessionId, Status};
+use crate::studio::{ClipId, Kind, SessionId, Status, StudioError};
 
 /// A time as the original says it.
 pub(crate) fn about(seconds: f64) -> String {
@@ -23,6 +23,7 @@ pub(crate) fn queue_status(session: &SessionId, clip: ClipId, status: &Status, l
             ("queued", *position, *seconds, message)
         }
         Status::Starting => ("ready", 0, 0.0, "it is your turn".to_owned()),
+        Status::Loading => ("warming", 0, 0.0, "the model is being loaded, which takes a while".to_owned()),
         Status::Running { .. } => ("processing", 0, 0.0, "your music is being made".to_owned()),
         Status::Completed => ("completed", 0, 0.0, "your music is ready".to_owned()),
         Status::Failed(_) | Status::Cancelled => ("failed", 0, 0.0, "it has ended without music".to_owned()),
@@ -44,7 +45,16 @@ pub(crate) fn queue_status(session: &SessionId, clip: ClipId, status: &Status, l
 pub(crate) fn failure(kind: Kind, reason: &str) -> String {
     match kind {
         Kind::Continue | Kind::Retry => format!("Music continuation failed: {reason}"),
+        Kind::Transform => format!("Audio transformation failed: {reason}"),
         _ => format!("Audio processing failed: {reason}"),
+    }
+}
+
+/// Why there is no transform: clients look for the words that the original had when its other half was down.
+pub(crate) fn no_transform(error: &StudioError) -> String {
+    match error {
+        StudioError::Absent(reason) => format!("Connection refused: {reason}"),
+        error => error.to_string(),
     }
 }
 
@@ -53,6 +63,7 @@ pub(crate) fn result_event(kind: Kind) -> &'static str {
     match kind {
         Kind::Continue => "music_continued",
         Kind::Retry => "music_retried",
+        Kind::Transform => "audio_transformed",
         _ => "audio_processed",
     }
 }
@@ -78,7 +89,7 @@ mod tests {
     #[test]
     fn a_queue_status_never_lacks_a_field() {
         let (session, clip) = (SessionId::random(), ClipId::random());
-        for status in [Status::Queued { position: 2, total: 3, seconds: 61.0 }, Status::Starting, Status::Completed] {
+        for status in [Status::Queued { position: 2, total: 3, seconds: 61.0 }, Status::Starting, Status::Loading] {
             let object = queue_status(&session, clip, &status, (2, 1));
             for field in ["message", "position", "total_queued", "estimated_seconds", "estimated_time", "status"] {
                 assert!(!object[field].is_null(), "{field}");

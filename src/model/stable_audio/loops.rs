@@ -1,6 +1,7 @@
 //! Loops out of a window: tempo, bars, exact lengths, and the level of what is handed out.
 
 use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
 
 use super::super::error::Result;
 
@@ -38,7 +39,8 @@ pub fn loop_samples(bpm: f64, bars: u32, rate: u32) -> usize {
 }
 
 /// How the pull of a given piece is spread over a loop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Mask {
     /// The first bar alone.
     FirstBar,

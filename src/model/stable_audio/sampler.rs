@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
 
 use super::{
     StableAudio,
@@ -14,7 +15,8 @@ use crate::model::{
 };
 
 /// How a step is made of a velocity.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Sampler {
     /// Jumps to the clean estimate and adds fresh noise.
     PingPong,

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
 
-use super::super::{AudioId, ClipId, Kind, Params, SessionId, StudioError};
+use super::super::{AudioId, ClipId, Flow, Kind, Params, SessionId, StudioError};
 use super::Store;
 
 /// A session at rest.
@@ -13,7 +13,7 @@ use super::Store;
 pub struct SessionRecord {
     /// Its name.
     pub id: SessionId,
-    /// How it came to be: `bang`, `continue`, `crop`, `restore`, `upload`, `generate`.
+    /// How it came to be: `bang`, `continue`, `crop`, `restore`, `upload`, `generate`, `transform`, `loop`.
     pub origin: String,
     /// Parameters of the latest accepted request.
     pub params: Params,
@@ -95,8 +95,10 @@ pub struct ClipRecord {
     pub owner: String,
     /// What is done.
     pub kind: Kind,
-    /// How.
+    /// How, if it is a piece.
     pub params: Params,
+    /// How, if it is a transform or a loop.
+    pub flow: Option<Flow>,
     /// How far it is.
     pub state: ClipState,
     /// Why it failed.
@@ -111,6 +113,18 @@ pub struct ClipRecord {
     pub created: i64,
     /// Unix seconds.
     pub finished: Option<i64>,
+}
+
+impl ClipRecord {
+    /// The words that it is made by.
+    pub fn text(&self) -> &str {
+        self.flow.as_ref().map_or_else(|| self.params.text(), Flow::text)
+    }
+
+    /// The seed that makes it again.
+    pub fn seed(&self) -> Option<u64> {
+        self.flow.as_ref().map_or(self.params.seed, |flow| Some(flow.seed()))
+    }
 }
 
 pub(super) fn now() -> i64 {
@@ -151,6 +165,7 @@ fn clip_of(row: &Row<'_>) -> rusqlite::Result<ClipRecord> {
         owner: row.get("owner")?,
         kind: Kind::named(&kind).ok_or_else(broken)?,
         params: params_of(row)?,
+        flow: row.get::<_, Option<String>>("flow")?.and_then(|flow| serde_json::from_str(&flow).ok()),
         state: ClipState::named(&state),
         error: row.get("error")?,
         input: audio(row, "input")?,
@@ -166,8 +181,8 @@ fn params_of(row: &Row<'_>) -> rusqlite::Result<Params> {
     Ok(serde_json::from_str(&row.get::<_, String>("params")?).unwrap_or_default())
 }
 
-fn json(params: &Params) -> String {
-    serde_json::to_string(params).unwrap_or_default()
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
 }
 
 fn put_session(connection: &Connection, session: &SessionRecord) -> rusqlite::Result<()> {
@@ -237,8 +252,8 @@ impl Store {
                 }
                 if let Some(clip) = clip {
                     transaction.execute(
-                        "INSERT INTO clips (id, session, owner, kind, params, state, input, created)
-                         VALUES (?1, ?2, ?3, ?4, ?5, 'accepted', ?6, ?7)",
+                        "INSERT INTO clips (id, session, owner, kind, params, state, input, created, flow)
+                         VALUES (?1, ?2, ?3, ?4, ?5, 'accepted', ?6, ?7, ?8)",
                         params![
                             clip.id.to_string(),
                             clip.session.as_str(),
@@ -247,6 +262,7 @@ impl Store {
                             json(&clip.params),
                             text(clip.input),
                             clip.created,
+                            clip.flow.as_ref().map(json),
                         ],
                     )?;
                 }
@@ -270,7 +286,7 @@ impl Store {
             .with(move |connection| {
                 let transaction = connection.transaction()?;
                 put_audio(&transaction, &clip.session, output, bytes)?;
-                let keeps_input = matches!(clip.kind, Kind::Continue | Kind::Retry);
+                let keeps_input = matches!(clip.kind, Kind::Continue | Kind::Retry | Kind::Transform);
                 transaction.execute(
                     "UPDATE sessions SET current = ?2, input = CASE WHEN ?3 THEN ?4 ELSE input END, updated = ?5
                      WHERE id = ?1",

@@ -7,7 +7,8 @@ use rusqlite::Connection;
 use super::super::StudioError;
 
 /// Step `n` makes version `n + 1` of version `n`. Steps that were released are never changed.
-const STEPS: &[&str] = &["
+const STEPS: &[&str] = &[
+    "
     CREATE TABLE sessions (
         id TEXT PRIMARY KEY,
         origin TEXT NOT NULL,
@@ -43,7 +44,11 @@ const STEPS: &[&str] = &["
         bytes INTEGER NOT NULL
     ) STRICT;
     CREATE INDEX audio_of_session ON audio (session);
-"];
+",
+    "
+    ALTER TABLE clips ADD COLUMN flow TEXT;
+",
+];
 
 pub(super) fn open(path: &Path) -> Result<Connection, StudioError> {
     let mut connection = Connection::open(path)?;
@@ -79,8 +84,8 @@ mod tests {
 
     #[test]
     fn a_file_of_any_older_version_becomes_the_present_one() {
-        let steps = [STEPS[0], "ALTER TABLE sessions ADD COLUMN more TEXT;"];
-        for before in 0..=2 {
+        let steps = [STEPS, &["ALTER TABLE sessions ADD COLUMN more TEXT;"]].concat();
+        for before in 0..=steps.len() {
             let mut connection = Connection::open_in_memory().unwrap();
             migrate(&mut connection, &steps[..before]).unwrap();
             migrate(&mut connection, &steps).unwrap();
@@ -92,7 +97,7 @@ mod tests {
     fn a_step_that_fails_leaves_the_older_version_whole() {
         let mut connection = Connection::open_in_memory().unwrap();
         migrate(&mut connection, STEPS).unwrap();
-        let bad = [STEPS[0], "CREATE TABLE half (x) STRICT; CREATE NONSENSE;"];
+        let bad = [STEPS, &["CREATE TABLE half (x) STRICT; CREATE NONSENSE;"]].concat();
         assert!(migrate(&mut connection, &bad).is_err());
         assert!(connection.execute("SELECT * FROM half", []).is_err());
         migrate(&mut connection, STEPS).unwrap();

@@ -1,0 +1,56 @@
+//! Forms with files, as browsers and `curl -F` send them.
+
+use bytes::Bytes;
+use multer::Multipart;
+use warp::http::HeaderMap;
+use warp::http::header::CONTENT_TYPE;
+
+use super::HttpError;
+
+/// One field of a form.
+#[derive(Debug, PartialEq)]
+pub(super) struct Part {
+    pub name: String,
+    pub content: Bytes,
+    /// Whether it came with the name of a file.
+    pub is_file: bool,
+}
+
+impl Part {
+    /// Its content as text.
+    ///
+    /// # Errors
+    /// [`HttpError::BadRequest`] for what is none.
+    pub fn text(&self) -> Result<&str, HttpError> {
+        std::str::from_utf8(&self.content)
+            .map_err(|_| HttpError::BadRequest(format!("`{}` is no text; send it as UTF-8.", self.name)))
+    }
+}
+
+/// Whether a body is a form with parts.
+pub(super) fn is_multipart(headers: &HeaderMap) -> bool {
+    content_type(headers).trim_start().to_ascii_lowercase().starts_with("multipart/")
+}
+
+fn content_type(headers: &HeaderMap) -> &str {
+    headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+/// The parts of a form.
+///
+/// # Errors
+/// [`HttpError::BadRequest`] that says what is broken.
+pub(super) async fn parts(body: Bytes, headers: &HeaderMap) -> Result<Vec<Part>, HttpError> {
+    let bad = |sentence: String| HttpError::BadRequest(sentence);
+    let boundary = multer::parse_boundary(content_type(headers))
+        .map_err(|error| bad(format!("The form has no boundary: {error}.")))?;
+    let once = futures_util::stream::once(async move { Ok::<_, std::io::Error>(body) });
+    let mut form = Multipart::new(once, boundary);
+    let broken = |error: multer::Error| bad(format!("The form is broken: {error}."));
+    let mut parts = Vec::new();
+    while let Some(field) = form.next_field().await.map_err(broken)? {
+        let (name, is_file) = (field.name().unwrap_or_default().to_owned(), field.file_name().is_some());
+        parts.push(Part { name, content: field.bytes().await.map_err(broken)?, is_file });
+    }
+    Ok(parts)
+}

@@ -1,0 +1,188 @@
+//! What transforms and loops are asked for, parsed and bounded once, as the store keeps it.
+
+use serde::{Deserialize, Serialize};
+
+use super::{StudioError, Variation, Variations};
+use crate::engine::{FlowMethod, FlowSettings, LoopSettings, LoopSpec, MAX_PROMPT_CHARS};
+
+/// Work of the flow models.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Flow {
+    /// A recording turned into another sound.
+    Transform(TransformParams),
+    /// A loop, or another piece of the loop model's window.
+    Loop(LoopParams),
+}
+
+impl Flow {
+    /// The seed that makes it again.
+    pub fn seed(&self) -> u64 {
+        match self {
+            Self::Transform(params) => params.seed,
+            Self::Loop(params) => params.spec.seed,
+        }
+    }
+
+    /// What it is asked to become.
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Transform(params) => &params.prompt,
+            Self::Loop(params) => &params.spec.text,
+        }
+    }
+}
+
+/// How a loop is made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LoopParams {
+    /// What it is to be.
+    pub spec: LoopSpec,
+    /// How it is made.
+    pub settings: LoopSettings,
+}
+
+/// How a recording is transformed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TransformParams {
+    /// The preset's name; empty is none.
+    pub variation: String,
+    /// What it becomes, in words.
+    pub prompt: String,
+    /// Where the way back ends; higher stays closer to the recording.
+    pub flowstep: f32,
+    /// Whether the midpoint solver is used, rather than Euler's.
+    pub midpoint: bool,
+    /// Evaluations of the way forth.
+    pub steps: usize,
+    /// The same seed makes the same sound.
+    pub seed: u64,
+    /// Whether the result has the recording's rate, rather than the model's.
+    pub keeps_rate: bool,
+}
+
+impl TransformParams {
+    /// As the engine takes it.
+    pub fn settings(&self) -> FlowSettings {
+        let method = if self.midpoint { FlowMethod::Midpoint } else { FlowMethod::Euler };
+        FlowSettings { flowstep: self.flowstep, steps: self.steps, ..FlowSettings::of(method) }
+    }
+}
+
+/// What a request says of a transform; what it leaves out is the preset's, or the original's default.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TransformWish {
+    /// A preset's name; `custom` is none, and wants a prompt.
+    pub variation: Option<String>,
+    /// Words in place of the preset's.
+    pub prompt: Option<String>,
+    /// See [`TransformParams::flowstep`].
+    pub flowstep: Option<f32>,
+    /// `euler` or `midpoint`.
+    pub solver: Option<String>,
+    /// See [`TransformParams::steps`].
+    pub steps: Option<usize>,
+    /// A random one when absent.
+    pub seed: Option<u64>,
+    /// See [`TransformParams::keeps_rate`].
+    pub keeps_rate: bool,
+}
+
+impl TransformWish {
+    /// Decides what is left out.
+    ///
+    /// # Errors
+    /// [`StudioError::Invalid`] with a sentence that says which value to change.
+    pub fn over(self, variations: &Variations) -> Result<TransformParams, StudioError> {
+        let invalid = |sentence: String| Err(StudioError::Invalid(sentence));
+        let midpoint = match self.solver.as_deref() {
+            None | Some("euler") => false,
+            Some("midpoint") => true,
+            Some(other) => return invalid(format!("`solver` is `{other}` but must be `euler` or `midpoint`.")),
+        };
+        let has_words = self.prompt.as_ref().is_some_and(|prompt| !prompt.trim().is_empty());
+        let preset: Option<&Variation> = match self.variation.as_deref() {
+            None | Some("" | "custom") if has_words => None,
+            None | Some("") => {
+                return invalid("Say what the recording is to become: preset=NAME or prompt=TEXT.".into());
+            }
+            Some("custom") => return invalid("`custom` wants words of your own; send a prompt with it.".into()),
+            Some(name) => Some(variations.get(name)?),
+        };
+        let default = FlowSettings::of(if midpoint { FlowMethod::Midpoint } else { FlowMethod::Euler });
+        let prompt = self.prompt.or_else(|| preset.map(|preset| preset.prompt.clone())).unwrap_or_default();
+        let chars = prompt.chars().count();
+        if chars > MAX_PROMPT_CHARS {
+            return invalid(format!("The prompt has {chars} characters; shorten it to {MAX_PROMPT_CHARS}."));
+        }
+        let steps = match preset {
+            Some(preset) if !midpoint => preset.steps,
+            _ => default.steps,
+        };
+        let params = TransformParams {
+            variation: self.variation.unwrap_or_default(),
+            prompt,
+            flowstep: self.flowstep.unwrap_or(preset.map_or(default.flowstep, |preset| preset.flowstep)),
+            midpoint,
+            steps: self.steps.unwrap_or(steps),
+            seed: self.seed.unwrap_or_else(random_seed),
+            keeps_rate: self.keeps_rate,
+        };
+        params.settings().check().map_err(|error| StudioError::Invalid(error.to_string()))?;
+        Ok(params)
+    }
+}
+
+/// A seed that JSON keeps exactly, also where numbers are floating-point.
+pub fn random_seed() -> u64 {
+    uuid::Uuid::new_v4().as_u64_pair().0 >> 11
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn over(wish: TransformWish) -> Result<TransformParams, StudioError> {
+        wish.over(&Variations::built_in().unwrap())
+    }
+
+    #[test]
+    fn a_preset_gives_what_the_request_leaves_out() {
+        let wish = TransformWish { variation: Some("celtic".into()), ..TransformWish::default() };
+        let params = over(wish.clone()).unwrap();
+        assert_eq!((params.flowstep, params.steps, params.midpoint), (0.12, 25, false));
+        assert!(params.prompt.contains("fiddle"));
+        let slow = TransformWish { solver: Some("midpoint".into()), flowstep: Some(0.05), ..wish.clone() };
+        let slow = over(slow).unwrap();
+        assert_eq!((slow.flowstep, slow.steps, slow.midpoint), (0.05, 64, true));
+        // Any name with words of one's own takes the words; so does `custom`.
+        for name in ["celtic", "custom"] {
+            let own = TransformWish {
+                variation: Some(name.into()),
+                prompt: Some("a choir".into()),
+                ..TransformWish::default()
+            };
+            assert_eq!(over(own).unwrap().prompt, "a choir");
+        }
+        // Empty words take the place of the preset's, as in the original.
+        assert_eq!(over(TransformWish { prompt: Some(String::new()), ..wish }).unwrap().prompt, "");
+    }
+
+    #[test]
+    fn what_cannot_be_is_named() {
+        let named = |name: &str| TransformWish { variation: Some(name.into()), ..TransformWish::default() };
+        for (wish, word) in [
+            (TransformWish::default(), "preset=NAME"),
+            (named("kazoo"), "no preset `kazoo`"),
+            (named("custom"), "words of your own"),
+            (TransformWish { solver: Some("rk4".into()), ..named("celtic") }, "`rk4`"),
+            (TransformWish { flowstep: Some(1.0), ..named("celtic") }, "flow step is 1"),
+            (TransformWish { steps: Some(3), solver: Some("midpoint".into()), ..named("celtic") }, "even number"),
+            (TransformWish { prompt: Some("x".repeat(2000)), ..named("celtic") }, "2000 characters"),
+        ] {
+            let error = over(wish).unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        }
+    }
+}
