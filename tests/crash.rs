@@ -15,18 +15,23 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use candle_core::Device;
 use continuo::audio::{Sound, decode};
 use continuo::engine::standin::Standin;
 use continuo::engine::{Engine, EngineConfig};
 use continuo::http::{self, App};
+use continuo::model::melodyflow::{FlowConfig, MelodyFlow};
+use continuo::model::weights::Target;
 use continuo::station::{Station, StationConfig};
-use continuo::studio::{Store, Studio, StudioConfig};
+use continuo::studio::{Flows, Store, Studio, StudioConfig, Variations};
 use continuo::units::SampleRate;
 use tokio::net::{TcpListener, TcpStream};
 
 const FOLDER: &str = "CONTINUO_CRASH_FOLDER";
 const KILLS: u64 = 50;
 const RATE: u32 = 8000;
+/// Of the transform model.
+const FLOW_RATE: u32 = 1920 * 4;
 
 /// Not a test: the server, when this program is started with a folder.
 #[tokio::test(flavor = "multi_thread")]
@@ -36,12 +41,23 @@ async fn the_server_that_is_killed() {
     let backend = Standin::default().with_step_time(Duration::from_micros(200));
     let engine = Engine::start(Box::new(backend), EngineConfig::default()).unwrap();
     let store = Store::open(Path::new(&folder)).unwrap();
-    let studio = Studio::start(engine.clone(), store, None, StudioConfig::default()).await.unwrap();
+    let flows = Flows::new(Variations::default(), Some(Arc::new(transformer)), None);
+    let config = StudioConfig { flows, ..StudioConfig::default() };
+    let studio = Studio::start(engine.clone(), store, None, config).await.unwrap();
     let mut app = App::new(Station::new(engine, StationConfig::default()));
     app.studio = Some(studio);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     println!("\nlistening {}", listener.local_addr().unwrap());
     http::serve(Arc::new(app), vec![listener], std::future::pending()).await.unwrap();
+}
+
+/// A transform model with random weights and a window of three seconds.
+fn transformer() -> Result<Arc<MelodyFlow>, String> {
+    let published = FlowConfig::published();
+    let mut codec = published.codec.clone();
+    (codec.dim, codec.filters, codec.sample_rate) = (4, 2, FLOW_RATE);
+    let config = FlowConfig { width: 16, heads: 2, layers: 4, ffn: 32, latents: 4, seconds: 3.0, codec, ..published };
+    MelodyFlow::random(config, 3, &Target::new(&Device::Cpu)).map_err(|error| error.to_string())
 }
 
 struct Server {
@@ -102,14 +118,15 @@ async fn load(addr: SocketAddr, accepted: Accepted, client: usize) {
     };
     for round in 0.. {
         let seconds = 2 + (client + round) % 3;
-        let verb = if round % 2 == 0 { "bang" } else { "continue" };
-        let head = format!(
-            "POST /v1/clips?verb={verb}&seconds={seconds}&prompt_seconds=1 HTTP/1.1\r\nX-Forwarded-For: {client}"
-        );
+        let (path, length) = match round % 3 {
+            0 => (format!("clips?verb=bang&seconds={seconds}&prompt_seconds=1"), seconds * RATE as usize),
+            1 => (format!("clips?verb=continue&seconds={seconds}&prompt_seconds=1"), (4 - 1 + seconds) * RATE as usize),
+            _ => ("transforms?preset=celtic&steps=2".to_owned(), 4 * FLOW_RATE as usize),
+        };
+        let head = format!("POST /v1/{path} HTTP/1.1\r\nX-Forwarded-For: {client}");
         match request(addr, head, sound(4)).await {
             Some((202, body)) => {
                 let view: serde_json::Value = serde_json::from_slice(&body).unwrap();
-                let length = if verb == "bang" { seconds } else { 4 - 1 + seconds } * RATE as usize;
                 accepted.lock().unwrap().insert(view["id"].as_str().unwrap().to_owned(), length);
             }
             Some((429, _)) => tokio::time::sleep(Duration::from_millis(20)).await,

@@ -15,6 +15,7 @@ mod opus;
 mod resample;
 mod sinc;
 mod sound;
+mod stretch;
 mod tempo;
 mod true_peak;
 mod wav;

@@ -13,11 +13,11 @@ use crate::audio::{FileFormat, decode, encode_file};
 use crate::engine::{
     Job, LoopModel, LoopSettings, LoopSpec, MakeLoop, Rendered, Shape, Step, Transform, TransformModel,
 };
-use crate::model::ModelError;
 use crate::model::melodyflow::MelodyFlow;
 use crate::model::stable_audio::StableAudio;
 use crate::model::weights::Target;
-use crate::studio::{Flows, LoadFlow, StudioError, TransformWish, Variations, random_seed};
+use crate::model::{ModelError, hub_file, hub_files};
+use crate::studio::{FineTune, FineTunes, Flows, LoadFlow, Riffs, StudioError, TransformWish, Variations, random_seed};
 use crate::units::SampleRate;
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -187,9 +187,56 @@ fn variations(file: &Option<PathBuf>) -> Result<Variations, StudioError> {
 pub(super) fn service(
     place: &ModelArgs,
     (transform, looper): (&Option<String>, &Option<String>),
-    presets: &Option<PathBuf>,
+    (presets, riffs): (&Option<PathBuf>, &Option<PathBuf>),
 ) -> Result<Flows, Failure> {
-    Ok(Flows::new(variations(presets)?, later(place, transform, load_transform), later(place, looper, load_loop)))
+    let mut flows =
+        Flows::new(variations(presets)?, later(place, transform, load_transform), later(place, looper, load_loop));
+    if let Some(base) = looper {
+        flows = flows.with_fine_tunes(base, Arc::new(Hub { base: base.clone(), place: place.clone() }));
+    }
+    Ok(match riffs {
+        Some(folder) => flows.with_riffs(Riffs::of(folder)?),
+        None => flows,
+    })
+}
+
+/// Fine-tunes of the loop model on the Hugging Face hub.
+struct Hub {
+    base: String,
+    place: ModelArgs,
+}
+
+impl Hub {
+    fn json(&self, repo: &str, file: &str) -> Option<serde_json::Value> {
+        serde_json::from_slice(&std::fs::read(hub_file(repo, file).ok()?).ok()?).ok()
+    }
+}
+
+impl FineTunes for Hub {
+    fn load(&self, which: &FineTune) -> Result<LoopModel, String> {
+        let FineTune { repo, checkpoint } = which;
+        // Names come from clients: they must not lead out of the repository.
+        if !checkpoint.ends_with(".ckpt") || checkpoint.split('/').any(|part| part.is_empty() || part.starts_with('.'))
+        {
+            return Err(format!("`{checkpoint}` is no name of a .ckpt file."));
+        }
+        let (target, _) = self.place.dtype.on(&self.place.device.open().map_err(|Failure(sentence)| sentence)?);
+        let load = || {
+            let path = hub_file(repo, checkpoint)?;
+            let config = ["base_model_config.json", "model_config.json"].iter().find_map(|name| self.json(repo, name));
+            StableAudio::load_tuned(&fetch(&self.base)?, (&path, config.as_ref()), &fetch, &target)
+        };
+        load().map_err(|error: ModelError| error.to_string())
+    }
+
+    fn checkpoints(&self, repo: &str) -> Result<Vec<String>, String> {
+        let files = hub_files(repo).map_err(|error| error.to_string())?;
+        Ok(files.into_iter().filter(|file| file.ends_with(".ckpt")).collect())
+    }
+
+    fn prompts(&self, repo: &str) -> Option<serde_json::Value> {
+        self.json(repo, "prompts.json")
+    }
 }
 
 /// A way to load a model on the device of the others.

@@ -49,6 +49,9 @@ pub(super) struct ServeArgs {
     /// File of presets for transforms
     #[arg(long, value_name = "FILE")]
     variations: Option<PathBuf>,
+    /// Folder of riffs for loops to begin with, named by key and tempo: csharp_120bpm.wav
+    #[arg(long, value_name = "DIR")]
+    riffs: Option<PathBuf>,
     /// Ask every client for this bearer token (header, or `?token=` for players and WebSockets)
     #[arg(long, env = "CONTINUO_TOKEN", hide_env_values = true)]
     token: Option<String>,
@@ -184,7 +187,11 @@ async fn studio(engine: Engine, args: &ServeArgs, loader: ModelLoader) -> Result
             age: Duration::from_secs(u64::from(args.keep_days) * 24 * 3600),
             bytes: u64::from(args.keep_gb) << 30,
         },
-        flows: super::flows::service(&args.model, (&args.transform_model, &args.loop_model), &args.variations)?,
+        flows: super::flows::service(
+            &args.model,
+            (&args.transform_model, &args.loop_model),
+            (&args.variations, &args.riffs),
+        )?,
     };
     let load: LoadModel = Arc::new(move |model| loader(ModelRequest { model, dtype: None }));
     Ok(Studio::start(engine, store, Some(load), config).await?)

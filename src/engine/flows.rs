@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::solve::{Job, Step};
@@ -30,7 +30,7 @@ pub type TransformModel = Arc<MelodyFlow>;
 pub type LoopModel = Arc<StableAudio>;
 pub use crate::model::melodyflow::{EditSettings as FlowSettings, Method as FlowMethod};
 pub use crate::model::stable_audio::Sampler;
-pub use crate::model::stable_audio::loops::Mask;
+pub use crate::model::stable_audio::loops::{BARS, Mask, bar_seconds, fitting_bars, tempo};
 
 /// How a loop is made; what is `None` is as the model was trained.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
@@ -223,6 +223,55 @@ pub struct LoopSpec {
     pub seed: u64,
 }
 
+/// What a loop model is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoopInfo {
+    /// Frames per second of what it makes.
+    pub rate: SampleRate,
+    /// Frames of its window.
+    pub window: usize,
+    /// Channels.
+    pub channels: usize,
+    /// What it was trained to do, in the words of its configuration.
+    pub objective: &'static str,
+    /// Steps when nothing is said.
+    pub steps: usize,
+    /// `cpu`, `cuda` or `metal`.
+    pub device: &'static str,
+}
+
+impl LoopInfo {
+    /// Of a loaded model.
+    pub fn of(model: &LoopModel) -> Self {
+        let config = &model.config;
+        Self {
+            rate: SampleRate(config.sample_rate),
+            window: config.window,
+            channels: config.channels,
+            objective: match config.objective {
+                Objective::RfDenoiser => "rf_denoiser",
+                Objective::RectifiedFlow => "rectified_flow",
+            },
+            steps: LoopSettings::default().on(model).steps,
+            device: match model.target().device {
+                Device::Cpu => "cpu",
+                Device::Cuda(_) => "cuda",
+                Device::Metal(_) => "metal",
+            },
+        }
+    }
+
+    /// Length of its window in seconds.
+    pub fn seconds(&self) -> f64 {
+        self.window as f64 / f64::from(self.rate.0)
+    }
+
+    /// Seconds of the longest loop.
+    pub fn longest_loop(&self) -> f64 {
+        self.seconds() - FADE
+    }
+}
+
 /// Seconds of a loop's end that are faded into its beginning.
 const FADE: f64 = 0.03;
 
@@ -347,8 +396,6 @@ impl Job for MakeLoop {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-
-    use candle_core::Device;
 
     use super::*;
     use crate::model::melodyflow::FlowConfig;

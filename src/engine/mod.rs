@@ -30,8 +30,8 @@ pub use backend::{
 };
 pub use error::EngineError;
 pub use flows::{
-    FlowMethod, FlowSettings, Given, LoopModel, LoopSettings, LoopSpec, MakeLoop, Mask, Rendered, Sampler, Shape,
-    Transform, TransformModel,
+    BARS, FlowMethod, FlowSettings, Given, LoopInfo, LoopModel, LoopSettings, LoopSpec, MakeLoop, Mask, Rendered,
+    Sampler, Shape, Transform, TransformModel, bar_seconds, fitting_bars, tempo,
 };
 pub use handle::{Engine, Voice, VoiceControl};
 pub use musicgen::{KV_BUDGET, MusicGenBackend};

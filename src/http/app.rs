@@ -1,7 +1,7 @@
 //! What every route shares: the station, limits, the way to load a model, and what must end at shutdown.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -76,6 +76,8 @@ pub struct App {
     pub stopping: CancellationToken,
     /// Tasks that outlive their connection's handler (WebSockets); shutdown waits for them.
     pub tasks: TaskTracker,
+    /// When the server began.
+    pub started: Instant,
     /// One model is loaded at a time: two at once could need twice the memory.
     loading: tokio::sync::Mutex<()>,
 }
@@ -93,6 +95,7 @@ impl App {
             metrics: None,
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            started: Instant::now(),
             loading: tokio::sync::Mutex::new(()),
         }
     }
@@ -100,6 +103,11 @@ impl App {
     /// The engine below the station.
     pub fn engine(&self) -> &Engine {
         self.station.engine()
+    }
+
+    /// Whether the engine computes on a GPU, as its first model says.
+    pub fn has_gpu(&self) -> bool {
+        self.engine().models().first().is_some_and(|model| model.description.ends_with("on GPU"))
     }
 
     /// Clips and sessions.

@@ -166,7 +166,7 @@ async fn make_loop(app: &App, body: Result<Bytes, HttpError>, owner: Owner) -> R
         seed: wish.seed.unwrap_or_else(random_seed),
     };
     let settings = LoopSettings { steps: wish.steps, guidance: Some(guidance), sampler: None };
-    accepted(studio, "loops", &studio.make_loop(owner, LoopParams { spec, settings }, None).await?).await
+    accepted(studio, "loops", &studio.make_loop(owner, LoopParams { model: None, spec, settings }, None).await?).await
 }
 
 fn bad(sentence: String) -> HttpError {

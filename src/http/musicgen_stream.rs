@@ -23,7 +23,7 @@ use self::sound::Track;
 use super::body;
 use super::connection::{self, Connection};
 use super::error::reply;
-use super::{App, HttpError, Routes, web};
+use super::{App, HttpError, Routes, jerry, web};
 use crate::engine::{EngineError, VoiceSpec};
 use crate::studio::Owner;
 
@@ -112,6 +112,10 @@ async fn generate(
     let body = body?;
     if web::claims(&body) {
         return Ok(web::generate(app, &body, Owner(client.address)).await);
+    }
+    if jerry::claims(&body) {
+        // Forms have no business here, so no header matters.
+        return Ok(jerry::piece(app, "generate", Ok(body), &HeaderMap::new(), Owner(client.address)).await);
     }
     let wanted: Generate = parse(&body)?;
     if wanted.prompts.is_empty() || wanted.prompts.len() > MOST_PROMPTS {

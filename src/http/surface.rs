@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use warp::{Filter, Reply};
 
 use super::router::{Paths, get, methods, nothing_there};
-use super::{App, Routes, gary, ops, web};
+use super::{App, Routes, gary, jerry, ops, terry, web};
 
 /// What every original answers at its root: a line of text.
 const ROOT: Paths = &[("/", "GET, HEAD")];
@@ -33,15 +33,16 @@ pub struct Surface {
 }
 
 /// All of them.
-pub static SURFACES: [Surface; 3] = [
+pub static SURFACES: [Surface; 5] = [
     Surface {
         name: "gary",
         called: "gary",
         option: "gary-port",
         usual_port: 8000,
         sockets: true,
-        paths: &[gary::PATHS],
-        routes: gary::routes,
+        // Its clients ask for the loops on the same host.
+        paths: &[gary::PATHS, jerry::PATHS, jerry::AUDIO_PATHS],
+        routes: |app| gary::routes(app).or(jerry::routes(app)).unify().boxed(),
     },
     Surface {
         name: "web",
@@ -60,6 +61,24 @@ pub static SURFACES: [Surface; 3] = [
         sockets: false,
         paths: &[web::CROP_PATHS],
         routes: web::crop_routes,
+    },
+    Surface {
+        name: "terry",
+        called: "terry",
+        option: "terry-port",
+        usual_port: 8002,
+        sockets: true,
+        paths: &[terry::PATHS],
+        routes: terry::routes,
+    },
+    Surface {
+        name: "jerry",
+        called: "jerry",
+        option: "jerry-port",
+        usual_port: 8005,
+        sockets: false,
+        paths: &[jerry::PATHS, jerry::AUDIO_PATHS],
+        routes: jerry::routes,
     },
 ];
 

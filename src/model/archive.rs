@@ -91,6 +91,17 @@ impl<'a> Archive<'a> {
 /// The tensors of an archive.
 pub(crate) struct PthSource(PthTensors);
 
+impl PthSource {
+    /// Those of a file, below `key` if there is one.
+    pub(crate) fn open(path: &Path, key: Option<&str>) -> Result<Self> {
+        Ok(Self(PthTensors::new(path, key)?))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.tensor_infos().is_empty()
+    }
+}
+
 impl TensorSource for PthSource {
     fn has(&self, name: &str) -> bool {
         self.0.tensor_infos().contains_key(name)

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use hf_hub::api::Progress;
-use hf_hub::api::sync::ApiBuilder;
+use hf_hub::api::sync::{ApiBuilder, ApiRepo};
 use hf_hub::{Cache, Repo};
 
 use super::{Files, ModelError};
@@ -144,15 +144,45 @@ fn shards(folder: &Path) -> Vec<String> {
     read().unwrap_or_default()
 }
 
-fn download(id: &str, progress: &mut OnProgress<'_>) -> Result<PathBuf, ModelError> {
-    let failed = |reason: String| ModelError::Download { id: id.to_owned(), reason };
+/// A repository on the hub.
+fn repository(id: &str) -> Result<ApiRepo, ModelError> {
+    if !is_hub_id(id) {
+        return Err(ModelError::NoSuchPlace(id.to_owned()));
+    }
     let api = ApiBuilder::from_env()
         .with_cache_dir(cache().path().clone())
         .with_progress(false)
         .with_retries(5)
         .build()
-        .map_err(|error| failed(error.to_string()))?;
-    let repo = api.model(id.to_owned());
+        .map_err(|error| ModelError::Download { id: id.to_owned(), reason: error.to_string() })?;
+    Ok(api.model(id.to_owned()))
+}
+
+/// The names of a repository's files.
+///
+/// # Errors
+/// [`ModelError::NoSuchPlace`], [`ModelError::Download`].
+pub fn hub_files(id: &str) -> Result<Vec<String>, ModelError> {
+    let info = repository(id)?.info();
+    let info = info.map_err(|error| ModelError::Download { id: id.to_owned(), reason: error.to_string() })?;
+    Ok(info.siblings.into_iter().map(|file| file.rfilename).collect())
+}
+
+/// One file of a repository, from the cache or downloaded.
+///
+/// # Errors
+/// [`ModelError::NoSuchPlace`], [`ModelError::Download`].
+pub fn hub_file(id: &str, file: &str) -> Result<PathBuf, ModelError> {
+    let repo = repository(id)?;
+    if let Some(found) = cache().repo(Repo::model(id.to_owned())).get(file) {
+        return Ok(found);
+    }
+    repo.get(file).map_err(|error| ModelError::Download { id: format!("{id}/{file}"), reason: error.to_string() })
+}
+
+fn download(id: &str, progress: &mut OnProgress<'_>) -> Result<PathBuf, ModelError> {
+    let failed = |reason: String| ModelError::Download { id: id.to_owned(), reason };
+    let repo = repository(id)?;
     let info = repo.info().map_err(|error| failed(error.to_string()))?;
     let there: Vec<&str> = info.siblings.iter().map(|file| file.rfilename.as_str()).collect();
     let layout = LAYOUTS

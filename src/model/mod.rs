@@ -28,6 +28,6 @@ pub mod weights;
 pub use checkpoint::Checkpoint;
 pub use error::{ModelError, Result};
 pub use files::Files;
-pub use locate::{BUNDLED, OnProgress, has_bundled, keep_downloads_in, locate, on_disk};
+pub use locate::{BUNDLED, OnProgress, has_bundled, hub_file, hub_files, keep_downloads_in, locate, on_disk};
 pub use musicgen::{MusicGen, WaveEncoder};
 pub use text::TextEncoder;

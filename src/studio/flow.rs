@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{StudioError, Variation, Variations};
+use super::{FineTune, StudioError, Variation, Variations};
 use crate::engine::{FlowMethod, FlowSettings, LoopSettings, LoopSpec, MAX_PROMPT_CHARS};
 
 /// Work of the flow models.
@@ -36,6 +36,8 @@ impl Flow {
 /// How a loop is made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LoopParams {
+    /// Weights in place of those that the server was started with.
+    pub model: Option<FineTune>,
     /// What it is to be.
     pub spec: LoopSpec,
     /// How it is made.

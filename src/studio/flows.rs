@@ -3,10 +3,11 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::{StudioError, Variations};
-use crate::engine::{LoopModel, TransformModel};
+use super::{Riffs, StudioError, Variations};
+use crate::engine::{LoopInfo, LoopModel, TransformModel};
 
 /// Loads a model; blocks. The error is one sentence.
 pub type LoadFlow<T> = Arc<dyn Fn() -> Result<T, String> + Send + Sync>;
@@ -83,12 +84,46 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The flow models of a server, and the presets of transforms; clones share them.
+/// Weights of the loop model that somebody has trained further.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FineTune {
+    /// Their Hugging Face repository.
+    pub repo: String,
+    /// The file in it.
+    pub checkpoint: String,
+}
+
+/// Where fine-tunes come from; all of it blocks, and errors are one sentence.
+pub trait FineTunes: Send + Sync {
+    /// Loads one.
+    ///
+    /// # Errors
+    /// What is missing or wrong.
+    fn load(&self, which: &FineTune) -> Result<LoopModel, String>;
+
+    /// Names of the checkpoints in a repository.
+    ///
+    /// # Errors
+    /// Why the repository cannot be looked into.
+    fn checkpoints(&self, repo: &str) -> Result<Vec<String>, String>;
+
+    /// Prompts that a repository proposes, in its own words.
+    fn prompts(&self, repo: &str) -> Option<serde_json::Value>;
+}
+
+/// The loop models that may be loaded; `None` is the one that the server was started with.
+type Loops = Vec<(Option<FineTune>, Arc<Shelf<LoopModel>>)>;
+
+/// The flow models of a server, the presets of transforms and the riffs of loops; clones share them.
 #[derive(Clone)]
 pub struct Flows {
     variations: Arc<Variations>,
     pub(super) transform: Arc<Shelf<TransformModel>>,
-    pub(super) looper: Arc<Shelf<LoopModel>>,
+    /// The latest used last.
+    loops: Arc<Mutex<Loops>>,
+    tuned: Option<Arc<dyn FineTunes>>,
+    source: Arc<str>,
+    riffs: Riffs,
 }
 
 impl Flows {
@@ -101,13 +136,47 @@ impl Flows {
         Self {
             variations: Arc::new(variations),
             transform: Shelf::new(transform, NO_TRANSFORM),
-            looper: Shelf::new(looper, NO_LOOP),
+            loops: Arc::new(Mutex::new(vec![(None, Shelf::new(looper, NO_LOOP))])),
+            tuned: None,
+            source: "".into(),
+            riffs: Riffs::default(),
         }
+    }
+
+    /// With the loop model's name, and a way to its fine-tunes.
+    #[must_use]
+    pub fn with_fine_tunes(self, source: &str, tuned: Arc<dyn FineTunes>) -> Self {
+        Self { source: source.into(), tuned: Some(tuned), ..self }
+    }
+
+    /// With a folder of riffs.
+    #[must_use]
+    pub fn with_riffs(self, riffs: Riffs) -> Self {
+        Self { riffs, ..self }
     }
 
     /// The presets of transforms.
     pub fn variations(&self) -> &Variations {
         &self.variations
+    }
+
+    /// The user's riffs.
+    pub fn riffs(&self) -> &Riffs {
+        &self.riffs
+    }
+
+    /// Where fine-tunes come from, if from anywhere.
+    ///
+    /// # Errors
+    /// [`StudioError::Absent`] without a loop model, [`StudioError::Invalid`] on a server that cannot load any.
+    pub fn fine_tunes(&self) -> Result<Arc<dyn FineTunes>, StudioError> {
+        self.held_loops()?;
+        self.tuned.clone().ok_or_else(|| StudioError::Invalid("This server loads no fine-tunes.".into()))
+    }
+
+    /// The name that the loop model was given.
+    pub fn loop_source(&self) -> &str {
+        &self.source
     }
 
     /// Whether the transform model is loaded.
@@ -118,12 +187,77 @@ impl Flows {
         self.transform.loader()?;
         Ok(self.transform.is_held())
     }
+
+    /// Where a loop model is, or will be.
+    ///
+    /// # Errors
+    /// [`StudioError::Absent`], [`StudioError::Invalid`].
+    pub(super) fn loop_shelf(&self, which: Option<&FineTune>) -> Result<Arc<Shelf<LoopModel>>, StudioError> {
+        let mut loops = lock(&self.loops);
+        let standard = loops.iter().find(|(known, _)| known.is_none()).map(|(_, shelf)| Arc::clone(shelf));
+        standard.ok_or(StudioError::Absent(NO_LOOP))?.loader()?;
+        if let Some(index) = loops.iter().position(|(known, _)| known.as_ref() == which) {
+            let used = loops.remove(index);
+            let shelf = Arc::clone(&used.1);
+            loops.push(used);
+            return Ok(shelf);
+        }
+        let (Some(which), Some(tuned)) = (which.cloned(), self.tuned.clone()) else {
+            return Err(StudioError::Invalid("This server loads no fine-tunes.".into()));
+        };
+        if loops.len() >= MOST_LOOPS
+            && let Some(oldest) = loops.iter().position(|(known, _)| known.is_some())
+        {
+            loops.remove(oldest);
+        }
+        let load: LoadFlow<LoopModel> = {
+            let which = which.clone();
+            Arc::new(move || tuned.load(&which))
+        };
+        let shelf = Shelf::new(Some(load), NO_LOOP);
+        loops.push((Some(which), Arc::clone(&shelf)));
+        Ok(shelf)
+    }
+
+    /// What a loop model is, loaded if need be.
+    ///
+    /// # Errors
+    /// [`StudioError::Absent`], [`StudioError::Invalid`], [`StudioError::Model`].
+    pub async fn loop_info(&self, which: Option<&FineTune>) -> Result<LoopInfo, StudioError> {
+        Ok(LoopInfo::of(&self.loop_shelf(which)?.take().await?))
+    }
+
+    /// The loop models that are loaded, the latest used last.
+    ///
+    /// # Errors
+    /// [`StudioError::Absent`].
+    pub fn held_loops(&self) -> Result<Vec<(Option<FineTune>, LoopInfo)>, StudioError> {
+        let loops = lock(&self.loops);
+        if let Some((_, standard)) = loops.iter().find(|(known, _)| known.is_none()) {
+            standard.loader()?;
+        }
+        let held = |(which, shelf): &(Option<FineTune>, Arc<Shelf<LoopModel>>)| {
+            let info = LoopInfo::of(shelf.held.try_lock().ok()?.as_ref()?);
+            Some((which.clone(), info))
+        };
+        Ok(loops.iter().filter_map(held).collect())
+    }
+
+    /// Gives back every loop model that is loaded; jobs that work keep theirs until they are done.
+    pub async fn clear_loops(&self) {
+        let shelves: Vec<_> = lock(&self.loops).iter().map(|(_, shelf)| Arc::clone(shelf)).collect();
+        for shelf in shelves {
+            *shelf.held.lock().await = None;
+        }
+    }
 }
+
+/// Loop models that may be loaded at the same time.
+pub const MOST_LOOPS: usize = 3;
 
 impl std::fmt::Debug for Flows {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let there = (self.transform.load.is_some(), self.looper.load.is_some());
-        f.debug_struct("Flows").field("transform", &there.0).field("looper", &there.1).finish_non_exhaustive()
+        f.debug_struct("Flows").field("transform", &self.transform.load.is_some()).finish_non_exhaustive()
     }
 }
 

@@ -12,6 +12,7 @@ mod flows;
 mod models;
 mod params;
 mod queue;
+mod riffs;
 mod run;
 mod shape;
 mod solve;
@@ -32,11 +33,12 @@ use tokio_util::task::TaskTracker;
 pub use clip::{Event, Job, Part, Snapshot, Status};
 pub use error::StudioError;
 pub use flow::{Flow, LoopParams, TransformParams, TransformWish, random_seed};
-pub use flows::{Flows, LoadFlow};
+pub use flows::{FineTune, FineTunes, Flows, LoadFlow, MOST_LOOPS};
 pub use models::LoadModel;
 pub use params::{
     AudioId, ClipId, Kind, Lane, MAX_PIECE_SECONDS, Owner, PIECE_SECONDS, PROMPT_SECONDS, Params, SessionId,
 };
+pub use riffs::{Riff, Riffs};
 pub use store::{ClipRecord, ClipState, Retention, SessionRecord, Store};
 pub use variations::{Variation, Variations};
 pub use verbs::Accepted;

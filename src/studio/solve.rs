@@ -66,7 +66,7 @@ impl Studio {
         params: LoopParams,
         given: Option<Bytes>,
     ) -> Result<Accepted, StudioError> {
-        let model = self.flows().looper.take().await?;
+        let model = self.flows().loop_shelf(params.model.as_ref())?.take().await?;
         MakeLoop::check(&model, params.spec.shape).map_err(|reason| StudioError::Invalid(format!("{reason}.")))?;
         if let Some(given) = &given {
             check(given).await?;
@@ -97,7 +97,7 @@ impl Studio {
                 .await
             }
             Flow::Loop(params) => {
-                let model = self.warm(job, &self.flows().looper).await?;
+                let model = self.warm(job, &self.flows().loop_shelf(params.model.as_ref())?).await?;
                 let given = match sound {
                     Some(sound) => {
                         let model = Arc::clone(&model);

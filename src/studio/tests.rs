@@ -6,11 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use candle_core::Device;
 
 use super::*;
 use crate::audio::{Sound, decode};
 use crate::engine::standin::Standin;
 use crate::engine::{Engine, EngineConfig};
+use crate::model::melodyflow::{FlowConfig, MelodyFlow};
+use crate::model::weights::Target;
 use crate::units::{ModelId, SampleRate};
 
 fn sound(seconds: f64, rate: u32, channels: usize) -> Sound {
@@ -176,6 +179,117 @@ async fn what_was_accepted_before_a_restart_is_made_after_it() {
     let undelivered = studio.undelivered(&accepted[2].session).await.unwrap().unwrap();
     studio.delivered(undelivered.id).await.unwrap();
     assert!(studio.undelivered(&accepted[2].session).await.unwrap().is_none());
+}
+
+/// A transform model with random weights and a window of three seconds.
+fn flows() -> Flows {
+    let load: LoadFlow<_> = Arc::new(|| {
+        let published = FlowConfig::published();
+        let mut codec = published.codec.clone();
+        (codec.dim, codec.filters, codec.sample_rate) = (4, 2, 1920 * 4);
+        let config =
+            FlowConfig { width: 16, heads: 2, layers: 4, ffn: 32, latents: 4, seconds: 3.0, codec, ..published };
+        MelodyFlow::random(config, 3, &Target::new(&Device::Cpu)).map_err(|error| error.to_string())
+    });
+    Flows::new(Variations::default(), Some(load), None)
+}
+
+async fn studio_with_flows(backend: Standin, store: Store) -> Arc<Studio> {
+    let engine = Engine::start(Box::new(backend), EngineConfig::default()).unwrap();
+    Studio::start(engine, store, None, StudioConfig { flows: flows(), ..StudioConfig::default() }).await.unwrap()
+}
+
+fn celtic() -> TransformWish {
+    TransformWish { variation: Some("celtic".into()), keeps_rate: true, ..TransformWish::default() }
+}
+
+#[tokio::test]
+async fn a_transform_reads_and_writes_a_session_as_the_contract_says() {
+    let studio = studio_with_flows(Standin::default(), Store::ephemeral().unwrap()).await;
+    let mut events = studio.events();
+    let input = wav(2.0, 44_100, 1);
+    let first = studio.transform(owner(), None, celtic(), Some(input.clone())).await.unwrap();
+    let session = first.session.clone();
+    let busy = studio.transform(owner(), Some(session.clone()), celtic(), None).await;
+    assert!(matches!(busy, Err(StudioError::TransformBusy)));
+    let accepted = studio.session(&session).await.unwrap();
+    assert!(accepted.transform_input.is_some() && accepted.current.is_none() && accepted.input.is_none());
+    let sound = result(&studio, &first).await;
+    assert_eq!((sound.frames(), sound.channels, sound.rate.0), (2 * 44_100, 2, 44_100));
+    let mut told = Vec::new();
+    while let Ok(event) = events.try_recv() {
+        match event.status {
+            Status::Running { steps, total } => told.push((steps, total)),
+            Status::Loading => assert!(told.is_empty()),
+            _ => {}
+        }
+    }
+    assert_eq!(told, (1..=75).map(|step| (step, 75)).collect::<Vec<_>>());
+    let done = studio.session(&session).await.unwrap();
+    assert_eq!((done.input, done.params), (done.transform_input, Params::default()));
+    assert_eq!(studio.undo(&session).await.unwrap(), input);
+    // From what the session has now; the retry after it goes on from the sound before the transform.
+    let second = studio.transform(owner(), Some(session.clone()), celtic(), None).await.unwrap();
+    result(&studio, &second).await;
+    let wish = Wish { prompt_seconds: Some(1.0), ..Wish::default() };
+    let retried = studio.retry(owner(), &session, wish).await.unwrap();
+    let retried = result(&studio, &retried).await;
+    assert_eq!(retried.frames(), 31 * 44_100);
+    let before = decode(input.to_vec()).unwrap().stereo();
+    assert!(retried.pcm[..44_100] == before.pcm[..44_100]);
+    for (session, audio) in [(None, None), (Some(SessionId::random()), None)] {
+        let refused = studio.transform(owner(), session, celtic(), audio).await;
+        assert!(matches!(refused, Err(StudioError::NoAudio | StudioError::NoSession(_))));
+    }
+}
+
+#[tokio::test]
+async fn a_transform_waits_in_a_lane_of_its_own_and_can_be_given_up() {
+    let studio = studio_with_flows(slow(), Store::ephemeral().unwrap()).await;
+    let piece = studio.generate(owner(), Wish::default()).await.unwrap();
+    let long = Some(wav(60.0, 8000, 1));
+    let first = studio.transform(owner(), None, celtic(), long.clone()).await.unwrap();
+    let second = studio.transform(owner(), None, celtic(), long).await.unwrap();
+    running(&studio, piece.clip).await;
+    running(&studio, first.clip).await;
+    assert_eq!((studio.load(Lane::Pieces), studio.load(Lane::Flows)), ((0, 1), (1, 1)));
+    for clip in [second.clip, first.clip, piece.clip] {
+        assert_eq!(studio.cancel(clip).await.unwrap(), Status::Cancelled);
+    }
+    assert_eq!((studio.load(Lane::Pieces), studio.load(Lane::Flows)), ((0, 0), (0, 0)));
+    // Whoever waits for a sound and leaves gives it up.
+    let third = studio.transform(owner(), None, celtic(), Some(wav(60.0, 8000, 1))).await.unwrap();
+    let job = studio.job(third.clip).unwrap();
+    drop(tokio::time::timeout(Duration::from_millis(1), studio.outcome(third.clip)).await);
+    assert_eq!(*job.status().wait_for(Status::is_final).await.unwrap(), Status::Cancelled);
+}
+
+#[tokio::test]
+async fn a_transform_that_was_accepted_before_a_restart_is_made_after_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut accepted = Vec::new();
+    {
+        let studio = studio_with_flows(Standin::default(), Store::open(folder.path()).unwrap()).await;
+        for seconds in [30.0, 2.0] {
+            let wish = TransformWish { seed: Some(9), ..celtic() };
+            accepted.push(studio.transform(owner(), None, wish, Some(wav(seconds, 8000, 1))).await.unwrap());
+        }
+        running(&studio, accepted[0].clip).await;
+        studio.stop().await;
+    }
+    let mut made = Vec::new();
+    for _ in 0..2 {
+        let studio = studio_with_flows(Standin::default(), Store::open(folder.path()).unwrap()).await;
+        for (accepted, frames) in accepted.iter().zip([30 * 8000, 2 * 8000]) {
+            let sound = result(&studio, accepted).await;
+            assert_eq!(sound.frames(), frames);
+            made.push(sound);
+        }
+        studio.stop().await;
+    }
+    // What was made is there after another restart.
+    assert!(made[0] == made[2] && made[1] == made[3]);
+    assert_eq!(files(folder.path()), 4, "an input and an output each, and nothing else");
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::Device;
 use continuo::audio::{Sound, decode};
 use continuo::model::Files;
-use continuo::model::melodyflow::MelodyFlow;
+use continuo::model::melodyflow::{FlowConfig, MelodyFlow};
 use continuo::model::stable_audio::{DitConfig, OobleckConfig, StableAudio, StableConfig};
 use continuo::model::weights::Target;
 use continuo::station::StationConfig;
@@ -24,8 +24,17 @@ fn transformer() -> Result<Arc<MelodyFlow>, String> {
     MelodyFlow::load(&Files::Folder(folder), &|_| Ok(t5.clone()), &target).map_err(|error| error.to_string())
 }
 
-/// Eight seconds at 1 kHz.
-fn looper() -> Result<Arc<StableAudio>, String> {
+/// Random weights, and a window of three seconds.
+pub fn short_transformer() -> Result<Arc<MelodyFlow>, String> {
+    let published = FlowConfig::published();
+    let mut codec = published.codec.clone();
+    (codec.dim, codec.filters, codec.sample_rate) = (4, 2, 1920 * 4);
+    let config = FlowConfig { width: 16, heads: 2, layers: 4, ffn: 32, latents: 4, seconds: 3.0, codec, ..published };
+    MelodyFlow::random(config, 3, &Target::new(&Device::Cpu)).map_err(|error| error.to_string())
+}
+
+/// Eight seconds at 8 kHz.
+pub fn looper() -> Result<Arc<StableAudio>, String> {
     let dit = DitConfig {
         width: 64,
         depth: 1,

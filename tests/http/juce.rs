@@ -9,7 +9,8 @@ use continuo::units::SampleRate;
 use serde_json::{Value, json};
 
 use super::client::{call, get};
-use super::server::{Server, start, start_on};
+use super::flows::models;
+use super::server::{Server, start, start_flows, start_on};
 
 pub fn base64(bytes: &[u8]) -> String {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -131,6 +132,75 @@ async fn the_plug_in_bangs_continues_retries_undoes_and_crops() {
     // The same through the prefix of the original, as a proxy would ask.
     let path = format!("/gary/api/juce/poll_status/{}", session.as_str().unwrap());
     assert_eq!(get(server.addr, &path).await.json().await["session_id"], session);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_plug_in_transforms_undoes_and_retries_from_before() {
+    let server = start_flows(models()).await;
+    let audio = wav(2);
+    // As the plug-in does: without a session, with words of its own beside a name that it always sends.
+    let request = json!({
+        "audio_data": audio, "variation": "accordion_folk", "custom_prompt": "a choir", "flowstep": 0.1, "solver": "euler",
+    });
+    let (status, begun) = post(&server, "transform_audio", &request).await;
+    assert_eq!((status, &begun["success"]), (200, &json!(true)), "{begun}");
+    let session = begun["session_id"].clone();
+    let done = polled(&server, &session).await;
+    assert_eq!((&done["status"], &done["progress"]), (&json!("completed"), &json!(100)));
+    let other = sound_of(done["audio_data"].as_str().unwrap());
+    assert_eq!((other.frames(), other.channels, other.rate.0), (2 * 44_100, 2, 44_100));
+    assert_ne!(done["audio_data"], audio);
+    // The session's own parameters are as they were.
+    assert_eq!(done["session_data"]["prompt_duration"], 6.0);
+    // Once more, from what the session has now; then back to that, byte for byte, as often as it is asked.
+    let again = json!({ "session_id": session, "variation": "celtic", "solver": "midpoint", "seed": 3 });
+    assert_eq!(post(&server, "transform_audio", &again).await.0, 200);
+    let twice = polled(&server, &session).await;
+    assert_ne!(twice["audio_data"], done["audio_data"]);
+    for _ in 0..2 {
+        let (_, undone) = post(&server, "undo_transform", &json!({ "session_id": session })).await;
+        assert_eq!(undone["audio_data"], done["audio_data"]);
+    }
+    // A retry goes on from the sound before the transform.
+    let retry = json!({ "session_id": session, "prompt_duration": 1 });
+    assert_eq!(post(&server, "retry_music", &retry).await.0, 200);
+    let longer = sound_of(polled(&server, &session).await["audio_data"].as_str().unwrap());
+    assert_eq!(longer.frames(), (2 - 1 + 30) * 44_100);
+    assert_eq!(longer.pcm[..44_100], other.pcm[..44_100]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transform_that_cannot_be_says_why() {
+    let server = start_flows(models()).await;
+    let audio = wav(1);
+    let request = |change: &[(&str, Value)]| {
+        let mut body = json!({ "audio_data": audio, "variation": "celtic", "flowstep": 0.1 });
+        for (name, value) in change {
+            body[*name] = value.clone();
+        }
+        body
+    };
+    for (change, word) in [
+        (vec![("variation", Value::Null)], "variation"),
+        (vec![("variation", json!("kazoo"))], "kazoo"),
+        (vec![("flowstep", json!(0))], "Flowstep must be positive"),
+        (vec![("flowstep", json!("x"))], "Invalid flowstep value"),
+        (vec![("solver", json!("rk4"))], "solver"),
+        (vec![("audio_data", Value::Null)], "No audio data available"),
+        (vec![("audio_data", Value::Null), ("session_id", json!("nobody"))], "No audio data available"),
+        (vec![("audio_data", json!("abcde"))], "base64"),
+        (vec![("audio_data", json!(base64(b"no music")))], "Failed to load audio"),
+    ] {
+        let (status, answer) = post(&server, "transform_audio", &request(&change)).await;
+        assert_eq!((status, &answer["success"]), (400, &json!(false)), "{answer}");
+        assert!(answer["error"].as_str().unwrap().contains(word), "{answer}");
+    }
+    assert_eq!(get(server.addr, "/v1/sessions").await.json().await["sessions"], json!([]));
+    let bare = start().await;
+    let (status, answer) = post(&bare, "transform_audio", &request(&[])).await;
+    assert_eq!(status, 503);
+    let error = answer["error"].as_str().unwrap();
+    assert!(error.contains("Connection refused") && error.contains("--transform-model"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

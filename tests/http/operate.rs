@@ -216,7 +216,10 @@ async fn every_route_that_is_described_answers() {
         {
             let mut answer =
                 call(server.addr, &method.to_uppercase(), &path.replace("{id}", "nobody"), "no json").await;
-            assert!(answer.status != 405 && answer.status < 500, "{method} {path}: {}", answer.status);
+            // Of models that this server was not given it says how to get them.
+            let told =
+                answer.status == 503 && (method == "head" || answer.text().await.contains("not part of Continuo"));
+            assert!(answer.status != 405 && (answer.status < 500 || told), "{method} {path}: {}", answer.status);
             if answer.status == 404 && method != "head" && path.starts_with("/v1/") {
                 assert!(answer.problem().await.contains("`nobody`"), "{method} {path}");
             }

@@ -8,7 +8,8 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use super::client::{call, get};
-use super::server::{Server, start, until};
+use super::flows::models;
+use super::server::{Server, start, start_flows, until};
 
 /// A port where one original alone is spoken.
 async fn port_of(server: &Server, name: &str) -> SocketAddr {
@@ -20,15 +21,28 @@ async fn port_of(server: &Server, name: &str) -> SocketAddr {
     addr
 }
 
-const OWN: [(&str, &[&str]); 3] = [
-    ("gary", &["/health", "/api/models", "/api/warmup/status", "/socket.io/?EIO=4&transport=polling"]),
+const OWN: [(&str, &[&str]); 5] = [
+    (
+        "gary",
+        &[
+            "/health",
+            "/api/models",
+            "/api/warmup/status",
+            "/socket.io/?EIO=4&transport=polling",
+            "/riffs/available",
+            "/audio/models/status",
+            "/models/status",
+        ],
+    ),
+    ("terry", &["/health", "/variations", "/socket.io/?EIO=4&transport=polling"]),
+    ("jerry", &["/health", "/riffs/available", "/audio/models/status", "/models/status"]),
     ("web", &["/health", "/progress/0123456789abcdef01234567"]),
     ("express", &["/health"]),
 ];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_and_a_prefix_have_one_surface_and_the_probes_alone() {
-    let server = start().await;
+    let server = start_flows(models()).await;
     for (name, own) in OWN {
         let port = port_of(&server, name).await;
         for (addr, prefix) in [(port, String::new()), (server.addr, format!("/{name}"))] {

@@ -1,20 +1,21 @@
 // The table of what the Ableton device sends and needs back, driven with a real client library.
-//   node script.mjs URL VERSION(4|2) TRANSPORT(websocket|polling|both)
+//   node script.mjs URL VERSION(4|2) TRANSPORT(websocket|polling|both) URL_OF_A_SERVER_WITHOUT_MODELS
 import assert from 'node:assert/strict';
 import { createRequire } from 'node:module';
 import { look, wav } from './sound.mjs';
 
 const require = createRequire(import.meta.url);
-const [url, version, transport] = process.argv.slice(2);
+const [url, version, transport, bareUrl] = process.argv.slice(2);
 const io = require(version === '2' ? 'socket.io-client-2' : 'socket.io-client');
 const transports = transport === 'both' ? ['polling', 'websocket'] : [transport];
-const connect = () => io(url, { transports, forceNew: true, reconnection: false });
+const connect = (to = url) => io(to, { transports, forceNew: true, reconnection: false });
 
 /** A client that remembers every event, and lets one wait for the next of a name. */
 function listener(socket) {
  const seen = [], waiting = [];
  const names = ['process_audio_received', 'continue_music_received', 'retry_music_received', 'queue_status',
-  'progress_update', 'audio_processed', 'music_continued', 'music_retried', 'transform_undone',
+  'progress_update', 'audio_processed', 'music_continued', 'music_retried', 'transform_audio_received',
+  'audio_transformed', 'transform_undone',
   'update_cropped_audio_complete', 'cleanup_complete', 'ready_for_chunks', 'chunk_received', 'chunks_missing',
   'restore_complete', 'error'];
  for (const name of names) {
@@ -98,6 +99,48 @@ for (const payload of [{ session_id: session }, `{\\"session_id\\":\\"${session}
  assert.equal(undone.audio_data, bang.audio_data);
 }
 
+// 16: transform, without a session: every step is told, then all of it, then the sound.
+began = client.seen.length;
+const transformed = await ask(client, socket, 'transform_audio_request',
+ { audio_data: audio, variation: 'strings_quartet', session_id: null, flowstep: 0.13 }, 'audio_transformed');
+const other = look(transformed.audio_data);
+assert.deepEqual([other.frames, other.channels, other.rate, transformed.variation], [8 * 44100, 2, 44100, 'strings_quartet']);
+const steps = client.seen.slice(began);
+assert.equal(steps[0].name, 'transform_audio_received');
+assert.equal(steps.at(-1).name, 'audio_transformed');
+assert.deepEqual(new Set(steps.map((event) => event.data.session_id)), new Set([transformed.session_id]));
+assert.ok(steps.some((event) => event.name === 'queue_status' && event.data.status === 'warming'));
+const told = steps.filter((event) => event.name === 'progress_update').map((event) => event.data.progress);
+assert.equal(told.at(-1), 100);
+assert.equal((told.length - 1) % 75, 0, `${told.length} steps are told`);
+assert.ok(told.every((percent, index) => percent >= (told[index - 1] ?? 1)), String(told));
+// Again as JSON text, with the other solver, from the sound that the session has; a second one meanwhile is refused.
+const slower = { session_id: transformed.session_id, variation: 'celtic', solver: 'MIDPOINT', flowstep: '0.08' };
+began = client.seen.length;
+const both = client.next('error');
+await ask(client, socket, 'transform_audio_request', JSON.stringify(slower), 'transform_audio_received');
+socket.emit('transform_audio_request', slower);
+assert.equal((await both).message, 'Transform already in progress');
+const twice = await client.next('audio_transformed');
+const slowSteps = client.seen.slice(began).filter((event) => event.name === 'progress_update');
+assert.equal((slowSteps.length - 1) % 128, 0, `${slowSteps.length} steps are told`);
+// 17 after 16: the bytes of what was transformed; 13 after 16 goes on from before the transform.
+const before = await ask(client, socket, 'undo_transform_request', { session_id: transformed.session_id }, 'transform_undone');
+assert.equal(before.audio_data, transformed.audio_data);
+assert.notEqual(twice.audio_data, transformed.audio_data);
+const after = await ask(client, socket, 'retry_music_request',
+ { session_id: transformed.session_id, model_name: model, prompt_duration: 6 }, 'music_retried');
+assert.deepEqual(look(after.audio_data).left(0, 2 * 44100), other.left(0, 2 * 44100));
+
+// 20: the other half is down.
+const bareSocket = connect(bareUrl);
+await new Promise((resolve) => bareSocket.on('connect', resolve));
+const bare = listener(bareSocket);
+const down = await ask(bare, bareSocket, 'transform_audio_request',
+ { audio_data: audio, variation: 'celtic', session_id: null, flowstep: 0.13 }, 'error');
+assert.match(down.message, /Connection refused.*--transform-model/);
+bareSocket.disconnect();
+
 // 15: crop, with and without a session.
 const cropped = await ask(client, socket, 'update_cropped_audio',
  { session_id: session, audio_data: wav(7).toString('base64') }, 'update_cropped_audio_complete');
@@ -159,6 +202,15 @@ for (const [event, payload] of [
  ['retry_music_request', {}],
  ['retry_music_request', { session_id: 'nobody' }],
  ['undo_transform_request', { session_id: made.session_id }],
+ ['transform_audio_request', {}],
+ ['transform_audio_request', '{'],
+ ['transform_audio_request', { variation: 'celtic' }],
+ ['transform_audio_request', { variation: 'celtic', session_id: 'nobody' }],
+ ['transform_audio_request', { variation: 'kazoo', audio_data: audio }],
+ ['transform_audio_request', { variation: 'celtic', audio_data: '!!!=' }],
+ ['transform_audio_request', { variation: 'celtic', audio_data: audio, flowstep: 0 }],
+ ['transform_audio_request', { variation: 'celtic', audio_data: audio, flowstep: 1 }],
+ ['transform_audio_request', { variation: 'celtic', audio_data: audio, solver: 'rk4' }],
  ['update_cropped_audio', { session_id: session }],
  ['restore_processed_audio', { audio_data: audio }],
  ['audio_chunk', { session_id: ready.session_id }],
@@ -172,17 +224,17 @@ for (const [event, payload] of [
 await new Promise((resolve) => socket.emit('verify_session', { session_id: session }, resolve));
 
 // Two clients in one session both hear of it.
-const other = connect();
-await new Promise((resolve) => other.on('connect', resolve));
-const otherClient = listener(other);
-await new Promise((resolve) => other.emit('verify_session', { session_id: session }, resolve));
+const friend = connect();
+await new Promise((resolve) => friend.on('connect', resolve));
+const otherClient = listener(friend);
+await new Promise((resolve) => friend.emit('verify_session', { session_id: session }, resolve));
 const heard = Promise.all([client.next('music_continued'), otherClient.next('music_continued')]);
 socket.emit('continue_music_request', { session_id: session });
 const [one, two] = await heard;
 assert.equal(one.audio_data, two.audio_data);
 
 // A client that leaves in mid-generation finds the result when it is back, once.
-other.emit('cleanup_session_request', { session_id: session });
+friend.emit('cleanup_session_request', { session_id: session });
 await otherClient.next('cleanup_complete');
 await ask(client, socket, 'continue_music_request', { session_id: made.session_id }, 'continue_music_received');
 socket.disconnect();
@@ -208,6 +260,6 @@ const clips = (await (await fetch(`${url}/v1/sessions/${made.session_id}`)).json
 assert.equal(clips.making, null);
 
 returned.disconnect();
-other.disconnect();
+friend.disconnect();
 console.log('all of it');
 process.exit(0);

@@ -1,4 +1,4 @@
-"""The same day with python-socketio: bang, continue, retry, undo, crop, a mistake, a reconnect. `script.py URL TRANSPORT`"""
+"""The same day with python-socketio: bang, continue, retry, undo, crop, a mistake, a reconnect. `script.py URL TRANSPORT URL_WITHOUT_MODELS`"""
 
 import base64
 import io
@@ -11,7 +11,7 @@ import wave
 
 import socketio
 
-url, transport = sys.argv[1:]
+url, transport, _ = sys.argv[1:]
 events: queue.Queue = queue.Queue()
 
 
@@ -63,6 +63,12 @@ assert look(again["audio_data"])[3][:head] == look(longer["audio_data"])[3][:hea
 
 client.emit("undo_transform_request", {"session_id": bang["session_id"]})
 assert until("transform_undone")["audio_data"] == bang["audio_data"]
+
+client.emit("transform_audio_request", {"audio_data": audio, "variation": "lofi_chill", "flowstep": 0.1})
+changed = until("audio_transformed")
+assert look(changed["audio_data"])[:3] == (8 * 48000, 2, 48000)
+client.emit("undo_transform_request", json.dumps({"session_id": changed["session_id"]}))
+assert until("transform_undone")["audio_data"] == audio
 
 client.emit("update_cropped_audio", {"audio_data": audio})
 cropped = until("update_cropped_audio_complete")

@@ -24,6 +24,8 @@ const PACE: Duration = Duration::from_secs(1);
 const SLOW_PACE: Duration = Duration::from_secs(2);
 /// A session's pace is forgotten after so long.
 const FORGET: Duration = Duration::from_secs(3600);
+/// Base64 text of a transform at most, as in the original.
+const MOST: usize = 128 << 20;
 /// Percent from which on no report follows but the end.
 const LAST: u64 = 95;
 
@@ -146,8 +148,13 @@ async fn tell(io: &SocketIo, gary: &Gary, pace: &mut Pace, Event { clip, status 
 /// Hands a result, or the news that there is none, to the room that `socket` is in.
 pub(super) async fn deliver(gary: &Gary, socket: &SocketRef, clip: &ClipRecord) {
     let session = &clip.session;
+    let mut code = None;
     let failure = match clip.state {
         ClipState::Completed => match gary.studio.sound_of_clip(clip.id).await {
+            Ok(audio) if clip.kind == Kind::Transform && audio.len() / 3 * 4 > MOST => {
+                code = Some("DATA_TOO_LARGE");
+                Some("The transformed audio is too large for one message; fetch it by HTTP.".to_owned())
+            }
             Ok(audio) => {
                 let mut result = json!({ "audio_data": encode_base64(&audio), "session_id": session });
                 if let Some(Flow::Transform(params)) = &clip.flow {
@@ -167,7 +174,11 @@ pub(super) async fn deliver(gary: &Gary, socket: &SocketRef, clip: &ClipRecord) 
         ClipState::Accepted => return,
     };
     if let Some(message) = failure {
-        to_room(socket, session, "error", &json!({ "message": message, "session_id": session })).await;
+        let mut error = json!({ "message": message, "session_id": session });
+        if let Some(code) = code {
+            error["code"] = json!(code);
+        }
+        to_room(socket, session, "error", &error).await;
     }
     if let Err(error) = gary.studio.delivered(clip.id).await {
         tracing::warn!(%error, "that a result was handed over could not be written");

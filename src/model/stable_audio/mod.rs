@@ -10,7 +10,9 @@ pub mod loops;
 mod oobleck;
 mod piece;
 mod sampler;
+mod tuned;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
@@ -59,6 +61,30 @@ impl StableAudio {
         let config = StableConfig::parse(&files.json(CONFIG)?).map_err(|reason| files.wrong(CONFIG, reason))?;
         let weights = files.weights(DType::F32, &Device::Cpu)?;
         let text = TextEncoder::load(&companion(&config.text)?, target)?;
+        Self::build(config, &weights, Some(text), target)
+    }
+
+    /// Loads the checkpoint of a training over the model that it began with, whose files these are. `config` is the
+    /// training's own, if it has one.
+    ///
+    /// # Errors
+    /// A [`ModelError`] that names the file.
+    pub fn load_tuned(
+        files: &Files,
+        (checkpoint, config): (&Path, Option<&serde_json::Value>),
+        companion: &dyn Fn(&str) -> Result<Files>,
+        target: &Target,
+    ) -> Result<Arc<Self>> {
+        let own = match config {
+            Some(config) => config.clone(),
+            None => files.json(CONFIG)?,
+        };
+        let config = StableConfig::parse(&own).map_err(|reason| files.wrong(CONFIG, reason))?;
+        let name = checkpoint.file_name().unwrap_or_default().to_string_lossy();
+        let tuned = tuned::open(checkpoint).map_err(|error| files.wrong(&name, error))?;
+        let base = files.weights(DType::F32, &Device::Cpu)?;
+        let text = TextEncoder::load(&companion(&config.text)?, target)?;
+        let weights = tuned::Tuned { tuned: &tuned, base: &base };
         Self::build(config, &weights, Some(text), target)
     }
 

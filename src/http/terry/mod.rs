@@ -1,0 +1,173 @@
+//! terry: the transform server behind gary (betweentwomidnights/melodyflow, `flask_melodyflow_2.py`).
+//!
+//! A transform is a clip of the session that the request names, so its steps are told to the session's room as gary's
+//! are; the request itself is answered when the sound is there. What the original does to lengths and rates is not
+//! repeated: the result is as long as the recording, at its rate.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+use warp::http::header::CONTENT_TYPE;
+use warp::http::{HeaderMap, HeaderValue, StatusCode};
+use warp::reply::{Response, with_status};
+use warp::{Filter, Reply};
+
+use super::clips::owner;
+use super::gary::{Payload, decode_base64, encode_base64};
+use super::router::{Paths, get};
+use super::{App, HttpError, Routes, body, form, upload};
+use crate::studio::{Owner, SessionId, StudioError};
+
+/// Names of a form's file.
+const FILES: [&str; 3] = ["audio", "audio_file", "file"];
+
+/// Paths of [`routes`].
+pub(super) const PATHS: Paths = &[("/transform", "POST"), ("/variations", "GET, HEAD"), ("/health", "GET, HEAD")];
+
+/// All routes of terry.
+pub(super) fn routes(app: &Arc<App>) -> Routes {
+    let (for_transform, for_variations, for_health) = (Arc::clone(app), Arc::clone(app), Arc::clone(app));
+    let transform = warp::path!("transform")
+        .and(warp::post())
+        .and(body::bytes_within(app.limits.upload, upload::PATIENCE))
+        .and(warp::header::headers_cloned())
+        .and(owner())
+        .then(move |body, headers: HeaderMap, owner| {
+            let app = Arc::clone(&for_transform);
+            async move { answer(transform(&app, body, &headers, owner).await) }
+        });
+    let variations =
+        warp::path!("variations").and(get()).map(move || answer(variations(&for_variations).map_err(Failure::from)));
+    let health = warp::path!("health").and(get()).map(move || health(&for_health));
+    transform.or(variations).unify().or(health).unify().boxed()
+}
+
+/// A status and a sentence.
+struct Failure(StatusCode, String);
+
+impl From<String> for Failure {
+    fn from(sentence: String) -> Self {
+        Self(StatusCode::BAD_REQUEST, sentence)
+    }
+}
+
+impl From<HttpError> for Failure {
+    fn from(error: HttpError) -> Self {
+        Self(error.status(), error.to_string())
+    }
+}
+
+impl From<StudioError> for Failure {
+    fn from(error: StudioError) -> Self {
+        match error {
+            StudioError::Audio(_) => error.to_string().into(),
+            StudioError::Invalid(reason) => format!("Failed to process audio: {reason}").into(),
+            StudioError::Failed(_) | StudioError::Broken(_) | StudioError::Store(_) | StudioError::Model(_) => {
+                Self(StatusCode::INTERNAL_SERVER_ERROR, format!("Unexpected error: {error}"))
+            }
+            error => HttpError::from(error).into(),
+        }
+    }
+}
+
+fn answer(result: Result<Response, Failure>) -> Response {
+    result.unwrap_or_else(|Failure(status, error)| {
+        with_status(warp::reply::json(&json!({ "error": error })), status).into_response()
+    })
+}
+
+/// A request, whichever way it came.
+struct Request {
+    payload: Payload,
+    audio: Option<Bytes>,
+    /// A form is answered with the file itself, JSON with JSON.
+    is_form: bool,
+}
+
+async fn read(body: Bytes, headers: &HeaderMap) -> Result<Request, Failure> {
+    if !form::is_multipart(headers) {
+        let value = serde_json::from_slice(&body).map_err(|error| format!("Invalid JSON format: {error}."))?;
+        let payload = Payload::parse(value)?;
+        let audio = payload.text("audio")?.filter(|text| !text.is_empty()).map(decode_base64).transpose();
+        let audio = audio.map_err(|error| format!("Failed to load audio: {error}"))?;
+        return Ok(Request { payload, audio, is_form: false });
+    }
+    let (mut fields, mut audio) = (Map::new(), None);
+    for part in form::parts(body, headers).await? {
+        if part.is_file || FILES.contains(&part.name.as_str()) {
+            audio = Some(part.content).filter(|content| !content.is_empty());
+        } else {
+            let text = part.text()?.into();
+            fields.insert(part.name, text);
+        }
+    }
+    Ok(Request { payload: Payload::parse(Value::Object(fields))?, audio, is_form: true })
+}
+
+async fn transform(
+    app: &App,
+    body: Result<Bytes, HttpError>,
+    headers: &HeaderMap,
+    owner: Owner,
+) -> Result<Response, Failure> {
+    let studio = app.studio()?;
+    let Request { payload, audio, is_form } = read(body?, headers).await?;
+    let session = payload.session()?;
+    let variation = payload.text("variation")?;
+    if variation.is_none() || (session.is_none() && !is_form) {
+        return Err("Missing required data: send `variation` and `session_id`.".to_owned().into());
+    }
+    let Some(audio) = audio else {
+        let sentence = "No audio data or file path provided: send `audio`; no file of this server is read for you.";
+        return Err(sentence.to_owned().into());
+    };
+    let wish = payload.transform()?;
+    let known = studio.flows().variations().names();
+    if let (Some(name), None) = (variation, &wish.prompt)
+        && name != "custom"
+        && !known.contains(&name)
+    {
+        let (name, known) = (name.chars().take(80).collect::<String>(), known.join(", "));
+        return Err(format!("Failed to process audio: Unknown variation: {name}. Take one of {known}.").into());
+    }
+    let session = session.unwrap_or_else(SessionId::random);
+    let taken = studio.transform(owner, Some(session), wish, Some(audio)).await?;
+    let sound = studio.outcome(taken.clip).await?;
+    if is_form {
+        let mut response = Response::new(sound.into());
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("audio/wav"));
+        return Ok(response);
+    }
+    Ok(warp::reply::json(&json!({ "audio": encode_base64(&sound), "message": "Audio transformed." })).into_response())
+}
+
+/// Every preset, with what it asks for.
+fn variations(app: &App) -> Result<Response, HttpError> {
+    let presets = app.studio()?.flows().variations().iter().map(|(name, variation)| {
+        let asks = json!({ "prompt": variation.prompt, "flowstep": variation.flowstep, "steps": variation.steps });
+        (name.to_owned(), asks)
+    });
+    Ok(warp::reply::json(&json!({ "variations": presets.collect::<Map<_, _>>() })).into_response())
+}
+
+/// `healthy` when transforms can be made.
+fn health(app: &App) -> Response {
+    let held = app.studio().map(|studio| studio.flows().transform_is_held());
+    let device = app.engine().status().lost;
+    let (healthy, held, reason) = match (device, held) {
+        (Some(reason), _) => (false, false, Some(reason)),
+        (None, Ok(Ok(held))) => (true, held, None),
+        (None, Ok(Err(error))) => (false, false, Some(error.to_string())),
+        (None, Err(error)) => (false, false, Some(error.to_string())),
+    };
+    let body = json!({
+        "status": if healthy { "healthy" } else { "degraded" },
+        "gpu_available": app.has_gpu(),
+        "model_loaded": held,
+        "uptime": app.started.elapsed().as_secs(),
+        "error": reason,
+    });
+    let status = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    with_status(warp::reply::json(&body), status).into_response()
+}
