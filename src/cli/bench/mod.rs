@@ -1,5 +1,6 @@
 //! `continuo bench`: figures of this machine, as a table or as JSON. Nothing here asserts a time.
 
+mod beside;
 mod codec;
 mod fanout;
 mod first_sound;
@@ -46,7 +47,7 @@ enum Bench {
     /// Many listeners on one stream over loopback: CPU per listener, gaps
     Fanout(fanout::FanoutArgs),
     /// Solver steps and codec of the transform model with random weights
-    Transform(transform::SolverArgs),
+    Transform(transform::TransformArgs),
     /// Solver steps and codec of the loop model with random weights
     Loop(transform::SolverArgs),
     /// The listeners of `fanout`, for measuring another server beside it

@@ -7,13 +7,31 @@ use candle_core::{DType, Tensor};
 use clap::Args;
 use serde_json::json;
 
-use super::Row;
+use super::{RandomModel, Row, SizeChoice, beside};
 use crate::cli::Failure;
 use crate::cli::load::{DeviceChoice, DtypeChoice};
 use crate::model::melodyflow::{FlowConfig, MelodyFlow, Method, Walk};
 use crate::model::stable_audio::{Diffusion, Guidance, Sampler, StableAudio, StableConfig, schedule};
 use crate::model::vae::seeded;
 use crate::model::weights::Target;
+
+#[derive(Args)]
+pub(super) struct TransformArgs {
+    #[command(flatten)]
+    solver: SolverArgs,
+    /// Live voices that play meanwhile: their gaps are counted during a whole transform of --seconds
+    #[arg(long, default_value_t = 0)]
+    voices: usize,
+    /// Size of the voices' model
+    #[arg(long, default_value = "tiny")]
+    voice_size: SizeChoice,
+    /// Number format of the voices' model
+    #[arg(long, default_value = "auto")]
+    voice_dtype: DtypeChoice,
+    /// Seconds after which the transform need not be complete for the voices' sake
+    #[arg(long, default_value_t = 3600.0)]
+    patience: f64,
+}
 
 #[derive(Args)]
 pub(super) struct SolverArgs {
@@ -61,6 +79,39 @@ impl Figures {
     }
 }
 
+impl Figures {
+    /// Measures an encoder that gives its means after its last step.
+    fn encode(
+        &mut self,
+        sound: f64,
+        mut step: impl FnMut() -> Result<Option<Tensor>, Failure>,
+    ) -> Result<Tensor, Failure> {
+        let begun = Instant::now();
+        let mean = loop {
+            if let Some(mean) = step()? {
+                break mean;
+            }
+        };
+        settle(&mean)?;
+        self.push("encode", sound, &[begun.elapsed().as_secs_f64()]);
+        Ok(mean)
+    }
+
+    /// Measures a decoder whose steps give a piece of sound or none yet, until there are no more.
+    fn decode(
+        &mut self,
+        sound: f64,
+        mut step: impl FnMut() -> Result<Option<Option<Tensor>>, Failure>,
+    ) -> Result<(), Failure> {
+        let begun = Instant::now();
+        while let Some(piece) = step()? {
+            piece.as_ref().map_or(Ok(()), settle)?;
+        }
+        self.push("decode", sound, &[begun.elapsed().as_secs_f64()]);
+        Ok(())
+    }
+}
+
 /// The most memory that this process has had, from Linux's `/proc`.
 fn peak_gb() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
@@ -74,9 +125,14 @@ fn settle(x: &Tensor) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(super) fn transform(args: &SolverArgs) -> Result<Vec<Row>, Failure> {
+pub(super) fn transform(options: &TransformArgs) -> Result<Vec<Row>, Failure> {
+    let args = &options.solver;
     let (target, dtype) = args.target()?;
     let model = MelodyFlow::random(FlowConfig::published(), 0, &target)?;
+    if options.voices > 0 {
+        let voices = RandomModel { size: options.voice_size, device: args.device, dtype: options.voice_dtype };
+        return Ok(vec![beside::run(&voices, options.voices, &model, (args.seconds, options.patience))?]);
+    }
     let rate = f64::from(model.config.codec.sample_rate);
     let frames = ((args.seconds * model.config.frame_rate()) as usize).clamp(1, model.config.most_frames());
     let sound = frames as f64 / model.config.frame_rate();
@@ -98,23 +154,13 @@ pub(super) fn transform(args: &SolverArgs) -> Result<Vec<Row>, Failure> {
 
     let samples = (args.codec_seconds * rate) as usize;
     let wave = Tensor::randn(0f32, 0.1, (samples, model.config.codec.channels), &target.device)?;
-    let begun = Instant::now();
     let mut encoding = model.encoding(wave);
-    let mean = loop {
-        if let Some((mean, _)) = encoding.step()? {
-            break mean;
-        }
-    };
-    settle(&mean)?;
-    figures.push("encode", samples as f64 / rate, &[begun.elapsed().as_secs_f64()]);
-    let begun = Instant::now();
+    let mean = figures.encode(samples as f64 / rate, || Ok(encoding.step()?.map(|(mean, _)| mean)))?;
     let mut decoding = model.decoding(&mean)?;
-    while !decoding.is_complete() {
-        if let Some(piece) = decoding.step()? {
-            settle(&piece)?;
-        }
-    }
-    figures.push("decode", samples as f64 / rate, &[begun.elapsed().as_secs_f64()]);
+    figures.decode(samples as f64 / rate, || match decoding.is_complete() {
+        true => Ok(None),
+        false => Ok(Some(decoding.step()?)),
+    })?;
     Ok(figures.rows)
 }
 
@@ -145,22 +191,12 @@ pub(super) fn make_loop(args: &SolverArgs) -> Result<Vec<Row>, Failure> {
     let samples = (((args.codec_seconds * rate) as usize).min(model.config.window) / model.config.hop()).max(1)
         * model.config.hop();
     let wave = Tensor::randn(0f32, 0.1, (samples, model.config.channels), &target.device)?;
-    let begun = Instant::now();
     let mut encoding = model.encoding(wave);
-    let mean = loop {
-        if let Some((mean, _)) = encoding.step()? {
-            break mean;
-        }
-    };
-    settle(&mean)?;
-    figures.push("encode", samples as f64 / rate, &[begun.elapsed().as_secs_f64()]);
-    let begun = Instant::now();
+    let mean = figures.encode(samples as f64 / rate, || Ok(encoding.step()?.map(|(mean, _)| mean)))?;
     let mut decoding = model.decoding(&mean)?;
-    while !decoding.is_complete() {
-        if let Some(piece) = decoding.step()? {
-            settle(&piece)?;
-        }
-    }
-    figures.push("decode", samples as f64 / rate, &[begun.elapsed().as_secs_f64()]);
+    figures.decode(samples as f64 / rate, || match decoding.is_complete() {
+        true => Ok(None),
+        false => Ok(Some(decoding.step()?)),
+    })?;
     Ok(figures.rows)
 }
