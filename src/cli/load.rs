@@ -5,7 +5,8 @@ use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Failure, ModelArgs};
-use crate::engine::{Backend, KV_BUDGET, MusicGenBackend};
+use crate::engine::{self, Backend, Fit, KV_BUDGET, MusicGenBackend, Wish};
+use crate::model::config::Config;
 use crate::model::kernels::WeightFormat;
 use crate::model::weights::Target;
 use crate::model::{self, Files, ModelError, MusicGen};
@@ -76,15 +77,43 @@ impl DtypeChoice {
         }
     }
 
-    /// Where weights go on `device`, and the format's name.
+    /// Where weights go on `device`, and the format's name; without a choice in f32.
     pub(super) fn on(self, device: &Device) -> (Target, &'static str) {
-        let (format, name) = match self {
-            Self::Auto | Self::F32 => (WeightFormat::F32, "f32"),
-            Self::Bf16 => (WeightFormat::Bf16, "bf16"),
-            Self::Q8 => (WeightFormat::Q8, "q8"),
-            Self::Q4 => (WeightFormat::Q4, "q4"),
-        };
-        (Target { format, ..Target::new(device) }, name)
+        let format = self.format().unwrap_or_default();
+        (Target { format, ..Target::new(device) }, name(format))
+    }
+
+    /// None where it is to be measured.
+    fn format(self) -> Option<WeightFormat> {
+        match self {
+            Self::Auto => None,
+            Self::F32 => Some(WeightFormat::F32),
+            Self::Bf16 => Some(WeightFormat::Bf16),
+            Self::Q8 => Some(WeightFormat::Q8),
+            Self::Q4 => Some(WeightFormat::Q4),
+        }
+    }
+}
+
+fn name(format: WeightFormat) -> &'static str {
+    match format {
+        WeightFormat::F32 => "f32",
+        WeightFormat::Bf16 => "bf16",
+        WeightFormat::Q8 => "q8",
+        WeightFormat::Q4 => "q4",
+    }
+}
+
+/// Seconds of the window; none where they are to be measured.
+#[derive(Clone, Copy)]
+pub(super) struct Context(Option<f64>);
+
+/// Reads `--context`.
+pub(super) fn context(text: &str) -> Result<Context, String> {
+    match text.parse::<f64>() {
+        _ if text == "auto" => Ok(Context(None)),
+        Ok(seconds) if (2.0..=3600.0).contains(&seconds) => Ok(Context(Some(seconds))),
+        _ => Err("it is `auto` or a number of seconds from 2".into()),
     }
 }
 
@@ -104,8 +133,26 @@ pub(super) fn load(args: &ModelArgs) -> Result<Box<dyn Backend>, Failure> {
 
 /// Loads one more model beside those that are there.
 pub(super) fn load_named(name: &str, args: &ModelArgs, device: &Device) -> Result<Box<dyn Backend>, Failure> {
-    let (target, _) = args.dtype.on(device);
-    let model = MusicGen::load(&fetch(name)?, &fetch, &target)?;
+    let choose = |config: &mut Config| {
+        let wish = Wish { format: args.dtype.format(), window: args.context.0 };
+        if !device.is_cpu() {
+            // A GPU is fast enough for any window; only what was asked for is done.
+            let frames = wish.window.map(|seconds| (seconds * engine::frame_rate(config)) as usize);
+            engine::shorten(config, frames.unwrap_or(usize::MAX));
+            return Ok(args.dtype.on(device).0);
+        }
+        let Fit { format, window, realtime } = engine::fit(config, wish)?;
+        if let Some(realtime) = realtime {
+            eprintln!(
+                "{name}, this machine: {realtime:.1}x real time with {}, window {:.0} s.",
+                self::name(format),
+                window as f64 / engine::frame_rate(config)
+            );
+        }
+        engine::shorten(config, window);
+        Ok(Target { format, ..Target::new(device) })
+    };
+    let model = MusicGen::load_as(&fetch(name)?, &fetch, choose)?;
     Ok(Box::new(MusicGenBackend::new(ModelId(name.to_owned()), model, KV_BUDGET)?))
 }
 

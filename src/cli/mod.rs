@@ -56,9 +56,13 @@ struct ModelArgs {
     /// Where to compute: auto takes a GPU if this build can use one
     #[arg(long, env = "CONTINUO_DEVICE", default_value = "auto")]
     device: load::DeviceChoice,
-    /// Number format of the decoder's weights: auto is f32; bf16, q8 and q4 read a half, a quarter and an eighth of it
+    /// Number format of the decoder's weights on a CPU: auto measures which is fast enough; bf16, q8 and q4 read a half,
+    /// a quarter and an eighth of f32
     #[arg(long, env = "CONTINUO_DTYPE", default_value = "auto")]
     dtype: load::DtypeChoice,
+    /// Seconds that the model remembers, at most as many as it was trained on; fewer are faster. Auto measures
+    #[arg(long, env = "CONTINUO_CONTEXT", value_name = "SECONDS", default_value = "auto", value_parser = load::context)]
+    context: load::Context,
 }
 
 /// Why a command failed: one sentence for a person.

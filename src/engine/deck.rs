@@ -1,6 +1,6 @@
 //! A loaded model with its KV slots, its prepared texts, and what its work costs on this machine.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,7 +15,8 @@ pub(super) struct Deck {
     pub(super) backend: Box<dyn Backend>,
     pub(super) info: Arc<ModelInfo>,
     pub(super) encoder: Arc<dyn Encoder>,
-    free: Vec<Slot>,
+    /// The lowest is given first: a device takes the rows between the first and the last as one batch.
+    free: BTreeSet<Slot>,
     texts: HashMap<String, (Condition, u64)>,
     clock: u64,
     pub(super) cost: Cost,
@@ -28,7 +29,7 @@ impl Deck {
         Self {
             info: Arc::new(backend.info().clone()),
             encoder: backend.encoder(),
-            free: (0..backend.slots()).rev().map(Slot).collect(),
+            free: (0..backend.slots()).map(Slot).collect(),
             texts: HashMap::new(),
             clock: 0,
             cost: Cost::default(),
@@ -78,7 +79,7 @@ impl Deck {
     }
 
     pub(super) fn take_slot(&mut self) -> Option<Slot> {
-        self.free.pop()
+        self.free.pop_first()
     }
 
     pub(super) fn give_back(&mut self, slots: impl IntoIterator<Item = Slot>) {

@@ -34,7 +34,7 @@ pub use flows::{
     Sampler, Shape, Transform, TransformModel, bar_seconds, fitting_bars, tempo,
 };
 pub use handle::{Engine, Voice, VoiceControl};
-pub use musicgen::{KV_BUDGET, MusicGenBackend};
+pub use musicgen::{Fit, KV_BUDGET, MusicGenBackend, Wish, fit, frame_rate, shorten};
 pub use solve::{Job, Solving, Step};
 pub use spec::{
     MAX_PROMPT_CHARS, MAX_PROMPTS, Prefix, Priority, Sampling, SamplingPatch, Steer, VoiceSpec, WeightedPrompt,

@@ -11,9 +11,7 @@ use candle_core::{Device, Tensor};
 use super::{
     config::DecoderConfig,
     error::{ModelError, Result},
-    kernels::{
-        AttendRow, CrossKeys, CrossPart, Epilogue, Kernels, KvLayer, Linear, WeightFormat, cross_attend, layer_norm,
-    },
+    kernels::{AttendRow, CrossKeys, CrossPart, Epilogue, Kernels, KvLayer, Linear, Pass, WeightFormat, layer_norm},
     weights::{Target, Weights},
 };
 
@@ -314,6 +312,7 @@ impl Decoder {
         self.check(cache, tokens)?;
         let at: Vec<AttendRow> =
             tokens.iter().map(|token| AttendRow { row: token.row, position: token.position }).collect();
+        let pass = Pass::new(at, cache.window, self.target.kernels, &self.target.device)?;
         let mut x = self.embed(tokens)?;
         tap(Part::Embed, 0, &x);
         let conditioned = tokens.iter().any(|token| !token.cross.is_empty());
@@ -324,13 +323,13 @@ impl Decoder {
             };
             let normed = show(Part::SelfNorm, layer.self_norm.forward(&x)?);
             let qkv = show(Part::Qkv, layer.qkv.forward(&normed, Epilogue::None)?);
-            let mixed = show(Part::Attend, kv.attend(&qkv, &at)?);
+            let mixed = show(Part::Attend, kv.attend(&qkv, &pass)?);
             x = show(Part::SelfOut, layer.self_out.forward(&mixed, Epilogue::Add(&x))?);
             if conditioned {
                 let parts: Vec<Vec<CrossPart<'_>>> = tokens.iter().map(|token| parts(token, index)).collect();
                 let normed = show(Part::CrossNorm, layer.cross_norm.forward(&x)?);
                 let queries = show(Part::CrossQuery, layer.cross_query.forward(&normed, Epilogue::None)?);
-                let mixed = show(Part::CrossAttend, cross_attend(&queries, &parts)?);
+                let mixed = show(Part::CrossAttend, kv.cross_attend(&queries, &parts, &pass)?);
                 x = show(Part::CrossOut, layer.cross_out.forward(&mixed, Epilogue::Add(&x))?);
             }
             let normed = show(Part::FfnNorm, layer.ffn_norm.forward(&x)?);

@@ -39,11 +39,24 @@ impl MusicGen {
     /// # Errors
     /// A [`ModelError`] that names the file.
     pub fn load(files: &Files, companion: &dyn Fn(&str) -> Result<Files>, target: &Target) -> Result<Self> {
+        Self::load_as(files, companion, |_| Ok(target.clone()))
+    }
+
+    /// [`MusicGen::load`] where the sizes say how: `choose` may shorten the window.
+    ///
+    /// # Errors
+    /// As [`MusicGen::load`], and those of `choose`.
+    pub fn load_as(
+        files: &Files,
+        companion: &dyn Fn(&str) -> Result<Files>,
+        choose: impl FnOnce(&mut Config) -> Result<Target>,
+    ) -> Result<Self> {
         let Checkpoint { config, generation, weights, tokenizer } =
             Checkpoint::open(files, companion, DType::F32, &Device::Cpu)?;
-        let config = Config::from_hf(&config, &generation).map_err(|reason| files.wrong(CONFIG, reason))?;
+        let mut config = Config::from_hf(&config, &generation).map_err(|reason| files.wrong(CONFIG, reason))?;
         let tokenizer = Tokenizer::from_bytes(tokenizer).map_err(|error| files.wrong(TOKENIZER, error))?;
-        Self::build(config, &weights, Some(tokenizer), target)
+        let target = choose(&mut config)?;
+        Self::build(config, &weights, Some(tokenizer), &target)
     }
 
     /// From one source that holds everything under Hugging Face names.

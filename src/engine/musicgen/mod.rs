@@ -3,8 +3,11 @@
 //! What a slot's rows hold is tracked, so a row that was not needed before (guidance switched on, a description added)
 //! is filled from the voice's own columns the moment it is.
 
+mod fit;
 #[cfg(test)]
 mod tests;
+
+pub use fit::{Fit, Wish, fit, frame_rate, shorten};
 
 use std::sync::Arc;
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{D, Result, Shape, Tensor};
+use candle_core::{Result, Shape, Tensor};
 use pulp::Arch;
 
 use super::{
@@ -35,7 +35,7 @@ enum Body {
 #[derive(Debug, Clone)]
 pub struct CrossPart<'a> {
     /// The prompt's keys and values in this layer.
-    pub keys: &'a CrossKeys,
+    pub keys: &'a Arc<CrossKeys>,
     /// Logarithm of its share, added to its scores.
     pub log_share: f32,
 }
@@ -80,6 +80,29 @@ impl CrossKeys {
         Some(Segment { keys, values, len: self.len, bias: log_share })
     }
 
+    pub(super) fn heads(&self) -> usize {
+        self.heads
+    }
+
+    pub(super) fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// Positions.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// `[heads, length, dim]`.
+    pub(super) fn keys(&self) -> Result<&Tensor> {
+        self.tensors().map(|(keys, _)| keys)
+    }
+
+    /// `[heads, length, dim]`.
+    pub(super) fn values(&self) -> Result<&Tensor> {
+        self.tensors().map(|(_, values)| values)
+    }
+
     fn tensors(&self) -> Result<(&Tensor, &Tensor)> {
         match &self.body {
             Body::Composed(keys, values) => Ok((keys, values)),
@@ -95,14 +118,11 @@ impl CrossKeys {
 ///
 /// # Errors
 /// When shapes or devices do not fit.
-pub fn cross_attend(queries: &Tensor, blends: &[Vec<CrossPart<'_>>]) -> Result<Tensor> {
+pub(super) fn cross_attend(queries: &Tensor, blends: &[Vec<CrossPart<'_>>]) -> Result<Tensor> {
     let Some(first) = blends.iter().flatten().next() else {
         return queries.zeros_like();
     };
     let (heads, dim) = (first.keys.heads, first.keys.dim);
-    if matches!(first.keys.body, Body::Composed(..)) {
-        return cross_composed(queries, blends, heads, dim);
-    }
     queries.apply_op1_no_bwd(&Native("cross_attend", |queries: &[f32], shape: &Shape| {
         let segments = |token: usize, head: usize| -> Vec<Segment<'_, f32>> {
             blends[token].iter().filter_map(|part| part.keys.segment(head, part.log_share)).collect()
@@ -110,26 +130,6 @@ pub fn cross_attend(queries: &Tensor, blends: &[Vec<CrossPart<'_>>]) -> Result<T
         let work = 2 * heads * dim * blends.iter().flatten().map(|part| part.keys.len).sum::<usize>();
         Ok((each_head(queries, blends.len(), heads, dim, work, segments), shape.clone()))
     }))
-}
-
-fn cross_composed(queries: &Tensor, blends: &[Vec<CrossPart<'_>>], heads: usize, dim: usize) -> Result<Tensor> {
-    let scale = 1.0 / (dim as f64).sqrt();
-    let rows = blends.iter().enumerate().map(|(token, blend)| {
-        let query = queries.get(token)?;
-        if blend.is_empty() {
-            return query.zeros_like();
-        }
-        let query = query.reshape((heads, 1, dim))?.contiguous()?;
-        let score = |part: &CrossPart<'_>| {
-            let (keys, _) = part.keys.tensors()?;
-            (query.matmul(&keys.transpose(1, 2)?.contiguous()?)? * scale)? + f64::from(part.log_share)
-        };
-        let scores = Tensor::cat(&blend.iter().map(score).collect::<Result<Vec<_>>>()?, D::Minus1)?;
-        let values: Vec<&Tensor> = blend.iter().map(|part| Ok(part.keys.tensors()?.1)).collect::<Result<_>>()?;
-        let values = Tensor::cat(&values, 1)?;
-        candle_nn::ops::softmax(&scores, D::Minus1)?.matmul(&values.contiguous()?)?.reshape(heads * dim)
-    });
-    Tensor::stack(&rows.collect::<Result<Vec<_>>>()?, 0)
 }
 
 /// Runs every (token, head) pair; queries and results lie `[tokens, heads * dim]`.

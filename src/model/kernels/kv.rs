@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{D, DType, Device, Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 use pulp::Arch;
 
 use super::{
-    Kernels, WeightFormat,
-    attend::PARALLEL_FROM,
+    CrossPart, Kernels, WeightFormat,
+    attend::{self, PARALLEL_FROM},
     attention::{self, Cell, Query, Segment, keys_len, value_len, write_key, write_value},
+    batched::{self, Plan, Texts},
     memory::Block,
     team, with_floats,
 };
@@ -34,8 +35,12 @@ pub struct KvLayer {
 enum Body {
     F32(Pool<f32>),
     Bf16(Pool<u32>),
-    /// Keys and values, `[rows, heads, window, dim]` each.
-    Composed(Tensor, Tensor),
+    /// Keys and values, `[rows, heads, window + 1, dim]` each: what nobody needs is written behind the window.
+    Composed {
+        keys: Tensor,
+        values: Tensor,
+        texts: Option<Texts>,
+    },
 }
 
 /// Row by row, in it head by head a line: keys, then values.
@@ -64,8 +69,8 @@ impl KvLayer {
     ) -> Result<Self> {
         let body = match kernels {
             Kernels::Composed => {
-                let zeros = || Tensor::zeros((rows, heads, window, dim), DType::F32, device);
-                Body::Composed(zeros()?, zeros()?)
+                let zeros = || Tensor::zeros((rows, heads, window + 1, dim), format.dtype(device), device);
+                Body::Composed { keys: zeros()?, values: zeros()?, texts: None }
             }
             Kernels::Native if narrow(dim, format) => Body::Bf16(Pool::new(rows, window, heads, dim)?),
             Kernels::Native => Body::F32(Pool::new(rows, window, heads, dim)?),
@@ -75,7 +80,8 @@ impl KvLayer {
 
     /// Bytes that one position of a row takes in a layer of `heads` heads of `dim` numbers.
     pub fn bytes(heads: usize, dim: usize, format: WeightFormat, kernels: Kernels) -> usize {
-        let size = if kernels == Kernels::Native && narrow(dim, format) { 2 } else { 4 };
+        let narrow = if kernels == Kernels::Native { narrow(dim, format) } else { format != WeightFormat::F32 };
+        let size = if narrow { 2 } else { 4 };
         2 * size * heads * dim
     }
 
@@ -84,12 +90,48 @@ impl KvLayer {
     ///
     /// # Errors
     /// When shapes or devices do not fit.
-    pub fn attend(&mut self, qkv: &Tensor, at: &[AttendRow]) -> Result<Tensor> {
-        match &mut self.body {
-            Body::F32(pool) => pool.attend(qkv, at),
-            Body::Bf16(pool) => pool.attend(qkv, at),
-            Body::Composed(keys, values) => composed(keys, values, qkv, at),
+    pub fn attend(&mut self, qkv: &Tensor, pass: &Pass) -> Result<Tensor> {
+        match (&mut self.body, &pass.plan) {
+            (Body::F32(pool), _) => pool.attend(qkv, &pass.at),
+            (Body::Bf16(pool), _) => pool.attend(qkv, &pass.at),
+            (Body::Composed { keys, values, .. }, Some(plan)) => batched::attend_pool(keys, values, qkv, plan),
+            (Body::Composed { .. }, None) => candle_core::bail!("a pass was planned for another device"),
         }
+    }
+
+    /// Lets each token attend to its own blend of prompts; a token without parts gets zeros. The tokens of one row have the
+    /// same blend.
+    ///
+    /// `queries` is `[tokens, heads * dim]`, and so is the result. The softmax runs over the keys of all parts together,
+    /// each part's scores raised by the logarithm of its share.
+    ///
+    /// # Errors
+    /// When shapes or devices do not fit.
+    pub fn cross_attend(&mut self, queries: &Tensor, blends: &[Vec<CrossPart<'_>>], pass: &Pass) -> Result<Tensor> {
+        match (&mut self.body, &pass.plan) {
+            (Body::Composed { keys, texts, .. }, Some(plan)) => {
+                batched::attend_texts(texts, queries, blends, plan, keys)
+            }
+            _ => attend::cross_attend(queries, blends),
+        }
+    }
+}
+
+/// What the layers share of a pass.
+#[derive(Debug)]
+pub struct Pass {
+    at: Vec<AttendRow>,
+    plan: Option<Plan>,
+}
+
+impl Pass {
+    /// A pass of tokens at `at` over pools of `window` positions.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn new(at: Vec<AttendRow>, window: usize, kernels: Kernels, device: &Device) -> Result<Self> {
+        let plan = (kernels == Kernels::Composed).then(|| Plan::new(&at, window, device)).transpose()?;
+        Ok(Self { at, plan })
     }
 }
 
@@ -175,20 +217,81 @@ impl<C: Cell> Task<'_, C> {
     }
 }
 
-fn composed(keys: &Tensor, values: &Tensor, qkv: &Tensor, at: &[AttendRow]) -> Result<Tensor> {
-    let (_, heads, _, dim) = keys.dims4()?;
-    let qkv = qkv.reshape((at.len(), 3, heads, dim))?;
-    let part = |token: usize, part: usize| qkv.get(token)?.get(part)?.unsqueeze(1)?.contiguous();
-    for (token, at) in at.iter().enumerate() {
-        keys.get(at.row)?.slice_set(&part(token, 1)?, 1, at.position)?;
-        values.get(at.row)?.slice_set(&part(token, 2)?, 1, at.position)?;
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::{super::attend::CrossKeys, *};
+
+    const HEADS: usize = 2;
+    const DIM: usize = 32;
+    const WINDOW: usize = 100;
+
+    fn random(shape: (usize, usize), seed: u64) -> Tensor {
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / 8_388_608.0 - 1.0
+        };
+        let data: Vec<f32> = std::iter::repeat_with(next).take(shape.0 * shape.1).collect();
+        Tensor::from_vec(data, shape, &Device::Cpu).unwrap()
     }
-    let scale = 1.0 / (dim as f64).sqrt();
-    let rows = at.iter().enumerate().map(|(token, at)| {
-        let keys = keys.get(at.row)?.narrow(1, 0, at.position + 1)?;
-        let values = values.get(at.row)?.narrow(1, 0, at.position + 1)?;
-        let scores = (part(token, 0)?.matmul(&keys.transpose(1, 2)?.contiguous()?)? * scale)?;
-        candle_nn::ops::softmax(&scores, D::Minus1)?.matmul(&values.contiguous()?)?.reshape(heads * dim)
-    });
-    Tensor::stack(&rows.collect::<Result<Vec<_>>>()?, 0)
+
+    /// Passes of several rows, lengths and gaps, and after each what the texts say; all results in order.
+    fn results(kernels: Kernels, format: WeightFormat) -> Vec<f32> {
+        let mut layer = KvLayer::new((6, WINDOW), (HEADS, DIM), format, kernels, &Device::Cpu).unwrap();
+        let width = HEADS * DIM;
+        let text = |len: usize, seed: u64| {
+            CrossKeys::new(&random((len, width), seed), &random((len, width), seed + 1), HEADS, kernels).unwrap()
+        };
+        let (long, short) = (text(9, 50), text(3, 60));
+        let passes: [&[(usize, usize)]; 6] = [
+            &[(1, 0), (1, 1), (1, 2), (4, 0)],
+            &[(4, 1), (1, 3)],
+            &[(1, 4)],
+            &[(0, 0), (1, 5), (4, 2), (4, 3), (5, 0)],
+            &[(4, 1), (1, 2)],
+            &[(1, 3), (4, 2)],
+        ];
+        let long_pass: Vec<(usize, usize)> = (3..WINDOW).map(|position| (4, position)).collect();
+        let mut all = Vec::new();
+        for (index, at) in passes.into_iter().chain([&long_pass[..]]).enumerate() {
+            let at: Vec<AttendRow> = at.iter().map(|&(row, position)| AttendRow { row, position }).collect();
+            let tokens = at.len();
+            // Row 1 has a blend, row 4 a text from the third pass on, the others none.
+            let blends: Vec<Vec<CrossPart<'_>>> = at
+                .iter()
+                .map(|at| match at.row {
+                    1 => vec![
+                        CrossPart { keys: &long, log_share: 0.3f32.ln() },
+                        CrossPart { keys: &short, log_share: 0.7f32.ln() },
+                    ],
+                    4 if index > 2 => vec![CrossPart { keys: &short, log_share: 0.0 }],
+                    _ => vec![],
+                })
+                .collect();
+            let pass = Pass::new(at, WINDOW, kernels, &Device::Cpu).unwrap();
+            let qkv = random((tokens, 3 * width), 100 + index as u64);
+            let own = layer.attend(&qkv, &pass).unwrap();
+            let texts = layer.cross_attend(&random((tokens, width), 200 + index as u64), &blends, &pass).unwrap();
+            for result in [own, texts] {
+                assert_eq!(result.dims2().unwrap(), (tokens, width));
+                all.extend(result.flatten_all().unwrap().to_vec1::<f32>().unwrap());
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn both_bodies_and_both_formats_agree() {
+        let exact = results(Kernels::Native, WeightFormat::F32);
+        let worst = |kernels, format| {
+            let found = results(kernels, format);
+            exact.iter().zip(found).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max)
+        };
+        assert!(worst(Kernels::Composed, WeightFormat::F32) < 1e-5);
+        // Half an ulp of bf16 at 1, and what the softmax makes of it.
+        assert!(worst(Kernels::Native, WeightFormat::Bf16) < 0.01);
+        assert!(worst(Kernels::Composed, WeightFormat::Bf16) < 0.002);
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{Module, Result, Tensor};
+use candle_core::{DType, Device, Module, Result, Tensor};
 
 use super::{
     Kernels, Native,
@@ -26,6 +26,18 @@ pub enum WeightFormat {
     /// Rounded to 16 steps per output and 32 inputs: 4.5 bits a weight. What is multiplied with them is rounded to 255
     /// steps per 32 inputs.
     Q4,
+}
+
+impl WeightFormat {
+    /// The type of weights, keys and values where candle's operations run: 16 bits for every format but f32. candle
+    /// multiplies bf16 on GPUs only.
+    pub(super) fn dtype(self, device: &Device) -> DType {
+        match (self, device) {
+            (Self::F32, _) => DType::F32,
+            (_, Device::Cpu) => DType::F16,
+            _ => DType::BF16,
+        }
+    }
 }
 
 /// What is done with the product before it is stored.
@@ -65,7 +77,7 @@ impl Linear {
     pub fn new(weight: &Tensor, bias: Option<Tensor>, kernels: Kernels, format: WeightFormat) -> Result<Self> {
         let (outputs, inputs) = weight.dims2()?;
         let body = match kernels {
-            Kernels::Composed => Body::Dense(weight.contiguous()?),
+            Kernels::Composed => Body::Dense(weight.contiguous()?.to_dtype(format.dtype(weight.device()))?),
             Kernels::Native if outputs <= gemm::FEW && format == WeightFormat::F32 => Body::Few(weight.contiguous()?),
             Kernels::Native => {
                 let weight = weight.contiguous()?;
@@ -126,7 +138,8 @@ impl Linear {
         *last = self.outputs;
         if let Body::Dense(weight) = &self.body {
             let rows = x.elem_count() / self.inputs;
-            let y = x.reshape((rows, self.inputs))?.matmul(&weight.t()?)?.reshape(shape)?;
+            let x = x.reshape((rows, self.inputs))?.to_dtype(weight.dtype())?;
+            let y = x.matmul(&weight.t()?)?.to_dtype(DType::F32)?.reshape(shape)?;
             return self.finish(y, epilogue);
         }
         let rows = x.elem_count() / self.inputs;
@@ -215,8 +228,6 @@ impl Module for Linear {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-
-    use candle_core::{DType, Device};
 
     use super::*;
 

@@ -6,6 +6,7 @@
 
 mod attend;
 mod attention;
+mod batched;
 mod full;
 mod gemm;
 mod kv;
@@ -21,9 +22,9 @@ mod team;
 
 use candle_core::{CpuStorage, CustomOp1, Device, Layout, Result, Shape, Storage, Tensor};
 
-pub use attend::{CrossKeys, CrossPart, cross_attend};
+pub use attend::{CrossKeys, CrossPart};
 pub use full::{FullAttention, Pairing, Rotary};
-pub use kv::{AttendRow, KvLayer};
+pub use kv::{AttendRow, KvLayer, Pass};
 pub use linear::{Epilogue, Linear, WeightFormat};
 pub use lstm::{LstmLayer, LstmState};
 pub use norm::{elu, gate, layer_norm, snake};

@@ -13,10 +13,7 @@ use super::{Kernels, Native, math, with_floats};
 pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32, kernels: Kernels) -> Result<Tensor> {
     let width = x.dim(D::Minus1)?;
     if kernels == Kernels::Composed {
-        let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
-        let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
-        let scaled = centred.broadcast_div(&(variance + f64::from(eps))?.sqrt()?)?;
-        return scaled.broadcast_mul(weight)?.broadcast_add(bias);
+        return candle_nn::ops::layer_norm(&x.contiguous()?, weight, bias, eps);
     }
     with_floats(weight, |weight| {
         with_floats(bias, |bias| {
