@@ -1,10 +1,11 @@
 //! Uploads to PCM: WAV and AIFF of every width, FLAC, MP3, Ogg Vorbis and Opus, MP4 (AAC, ALAC).
 //!
 //! What comes in is hostile until it is decoded: the work stops at a length and at a size, whatever a header claims,
-//! so neither a ten-hour file nor a few bytes that unfold to gigabytes cost more than the bound.
+//! so neither a ten-hour file nor a few bytes that unfold to gigabytes cost more than the bound, and only a few are
+//! unfolded at the same time.
 
 use std::io::Cursor;
-use std::sync::LazyLock;
+use std::sync::{Condvar, LazyLock, Mutex, PoisonError};
 
 use symphonia::core::codecs::audio::AudioDecoderOptions;
 use symphonia::core::codecs::registry::CodecRegistry;
@@ -26,6 +27,9 @@ const RATES: std::ops::RangeInclusive<u32> = 4_000..=384_000;
 /// Damaged packets in a row after which the rest is given up.
 const MAX_DAMAGE: usize = 64;
 
+/// Files that are decoded at the same time: each may need half a gigabyte on the way.
+const AT_ONCE: usize = 3;
+
 static CODECS: LazyLock<CodecRegistry> = LazyLock::new(|| {
     let mut codecs = CodecRegistry::new();
     symphonia::default::register_enabled_codecs(&mut codecs);
@@ -38,7 +42,39 @@ static CODECS: LazyLock<CodecRegistry> = LazyLock::new(|| {
 /// # Errors
 /// [`AudioError::Unreadable`], [`AudioError::Silent`] when there is no sample in it, [`AudioError::TooLong`].
 pub fn decode(bytes: Vec<u8>) -> Result<Sound, AudioError> {
+    static GATE: Gate = Gate::new(AT_ONCE);
+    let _place = GATE.enter();
     decode_within(bytes, MAX_SECONDS)
+}
+
+/// Lets a few threads through at a time; the others block.
+struct Gate {
+    free: Mutex<usize>,
+    left: Condvar,
+}
+
+/// A place behind the gate; dropped, it is free again.
+struct Place<'a>(&'a Gate);
+
+impl Gate {
+    const fn new(places: usize) -> Self {
+        Self { free: Mutex::new(places), left: Condvar::new() }
+    }
+
+    fn enter(&self) -> Place<'_> {
+        // A count cannot be left half changed.
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = self.left.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
+        *free -= 1;
+        Place(self)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.0.left.notify_one();
+    }
 }
 
 fn decode_within(bytes: Vec<u8>, seconds: f64) -> Result<Sound, AudioError> {
@@ -204,6 +240,26 @@ mod tests {
         let mut rate = super::super::wav_header(3_999_999, 1).to_vec();
         rate.extend([0; 64]);
         assert!(decode(rate).is_err());
+    }
+
+    #[test]
+    fn only_a_few_are_behind_the_gate_at_a_time() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        static GATE: Gate = Gate::new(2);
+        let (inside, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..50 {
+                        let _place = GATE.enter();
+                        most.fetch_max(inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                        std::thread::yield_now();
+                        inside.fetch_sub(1, Ordering::SeqCst);
+                    }
+                });
+            }
+        });
+        assert!((1..=2).contains(&most.into_inner()));
     }
 
     #[test]

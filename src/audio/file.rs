@@ -1,16 +1,15 @@
 //! Whole files: PCM in, a finished WAV, FLAC, Ogg Opus or MP3 file out.
 
 use std::borrow::Cow;
-use std::io::Write;
 use std::path::Path;
 use std::str::FromStr;
 
 use flacenc::component::BitRepr;
 use flacenc::error::Verify;
-use ogg::writing::{PacketWriteEndInfo, PacketWriter};
 
+use super::growing::in_memory;
 use super::wav::s16;
-use super::{AudioError, Limiter, OPUS_FRAME, OPUS_RATE, OpusEncoder, StreamResampler, ogg as pages};
+use super::{AudioError, GrowingFile, Limiter, OPUS_RATE, StreamResampler};
 use crate::units::SampleRate;
 
 /// Bit rates of files: nobody waits for them, so quality goes first.
@@ -74,7 +73,7 @@ pub fn encode_file(format: FileFormat, pcm: &[f32], rate: SampleRate, channels: 
     match format {
         FileFormat::Wav => wav(&pcm, rate, channels),
         FileFormat::Flac => flac(&pcm, rate, channels),
-        FileFormat::Ogg => opus(&at_48k(&pcm, rate, channels)?, rate, channels),
+        FileFormat::Ogg => opus(&pcm, rate, channels),
         FileFormat::Mp3 => mp3(&at_48k(&pcm, rate, channels)?, channels),
     }
 }
@@ -132,34 +131,10 @@ fn flac(pcm: &[f32], rate: SampleRate, channels: usize) -> Result<Vec<u8>, Audio
 }
 
 fn opus(pcm: &[f32], rate: SampleRate, channels: usize) -> Result<Vec<u8>, AudioError> {
-    let mut encoder = OpusEncoder::new(channels, OPUS_KBPS)?;
-    let mut packets = Vec::new();
-    encoder.push(pcm, &mut |packet| packets.push(packet.to_vec()))?;
-    encoder.finish(&mut |packet| packets.push(packet.to_vec()))?;
-    // A player sees one file at a time, so a fixed serial number is as good as a random one.
-    const SERIAL: u32 = 0x636f_6e74;
-    let pre_skip = encoder.pre_skip() as u16;
-    let head = pages::StreamHead { serial: SERIAL, channels: channels as u8, pre_skip, input_rate: rate.0 };
-    let mut file = Vec::new();
-    let mut writer = PacketWriter::new(&mut file);
-    let write = || {
-        writer.write_packet(head.packet(), SERIAL, PacketWriteEndInfo::EndPage, 0)?;
-        writer.write_packet(pages::opus_tags(&[]), SERIAL, PacketWriteEndInfo::EndPage, 0)?;
-        let (last, mut granule) = (packets.len() - 1, 0);
-        for (n, packet) in packets.into_iter().enumerate() {
-            granule += OPUS_FRAME as u64;
-            let info = match n {
-                n if n == last => PacketWriteEndInfo::EndStream,
-                // A page per second, so that players can seek.
-                n if n % 50 == 49 => PacketWriteEndInfo::EndPage,
-                _ => PacketWriteEndInfo::NormalPacket,
-            };
-            writer.write_packet(packet, SERIAL, info, if n == last { encoder.end() } else { granule })?;
-        }
-        writer.inner_mut().flush()
-    };
-    write().map_err(in_memory)?;
-    Ok(file)
+    let mut file = GrowingFile::ogg(rate, channels, OPUS_KBPS)?;
+    let mut bytes = file.push(pcm)?;
+    bytes.append(&mut file.finish()?);
+    Ok(bytes)
 }
 
 #[cfg(feature = "mp3")]
@@ -170,11 +145,6 @@ fn mp3(pcm: &[f32], channels: usize) -> Result<Vec<u8>, AudioError> {
 #[cfg(not(feature = "mp3"))]
 fn mp3(_pcm: &[f32], _channels: usize) -> Result<Vec<u8>, AudioError> {
     Err(AudioError::NoMp3)
-}
-
-/// Writing to memory fails only when a container's size field overflows.
-fn in_memory(source: std::io::Error) -> AudioError {
-    AudioError::Write { path: "the file in memory".into(), source }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 mod decode;
 mod error;
 mod file;
+mod growing;
 mod limiter;
 mod loudness;
 #[cfg(feature = "mp3")]
@@ -23,6 +24,7 @@ mod wav;
 pub use decode::{MAX_SECONDS, decode};
 pub use error::AudioError;
 pub use file::{FileFormat, encode_file};
+pub use growing::GrowingFile;
 pub use limiter::{CEILING, Limiter};
 pub use loudness::{Leveler, TARGET_LUFS};
 #[cfg(feature = "mp3")]

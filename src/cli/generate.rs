@@ -7,9 +7,10 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::load::load;
+use super::sampling::SamplingArgs;
 use super::{Failure, ModelArgs, Outcome};
 use crate::audio::{FileFormat, encode_file};
-use crate::engine::{Engine, EngineConfig, Read, SamplingPatch, Voice, VoiceEnd, VoiceSpec, WeightedPrompt};
+use crate::engine::{Engine, EngineConfig, Read, Voice, VoiceEnd, VoiceSpec, WeightedPrompt};
 use crate::units::{Frames, SampleRate, Samples};
 
 #[derive(Args)]
@@ -23,18 +24,8 @@ pub(super) struct GenerateArgs {
     /// File to write; its extension says the format: wav, flac, ogg or mp3
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// The same seed makes the same music
-    #[arg(long)]
-    seed: Option<u64>,
-    /// Softmax temperature, 0 (greedy) to 4
-    #[arg(long)]
-    temperature: Option<f32>,
-    /// Keep the K likeliest codes; 0 keeps all
-    #[arg(long, value_name = "K")]
-    top_k: Option<u32>,
-    /// How strongly to follow the prompt, 0 to 20; 1 is not at all more than sampling does
-    #[arg(long)]
-    guidance: Option<f32>,
+    #[command(flatten)]
+    sampling: SamplingArgs,
     #[command(flatten)]
     model: ModelArgs,
 }
@@ -44,12 +35,7 @@ pub(super) fn run(args: GenerateArgs) -> Outcome {
     if !(args.seconds > 0.0 && args.seconds <= 86_400.0) {
         return Err(Failure(format!("--seconds is {} but must lie between 0 and 86400.", args.seconds)));
     }
-    let sampling = SamplingPatch {
-        temperature: args.temperature,
-        top_k: args.top_k,
-        guidance: args.guidance,
-        seed: Some(args.seed.unwrap_or_else(random_seed)),
-    };
+    let sampling = args.sampling.patch();
     let prompts = args.prompts.iter().map(|prompt| weighted(prompt)).collect();
     let spec = VoiceSpec { prompts, sampling, lead: Duration::from_secs(60), ..VoiceSpec::endless("") };
     spec.validate()?;

@@ -156,6 +156,28 @@ pub(super) fn load_named(name: &str, args: &ModelArgs, device: &Device) -> Resul
     Ok(Box::new(MusicGenBackend::new(ModelId(name.to_owned()), model, KV_BUDGET)?))
 }
 
+/// Bytes of memory that a model will take, more or less, from the size of its files; fetches them if need be.
+pub(super) fn weigh(name: &str, args: &ModelArgs) -> Result<u64, ModelError> {
+    /// Text encoder and codec, which audiocraft's exports leave out and which are never rounded.
+    const COMPANIONS: f64 = 0.7e9;
+    let files = fetch(name)?;
+    let stored = files.weight_bytes() as f64;
+    // Hugging Face's files are f32 and hold everything, audiocraft's are the decoder in f16.
+    let (rest, decoder) = if files.has("config.json") {
+        let rest = COMPANIONS.min(0.5 * stored);
+        (rest, stored - rest)
+    } else {
+        (COMPANIONS, 2.0 * stored)
+    };
+    let kept = match args.dtype {
+        DtypeChoice::Auto | DtypeChoice::F32 => 1.0,
+        DtypeChoice::Bf16 => 0.5,
+        DtypeChoice::Q8 => 0.27,
+        DtypeChoice::Q4 => 0.15,
+    };
+    Ok((rest + kept * decoder) as u64)
+}
+
 /// Finds a model's files, downloading what is missing with a progress bar.
 pub(super) fn fetch(name: &str) -> Result<Files, ModelError> {
     let bar = ProgressBar::hidden();

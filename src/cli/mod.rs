@@ -4,9 +4,11 @@ mod bench;
 mod flows;
 mod generate;
 mod load;
+mod memory;
 mod models;
 mod ports;
 mod proceed;
+mod sampling;
 mod serve;
 
 use std::process::ExitCode;

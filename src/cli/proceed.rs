@@ -7,6 +7,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::load::load;
+use super::sampling::SamplingArgs;
 use super::{Failure, ModelArgs, Outcome};
 use crate::audio::{FileFormat, decode, encode_file};
 use crate::engine::{Engine, EngineConfig};
@@ -29,18 +30,8 @@ pub(super) struct ContinueArgs {
     /// File to write; its extension says the format: wav, flac, ogg or mp3
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// The same seed makes the same music
-    #[arg(long)]
-    seed: Option<u64>,
-    /// Softmax temperature, 0 (greedy) to 4
-    #[arg(long)]
-    temperature: Option<f32>,
-    /// Keep the K likeliest codes; 0 keeps all
-    #[arg(long, value_name = "K")]
-    top_k: Option<u32>,
-    /// How strongly to follow the prompt, 0 to 20; 1 is not at all more than sampling does
-    #[arg(long)]
-    guidance: Option<f32>,
+    #[command(flatten)]
+    sampling: SamplingArgs,
     #[command(flatten)]
     model: ModelArgs,
 }
@@ -53,11 +44,11 @@ pub(super) fn run(args: ContinueArgs) -> Outcome {
         model: None,
         prompt_seconds: Some(args.prompt_seconds),
         seconds: Some(args.seconds),
-        top_k: args.top_k,
-        temperature: args.temperature,
-        guidance: args.guidance,
+        top_k: args.sampling.top_k,
+        temperature: args.sampling.temperature,
+        guidance: args.sampling.guidance,
         description: Some(args.prompt.clone()),
-        seed: args.seed,
+        seed: args.sampling.seed,
     };
     // A mistake is said before a model is loaded for minutes.
     wish.clone().over(None).validate()?;

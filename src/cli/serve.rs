@@ -9,13 +9,14 @@ use clap::Args;
 use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
 
-use super::load::{DtypeChoice, load, load_named};
+use super::load::{DtypeChoice, load, load_named, weigh};
+use super::memory;
 use super::ports::Ports;
 use super::{Failure, ModelArgs, Outcome};
 use crate::engine::{Engine, EngineConfig};
 use crate::http::{self, App, Limits, ModelLoader, ModelRequest, Port};
 use crate::station::{PromptSets, Station, StationConfig};
-use crate::studio::{LoadModel, Retention, Store, Studio, StudioConfig};
+use crate::studio::{AskModel, LoadModel, Retention, Store, Studio, StudioConfig};
 use crate::units::ModelId;
 
 #[derive(Args)]
@@ -31,6 +32,9 @@ pub(super) struct ServeArgs {
     /// Let clients name addresses in private networks for the server to fetch sound from
     #[arg(long)]
     private_addresses: bool,
+    /// The program that fetches sound from video sites
+    #[arg(long, value_name = "PROGRAM", default_value = "yt-dlp")]
+    yt_dlp: PathBuf,
     #[command(flatten)]
     model: ModelArgs,
     /// File or folder of prompt sets: their stations start with the server and follow every edit
@@ -67,9 +71,10 @@ pub(super) struct ServeArgs {
     /// Clips made at the same time, with what streams leave of the machine
     #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     clips: u16,
-    /// Models that clips asked for and that stay loaded
-    #[arg(long, default_value_t = 3, value_name = "N")]
-    resident: usize,
+    /// Gigabytes of memory for models: beyond it those that clips asked for and nobody used for longest are unloaded
+    /// [default: half of the machine's memory, three quarters of a GPU's]
+    #[arg(long, env = "CONTINUO_MODEL_MEMORY", value_name = "GB")]
+    model_memory: Option<f64>,
     /// Days after which sessions and clips are removed that nobody touched
     #[arg(long, default_value_t = 7, value_name = "DAYS")]
     keep_days: u32,
@@ -96,6 +101,9 @@ pub(super) fn run(args: ServeArgs) -> Outcome {
         if !(least..=most).contains(&value) {
             return Err(Failure(format!("--{name} is {value} but must lie between {least} and {most} seconds.")));
         }
+    }
+    if let Some(gigabytes) = args.model_memory.filter(|gigabytes| !(0.1..=10_000.0).contains(gigabytes)) {
+        return Err(Failure(format!("--model-memory is {gigabytes} but must lie between 0.1 and 10000 gigabytes.")));
     }
     if let Some(data) = &args.data {
         crate::model::keep_downloads_in(data)?;
@@ -160,6 +168,7 @@ pub(super) fn run(args: ServeArgs) -> Outcome {
             private_addresses: args.private_addresses,
             ..Limits::default()
         };
+        app.yt_dlp = args.yt_dlp;
         app.token = args.token;
         app.metrics = Some(metrics);
         app.loader = Some(loader);
@@ -182,7 +191,10 @@ async fn studio(engine: Engine, args: &ServeArgs, loader: ModelLoader) -> Result
     };
     let config = StudioConfig {
         workers: args.clips.into(),
-        resident: args.resident,
+        model_memory: match args.model_memory {
+            Some(gigabytes) => (gigabytes * 1e9) as u64,
+            None => memory::for_models(&args.model.device.open()?),
+        },
         retention: Retention {
             age: Duration::from_secs(u64::from(args.keep_days) * 24 * 3600),
             bytes: u64::from(args.keep_gb) << 30,
@@ -193,8 +205,17 @@ async fn studio(engine: Engine, args: &ServeArgs, loader: ModelLoader) -> Result
             (&args.variations, &args.riffs),
         )?,
     };
-    let load: LoadModel = Arc::new(move |model| loader(ModelRequest { model, dtype: None }));
-    Ok(Studio::start(engine, store, Some(load), config).await?)
+    let load: AskModel<ModelId> = Arc::new(move |model| loader(ModelRequest { model, dtype: None }));
+    let model_args = args.model.clone();
+    let weigh: AskModel<u64> = Arc::new(move |name| {
+        let args = model_args.clone();
+        Box::pin(async move {
+            let weighed = tokio::task::spawn_blocking(move || weigh(&name, &args)).await;
+            let weighed = weighed.map_err(|error| format!("The model could not be looked at: {error}."))?;
+            weighed.map_err(|error| error.to_string())
+        })
+    });
+    Ok(Studio::start(engine, store, Some(LoadModel { weigh, load }), config).await?)
 }
 
 fn loader(engine: Engine, args: ModelArgs) -> ModelLoader {

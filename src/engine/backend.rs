@@ -35,6 +35,8 @@ pub struct ModelInfo {
     pub lookahead: usize,
     /// Sampling defaults of the checkpoint (its seed is not used).
     pub sampling: Sampling,
+    /// Memory that it takes: its weights, and keys and values for a few voices.
+    pub bytes: u64,
     /// Equal for models whose codes mean the same sound, so that a voice can move between them.
     pub codec_fingerprint: u64,
 }

@@ -185,10 +185,10 @@ impl Engine {
         lock(&self.board.models).iter().map(|model| model.info.clone()).collect()
     }
 
-    /// Removes a model other than the default one; voices that use it end with it.
+    /// Removes a model that no voice uses, other than the default one.
     ///
     /// # Errors
-    /// [`EngineError::UnknownModel`], [`EngineError::Invalid`] for the default model.
+    /// [`EngineError::UnknownModel`], [`EngineError::Invalid`] for the default model and for one that plays.
     pub async fn remove_model(&self, id: &ModelId) -> Result<(), EngineError> {
         let model = id.clone();
         self.mailbox.ask(|reply| Command::RemoveModel { model, reply }).await

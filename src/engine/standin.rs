@@ -21,8 +21,9 @@ pub struct Standin {
     slots: usize,
     /// Hashes of the columns that each slot holds, with the shares they were read under.
     kv: HashMap<Slot, Vec<u64>>,
-    /// What a decoder step takes.
+    /// What a decoder step takes, and what every row of it adds.
     step_time: Duration,
+    row_time: Duration,
 }
 
 impl Default for Standin {
@@ -48,15 +49,30 @@ impl Standin {
             keep: 200,
             lookahead: 4,
             sampling: Sampling { temperature: 1.0, top_k: 250, guidance: 3.0, seed: 0 },
+            bytes: 100,
             codec_fingerprint: 1,
         };
-        Self { info, slots, kv: HashMap::new(), step_time: Duration::ZERO }
+        Self { info, slots, kv: HashMap::new(), step_time: Duration::ZERO, row_time: Duration::ZERO }
     }
 
     /// A model whose every step takes `time`, as a slow machine's would.
     #[must_use]
     pub fn with_step_time(mut self, time: Duration) -> Self {
         self.step_time = time;
+        self
+    }
+
+    /// A model for which every row of a step takes `time` more.
+    #[must_use]
+    pub fn with_row_time(mut self, time: Duration) -> Self {
+        self.row_time = time;
+        self
+    }
+
+    /// A model that says it takes so much memory.
+    #[must_use]
+    pub fn with_bytes(mut self, bytes: u64) -> Self {
+        self.info.bytes = bytes;
         self
     }
 
@@ -163,8 +179,9 @@ impl Backend for Standin {
     }
 
     fn step(&mut self, rows: &[StepRow<'_>]) -> Result<Vec<Result<Vec<u32>, Fault>>, Lost> {
-        if !self.step_time.is_zero() {
-            std::thread::sleep(self.step_time);
+        let time = self.step_time + self.row_time * rows.len() as u32;
+        if !time.is_zero() {
+            std::thread::sleep(time);
         }
         let mut columns = Vec::with_capacity(rows.len());
         for row in rows {

@@ -354,14 +354,17 @@ async fn spare_voices_give_their_slots_to_live_ones_and_go_on_afterwards() {
 }
 
 #[tokio::test]
-async fn a_model_can_be_removed_but_not_the_default_one() {
+async fn a_model_can_be_removed_but_not_the_default_one_nor_one_that_plays() {
     let engine = engine();
     engine.add_model(Box::new(Standin::new("twin", 4))).await.unwrap();
     let twin = ModelId("twin".into());
     let mut voice = engine.join(VoiceSpec { model: Some(twin.clone()), ..spec("piano", 7) }).await.unwrap();
+    assert!(engine.remove_model(&twin).await.unwrap_err().to_string().contains("playing"));
+    read(&mut voice, LONG).await;
+    drop(voice);
+    until("the voice leaves", || engine.status().voices == 0).await;
     engine.remove_model(&twin).await.unwrap();
     assert_eq!(engine.models().len(), 1);
-    read(&mut voice, LONG).await;
     assert!(engine.remove_model(&twin).await.is_err());
     assert!(engine.remove_model(&ModelId("standin".into())).await.is_err());
 }

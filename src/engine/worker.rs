@@ -309,6 +309,10 @@ impl Worker {
         if self.board.default_model() == *id {
             return Err(EngineError::Invalid(format!("`{id}` is the default model; choose another one first.")));
         }
+        let info = &self.decks[deck].info;
+        if self.voices.iter().any(|voice| Arc::ptr_eq(&voice.info, info)) {
+            return Err(EngineError::Invalid(format!("`{id}` is playing; it can be removed when nobody uses it.")));
+        }
         self.decks[deck].retired = true;
         self.drop_retired();
         self.board.set_models(self.decks.iter().filter(|deck| !deck.retired).map(Deck::listed).collect());

@@ -1,5 +1,6 @@
 //! What every route shares: the station, limits, the way to load a model, and what must end at shutdown.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -68,6 +69,8 @@ pub struct App {
     pub loader: Option<ModelLoader>,
     /// Names of models that can be loaded without a download.
     pub on_disk: fn() -> Vec<String>,
+    /// The program that fetches sound from video sites, if it is there.
+    pub yt_dlp: PathBuf,
     /// Bearer token that every route but the page, `/healthz` and `/readyz` asks for.
     pub token: Option<String>,
     /// Where `/metrics` comes from.
@@ -91,6 +94,7 @@ impl App {
             limits: Limits::default(),
             loader: None,
             on_disk: Vec::new,
+            yt_dlp: "yt-dlp".into(),
             token: None,
             metrics: None,
             stopping: CancellationToken::new(),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::stream::{self, Stream, StreamExt};
+use futures_util::stream::{self, StreamExt};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -17,10 +17,10 @@ use super::connection::Connection;
 use super::error::reply;
 use super::router::get;
 use super::upload::{self, Upload};
-use super::{App, HttpError, Routes, body, connection};
-use crate::audio::{FileFormat, decode, encode_file, push_s16, wav_header};
+use super::{App, HttpError, Routes, body, connection, live};
+use crate::audio::{FileFormat, decode, encode_file};
 use crate::station::{Idle, StreamSpec};
-use crate::studio::{Accepted, ClipId, Job, Owner, SessionId, Snapshot, Status, Studio, StudioError};
+use crate::studio::{Accepted, ClipId, Owner, SessionId, Snapshot, Status, Studio, StudioError};
 use crate::units::ModelId;
 
 /// Clips that a list shows.
@@ -63,7 +63,7 @@ fn parts(app: &Arc<App>) -> Routes {
     warp::path!("v1" / "clips" / String / String)
         .and_then(|id, part: String| async move {
             match part.as_str() {
-                "events" | "live.wav" => Ok((id, part)),
+                "events" | "live.wav" | "live.ogg" => Ok((id, part)),
                 file if file_format(file).is_some() => Ok((id, part)),
                 _ => Err(warp::reject::not_found()),
             }
@@ -90,13 +90,18 @@ fn to_stream(app: &Arc<App>) -> Routes {
 
 /// Whom the queue takes a request for: the client's address, behind a proxy on this machine the one that it tells.
 pub(super) fn owner() -> impl Filter<Extract = (Owner,), Error = warp::Rejection> + Clone {
-    connection::of_request().and(warp::header::headers_cloned()).map(|connection: Connection, headers: HeaderMap| {
-        let told = headers.get("x-forwarded-for").and_then(|value| value.to_str().ok()?.rsplit(',').next());
-        match told {
-            Some(address) if connection.peer.ip().is_loopback() => Owner(address.trim().chars().take(64).collect()),
-            _ => Owner(connection.peer.ip().to_string()),
-        }
-    })
+    connection::of_request()
+        .and(warp::header::headers_cloned())
+        .map(|connection: Connection, headers: HeaderMap| owner_of(&connection, &headers))
+}
+
+/// See [`owner`].
+pub(super) fn owner_of(connection: &Connection, headers: &HeaderMap) -> Owner {
+    let told = headers.get("x-forwarded-for").and_then(|value| value.to_str().ok()?.rsplit(',').next());
+    match told {
+        Some(address) if connection.peer.ip().is_loopback() => Owner(address.trim().chars().take(64).collect()),
+        _ => Owner(connection.peer.ip().to_string()),
+    }
 }
 
 pub(super) fn file_format(file: &str) -> Option<FileFormat> {
@@ -175,7 +180,8 @@ async fn part(app: &App, id: &str, part: &str) -> Result<Response, HttpError> {
     let (studio, id) = (app.studio()?, clip_id(id)?);
     match part {
         "events" => events(studio, id, app.stopping.clone()).await,
-        "live.wav" => live(studio, id, app.stopping.clone()).await,
+        "live.wav" => live::response(studio, id, FileFormat::Wav, app.stopping.clone()).await,
+        "live.ogg" => live::response(studio, id, FileFormat::Ogg, app.stopping.clone()).await,
         file => {
             let format = file_format(file).ok_or_else(|| HttpError::NoRoute(file.to_owned()))?;
             sound_file(studio.sound_of_clip(id).await?, format, &format!("{id}")).await
@@ -238,30 +244,6 @@ async fn events(studio: &Arc<Studio>, id: ClipId, stopping: CancellationToken) -
     let kept_alive = warp::sse::keep_alive().stream(rest.take_until(stopping.cancelled_owned()));
     let response = with_header(warp::sse::reply(kept_alive), CACHE_CONTROL, "no-store");
     Ok(with_header(response, "x-accel-buffering", "no").into_response())
-}
-
-/// The piece from its beginning, as it grows; of a complete clip the result.
-async fn live(studio: &Arc<Studio>, id: ClipId, stopping: CancellationToken) -> Result<Response, HttpError> {
-    let Some(job) = studio.job(id) else {
-        return sound_file(studio.sound_of_clip(id).await?, FileFormat::Wav, &format!("{id}")).await;
-    };
-    let mut response = warp::reply::stream(growing(job).take_until(stopping.cancelled_owned())).into_response();
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("audio/wav"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(response)
-}
-
-fn growing(job: Arc<Job>) -> impl Stream<Item = Result<Bytes, std::convert::Infallible>> + Send + Sync {
-    stream::unfold((job, 0), |(job, heard)| async move {
-        let part = job.hear(heard).await?;
-        let mut bytes = Vec::with_capacity(44 + 2 * part.pcm.len());
-        if heard == 0 {
-            bytes.extend(wav_header(part.rate.0, part.channels as u16));
-        }
-        push_s16(&part.pcm, &mut bytes);
-        Some((Ok(Bytes::from(bytes)), (job, heard + part.pcm.len())))
-    })
 }
 
 /// A stream that goes on from a clip; what is left out is as the clip has it.
@@ -328,6 +310,7 @@ pub(super) fn view(Snapshot { record, status }: &Snapshot) -> Value {
             "ogg": url("audio.ogg"),
             "mp3": url("audio.mp3"),
             "live": url("live.wav"),
+            "live_ogg": url("live.ogg"),
             "events": url("events"),
         },
     });

@@ -21,6 +21,7 @@ mod generate;
 mod icy;
 mod input;
 mod jerry;
+mod live;
 mod models;
 mod musicgen_stream;
 mod ops;

@@ -37,6 +37,7 @@ const NATIVE: Paths = &[
     ("/v1/clips/{}", "GET, HEAD, DELETE"),
     ("/v1/clips/{}/events", "GET, HEAD"),
     ("/v1/clips/{}/live.wav", "GET, HEAD"),
+    ("/v1/clips/{}/live.ogg", "GET, HEAD"),
     ("/v1/clips/{}/audio.wav", "GET, HEAD"),
     ("/v1/clips/{}/audio.flac", "GET, HEAD"),
     ("/v1/clips/{}/audio.ogg", "GET, HEAD"),

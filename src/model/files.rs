@@ -154,6 +154,21 @@ impl Files {
         Ok(())
     }
 
+    /// Bytes of the files that hold weights; 0 when there are none.
+    pub fn weight_bytes(&self) -> u64 {
+        match self {
+            Self::Folder(folder) => {
+                let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+                let weights = files.filter(|file| {
+                    Path::new(&file.file_name()).extension().is_some_and(|end| end == "safetensors" || end == "bin")
+                });
+                // What a hub's cache holds are links.
+                weights.filter_map(|file| std::fs::metadata(file.path()).ok()).map(|file| file.len()).sum()
+            }
+            Self::Embedded(get) => get("model.safetensors").map_or(0, |bytes| bytes.len() as u64),
+        }
+    }
+
     pub(super) fn missing(&self, file: &str) -> ModelError {
         let advice = "a checkpoint folder holds config.json, model.safetensors and tokenizer.json (Hugging Face), \
                       or state_dict.bin and compression_state_dict.bin (audiocraft)";

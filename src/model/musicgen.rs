@@ -30,6 +30,8 @@ pub struct MusicGen {
     pub decoder: Decoder,
     /// Codes to sound and back.
     pub codec: Arc<Codec>,
+    /// Bytes of all its weights in memory.
+    pub bytes: u64,
 }
 
 impl MusicGen {
@@ -62,18 +64,22 @@ impl MusicGen {
     /// From one source that holds everything under Hugging Face names.
     fn build(config: Config, source: &dyn TensorSource, tokenizer: Option<Tokenizer>, target: &Target) -> Result<Self> {
         let weights = Weights::new(source, target);
+        let mut bytes = 0;
         let text = match tokenizer {
             Some(tokenizer) => {
                 // It runs once per text: nothing is gained by rounding its weights.
                 let exact = Target { format: WeightFormat::F32, ..target.clone() };
-                let t5 = T5Encoder::new(&config.text, &Weights::new(source, &exact).at("text_encoder"))?;
+                let exact = Weights::new(source, &exact);
+                let t5 = T5Encoder::new(&config.text, &exact.at("text_encoder"))?;
+                bytes = exact.bytes();
                 Some(TextEncoder::new(tokenizer, t5))
             }
             None => None,
         };
         let decoder = Decoder::new(&config.decoder, &weights)?;
         let codec = Arc::new(Codec::new(&config.codec, &weights.at("audio_encoder"))?);
-        Ok(Self { config, text, decoder, codec })
+        bytes += weights.bytes();
+        Ok(Self { config, text, decoder, codec, bytes })
     }
 
     /// A model of random weights at any size, without a text encoder: for benchmarks.

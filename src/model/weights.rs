@@ -1,6 +1,8 @@
 //! Named weights, wherever they come from, and how they are prepared for a device.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
@@ -47,12 +49,14 @@ pub struct Weights<'a> {
     source: &'a dyn TensorSource,
     prefix: String,
     target: Target,
+    /// Shared by all that come from the same call of [`Weights::new`].
+    taken: Arc<AtomicU64>,
 }
 
 impl<'a> Weights<'a> {
     /// All weights of a source.
     pub fn new(source: &'a dyn TensorSource, target: &Target) -> Self {
-        Self { source, prefix: String::new(), target: target.clone() }
+        Self { source, prefix: String::new(), target: target.clone(), taken: Arc::default() }
     }
 
     /// The weights below a name.
@@ -67,6 +71,11 @@ impl<'a> Weights<'a> {
 
     fn full(&self, name: &str) -> String {
         if self.prefix.is_empty() { name.to_owned() } else { format!("{}.{name}", self.prefix) }
+    }
+
+    /// Bytes of all weights that were handed out so far, in the form that they are kept in.
+    pub fn bytes(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
     }
 
     /// Whether there is a weight of this name.
@@ -84,7 +93,17 @@ impl<'a> Weights<'a> {
     /// # Errors
     /// [`ModelError::Weight`] when it is absent or of another shape.
     pub fn get(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        Ok(self.load(name, shape)?.to_device(&self.target.device)?)
+        let weight = self.load(name, shape)?.to_device(&self.target.device)?;
+        self.taken.fetch_add(4 * weight.elem_count() as u64, Ordering::Relaxed);
+        Ok(weight)
+    }
+
+    /// A matrix that was got from here, in its final form.
+    fn packed(&self, weight: &Tensor, bias: Option<Tensor>) -> Result<Linear> {
+        let linear = Linear::new(weight, bias, self.target.kernels, self.target.format)?;
+        self.taken.fetch_sub(4 * weight.elem_count() as u64, Ordering::Relaxed);
+        self.taken.fetch_add(linear.bytes() as u64, Ordering::Relaxed);
+        Ok(linear)
     }
 
     fn load(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
@@ -108,7 +127,7 @@ impl<'a> Weights<'a> {
         let here = self.at(name);
         let weight = here.get("weight", &[outputs, inputs])?;
         let bias = if bias { Some(here.get("bias", &[outputs])?) } else { None };
-        Ok(Linear::new(&weight, bias, self.target.kernels, self.target.format)?)
+        self.packed(&weight, bias)
     }
 
     /// Several linear layers without bias and with the same input as one: their outputs side by side.
@@ -118,7 +137,7 @@ impl<'a> Weights<'a> {
     pub fn stacked(&self, names: &[String], outputs: usize, inputs: usize) -> Result<Linear> {
         let parts = names.iter().map(|name| self.get(&format!("{name}.weight"), &[outputs, inputs]));
         let weight = Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 0)?;
-        Ok(Linear::new(&weight, None, self.target.kernels, self.target.format)?)
+        self.packed(&weight, None)
     }
 }
 

@@ -11,6 +11,7 @@ mod flow;
 mod flows;
 mod models;
 mod params;
+mod preview;
 mod queue;
 mod riffs;
 mod run;
@@ -34,10 +35,11 @@ pub use clip::{Event, Job, Part, Snapshot, Status};
 pub use error::StudioError;
 pub use flow::{Flow, LoopParams, TransformParams, TransformWish, random_seed};
 pub use flows::{FineTune, FineTunes, Flows, LoadFlow, MOST_LOOPS};
-pub use models::LoadModel;
+pub use models::{AskModel, LoadModel};
 pub use params::{
     AudioId, ClipId, Kind, Lane, MAX_PIECE_SECONDS, Owner, PIECE_SECONDS, PROMPT_SECONDS, Params, SessionId,
 };
+pub use preview::Preview;
 pub use riffs::{Riff, Riffs};
 pub use store::{ClipRecord, ClipState, Retention, SessionRecord, Store};
 pub use variations::{Variation, Variations};
@@ -56,8 +58,8 @@ const EVENTS: usize = 4096;
 pub struct StudioConfig {
     /// Clips made at the same time; they share decoder steps.
     pub workers: usize,
-    /// Models that clips asked for and that stay loaded.
-    pub resident: usize,
+    /// Bytes that loaded models may take, the default one included.
+    pub model_memory: u64,
     /// What is kept.
     pub retention: Retention,
     /// The models of transforms and loops.
@@ -76,7 +78,7 @@ impl StudioConfig {
 
 impl Default for StudioConfig {
     fn default() -> Self {
-        Self { workers: 2, resident: 3, retention: Retention::default(), flows: Flows::default() }
+        Self { workers: 2, model_memory: 8 << 30, retention: Retention::default(), flows: Flows::default() }
     }
 }
 
@@ -116,7 +118,7 @@ impl Studio {
         config: StudioConfig,
     ) -> Result<Arc<Self>, StudioError> {
         let studio = Arc::new(Self {
-            models: Models::new(engine.clone(), loader, config.resident),
+            models: Models::new(engine.clone(), loader, config.model_memory),
             engine,
             store,
             config,

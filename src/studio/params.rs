@@ -198,13 +198,13 @@ impl Params {
         }
         let most = (self.seconds - 1.0).max(0.5);
         if !(0.5..=most).contains(&self.prompt_seconds) {
-            return out("prompt_duration", self.prompt_seconds, 0.5, most);
+            return out("prompt_duration (prompt_seconds)", self.prompt_seconds, 0.5, most);
         }
         if !(0.0..=4.0).contains(&self.temperature) {
             return out("temperature", self.temperature.into(), 0.0, 4.0);
         }
         if !(0.0..=20.0).contains(&self.guidance) {
-            return out("cfg_coef", self.guidance.into(), 0.0, 20.0);
+            return out("cfg_coef (guidance)", self.guidance.into(), 0.0, 20.0);
         }
         let chars = self.description.chars().count();
         if chars > MAX_PROMPT_CHARS {

@@ -1,7 +1,8 @@
 //! Who is next: fair between owners, bounded, and able to say where everybody stands.
 //!
 //! An owner's first waiting clip comes before anybody's second; what an owner already has running counts as earlier
-//! ones. Among equals, first come, first served. So one client with a hundred clips delays another's first by one.
+//! ones. Among equals, whoever was served longest ago comes first, then whoever came first. So one client with a hundred
+//! clips delays another's first by one.
 
 use std::collections::HashMap;
 
@@ -39,6 +40,9 @@ impl Lanes {
 pub(super) struct Queue {
     waiting: Vec<(ClipId, Owner)>,
     running: Vec<(ClipId, Owner)>,
+    /// When owners who wait or have one running last had one begin, as a count of beginnings.
+    served: HashMap<Owner, u64>,
+    begun: u64,
     /// Mean seconds that a clip took lately.
     seconds: Option<f64>,
 }
@@ -76,7 +80,10 @@ impl Queue {
         }
         let clip = self.order().first().copied()?;
         let index = self.waiting.iter().position(|(other, _)| *other == clip)?;
-        self.running.push(self.waiting.remove(index));
+        let (clip, owner) = self.waiting.remove(index);
+        self.begun += 1;
+        self.served.insert(owner.clone(), self.begun);
+        self.running.push((clip, owner));
         Some(clip)
     }
 
@@ -84,6 +91,8 @@ impl Queue {
     pub(super) fn remove(&mut self, clip: ClipId, seconds: Option<f64>) {
         self.waiting.retain(|(other, _)| *other != clip);
         self.running.retain(|(other, _)| *other != clip);
+        let here = |owner: &Owner| self.waiting.iter().chain(&self.running).any(|(_, other)| other == owner);
+        self.served.retain(|owner, _| here(owner));
         if let Some(seconds) = seconds {
             self.seconds = Some(self.seconds.map_or(seconds, |mean| 0.7 * mean + 0.3 * seconds));
         }
@@ -95,14 +104,15 @@ impl Queue {
         for (_, owner) in &self.running {
             *earlier.entry(owner).or_default() += 1;
         }
-        let mut ranked: Vec<(usize, usize, ClipId)> = Vec::with_capacity(self.waiting.len());
+        let mut ranked: Vec<(usize, u64, usize, ClipId)> = Vec::with_capacity(self.waiting.len());
         for (index, (clip, owner)) in self.waiting.iter().enumerate() {
             let turn = earlier.entry(owner).or_default();
-            ranked.push((*turn, index, *clip));
+            let served = self.served.get(owner).copied().unwrap_or(0);
+            ranked.push((*turn, served, index, *clip));
             *turn += 1;
         }
         ranked.sort_unstable();
-        ranked.into_iter().map(|(_, _, clip)| clip).collect()
+        ranked.into_iter().map(|(.., clip)| clip).collect()
     }
 
     /// The place of everything that waits.
@@ -153,6 +163,22 @@ mod tests {
         assert_eq!(queue.places(2)[1], (of_a[3], Place { position: 2, seconds: 10.0 }));
         queue.remove(of_a[2], None);
         assert_eq!((queue.waiting(), queue.running()), (2, 2));
+    }
+
+    #[test]
+    fn one_worker_serves_owners_in_turn() {
+        let mut queue = Queue::default();
+        let clips: Vec<(ClipId, Owner)> =
+            ["a", "a", "a", "b", "c", "b"].map(|name| (ClipId::random(), owner(name))).to_vec();
+        clips.iter().for_each(|(clip, owner)| queue.push(*clip, owner.clone()));
+        let mut order = String::new();
+        while let Some(clip) = queue.next(1) {
+            let (_, owner) = clips.iter().find(|(other, _)| *other == clip).unwrap();
+            order.push_str(&owner.0);
+            queue.remove(clip, Some(1.0));
+        }
+        assert_eq!(order, "abcaba");
+        assert!(queue.served.is_empty(), "nobody is remembered who wants nothing");
     }
 
     #[test]

@@ -64,29 +64,39 @@ pub(super) fn result(kind: Kind, sound: Option<&Sound>, piece: Sound, params: &P
         return Ok(piece.cut(0, samples as usize).within_full_scale());
     };
     let Samples(samples) = sound.rate.samples(params.seconds);
-    let piece = match (kind, sound.channels.max(2)) {
-        (Kind::Bang, _) => piece.mono(),
-        (_, channels) if channels == piece.channels => piece,
-        (_, channels) => piece.spread(channels),
-    };
+    let (mut whole, joint) = before(kind, sound, params);
+    let piece = with_channels(piece, whole.channels);
     let mut piece = piece.at(sound.rate)?.cut(0, samples as usize).padded(samples as usize);
-    if kind == Kind::Bang {
-        return Ok(piece.within_full_scale());
+    fade(&joint, &mut piece);
+    whole.pcm.extend(piece.pcm);
+    Ok(whole.within_full_scale())
+}
+
+/// What of a sound lies before the piece in the result, in the result's shape, and the moment after it, which the piece
+/// is faded from. Both are empty for a bang.
+pub(super) fn before(kind: Kind, sound: &Sound, params: &Params) -> (Sound, Sound) {
+    if !kind.keeps_sound() {
+        let nothing = Sound { pcm: Vec::new(), channels: 1, rate: sound.rate };
+        return (nothing.clone(), nothing);
     }
     let spread = if sound.channels == 1 { sound.clone().spread(2) } else { sound.clone() };
     let head = spread.frames().saturating_sub(prompt_samples(params, sound.rate));
-    fade(&spread.cut(head, usize::MAX), &mut piece, head > 0);
-    let mut joined = spread.cut(0, head);
-    joined.pcm.extend(piece.pcm);
-    Ok(joined.within_full_scale())
+    let moment = if head > 0 { sound.rate.samples(FADE_SECONDS).0 as usize } else { 0 };
+    (spread.cut(0, head), spread.cut(head, head + moment))
 }
 
-fn fade(from: &Sound, to: &mut Sound, joint: bool) {
-    if !joint {
-        return;
+/// A piece in the result's channels.
+pub(super) fn with_channels(piece: Sound, channels: usize) -> Sound {
+    match channels {
+        1 => piece.mono(),
+        channels if channels == piece.channels => piece,
+        channels => piece.spread(channels),
     }
-    let length = to.rate.samples(FADE_SECONDS).0 as usize;
-    let length = length.min(from.frames()).min(to.frames());
+}
+
+/// Fades the beginning of `to` in from all of `from`.
+pub(super) fn fade(from: &Sound, to: &mut Sound) {
+    let length = from.frames().min(to.frames());
     for frame in 0..length {
         let share = (frame as f32 + 0.5) / length as f32;
         for sample in frame * to.channels..(frame + 1) * to.channels {

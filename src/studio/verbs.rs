@@ -80,7 +80,9 @@ impl Studio {
     /// # Errors
     /// [`StudioError::Invalid`], [`StudioError::QueueFull`], [`StudioError::TooManyOfYours`], [`StudioError::Store`].
     pub async fn generate(&self, owner: Owner, wish: Wish) -> Result<Accepted, StudioError> {
-        let params = wish.over(None);
+        let mut params = wish.over(None);
+        // There is no prompt; its default must not refuse a short piece.
+        params.prompt_seconds = params.prompt_seconds.min((params.seconds - 1.0).max(0.5));
         let session = SessionRecord::new(SessionId::random(), "generate", params.clone());
         self.begin(owner, Kind::Generate, session, Work::Piece(params), None).await
     }

@@ -129,6 +129,34 @@ async fn a_clip_is_heard_while_it_is_made_and_can_be_given_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_running_clip_is_heard_as_it_will_be() {
+    let server = slow().await;
+    for (verb, format, exact) in [("continue", "wav", true), ("continue", "ogg", false), ("bang", "wav", true)] {
+        let path = format!("/v1/clips?verb={verb}&prompt_seconds=3&seconds=6");
+        let (place, _) = taken_on(&mut upload(&server, &path, &wav(10, 44_100, 1)).await).await;
+        let mut live = get(server.addr, &format!("{place}/live.{format}")).await;
+        assert_eq!((live.status, live.header("cache-control")), (200, Some("no-store")));
+        if verb == "continue" {
+            // What is there before the piece is heard while the piece is made.
+            live.some(20_000).await;
+            assert_eq!(get(server.addr, &format!("{place}/audio.wav")).await.status, 409);
+        }
+        let mut live = get(server.addr, &format!("{place}/live.{format}")).await;
+        let heard = decode(live.body().await).unwrap();
+        followed(&server, &place).await;
+        let result = sound(&server, &format!("{place}/audio.wav")).await;
+        assert_eq!(heard.channels, result.channels, "{verb} {format}");
+        if exact {
+            assert_eq!((heard.rate, heard.frames()), (result.rate, result.frames()), "{verb}");
+            let worst = heard.pcm.iter().zip(&result.pcm).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(worst < 1e-4, "{verb}: off by {worst}");
+        } else {
+            assert!((heard.seconds() - result.seconds()).abs() < 0.01, "{} s", heard.seconds());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_clip_becomes_an_endless_stream() {
     let server = start().await;
     let body = r#"{"prompt": "dub", "seconds": 5, "prompt_seconds": 1}"#;

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod bad_input;
+mod beside;
 mod client;
 mod clips;
 mod flows;

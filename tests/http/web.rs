@@ -160,3 +160,81 @@ async fn the_crop_server_answers_with_the_bare_text_of_an_mp3() {
         assert!(answer.text().await.starts_with(text));
     }
 }
+
+/// A stand-in for yt-dlp that writes what it was called with beside itself, then does `script`.
+#[cfg(unix)]
+fn downloader(folder: &std::path::Path, script: &str) -> std::path::PathBuf {
+    use std::os::unix::fs::PermissionsExt;
+    let program = folder.join("yt-dlp");
+    let text = format!(
+        "#!/bin/sh\nprintf '%s\\n' \"$@\" > '{0}/arguments'\n\
+         while [ $# -gt 0 ]; do [ \"$1\" = -o ] && template=$2; shift; done\n\
+         file=$(printf %s \"$template\" | sed 's/%(ext)s/wav/')\n{script}\n",
+        folder.display()
+    );
+    std::fs::write(&program, text).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    program
+}
+
+/// What is left of downloads in the temporary folder.
+#[cfg(unix)]
+fn scraps(folder: &std::path::Path) -> bool {
+    let arguments = std::fs::read_to_string(folder.join("arguments")).unwrap();
+    let template = arguments.lines().find(|line| line.ends_with("sound.%(ext)s")).unwrap();
+    std::path::Path::new(template).parent().unwrap().exists()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[cfg(unix)]
+async fn a_video_is_fetched_by_the_program_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("video.wav"), wav(30)).unwrap();
+    let copy = format!("cp '{}/video.wav' \"$file\"", folder.path().display());
+    let program = downloader(folder.path(), &copy);
+    let server = start_on(Standin::default(), StationConfig::default(), |app| app.yt_dlp = program).await;
+    // No address of a private network is looked into here, and a video is none.
+    let body =
+        json!({"url": "https://youtu.be/dQw4w9WgXcQ?t=3", "currentTime": 61.5, "model": "standin", "duration": "9-11"});
+    let (status, begun) = post(&server, "/web/generate", &body).await;
+    assert_eq!(status, 200, "{begun}");
+    let task = finished(&server, begun["task_id"].as_str().unwrap()).await;
+    assert_eq!((&task["status"], &task["timestamp"]), (&json!("completed"), &json!(61.5)));
+    assert!((sound(&task).seconds() - 9.6).abs() < 0.1);
+    let arguments = std::fs::read_to_string(folder.path().join("arguments")).unwrap();
+    let arguments: Vec<&str> = arguments.lines().collect();
+    assert_eq!(arguments[arguments.len() - 2..], ["--", "https://www.youtube.com/watch?v=dQw4w9WgXcQ"]);
+    for wanted in ["--ignore-config", "--no-playlist", "-x", "*61.5-91.5"] {
+        assert!(arguments.contains(&wanted), "{wanted}: {arguments:?}");
+    }
+    assert!(!scraps(folder.path()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[cfg(unix)]
+async fn a_video_that_cannot_be_fetched_is_an_error_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = json!({"url": "https://www.youtube.com/watch?v=dQw4w9WgXcQ"});
+    for (script, word) in [
+        (
+            "echo half > \"$file.part\"; echo 'ERROR: [youtube] dQw4w9WgXcQ: Video unavailable' >&2; exit 1",
+            "Video unavailable",
+        ),
+        ("exit 0", "no sound there"),
+        ("echo nonsense > \"$file\"", "Error accessing video"),
+        ("exit 7", "7"),
+    ] {
+        let program = downloader(folder.path(), script);
+        let server = start_on(Standin::default(), StationConfig::default(), |app| app.yt_dlp = program).await;
+        let (status, answer) = post(&server, "/generate", &url).await;
+        let error = answer["error"].as_str().unwrap();
+        assert!(status == 400 && error.starts_with("Error accessing video: ") && error.contains(word), "{answer}");
+        assert!(!error.contains("ERROR"), "{error}");
+        assert!(!scraps(folder.path()));
+        assert_eq!(get(server.addr, "/v1/sessions").await.json().await["sessions"], json!([]));
+    }
+    let missing = folder.path().join("not-there");
+    let server = start_on(Standin::default(), StationConfig::default(), |app| app.yt_dlp = missing).await;
+    let (status, answer) = post(&server, "/generate", &url).await;
+    assert!(status == 400 && answer["error"].as_str().unwrap().contains("not installed"), "{answer}");
+}

@@ -73,7 +73,10 @@ impl MusicGenBackend {
         let window = model.config.generation.window;
         let slots = (kv_budget / (2 * window * model.decoder.kv_bytes())).clamp(2, MAX_SLOTS);
         let cache = model.decoder.cache(2 * slots, window)?;
-        let info = info(id, &model)?;
+        // On the CPU memory is used as slots are filled, on a GPU all of it is taken at once.
+        let used = if model.device().is_cpu() { 2 } else { slots };
+        let keys = (used * 2 * window * model.decoder.kv_bytes()) as u64;
+        let info = ModelInfo { bytes: model.bytes + keys, ..info(id, &model)? };
         Ok(Self { info, model, cache, slots: (0..slots).map(|_| SlotState::default()).collect() })
     }
 
@@ -152,6 +155,7 @@ fn info(id: ModelId, model: &MusicGen) -> Result<ModelInfo, ModelError> {
             guidance: config.generation.guidance,
             seed: 0,
         },
+        bytes: model.bytes,
         codec_fingerprint: model.codec.fingerprint()? ^ config.decoder.channels as u64,
     })
 }

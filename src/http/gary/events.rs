@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use socketioxide::extract::SocketRef;
 
+use super::super::clips::owner_of;
 use super::super::connection::Connection;
 use super::chunks::CHUNK;
 use super::payload::{Payload, decode_base64, encode_base64};
@@ -96,8 +97,10 @@ fn refused(kind: Kind, error: &StudioError) -> Refusal {
 
 impl Call<'_> {
     fn owner(&self) -> Owner {
-        let connection = self.socket.req_parts().extensions.get::<Connection>();
-        Owner(connection.map_or_else(|| self.socket.id.to_string(), |connection| connection.peer.ip().to_string()))
+        let request = self.socket.req_parts();
+        let connection = request.extensions.get::<Connection>();
+        connection
+            .map_or_else(|| Owner(self.socket.id.to_string()), |connection| owner_of(connection, &request.headers))
     }
 
     fn known(&self) -> Result<&SessionId, Refusal> {
@@ -243,7 +246,7 @@ impl Call<'_> {
     }
 
     async fn chunk(&self) -> Done {
-        let session = self.known()?;
+        let session = self.session.as_ref().ok_or_else(|| "Missing required chunk data".to_owned())?;
         let place = |name: &str| -> Result<usize, Refusal> {
             let number = self.payload.whole(name)?.and_then(|number| usize::try_from(number).ok());
             number.ok_or_else(|| "Missing required chunk data".to_owned().into())

@@ -5,6 +5,7 @@
 //! cannot point elsewhere between the check and the connection.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -63,11 +64,11 @@ impl Place {
     ///
     /// # Errors
     /// A sentence.
-    pub(super) async fn fetch(&self, from: f64, seconds: f64, private: bool) -> Result<(Vec<u8>, f64), String> {
+    pub(super) async fn fetch(&self, from: f64, seconds: f64, means: &Means<'_>) -> Result<(Vec<u8>, f64), String> {
         match self {
-            Self::Video(url) => Ok((video(url, from, seconds).await?, 0.0)),
+            Self::Video(url) => Ok((video(means.yt_dlp, url, from, seconds).await?, 0.0)),
             Self::File(url) => {
-                let url = url.clone();
+                let (url, private) = (url.clone(), means.private_addresses);
                 let fetched = tokio::task::spawn_blocking(move || file(&url, private)).await;
                 Ok((fetched.map_err(|error| error.to_string())??, from))
             }
@@ -75,13 +76,32 @@ impl Place {
     }
 }
 
-async fn video(url: &str, from: f64, seconds: f64) -> Result<Vec<u8>, String> {
-    let name = format!("continuo-{}.wav", uuid::Uuid::new_v4().simple());
-    let path = std::env::temp_dir().join(name);
-    let run = Command::new("yt-dlp")
-        .args(["--quiet", "--no-playlist", "--no-warnings", "-x", "--audio-format", "wav"])
+/// With what sounds are fetched, and from where.
+pub(super) struct Means<'a> {
+    /// The program that knows video sites.
+    pub(super) yt_dlp: &'a Path,
+    /// Whether private networks may be looked into.
+    pub(super) private_addresses: bool,
+}
+
+/// A folder for what a download leaves on the way; it goes whatever happens to whoever wanted it.
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // It may never have been made.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+async fn video(program: &Path, url: &str, from: f64, seconds: f64) -> Result<Vec<u8>, String> {
+    let scratch = Scratch(std::env::temp_dir().join(format!("continuo-{}", uuid::Uuid::new_v4().simple())));
+    std::fs::create_dir(&scratch.0).map_err(|error| format!("no temporary folder can be made ({error})."))?;
+    // Its configuration is its user's, and could ask for anything.
+    let run = Command::new(program)
+        .args(["--ignore-config", "--quiet", "--no-warnings", "--no-playlist", "-x", "--audio-format", "wav"])
         .args(["--download-sections", &format!("*{from}-{}", from + seconds), "-o"])
-        .arg(&path)
+        .arg(scratch.0.join("sound.%(ext)s"))
         .args(["--", url])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -89,19 +109,27 @@ async fn video(url: &str, from: f64, seconds: f64) -> Result<Vec<u8>, String> {
         .kill_on_drop(true)
         .output();
     let output = match tokio::time::timeout(2 * PATIENCE, run).await {
-        Err(_) => Err("it took too long.".to_owned()),
-        Ok(Err(_)) => {
-            Err("yt-dlp is not installed on the server; install it, or send the address of an audio file.".to_owned())
+        Err(_) => return Err("it took too long.".to_owned()),
+        Ok(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => {
+            let advice = "install it, or send the address of an audio file";
+            return Err(format!("yt-dlp is not installed on the server; {advice}."));
         }
-        Ok(Ok(output)) if !output.status.success() => {
-            let said = String::from_utf8_lossy(&output.stderr);
-            Err(said.lines().last().unwrap_or("yt-dlp failed.").chars().take(300).collect())
-        }
-        Ok(Ok(_)) => tokio::fs::read(&path).await.map_err(|error| format!("yt-dlp wrote no sound ({error}).")),
+        Ok(Err(error)) => return Err(format!("yt-dlp cannot be run ({error}).")),
+        Ok(Ok(output)) => output,
     };
-    // It is there or not, depending on how far yt-dlp came.
-    let _ = tokio::fs::remove_file(&path).await;
-    output
+    let said = String::from_utf8_lossy(&output.stderr);
+    let said = said.lines().rev().find(|line| !line.trim().is_empty());
+    let said: Option<String> = said.map(|line| line.trim_start_matches("ERROR: ").chars().take(300).collect());
+    if !output.status.success() {
+        return Err(said.unwrap_or_else(|| format!("yt-dlp ended with {}.", output.status)));
+    }
+    let path = scratch.0.join("sound.wav");
+    match tokio::fs::metadata(&path).await {
+        Ok(file) if file.len() > MOST => Err(format!("the sound has more than {} MB.", MOST >> 20)),
+        Ok(_) => tokio::fs::read(&path).await.map_err(|error| format!("the sound cannot be read ({error}).")),
+        // It is silent about places behind the end.
+        Err(_) => Err(said.unwrap_or_else(|| "yt-dlp found no sound there.".to_owned())),
+    }
 }
 
 fn file(url: &str, private: bool) -> Result<Vec<u8>, String> {
@@ -222,7 +250,8 @@ mod tests {
     async fn a_server_does_not_look_into_its_own_network() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/x.wav", listener.local_addr().unwrap());
-        let error = Place::parse(&url).unwrap().fetch(0.0, 1.0, false).await.unwrap_err();
+        let means = Means { yt_dlp: Path::new("yt-dlp"), private_addresses: false };
+        let error = Place::parse(&url).unwrap().fetch(0.0, 1.0, &means).await.unwrap_err();
         assert!(error.contains("private network"), "{error}");
     }
 }

@@ -14,7 +14,7 @@ use super::super::clips::owner;
 use super::super::gary::{Payload, decode_base64, encode_base64};
 use super::super::router::get;
 use super::super::{App, HttpError, Routes, body};
-use super::fetch::Place;
+use super::fetch::{Means, Place};
 use crate::audio::{Sound, decode, tempo};
 use crate::studio::{Owner, SessionId, Snapshot, Status, Studio, StudioError, Wish};
 use crate::units::SampleRate;
@@ -151,7 +151,8 @@ async fn begin(app: &App, body: &[u8], owner: Owner) -> Result<Value, Failure> {
     // What cannot work is said before anything is fetched.
     wish(least).over(None).validate()?;
     let wanted = LISTEN.max(prompt + 5.0);
-    let fetched = place.fetch(from, wanted, app.limits.private_addresses).await;
+    let means = Means { yt_dlp: &app.yt_dlp, private_addresses: app.limits.private_addresses };
+    let fetched = place.fetch(from, wanted, &means).await;
     let (bytes, from_here) = fetched.map_err(|error| format!("Error accessing video: {error}"))?;
     let part = work(move || {
         let sound = decode(bytes).map_err(|error| format!("Error accessing video: {error}"))?;

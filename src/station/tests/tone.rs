@@ -91,6 +91,7 @@ impl Source for Tone {
             keep: 600,
             lookahead: 4,
             sampling: Sampling { temperature: 1.0, top_k: 250, guidance: 3.0, seed: 0 },
+            bytes: 0,
             codec_fingerprint: 0,
         })
     }

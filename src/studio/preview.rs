@@ -1,0 +1,114 @@
+//! A clip heard while it is made: the sound that it goes on from, then the piece, in the shape of the result.
+
+use std::sync::Arc;
+
+use super::run::work;
+use super::{ClipId, Job, Kind, Studio, StudioError, shape};
+use crate::audio::{Sound, StreamResampler, decode};
+use crate::units::{SampleRate, Samples};
+
+/// Seconds of the given sound that are handed out at once.
+const SLICE: f64 = 1.0;
+
+/// A clip that is being made, from its beginning. It is the result but for its level, if that has to be lowered.
+pub struct Preview {
+    job: Arc<Job>,
+    /// Rate and channels; those of the model when there is no given sound.
+    shape: Option<(SampleRate, usize)>,
+    /// What lies before the piece, and how much of it was handed out.
+    head: Option<Sound>,
+    given: usize,
+    /// What the piece's first moments are faded from.
+    joint: Option<Sound>,
+    /// Samples of the piece that were taken from the job.
+    heard: usize,
+    resampler: Option<StreamResampler>,
+    /// Frames of the piece that are still to be handed out; `None` before its rate is known.
+    left: Option<usize>,
+    over: bool,
+}
+
+impl Studio {
+    /// A clip that waits or is being made; `None` when it has ended.
+    ///
+    /// # Errors
+    /// [`StudioError::Store`], [`StudioError::Audio`].
+    pub async fn preview(&self, clip: ClipId) -> Result<Option<Preview>, StudioError> {
+        let Some(job) = self.job(clip) else { return Ok(None) };
+        let (kind, params) = (job.record.kind, job.record.params.clone());
+        let before = match job.record.input {
+            Some(input) => {
+                let bytes = self.store.read(input).await?;
+                Some(work(move || Ok(shape::before(kind, &decode(bytes.to_vec())?, &params))).await?)
+            }
+            None => None,
+        };
+        let shape = before.as_ref().map(|(head, _)| (head.rate, head.channels));
+        let (head, joint) = before.unzip();
+        Ok(Some(Preview { job, shape, head, given: 0, joint, heard: 0, resampler: None, left: None, over: false }))
+    }
+}
+
+impl Preview {
+    /// The next sound, at the same rate and with the same channels every time; `None` at the end, also of a clip that
+    /// was given up or has failed.
+    ///
+    /// # Errors
+    /// [`StudioError::Audio`].
+    pub async fn next(&mut self) -> Result<Option<Sound>, StudioError> {
+        if let Some(head) = self.head.as_ref().filter(|head| self.given < head.frames()) {
+            let from = self.given;
+            self.given += head.rate.samples(SLICE).0 as usize;
+            return Ok(Some(head.cut(from, self.given)));
+        }
+        self.head = None;
+        while !self.over {
+            let part = self.job.hear(self.heard).await;
+            let mut pcm = Vec::new();
+            match part {
+                Some(part) => {
+                    self.heard += part.pcm.len();
+                    let (rate, channels) = *self.shape.get_or_insert((part.rate, part.channels));
+                    let piece = Sound { pcm: part.pcm, channels: part.channels, rate: part.rate };
+                    let piece = shape::with_channels(piece, channels);
+                    let resampler = match &mut self.resampler {
+                        Some(resampler) => resampler,
+                        none => none.insert(StreamResampler::new(piece.rate, rate, channels)?),
+                    };
+                    resampler.push(&piece.pcm, &mut pcm)?;
+                }
+                None => {
+                    self.over = true;
+                    if let Some(resampler) = &mut self.resampler {
+                        resampler.finish(&mut pcm)?;
+                    }
+                }
+            }
+            let Some((rate, channels)) = self.shape else { continue };
+            let piece = self.shaped(Sound { pcm, channels, rate });
+            if !piece.pcm.is_empty() {
+                return Ok(Some(piece));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Fades the first moments, and cuts at the exact end.
+    fn shaped(&mut self, mut piece: Sound) -> Sound {
+        if let Some(joint) = self.joint.take_if(|joint| piece.frames() >= joint.frames()) {
+            shape::fade(&joint, &mut piece);
+        }
+        let Samples(all) = piece.rate.samples(self.job.record.params.seconds);
+        let left = self.left.get_or_insert(all as usize);
+        let piece = piece.cut(0, *left);
+        *left -= piece.frames();
+        piece
+    }
+}
+
+impl Kind {
+    /// Whether the result begins with the given sound.
+    pub(super) fn keeps_sound(self) -> bool {
+        matches!(self, Self::Continue | Self::Retry)
+    }
+}
