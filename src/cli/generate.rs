@@ -66,11 +66,6 @@ fn weighted(prompt: &str) -> WeightedPrompt {
     }
 }
 
-pub(super) fn random_seed() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(std::process::id())
-}
-
 struct Piece {
     pcm: Vec<f32>,
     channels: usize,

@@ -1,49 +1,16 @@
 // The table of what the Ableton device sends and needs back, driven with a real client library.
 //   node script.mjs URL VERSION(4|2) TRANSPORT(websocket|polling|both) URL_OF_A_SERVER_WITHOUT_MODELS
 import assert from 'node:assert/strict';
-import { createRequire } from 'node:module';
+import { ask, connected, library, listener } from './client.mjs';
 import { look, wav } from './sound.mjs';
 
-const require = createRequire(import.meta.url);
 const [url, version, transport, bareUrl] = process.argv.slice(2);
-const io = require(version === '2' ? 'socket.io-client-2' : 'socket.io-client');
+const io = library(version);
 const transports = transport === 'both' ? ['polling', 'websocket'] : [transport];
 const connect = (to = url) => io(to, { transports, forceNew: true, reconnection: false });
 
-/** A client that remembers every event, and lets one wait for the next of a name. */
-function listener(socket) {
- const seen = [], waiting = [];
- const names = ['process_audio_received', 'continue_music_received', 'retry_music_received', 'queue_status',
-  'progress_update', 'audio_processed', 'music_continued', 'music_retried', 'transform_audio_received',
-  'audio_transformed', 'transform_undone',
-  'update_cropped_audio_complete', 'cleanup_complete', 'ready_for_chunks', 'chunk_received', 'chunks_missing',
-  'restore_complete', 'error'];
- for (const name of names) {
-  socket.on(name, (data) => {
-   const index = waiting.findIndex((one) => one.names.includes(name));
-   seen.push({ name, data });
-   if (index >= 0) waiting.splice(index, 1)[0].resolve({ name, data });
-  });
- }
- return {
-  seen,
-  // The next event of one of these names; an error that is not asked for ends the script.
-  next: (...names) => new Promise((resolve, reject) => {
-   const wanted = names.includes('error') ? names : [...names, 'error'];
-   waiting.push({ names: wanted, resolve: (event) =>
-    names.includes(event.name) ? resolve(event.data) : reject(new Error(`error event: ${event.data.message}`)) });
-  }),
- };
-}
-
-const ask = (client, socket, event, data, reply) => {
- const answer = client.next(reply);
- socket.emit(event, data);
- return answer;
-};
-
 const socket = connect();
-await new Promise((resolve, reject) => { socket.on('connect', resolve); socket.on('connect_error', reject); });
+await connected(socket);
 const client = listener(socket);
 const input = wav(8, 44100, 1), audio = input.toString('base64');
 const model = 'standin';
