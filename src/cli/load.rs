@@ -4,7 +4,7 @@ use candle_core::Device;
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Failure, ModelArgs};
+use super::{Failure, ModelArgs, memory};
 use crate::engine::{self, Backend, Fit, KV_BUDGET, MusicGenBackend, Wish};
 use crate::model::config::Config;
 use crate::model::kernels::WeightFormat;
@@ -77,9 +77,10 @@ impl DtypeChoice {
         }
     }
 
-    /// Where weights go on `device`, and the format's name; without a choice in f32.
+    /// Where weights go on `device`, and the format's name; without a choice in f32 on a CPU, in bf16 elsewhere.
     pub(super) fn on(self, device: &Device) -> (Target, &'static str) {
-        let format = self.format().unwrap_or_default();
+        let auto = if device.is_cpu() { WeightFormat::F32 } else { WeightFormat::Bf16 };
+        let format = self.format().unwrap_or(auto);
         (Target { format, ..Target::new(device) }, name(format))
     }
 
@@ -128,11 +129,22 @@ pub(super) fn load(args: &ModelArgs) -> Result<Box<dyn Backend>, Failure> {
         None if model::has_bundled() => model::BUNDLED,
         None => return Err(ModelError::NotBundled.into()),
     };
-    load_named(name, args, &device)
+    let kv_memory = match args.kv_memory {
+        Some(gigabytes) if !(0.01..=10_000.0).contains(&gigabytes) => {
+            return Err(Failure(format!("--kv-memory is {gigabytes} but must lie between 0.01 and 10000 gigabytes.")));
+        }
+        Some(gigabytes) => (gigabytes * 1e9) as usize,
+        None => memory::for_keys(&device),
+    };
+    load_into(name, args, &device, kv_memory)
 }
 
 /// Loads one more model beside those that are there.
 pub(super) fn load_named(name: &str, args: &ModelArgs, device: &Device) -> Result<Box<dyn Backend>, Failure> {
+    load_into(name, args, device, KV_BUDGET)
+}
+
+fn load_into(name: &str, args: &ModelArgs, device: &Device, kv_memory: usize) -> Result<Box<dyn Backend>, Failure> {
     let choose = |config: &mut Config| {
         let wish = Wish { format: args.dtype.format(), window: args.context.0 };
         if !device.is_cpu() {
@@ -153,7 +165,7 @@ pub(super) fn load_named(name: &str, args: &ModelArgs, device: &Device) -> Resul
         Ok(Target { format, ..Target::new(device) })
     };
     let model = MusicGen::load_as(&fetch(name)?, &fetch, choose)?;
-    Ok(Box::new(MusicGenBackend::new(ModelId(name.to_owned()), model, KV_BUDGET)?))
+    Ok(Box::new(MusicGenBackend::new(ModelId(name.to_owned()), model, kv_memory)?))
 }
 
 /// Bytes of memory that a model will take, more or less, from the size of its files; fetches them if need be.

@@ -4,6 +4,8 @@ use std::process::Command;
 
 use candle_core::Device;
 
+use crate::engine::KV_BUDGET;
+
 /// Bytes when nothing can be found out.
 const UNKNOWN: u64 = 8 << 30;
 
@@ -18,6 +20,15 @@ pub(super) fn for_models(device: &Device) -> u64 {
         tracing::warn!("how much memory there is cannot be found out; --model-memory says what models may take");
         UNKNOWN
     })
+}
+
+/// Bytes for the keys and values of the first model's voices unless the operator says otherwise: two fifths of a GPU's memory;
+/// on a CPU it is only used as far as voices fill it.
+pub(super) fn for_keys(device: &Device) -> usize {
+    match device {
+        Device::Cuda(_) => of_gpu().map_or(KV_BUDGET, |bytes| (bytes / 5 * 2) as usize),
+        _ => KV_BUDGET,
+    }
 }
 
 /// The memory of the first GPU, from the driver's own tool.

@@ -65,6 +65,9 @@ struct ModelArgs {
     /// Seconds that the model remembers, at most as many as it was trained on; fewer are faster. Auto measures
     #[arg(long, env = "CONTINUO_CONTEXT", value_name = "SECONDS", default_value = "auto", value_parser = load::context)]
     context: load::Context,
+    /// Gigabytes for the keys and values of voices, which limit their number [default: 4, two fifths of a GPU's memory]
+    #[arg(long, env = "CONTINUO_KV_MEMORY", value_name = "GIGABYTES")]
+    kv_memory: Option<f64>,
 }
 
 /// Why a command failed: one sentence for a person.

@@ -26,18 +26,32 @@ pub(super) struct FirstSoundArgs {
 
 pub(super) fn run(args: &FirstSoundArgs) -> Result<Vec<Row>, Failure> {
     let engine = Engine::start(load::load(&args.model)?, EngineConfig::default())?;
+    let measured = measure(&engine, &args.busy, args.runs)?;
+    let row = |(busy, times): (&usize, Vec<Duration>)| {
+        vec![
+            ("busy", json!(busy)),
+            ("runs", json!(times.len())),
+            ("p50_ms", json!(1000.0 * quantile(&times, 0.5))),
+            ("p99_ms", json!(1000.0 * quantile(&times, 0.99))),
+        ]
+    };
+    Ok(args.busy.iter().zip(measured).map(row).collect())
+}
+
+/// What `runs` requests wait for beside each number of streams, which must not fall.
+pub(super) fn measure(engine: &Engine, busy: &[usize], runs: usize) -> Result<Vec<Vec<Duration>>, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let station = Station::new(engine.clone(), StationConfig::default());
         let mut results = Vec::new();
         let mut playing = Vec::new();
-        for &busy in &args.busy {
+        for &busy in busy {
             while playing.len() < busy {
                 let mut listener = listen(&station, playing.len() as u64).await?;
                 playing.push(tokio::spawn(async move { while listener.next().await.is_some() {} }));
             }
-            let mut times = Vec::with_capacity(args.runs);
-            for run in 0..args.runs {
+            let mut times = Vec::with_capacity(runs);
+            for run in 0..runs {
                 let timer = Instant::now();
                 let mut listener = listen(&station, 1000 + run as u64).await?;
                 let first = listener.next().await;
@@ -46,14 +60,9 @@ pub(super) fn run(args: &FirstSoundArgs) -> Result<Vec<Row>, Failure> {
                     return Err(Failure("A stream ended before its first sound.".into()));
                 }
                 drop(listener);
-                left(&engine, busy).await;
+                left(engine, busy).await;
             }
-            results.push(vec![
-                ("busy", json!(busy)),
-                ("runs", json!(times.len())),
-                ("p50_ms", json!(1000.0 * quantile(&times, 0.5))),
-                ("p99_ms", json!(1000.0 * quantile(&times, 0.99))),
-            ]);
+            results.push(times);
         }
         Ok(results)
     })

@@ -7,6 +7,7 @@ mod first_sound;
 mod kernels;
 mod quality;
 mod step;
+mod streams;
 mod transform;
 
 use std::time::Duration;
@@ -42,6 +43,8 @@ enum Bench {
     Quality(quality::QualityArgs),
     /// Streaming codec decoder, seconds of sound per second
     Codec(codec::CodecArgs),
+    /// How many endless streams this machine makes at once
+    Streams(streams::StreamsArgs),
     /// From the request for a stream to its first packet
     FirstSound(first_sound::FirstSoundArgs),
     /// Many listeners on one stream over loopback: CPU per listener, gaps
@@ -141,6 +144,7 @@ pub(super) fn run(args: BenchArgs) -> Outcome {
         Bench::Bandwidth(options) => ("bandwidth", kernels::bandwidth(&options)?),
         Bench::Quality(options) => ("quality", quality::run(&options)?),
         Bench::Codec(options) => ("codec", codec::run(&options)?),
+        Bench::Streams(options) => ("streams", streams::run(&options)?),
         Bench::FirstSound(options) => ("first-sound", first_sound::run(&options)?),
         Bench::Fanout(options) => ("fanout", fanout::run(&options)?),
         Bench::Transform(options) => ("transform", transform::transform(&options)?),
