@@ -363,3 +363,13 @@ async fn another_model_can_be_chosen_while_it_plays() {
     plays(&mut browser).await;
     assert_eq!(browser.complaints, [""; 0]);
 }
+
+#[test]
+fn the_pages_store_grows_when_the_network_stumbles_and_shrinks_again() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let node = std::process::Command::new("node")
+        .args([root.join("tests/browser/player.mjs"), root.join("web/live-player.js")])
+        .output()
+        .unwrap();
+    assert!(node.status.success(), "{}", String::from_utf8_lossy(&node.stderr));
+}

@@ -1,13 +1,17 @@
 // The audio worklet of `live.js`: a queue of decoded sound, played as evenly as the network allows.
 //
-// It begins with TARGET seconds in store. When it runs dry it fades out, waits for more than before, and fades in. The
-// clocks of two machines never agree: it plays a thousandth faster or slower until the store is what it should be.
+// It begins with TARGET seconds in store. When it runs dry it fades out, waits for more than before, and fades in; after a
+// calm while it wants less again. The clocks of two machines never agree: it plays a thousandth faster or slower until the
+// store is what it should be, three thousandths (five cents) when far from it.
 
 const TARGET = 0.3; // seconds; the server sends 0.4 at once
 const MOST = 2;
 const SLACK = 0.15; // seconds of store above or below the target that are no reason to act
 const NUDGE = 0.001;
+const FAR = 0.5; // seconds of store off the target that call for a stronger nudge
 const ROUND = 5; // seconds over which the smallest store is taken
+const CALM = 6; // rounds without running dry before less is wanted
+const SHRINK = 0.95; // of the target, per further round
 const FADE = 128; // frames
 
 class LivePlayer extends AudioWorkletProcessor {
@@ -33,6 +37,7 @@ class LivePlayer extends AudioWorkletProcessor {
     this.rate = 1;
     this.least = Infinity;
     this.round = 0;
+    this.calm = 0; // rounds
     this.told = 0;
     this.played = 0; // frames
   }
@@ -61,6 +66,7 @@ class LivePlayer extends AudioWorkletProcessor {
     this.played += frames;
     if (dry) {
       this.target = Math.min(MOST * sampleRate, this.target * 2);
+      this.calm = 0;
       this.turn(false);
     } else {
       this.steady(frames);
@@ -94,8 +100,11 @@ class LivePlayer extends AudioWorkletProcessor {
     this.least = Math.min(this.least, this.held - this.at);
     this.round += frames;
     if (this.round < ROUND * sampleRate) return;
+    this.calm += 1;
+    if (this.calm > CALM) this.target = Math.max(TARGET * sampleRate, this.target * SHRINK);
     const excess = (this.least - this.target) / sampleRate;
-    if (Math.abs(excess) > SLACK) this.rate = 1 + Math.sign(excess) * NUDGE;
+    const nudge = Math.abs(excess) > FAR ? 3 * NUDGE : NUDGE;
+    if (Math.abs(excess) > SLACK) this.rate = 1 + Math.sign(excess) * nudge;
     else if (this.rate > 1 ? excess < SLACK / 3 : excess > -SLACK / 3) this.rate = 1;
     if (this.rate === 1) this.at = Math.floor(this.at); // exact samples again
     this.least = Infinity;
