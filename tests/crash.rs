@@ -15,13 +15,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use candle_core::Device;
 use continuo::audio::{Sound, decode};
-use continuo::engine::standin::Standin;
+use continuo::engine::standin::{FLOW_RATE, Standin, transformer};
 use continuo::engine::{Engine, EngineConfig};
 use continuo::http::{self, App};
-use continuo::model::melodyflow::{FlowConfig, MelodyFlow};
-use continuo::model::weights::Target;
 use continuo::station::{Station, StationConfig};
 use continuo::studio::{Flows, Store, Studio, StudioConfig, Variations};
 use continuo::units::SampleRate;
@@ -30,8 +27,6 @@ use tokio::net::{TcpListener, TcpStream};
 const FOLDER: &str = "CONTINUO_CRASH_FOLDER";
 const KILLS: u64 = 50;
 const RATE: u32 = 8000;
-/// Of the transform model.
-const FLOW_RATE: u32 = 1920 * 4;
 
 /// Not a test: the server, when this program is started with a folder.
 #[tokio::test(flavor = "multi_thread")]
@@ -49,15 +44,6 @@ async fn the_server_that_is_killed() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     println!("\nlistening {}", listener.local_addr().unwrap());
     http::serve(Arc::new(app), vec![listener], std::future::pending()).await.unwrap();
-}
-
-/// A transform model with random weights and a window of three seconds.
-fn transformer() -> Result<Arc<MelodyFlow>, String> {
-    let published = FlowConfig::published();
-    let mut codec = published.codec.clone();
-    (codec.dim, codec.filters, codec.sample_rate) = (4, 2, FLOW_RATE);
-    let config = FlowConfig { width: 16, heads: 2, layers: 4, ffn: 32, latents: 4, seconds: 3.0, codec, ..published };
-    MelodyFlow::random(config, 3, &Target::new(&Device::Cpu)).map_err(|error| error.to_string())
 }
 
 struct Server {

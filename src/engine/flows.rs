@@ -1,5 +1,7 @@
 //! Transforms and loops as jobs for the engine's thread, on the models of `model/melodyflow` and `model/stable_audio`.
 
+pub(super) mod standin;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -398,9 +400,6 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::model::melodyflow::FlowConfig;
-    use crate::model::stable_audio::{DitConfig, OobleckConfig, StableConfig};
-    use crate::model::weights::Target;
 
     fn run<J: Job>(mut job: J) -> (J::Output, usize) {
         for steps in 1.. {
@@ -411,43 +410,9 @@ mod tests {
         unreachable!("a job ends")
     }
 
-    fn flow() -> Arc<MelodyFlow> {
-        let published = FlowConfig::published();
-        let mut codec = published.codec.clone();
-        (codec.dim, codec.filters, codec.sample_rate) = (4, 2, 1920 * 4);
-        let config =
-            FlowConfig { width: 16, heads: 2, layers: 4, ffn: 32, latents: 4, seconds: 3.0, codec, ..published };
-        MelodyFlow::random(config, 3, &Target::new(&Device::Cpu)).unwrap()
-    }
-
-    fn looper() -> Arc<StableAudio> {
-        let dit = DitConfig {
-            width: 64,
-            depth: 2,
-            heads: 2,
-            cond_width: 8,
-            global_width: 8,
-            project_cond: true,
-            head_norm: true,
-        };
-        let vae = OobleckConfig { channels: 2, multiples: vec![1, 2], strides: vec![2, 4], tanh: false };
-        let published = StableConfig::published();
-        let config = StableConfig {
-            sample_rate: 1000,
-            window: 8192,
-            latents: 4,
-            cond_width: 8,
-            tokens: 4,
-            dit,
-            vae,
-            ..published
-        };
-        StableAudio::random(config, 3, &Target::new(&Device::Cpu)).unwrap()
-    }
-
     #[test]
     fn a_transform_is_as_long_as_its_recording_however_long_that_is() {
-        let model = flow();
+        let model = standin::transformer().unwrap();
         let settings = EditSettings { steps: 2, ..EditSettings::of(crate::model::melodyflow::Method::Euler) };
         for frames in [1000, 7680 * 3, 7680 * 5 + 17] {
             let pcm: Vec<f32> = (0..frames * 2).map(|i| (i as f32 * 0.01).sin() * 0.3).collect();
@@ -461,7 +426,7 @@ mod tests {
 
     #[test]
     fn the_same_seed_makes_the_same_loop_of_exact_length() {
-        let model = looper();
+        let model = standin::looper(1000).unwrap();
         let make = |seed| {
             let settings = LoopSettings { steps: Some(3), guidance: Some(2.0), sampler: None };
             run(MakeLoop::new(&model, spec(Shape::Loop { bpm: 120.0, bars: 2 }, seed), settings, None).unwrap()).0
@@ -476,7 +441,7 @@ mod tests {
 
     #[test]
     fn a_given_sound_is_varied_or_pulls_and_the_shape_says_what_is_handed_out() {
-        let model = looper();
+        let model = standin::looper(1000).unwrap();
         let given: Vec<f32> = (0..2 * 3000).map(|i| (i as f32 * 0.05).sin() * 0.4).collect();
         let make = |shape, given_for: Option<Given>| {
             let settings = LoopSettings { steps: Some(2), guidance: Some(1.0), sampler: Some(Sampler::Euler) };

@@ -1,8 +1,8 @@
 //! Work that shares the engine's thread with the voices: transforms and loops, one bounded step at a time.
 //!
 //! A [`Job`] computes on the device that the voices use, so it must not run beside them but between their steps: only
-//! while every live voice has enough sound ahead to last through the job's longest step so far. Jobs run one after the
-//! other, in the order in which they came. Dropping a [`Solving`] ends its job.
+//! while every live voice has enough sound ahead to last through a step twice as long as the job's longest so far. Jobs
+//! take turns, so that a short one need not wait for a long one's end. Dropping a [`Solving`] ends its job.
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
@@ -14,12 +14,12 @@ use super::EngineError;
 
 /// Jobs that may wait, the running one included.
 const MOST: usize = 64;
-/// Seconds that a step is expected to take before one was measured.
-const UNKNOWN: f64 = 1.0;
-/// Seconds that voices must have beyond the longest step.
+/// Seconds that a job's first step is taken to last.
+const UNKNOWN: f64 = 0.5;
+/// Seconds that voices must have beyond what a step may take.
 const MARGIN: f64 = 0.5;
-/// How quickly a long step is forgotten.
-const FADE: f64 = 0.98;
+/// How much longer than the longest so far the next step may take: a guided solver has twice the rows of the one before.
+const GROWTH: f64 = 2.0;
 
 /// What a step of a job led to.
 pub enum Step<T> {
@@ -118,42 +118,55 @@ pub(super) fn running<J: Job>(job: J) -> (Box<dyn Work>, Solving<J::Output>) {
     (Box::new(Running { job, progress, answer: Some(answer) }), Solving { progress: watched, answer: awaited })
 }
 
-/// The jobs of an engine.
-#[derive(Default)]
-pub(super) struct Solvers {
-    queue: VecDeque<Box<dyn Work>>,
+/// A job between two of its steps.
+struct Waiting {
+    work: Box<dyn Work>,
+    /// Seconds of its longest step.
     longest: f64,
 }
 
+/// The jobs of an engine; the one whose turn it is comes first.
+pub(super) struct Solvers {
+    queue: VecDeque<Waiting>,
+    /// Seconds since some moment.
+    now: Box<dyn Fn() -> f64 + Send>,
+}
+
+impl Default for Solvers {
+    fn default() -> Self {
+        let origin = Instant::now();
+        Self::with_clock(Box::new(move || origin.elapsed().as_secs_f64()))
+    }
+}
+
 impl Solvers {
+    fn with_clock(now: Box<dyn Fn() -> f64 + Send>) -> Self {
+        Self { queue: VecDeque::new(), now }
+    }
+
     pub(super) fn push(&mut self, mut work: Box<dyn Work>) {
         if self.queue.len() >= MOST {
             return work.refuse(EngineError::Failed(format!("{MOST} jobs wait already; try again later")));
         }
-        if self.queue.is_empty() {
-            self.longest = UNKNOWN;
-        }
-        self.queue.push_back(work);
+        self.queue.push_back(Waiting { work, longest: UNKNOWN });
     }
 
     /// Does one step if every live voice, the least of which has `lead` seconds of sound, can do without the device
     /// meanwhile; with nobody hungry (`idle`) waiting would gain nothing. Says whether it did.
     pub(super) fn work(&mut self, lead: f64, idle: bool) -> bool {
-        let Some(first) = self.queue.front_mut() else { return false };
-        if !idle && lead < self.longest + MARGIN {
-            return false;
+        let fits = |waiting: &mut Waiting| idle || lead >= GROWTH * waiting.longest + MARGIN;
+        let Some(mut waiting) = self.queue.pop_front_if(fits) else { return false };
+        let begun = (self.now)();
+        if waiting.work.step() {
+            waiting.longest = waiting.longest.max((self.now)() - begun);
+            self.queue.push_back(waiting);
         }
-        let begun = Instant::now();
-        if !first.step() {
-            self.queue.pop_front();
-        }
-        self.longest = begun.elapsed().as_secs_f64().max(FADE * self.longest);
         true
     }
 
     pub(super) fn end_all(&mut self, error: &EngineError) {
-        for mut work in self.queue.drain(..) {
-            work.refuse(error.clone());
+        for mut waiting in self.queue.drain(..) {
+            waiting.work.refuse(error.clone());
         }
     }
 }
@@ -225,6 +238,43 @@ mod tests {
         });
     }
 
+    /// Steps of these lengths in seconds, on a clock that only they move.
+    struct Phases(Vec<f64>, Arc<Mutex<f64>>);
+
+    impl Work for Phases {
+        fn step(&mut self) -> bool {
+            *self.1.lock().unwrap() += self.0.pop().unwrap();
+            !self.0.is_empty()
+        }
+
+        fn refuse(&mut self, _: EngineError) {}
+    }
+
+    #[test]
+    fn live_voices_never_run_dry_when_a_jobs_steps_become_longer() {
+        // A transform of thirty seconds on two cores: many pieces for the codec, a walk back, a guided walk forth.
+        let phases = [(0.05, 75), (0.6, 1200), (1.2, 600), (0.05, 75)];
+        let steps: Vec<f64> = phases.iter().rev().flat_map(|&(seconds, count)| vec![seconds; count]).collect();
+        let time = Arc::new(Mutex::new(0.0));
+        let clock = Arc::clone(&time);
+        let mut solvers = Solvers::with_clock(Box::new(move || *clock.lock().unwrap()));
+        solvers.push(Box::new(Phases(steps, Arc::clone(&time))));
+        // A decoder step makes a frame of 20 ms for every voice and takes 8 ms; voices hold eight seconds at most.
+        let (most, mut made, mut least) = (8.0, 2.0, f64::INFINITY);
+        let now = || *time.lock().unwrap();
+        for _ in 0..1_000_000 {
+            let hungry = made - now() < most;
+            if hungry {
+                made += 0.02;
+                *time.lock().unwrap() += 0.008;
+            }
+            solvers.work(made - now(), !hungry);
+            least = f64::min(least, made - now());
+        }
+        assert!(solvers.queue.is_empty(), "the job does not come to its end");
+        assert!(least > 0.0, "a voice had {least} s left");
+    }
+
     struct Counting(usize, usize);
 
     impl Job for Counting {
@@ -253,6 +303,16 @@ mod tests {
             assert!(worse.finish().await.unwrap_err().to_string().contains("stumbled"));
             assert_eq!(after.finish().await.unwrap(), 20);
             assert!(engine.status().lost.is_none());
+        });
+    }
+
+    #[test]
+    fn a_short_job_does_not_wait_for_a_long_one() {
+        wait(async {
+            let engine = engine();
+            let endless = engine.solve(Counting(100, 3));
+            assert_eq!(engine.solve(Counting(0, 0)).finish().await.unwrap(), 20);
+            drop(endless);
         });
     }
 

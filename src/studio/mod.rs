@@ -71,7 +71,7 @@ impl StudioConfig {
     fn places(&self, lane: Lane) -> usize {
         match lane {
             Lane::Pieces => self.workers,
-            Lane::Flows => 1,
+            Lane::Transforms | Lane::Loops => 1,
         }
     }
 }

@@ -112,13 +112,21 @@ pub enum Kind {
     Loop,
 }
 
-/// What waits for the same thing: pieces for places among the voices, transforms and loops for the solvers.
+/// What waits in the same line: pieces for places among the voices, transforms and loops each for their solver. A loop of
+/// a moment does not wait for a transform of minutes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Lane {
     /// Pieces of music.
     Pieces,
-    /// Transforms and loops.
-    Flows,
+    /// Recordings in another sound.
+    Transforms,
+    /// Loops.
+    Loops,
+}
+
+impl Lane {
+    /// Every lane, in their order.
+    pub const ALL: [Self; 3] = [Self::Pieces, Self::Transforms, Self::Loops];
 }
 
 impl Kind {
@@ -137,7 +145,8 @@ impl Kind {
     /// Where it waits.
     pub fn lane(self) -> Lane {
         match self {
-            Self::Transform | Self::Loop => Lane::Flows,
+            Self::Transform => Lane::Transforms,
+            Self::Loop => Lane::Loops,
             _ => Lane::Pieces,
         }
     }

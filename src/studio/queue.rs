@@ -15,24 +15,15 @@ const MAX_OF_ONE: usize = 16;
 
 /// A queue for each [`Lane`].
 #[derive(Default)]
-pub(super) struct Lanes {
-    pieces: Queue,
-    flows: Queue,
-}
+pub(super) struct Lanes([Queue; Lane::ALL.len()]);
 
 impl Lanes {
     pub(super) fn of(&self, lane: Lane) -> &Queue {
-        match lane {
-            Lane::Pieces => &self.pieces,
-            Lane::Flows => &self.flows,
-        }
+        &self.0[lane as usize]
     }
 
     pub(super) fn of_mut(&mut self, lane: Lane) -> &mut Queue {
-        match lane {
-            Lane::Pieces => &mut self.pieces,
-            Lane::Flows => &mut self.flows,
-        }
+        &mut self.0[lane as usize]
     }
 }
 

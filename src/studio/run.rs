@@ -35,7 +35,7 @@ impl Studio {
             let next = {
                 let mut desk = self.desk();
                 let next = |lane| desk.lanes.of_mut(lane).next(self.config.places(lane));
-                let clip = [Lane::Pieces, Lane::Flows].into_iter().find_map(next);
+                let clip = Lane::ALL.into_iter().find_map(next);
                 clip.and_then(|clip| desk.jobs.get(&clip).cloned())
             };
             if let Some(job) = next {
@@ -95,9 +95,9 @@ impl Studio {
     async fn make(&self, job: &Job) -> Result<(), StudioError> {
         let record = &*job.record;
         let file = match (record.kind.lane(), &record.flow) {
-            (Lane::Flows, Some(flow)) => self.solve(job, flow).await?,
-            (Lane::Flows, None) => return Err(StudioError::Broken("an older version kept it in another shape".into())),
             (Lane::Pieces, _) => self.compose(job).await?,
+            (_, Some(flow)) => self.solve(job, flow).await?,
+            (_, None) => return Err(StudioError::Broken("an older version kept it in another shape".into())),
         };
         let size = file.len() as u64;
         let output = self.store.keep(file.into()).await?;
@@ -199,7 +199,7 @@ impl Studio {
                     Some((desk.jobs.get(&clip)?.clone(), Status::Queued { position, total, seconds }))
                 })
             };
-            [Lane::Pieces, Lane::Flows].into_iter().flat_map(of_lane).collect()
+            Lane::ALL.into_iter().flat_map(of_lane).collect()
         };
         for (job, status) in places {
             if *job.status.borrow() != status {

@@ -33,7 +33,7 @@ impl Studio {
         let params = wish.over(flows.variations())?;
         flows.transform.loader()?;
         if let Some(session) = &session {
-            self.is_free(session, Lane::Flows)?;
+            self.is_free(session, Lane::Transforms)?;
         }
         let known = match &session {
             Some(id) => self.known(id).await?,

@@ -6,14 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use candle_core::Device;
 
 use super::*;
 use crate::audio::{Sound, decode};
-use crate::engine::standin::Standin;
+use crate::engine::standin::{Standin, transformer};
 use crate::engine::{Engine, EngineConfig};
-use crate::model::melodyflow::{FlowConfig, MelodyFlow};
-use crate::model::weights::Target;
 use crate::units::{ModelId, SampleRate};
 
 fn sound(seconds: f64, rate: u32, channels: usize) -> Sound {
@@ -181,17 +178,8 @@ async fn what_was_accepted_before_a_restart_is_made_after_it() {
     assert!(studio.undelivered(&accepted[2].session).await.unwrap().is_none());
 }
 
-/// A transform model with random weights and a window of three seconds.
 fn flows() -> Flows {
-    let load: LoadFlow<_> = Arc::new(|| {
-        let published = FlowConfig::published();
-        let mut codec = published.codec.clone();
-        (codec.dim, codec.filters, codec.sample_rate) = (4, 2, 1920 * 4);
-        let config =
-            FlowConfig { width: 16, heads: 2, layers: 4, ffn: 32, latents: 4, seconds: 3.0, codec, ..published };
-        MelodyFlow::random(config, 3, &Target::new(&Device::Cpu)).map_err(|error| error.to_string())
-    });
-    Flows::new(Variations::default(), Some(load), None)
+    Flows::new(Variations::default(), Some(Arc::new(transformer)), None)
 }
 
 async fn studio_with_flows(backend: Standin, store: Store) -> Arc<Studio> {
@@ -252,11 +240,11 @@ async fn a_transform_waits_in_a_lane_of_its_own_and_can_be_given_up() {
     let second = studio.transform(owner(), None, celtic(), long).await.unwrap();
     running(&studio, piece.clip).await;
     running(&studio, first.clip).await;
-    assert_eq!((studio.load(Lane::Pieces), studio.load(Lane::Flows)), ((0, 1), (1, 1)));
+    assert_eq!((studio.load(Lane::Pieces), studio.load(Lane::Transforms)), ((0, 1), (1, 1)));
     for clip in [second.clip, first.clip, piece.clip] {
         assert_eq!(studio.cancel(clip).await.unwrap(), Status::Cancelled);
     }
-    assert_eq!((studio.load(Lane::Pieces), studio.load(Lane::Flows)), ((0, 0), (0, 0)));
+    assert_eq!((studio.load(Lane::Pieces), studio.load(Lane::Transforms)), ((0, 0), (0, 0)));
     // Whoever waits for a sound and leaves gives it up.
     let third = studio.transform(owner(), None, celtic(), Some(wav(60.0, 8000, 1))).await.unwrap();
     let job = studio.job(third.clip).unwrap();

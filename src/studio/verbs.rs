@@ -446,7 +446,7 @@ impl Studio {
 
     /// The clip of a session that waits or is being made: a piece rather than a transform.
     pub fn job_of(&self, session: &SessionId) -> Option<Arc<Job>> {
-        [Lane::Pieces, Lane::Flows].into_iter().find_map(|lane| self.job_in(session, lane))
+        Lane::ALL.into_iter().find_map(|lane| self.job_in(session, lane))
     }
 
     /// The clip of a session that waits or is being made in a lane.
@@ -557,8 +557,8 @@ impl Studio {
 
 fn busy(lane: Lane) -> StudioError {
     match lane {
-        Lane::Pieces => StudioError::Busy,
-        Lane::Flows => StudioError::TransformBusy,
+        Lane::Pieces | Lane::Loops => StudioError::Busy,
+        Lane::Transforms => StudioError::TransformBusy,
     }
 }
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use candle_core::Device;
 use continuo::audio::{Sound, decode};
+use continuo::engine::standin::looper;
 use continuo::model::Files;
-use continuo::model::melodyflow::{FlowConfig, MelodyFlow};
-use continuo::model::stable_audio::{DitConfig, OobleckConfig, StableAudio, StableConfig};
+use continuo::model::melodyflow::MelodyFlow;
 use continuo::model::weights::Target;
 use continuo::station::StationConfig;
 use continuo::studio::{Flows, Variations};
@@ -24,36 +24,9 @@ fn transformer() -> Result<Arc<MelodyFlow>, String> {
     MelodyFlow::load(&Files::Folder(folder), &|_| Ok(t5.clone()), &target).map_err(|error| error.to_string())
 }
 
-/// Random weights, and a window of three seconds.
-pub fn short_transformer() -> Result<Arc<MelodyFlow>, String> {
-    let published = FlowConfig::published();
-    let mut codec = published.codec.clone();
-    (codec.dim, codec.filters, codec.sample_rate) = (4, 2, 1920 * 4);
-    let config = FlowConfig { width: 16, heads: 2, layers: 4, ffn: 32, latents: 4, seconds: 3.0, codec, ..published };
-    MelodyFlow::random(config, 3, &Target::new(&Device::Cpu)).map_err(|error| error.to_string())
-}
-
-/// Eight seconds at 8 kHz.
-pub fn looper() -> Result<Arc<StableAudio>, String> {
-    let dit = DitConfig {
-        width: 64,
-        depth: 1,
-        heads: 2,
-        cond_width: 8,
-        global_width: 8,
-        project_cond: true,
-        head_norm: true,
-    };
-    let vae = OobleckConfig { channels: 2, multiples: vec![1, 2], strides: vec![2, 4], tanh: false };
-    let published = StableConfig::published();
-    let config =
-        StableConfig { sample_rate: 8000, window: 65_536, latents: 4, cond_width: 8, tokens: 4, dit, vae, ..published };
-    StableAudio::random(config, 3, &Target::new(&Device::Cpu)).map_err(|error| error.to_string())
-}
-
 /// The models of a server.
 pub fn models() -> Flows {
-    Flows::new(Variations::default(), Some(Arc::new(transformer)), Some(Arc::new(looper)))
+    Flows::new(Variations::default(), Some(Arc::new(transformer)), Some(Arc::new(|| looper(8000))))
 }
 
 async fn server() -> Server {

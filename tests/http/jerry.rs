@@ -4,17 +4,18 @@ use std::sync::{Arc, Mutex};
 
 use continuo::audio::{Sound, decode};
 use continuo::engine::LoopModel;
+use continuo::engine::standin::looper;
 use continuo::studio::{FineTune, FineTunes, Riffs};
 use continuo::units::SampleRate;
 use serde_json::{Value, json};
 
 use super::client::{call, get};
-use super::flows::{looper, models};
+use super::flows::models;
 use super::juce::bytes_of;
 use super::server::{Server, start, start_flows};
 use super::terry::post_form;
 
-/// As [`looper`] has it: eight kilohertz, a window of 8.192 s.
+/// As [`models`] has it: eight kilohertz, a window of 8.192 s.
 const RATE: usize = 8000;
 
 async fn ask(server: &Server, path: &str, body: &Value) -> (u16, Value) {
@@ -158,7 +159,7 @@ impl FineTunes for Tuned {
     fn load(&self, which: &FineTune) -> Result<LoopModel, String> {
         self.0.lock().unwrap().push(which.checkpoint.clone());
         match which.checkpoint.as_str() {
-            "a.ckpt" | "b.ckpt" => looper(),
+            "a.ckpt" | "b.ckpt" => looper(8000),
             other => Err(format!("There is no {other} in {}.", which.repo)),
         }
     }

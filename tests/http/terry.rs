@@ -3,14 +3,17 @@
 use std::sync::Arc;
 
 use continuo::audio::{Sound, decode};
-use continuo::studio::{Flows, Variations};
+use continuo::engine::standin::transformer;
+use continuo::studio::{Flows, Lane, Variations};
 use continuo::units::SampleRate;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 use super::client::{call, get, send};
-use super::flows::{models, short_transformer};
+use super::flows::models;
 use super::juce::{base64, bytes_of};
-use super::server::{Server, start, start_flows};
+use super::server::{Server, start, start_flows, until};
 
 fn wav(frames: usize, rate: u32, channels: usize) -> Vec<u8> {
     let pcm = (0..frames * channels).map(|n| ((n / channels) as f32 * 0.05).sin() * 0.3).collect();
@@ -78,7 +81,7 @@ async fn json_gets_base64_and_a_form_gets_the_file() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recording_half_as_long_again_as_the_window_keeps_its_length() {
     // The published model has thirty seconds, and clients are told that 45 pass; this one has three.
-    let server = start_flows(Flows::new(Variations::default(), Some(Arc::new(short_transformer)), None)).await;
+    let server = start_flows(Flows::new(Variations::default(), Some(Arc::new(transformer)), None)).await;
     let frames = 9 * 8000 / 2 + 77;
     let audio = base64(&wav(frames, 8000, 1));
     let request = json!({ "variation": "celtic", "session_id": "long", "audio": audio, "flowstep": 0.1 });
@@ -149,4 +152,21 @@ async fn every_mistake_is_an_error_in_a_sentence_and_leaves_nothing() {
     let (status, answer) = transform(&bare, "/transform", &request(&[])).await;
     assert_eq!(status, 503);
     assert!(answer["error"].as_str().unwrap().contains("--transform-model facebook/melodyflow-t24-30secs"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_gives_its_transform_up() {
+    let server = start_flows(Flows::new(Variations::default(), Some(Arc::new(transformer)), None)).await;
+    let audio = base64(&wav(200 * 8000, 8000, 1));
+    let body = json!({ "variation": "celtic", "session_id": "left", "audio": audio }).to_string();
+    let head = format!("POST /transform HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let mut socket = TcpStream::connect(server.addr).await.unwrap();
+    socket.write_all(head.as_bytes()).await.unwrap();
+    let load = || server.app.studio().unwrap().load(Lane::Transforms);
+    until(|| load() == (0, 1)).await;
+    drop(socket);
+    until(|| load() == (0, 0)).await;
+    let session = get(server.addr, "/v1/sessions/left").await.json().await;
+    let clip = get(server.addr, &format!("/v1/clips/{}", session["clips"][0].as_str().unwrap())).await.json().await;
+    assert_eq!(clip["status"], "cancelled");
 }

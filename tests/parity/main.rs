@@ -112,6 +112,12 @@ fn loops_and_uploads_are_handled_as_the_original_handles_them() {
 }
 
 #[test]
+fn a_trainings_checkpoint_goes_over_the_model_that_it_began_with() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity/stable-audio-small");
+    stable_audio::check_tuned(&folder.join("case-a"), &folder.join("tuned.ckpt"));
+}
+
+#[test]
 fn there_is_a_case_to_test() {
     let kinds = [Kind::MusicGen, Kind::Audiocraft, Kind::MelodyFlow, Kind::StableAudio];
     assert!(kinds.iter().any(|kind| !cases(kind).is_empty()));

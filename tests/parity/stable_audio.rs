@@ -1,6 +1,7 @@
 //! Cases of Stable Audio: `model/` and `t5-base/` as published, with every random draw recorded.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
@@ -22,6 +23,50 @@ pub fn load(golden: &Golden) -> Arc<StableAudio> {
     let t5 = Files::Folder(golden.folder.join("t5-base"));
     let files = Files::Folder(golden.folder.join("model"));
     StableAudio::load(&files, &|_| Ok(t5.clone()), &Target::new(&Device::Cpu)).unwrap()
+}
+
+/// `tuned.ckpt` is laid out as PyTorch Lightning saves a training: the averaged input projection is the original's with
+/// another sign, the last one nonsense; a bias of the duration is halved; the autoencoder, which no training changes, is
+/// nonsense.
+pub fn check_tuned(case: &Path, checkpoint: &Path) {
+    let files = Files::Folder(case.join("model"));
+    let t5 = Files::Folder(case.join("t5-base"));
+    let target = Target::new(&Device::Cpu);
+    let base = StableAudio::load(&files, &|_| Ok(t5.clone()), &target).unwrap();
+    let tuned = StableAudio::load_tuned(&files, (checkpoint, None), &|_| Ok(t5.clone()), &target).unwrap();
+    let numbers = [("seconds_total", 5.0)];
+    let of = |model: &StableAudio| model.conditioner.conditions("keys", &numbers).unwrap();
+    let same = |a: &Tensor, b: &Tensor| {
+        let apart = (a - b).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap();
+        apart.to_scalar::<f32>().unwrap() < 1e-5
+    };
+    assert!(!same(&of(&base).global, &of(&tuned).global), "the duration's bias is the training's");
+    // The input passes a linear layer alone before the network: its sign undoes that of the averaged projection.
+    let row = |model: &StableAudio| model.prepare(&of(&base)).unwrap();
+    let shape = (1, base.config.latents, base.config.frames());
+    let x = Tensor::randn(0f32, 1.0, shape, &Device::Cpu).unwrap();
+    let first = |model: &StableAudio, x: &Tensor| {
+        let mut shown = None;
+        model
+            .dit
+            .begin(x, &[0.5], &[row(model)], &mut |name, x| {
+                if name == "project_in" {
+                    shown = Some(x.clone());
+                }
+            })
+            .unwrap();
+        shown.unwrap()
+    };
+    assert!(same(&first(&base, &x), &first(&tuned, &x.neg().unwrap())));
+    let decoded = |model: &Arc<StableAudio>| {
+        let mut decoding = model.decoding(&x).unwrap();
+        let mut parts = Vec::new();
+        while !decoding.is_complete() {
+            parts.extend(decoding.step().unwrap());
+        }
+        Tensor::cat(&parts, 1).unwrap()
+    };
+    assert!(same(&decoded(&base), &decoded(&tuned)));
 }
 
 pub fn check(golden: &Golden) {

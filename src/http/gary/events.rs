@@ -184,7 +184,7 @@ impl Call<'_> {
 
     /// What the session waits for.
     fn jobs(&self, session: &SessionId) -> Vec<Arc<Job>> {
-        let lanes = [Lane::Pieces, Lane::Flows].into_iter();
+        let lanes = Lane::ALL.into_iter();
         lanes.filter_map(|lane| self.gary.studio.job_in(session, lane)).collect()
     }
 

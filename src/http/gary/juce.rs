@@ -173,7 +173,7 @@ async fn perform(app: &App, verb: &str, body: Result<Bytes, HttpError>, owner: O
 /// The clip that a session waits for, else its latest; and whether a piece and whether a transform is being made.
 async fn state(studio: &Studio, id: &SessionId) -> Result<(Option<Snapshot>, [bool; 2]), StudioError> {
     // Read first, and once: a clip that ends in between is then told as running once more, never as missing.
-    let jobs = [Lane::Pieces, Lane::Flows].map(|lane| {
+    let jobs = [Lane::Pieces, Lane::Transforms].map(|lane| {
         let job = studio.job_in(id, lane)?;
         let status = job.status().borrow().clone();
         Some(Snapshot { record: Arc::clone(job.record()), status })
