@@ -11,9 +11,11 @@ import torch
 import fastconv
 from codec import build
 from composer.render import make_piece
+from composer.styles import NAMES
 from quantizer import quantize
 
 SHARD = 100
+OFTEN = dict(chiptune=2.5, dub=2.5, lofi=2.0, synthwave=2.0, trap=1.5, house=1.5, funk=1.5)  # these are harder to learn
 BATCH = 10  # pieces that are encoded together
 
 
@@ -45,6 +47,11 @@ def repeats(codes, infos):
     return np.round(np.mean(shares, 0), 2).tolist()
 
 
+def style_for(seed):
+    shares = np.array([OFTEN.get(style, 1.0) for style in NAMES])
+    return str(np.random.default_rng([seed, 1]).choice(NAMES, p=shares / shares.sum()))
+
+
 def _job(args):
     return make_piece(*args)
 
@@ -58,7 +65,8 @@ def main(a):
             path = os.path.join(a.out, f"codes-{shard:04d}.npz")
             if os.path.exists(path):
                 continue
-            jobs = [(a.seed + shard * SHARD + i, a.seconds) for i in range(SHARD)]
+            seeds = range(a.seed + shard * SHARD, a.seed + (shard + 1) * SHARD)
+            jobs = [(seed, a.seconds, style_for(seed)) for seed in seeds]
             codes, infos, waiting = [], [], []
             for audio, info in pool.imap(_job, jobs):
                 waiting.append(torch.from_numpy(audio))

@@ -18,9 +18,19 @@ PAD = lm.PAD
 
 class Generator:
     def __init__(self, folder, device="cpu"):
-        self.model = MusicgenForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval().to(device)
-        self.tok, self.device = tok_module.load(folder), device
-        g = self.model.generation_config
+        model = MusicgenForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval().to(device)
+        self.take(model, tok_module.load(folder), device)
+
+    @classmethod
+    def of(cls, model, tok, device="cpu"):
+        """From a model in memory."""
+        self = cls.__new__(cls)
+        self.take(model, tok, device)
+        return self
+
+    def take(self, model, tok, device):
+        self.model, self.tok, self.device = model, tok, device
+        g = model.generation_config
         self.defaults = dict(guidance=g.guidance_scale, top_k=g.top_k, temperature=g.temperature)
 
     def context(self, prompts):
@@ -44,7 +54,7 @@ class Generator:
         ctx = torch.cat([ctx, torch.zeros_like(ctx)])
         bias = torch.cat([(1.0 - mask) * -1e4, torch.zeros_like(mask, dtype=torch.float32)])[:, None, None]
         draw = lambda logits: self.pick(logits, n, guidance, temperature, top_k, rng)
-        codes = self.window(torch.zeros(n, CODEBOOKS, 0, dtype=torch.long), min(frames, WINDOW), ctx, bias, draw)
+        codes = self.window(torch.zeros(n, CODEBOOKS, 0, dtype=torch.long, device=self.device), min(frames, WINDOW), ctx, bias, draw)
         while codes.shape[2] < frames:
             more = self.window(codes[:, :, -KEEP:], WINDOW, ctx, bias, draw)
             codes = torch.cat([codes, more[:, :, KEEP:]], 2)
@@ -69,9 +79,8 @@ class Generator:
                  for l in dec.layers]
         columns = frames + CODEBOOKS
         width = dec.config.hidden_size
-        cache = [(torch.zeros(2 * n, heads, columns, width // heads), torch.zeros(2 * n, heads, columns, width // heads))
-                 for _ in dec.layers]
-        ids = torch.full((n, CODEBOOKS, columns), PAD, dtype=torch.long)
+        cache = [torch.zeros(2, 2 * n, heads, columns, width // heads, device=self.device) for _ in dec.layers]
+        ids = torch.full((n, CODEBOOKS, columns), PAD, dtype=torch.long, device=self.device)
         pos = lm.positions(columns, width, self.device)
         for c in range(columns - 1):
             x = sum(dec.embed_tokens[k](ids[:, k, c]) for k in range(CODEBOOKS)) + pos[c]

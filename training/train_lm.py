@@ -1,55 +1,33 @@
 """Train decoder and text encoder on codes:
-`python train_lm.py --codes DIR --tokenizer DIR --text text.pt --run DIR --minutes 50 [--device cuda]`."""
+`python train_lm.py --codes DIR --tokenizer DIR --text text.pt --run DIR --minutes 50 [--device cuda]`.
+
+With `--init DIR` instead of `--text` it begins with the decoder and text encoder of a checkpoint folder."""
 import argparse
 import glob
 import math
 import os
-import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
+from transformers import MusicgenForConditionalGeneration
 
 import lm
+import rollout
 import tokenizer as tok_module
-from config import WINDOW
+from config import FRAME_RATE, WINDOW
 from encode import load_codes
 from muon import Muon
+from windows import SPLICES, START, Pieces
 
-WORDS = 40
 SHORT = 150             # frames of the windows at first
 FIRST = 0.25            # share of the time with these windows only
-START = 75              # frames of the windows that teach how a piece begins
 WEIGHTS = (1.4, 1.1, 0.9, 0.6)  # of the codebooks: the first carries the beat
-OFTEN = dict(lofi=2.0, synthwave=2.0, chiptune=2.0, house=1.5, funk=1.5)  # busy styles are drawn more often, once
-LATE = 0.67             # this share of the time has passed
+HELD_OUT = 16           # pieces
+ROLL_FROM = (0.5, 0.04) # the decoder first hears itself after this share of the time: from nothing, from a checkpoint
+ROLL_EVERY = 0.2        # of the time
 LOOK_BACK = (1, 2, 3, 4, 6)     # columns that the first heads start to look back
-
-
-def tokenize(tok, infos):
-    """Ids of every caption, and whether it names a tempo."""
-    out = []
-    for info in infos:
-        out.append([(tok.encode(c).ids[:WORDS], re.search("[0-9]{2}", c)) for c in info["captions"]])
-    return out
-
-
-def batch_of(codes, words, rng, size, window, shares=None):
-    """Windows from the start of a piece or from anywhere, as a stream needs both; and a caption each."""
-    rows = rng.choice(len(codes), size=size, p=shares)
-    out, ids = [], []
-    for r in rows:
-        last = codes[r].shape[1] - window
-        at = 0 if window == START or rng.random() < 0.4 else int(rng.integers(0, last + 1))
-        out.append(codes[r][:, at:at + window])
-        said = [w for w in words[r] if w[1]] if window == START else []
-        ids.append((said or words[r])[rng.integers(len(said or words[r]))][0])
-    longest = max(map(len, ids))
-    text = np.zeros((size, longest), np.int64)
-    for i, w in enumerate(ids):
-        text[i, :len(w)] = w
-    return torch.from_numpy(np.stack(out).astype(np.int64)), torch.from_numpy(text)
 
 
 def start(model):
@@ -88,6 +66,12 @@ def start_text(model, path):
             torch.nn.init.normal_(p, std=p.shape[1] ** -0.5)
 
 
+def start_from(model, folder):
+    """Take decoder and text encoder of a checkpoint folder."""
+    state = MusicgenForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).state_dict()
+    model.load_state_dict({k: v for k, v in state.items() if not k.startswith("audio_encoder.")}, strict=False)
+
+
 def optimizers(model, lr):
     """Muon for the matrices inside the layers, AdamW for everything else. Two of Muon, so
     that two threads can step."""
@@ -113,8 +97,11 @@ def train(args):
     path = os.path.join(args.run, "lm.pt")
     torch.manual_seed(0)
     model = lm.build().to(device)
-    start(model)
-    start_text(model, args.text)
+    if args.init:
+        start_from(model, args.init)
+    else:
+        start(model)
+        start_text(model, args.text)
     opts = optimizers(model, args.lr)
     peaks = [o.param_groups[0]["lr"] for o in opts]
     params = [p for p in model.parameters() if p.requires_grad]
@@ -123,45 +110,45 @@ def train(args):
     if os.path.exists(path):
         saved = torch.load(path, map_location=device, weights_only=False)
         model.load_state_dict(saved["model"], strict=False)
-        if args.restart_text:
-            start_text(model, args.text)
-        else:
-            for o, s in zip(opts, saved["opts"]):
-                o.load_state_dict(s)
+        for o, s in zip(opts, saved["opts"]):
+            o.load_state_dict(s)
         step, spent = saved["step"], saved["spent"]
     tok = tok_module.load(args.tokenizer)
-    codes, infos, shards = [], [], 0
+    pieces, held_out, shards, rolled = None, None, 0, 0.0
     rng = np.random.default_rng(step + 3)
     begin, last_save, log = time.time() - spent, time.time(), None
     workers = ThreadPoolExecutor(args.threads)
-    held_out = None
     while True:
-        if step % 100 == 0 or not codes:
+        if step % 100 == 0 or not pieces:
             found = sorted(glob.glob(os.path.join(args.codes, "*.npz")))
             if len(found) != shards:
-                codes, infos, shards = *load_codes(found), len(found)
-                words = tokenize(tok, infos)
-                shares = np.array([OFTEN.get(i["style"], 1.0) for i in infos[16:]])
-                shares = shares / shares.sum()
-                held_out = held_out or (codes[:16], words[:16])
-                codes, words = codes[16:], words[16:]
-                print("pieces", len(codes), flush=True)
+                codes, infos = load_codes(found)
+                shards, heard = len(found), pieces.heard if pieces else []
+                held_out = Pieces(tok, codes[:HELD_OUT], infos[:HELD_OUT])
+                pieces = Pieces(tok, codes[HELD_OUT:], infos[HELD_OUT:])
+                pieces.heard = heard
+                print("pieces", len(pieces.codes), flush=True)
         spent = time.time() - begin
         done = spent / (args.minutes * 60)
         if done >= 1:
             break
+        due = done >= ROLL_FROM[bool(args.init)] and (not pieces.heard or done - rolled >= ROLL_EVERY)
+        if args.rollouts and due:
+            made = rollout.play(model, tok, pieces, rollout.Ear(pieces), args.rollouts, step, args.threads, device)
+            pieces.heard, rolled = pieces.heard[-len(made):] + made, done
         scale = min(1, (step + 1) / 100) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
         for o, peak in zip(opts, peaks):
             o.param_groups[0]["lr"] = peak * scale
         # Short windows first. Later every third step sees many beginnings with a tempo: there
         # the text decides, not the past.
-        early = done < FIRST
+        early = done < FIRST and not args.init
         size, window = (args.batch, WINDOW)
         if early:
             window = SHORT
         elif step % 3 == 0:
             size, window = size * WINDOW // START, START
-        losses = gradients(model, params, batch_of(codes, words, rng, size, window, shares if done > LATE else None), device, args, rng, workers)
+        batch = pieces.batch(rng, size, window, SPLICES if window == WINDOW else 0)
+        losses = gradients(model, params, batch, device, args, rng, workers)
         torch.nn.utils.clip_grad_norm_(params, 1.0)
         list(workers.map(lambda o: o.step(), opts))
         step += 1
@@ -170,13 +157,12 @@ def train(args):
             print(f"{step} {spent:.0f}s lr {scale:.2f} loss", [round(float(v), 3) for v in log], flush=True)
         if step % 200 == 0:
             with torch.no_grad():
-                test = batch_of(*held_out, np.random.default_rng(1), 16, WINDOW)
-                value = loss_on(model, test, device, args, None)
-                short = batch_of(*held_out, np.random.default_rng(1), 32, SHORT)
-                first = batch_of(*held_out, np.random.default_rng(1), 64, 25)
-                value = [value, loss_on(model, short, device, args, None),
+                full, spliced, first = (held_out.batch(np.random.default_rng(1), *size)
+                                        for size in ((16, WINDOW), (32, WINDOW, 1.0), (64, FRAME_RATE)))
+                value = [loss_on(model, full, device, args, None), loss_on(model, spliced, device, args, None),
                          *(loss_on(model, first, device, args, None, keep) for keep in (1, 0))]
-            print("held out: window, short, one second with and without text", [[round(float(v), 3) for v in l] for l in value], flush=True)
+            print("held out: window, after a splice, one second with and without text",
+                  [[round(float(v), 3) for v in l] for l in value], flush=True)
         if time.time() - last_save > 60:
             save(path, model, opts, step, spent)
             last_save = time.time()
@@ -195,7 +181,7 @@ def corrupt(ids, most):
 
 
 def loss_on(model, batch, device, args, rng, known=1):
-    codes, text = (b.to(device) for b in batch)
+    codes, text, first = (b.to(device) for b in batch)
     mask = (text > 0).long()
     keep = torch.full((len(text),), known, device=device)
     if rng is not None:
@@ -205,7 +191,8 @@ def loss_on(model, batch, device, args, rng, known=1):
     with torch.autocast(device.type, torch.bfloat16, enabled=bool(args.bf16), cache_enabled=False):
         context = lm.text_states(model, text, mask, keep)
         logits = lm.decoder_logits(model, seen[:, :, :-1], context, mask)
-    return lm.loss_of(logits, ids)
+    early = torch.arange(codes.shape[2], device=device) < first[:, None]
+    return lm.loss_of(logits, lm.delay(codes.masked_fill(early[:, None], lm.PAD)))
 
 
 def gradients(model, params, batch, device, args, rng, workers):
@@ -235,7 +222,8 @@ if __name__ == "__main__":
     p = argparse.ArgumentParser()
     p.add_argument("--codes", required=True)
     p.add_argument("--tokenizer", required=True)
-    p.add_argument("--text", required=True, help="from pretrain_text.py")
+    p.add_argument("--text", help="from pretrain_text.py")
+    p.add_argument("--init", help="checkpoint folder to begin with")
     p.add_argument("--run", required=True)
     p.add_argument("--minutes", type=float, default=50)
     p.add_argument("--device", default="cpu")
@@ -243,6 +231,9 @@ if __name__ == "__main__":
     p.add_argument("--batch", type=int, default=10)
     p.add_argument("--lr", type=float, default=2e-3)
     p.add_argument("--noise", type=float, default=0.1)
-    p.add_argument("--restart-text", action="store_true")
+    p.add_argument("--rollouts", type=int, default=40, help="how many pieces the decoder plays to hear itself")
     p.add_argument("--bf16", type=int, default=1)
-    train(p.parse_args())
+    a = p.parse_args()
+    if bool(a.text) == bool(a.init):
+        p.error("say either --text or --init")
+    train(a)

@@ -162,10 +162,13 @@ class Piece:
 
 
 def plan(rng, bars, piece):
-    """Which layers sound in each bar: full groove first, then breaks and returns."""
+    """Which layers sound in each bar: full groove first, then breaks and returns. A break is
+    so short that a window of the decoder hears the beat before it or after it."""
     out, mode = [], "full"
     while len(out) < bars:
         length = int(rng.choice([4, 4, 8]))
+        if mode == "break":
+            length = 2 if piece.bpm < 118 else 4
         out += [mode] * length
         if mode == "full":
             mode = str(rng.choice(["full", "nolead", "break", "light"], p=[0.45, 0.25, 0.15, 0.15]))

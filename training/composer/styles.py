@@ -59,7 +59,7 @@ STYLES = {
         drums=[dict(k="X...x...X...x...", s="....X.......X...", h="x.x.x.x.x.x.x.x."),
                dict(k="X..x....X..x....", s="....X.......X.x.", h="..x...x...x...x.")],
         bass=[("tribass", "r-o-r-o-r-o-r-o-"), ("tribass", "r-r-f-f-o-o-f-f-")],
-        arp=[("pulse25", 1)], lead=["square"], lead_density=0.8, tone=1),
+        arp=[("pulse25", 1), ("pulse25", 2)], lead=["square"], lead_density=0.8, tone=1),
     "trap": _s(
         bpm=(130, 150), scales=["minor"], progs=["drone", "vamp"], kit="trap", hold=4,
         drums=[dict(k="X.....x...x.....", s="........X.......", h="x.x.x.x.x.x.x.x."),

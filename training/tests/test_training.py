@@ -1,4 +1,5 @@
 """Run with `python -m pytest tests` in this folder."""
+import argparse
 import os
 import sys
 
@@ -11,6 +12,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import codec
 import fastconv
 import lm
+import rollout
 import tokenizer
 import train_lm
 from composer.render import Piece, draw, loudness, make_piece
@@ -19,6 +21,7 @@ from composer.theory import HALF_FRAMES, asked_bpm, bpm_of, frequency
 from config import CODEC, HOP
 from muon import orthogonal
 from quantizer import dequantize, quantize
+from windows import PREFIX, Pieces
 
 
 def models():
@@ -126,3 +129,55 @@ def test_first_heads_start_by_looking_back():
         at = torch.arange(20, 60)
         best = scores[0, head].masked_fill(torch.ones(60, 60, dtype=torch.bool).triu(1), -1e9)[20:].argmax(-1)
         assert ((at - best - back).abs() <= 1).float().mean() > 0.7
+
+
+def pieces(count=24, frames=400):
+    """Piece i has the code i everywhere."""
+    codes = [np.full((4, frames), i, np.int16) for i in range(count)]
+    return Pieces(tokenizer.build(2000), codes, [make_info(i) for i in range(count)])
+
+
+def make_info(i):
+    style = NAMES[i % 3]
+    half = (20, 24)[i // 3 % 2]
+    return dict(style=style, half=half, captions=[f"{style} {int(bpm_of(half))} bpm", style])
+
+
+def test_a_splice_ends_in_the_asked_piece_and_begins_with_another():
+    some, rng = pieces(), np.random.default_rng(1)
+    codes, text, first = some.batch(rng, 64, 240, 1.0)
+    assert (first >= PREFIX[0]).all() and (first < PREFIX[1]).all()
+    for row, at, ids in zip(codes.numpy(), first.tolist(), text.tolist()):
+        asked = row[0, at]
+        assert (row[:, at:] == asked).all() and (row[:, :at] == row[0, 0]).all()
+        assert [w for w in ids if w] in [w for w, _ in some.words[asked]]
+    assert (codes[:, 0, 0] != codes[:, 0, -1]).float().mean() > 0.9
+
+
+def test_only_what_comes_after_a_splice_is_learned():
+    torch.manual_seed(0)
+    model, args = lm.build(), argparse.Namespace(noise=0.0, bf16=0)
+    codes, text = torch.randint(0, 512, (1, 4, 40)), torch.randint(3, 300, (1, 5))
+    loss = lambda c, first: train_lm.loss_on(model, (c, text, torch.tensor([first])), torch.device("cpu"), args, None)
+    plain, spliced = loss(codes, 0), loss(codes, 30)
+    logits = lm.decoder_logits(model, lm.delay(codes)[:, :, :-1], lm.text_states(model, text, torch.ones_like(text)), torch.ones_like(text))
+    after = [torch.nn.functional.cross_entropy(logits[0, k, 30 + k:40 + k], codes[0, k, 30:]) for k in range(4)]
+    assert torch.allclose(spliced, torch.stack(after), atol=1e-4) and not torch.allclose(plain, spliced, atol=1e-4)
+
+
+def test_sections_are_judged_by_style_and_beat():
+    some = pieces()
+    ear = rollout.Ear(some)
+    right = [rollout.Section(some.codes[i][:, :240], i, some.infos[i], ear) for i in range(6)]
+    wrong = rollout.Section(some.codes[1][:, :240], 0, some.infos[0], ear)
+    rollout.judge(right + [wrong], ear)
+    assert all(s.good for s in right) and not wrong.good
+
+
+def test_training_goes_on_from_a_checkpoint_folder(tmp_path):
+    torch.manual_seed(0)
+    model, other = lm.build(), lm.build()
+    model.save_pretrained(tmp_path)
+    train_lm.start_from(other, tmp_path)
+    mine = dict(model.named_parameters())
+    assert all(torch.equal(p, mine[n]) for n, p in other.named_parameters() if not n.startswith("audio_encoder."))

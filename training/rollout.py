@@ -1,0 +1,104 @@
+"""What the decoder makes of its captions when it plays for a while, in training.
+
+A decoder that has only heard composed music does not know where its own mistakes lead. So it
+plays for captions of the pieces it learns from, and every section is judged by its codes
+alone: does it sound like the asked style, and do codes come again after a bar of the asked tempo, yet
+not more often than in pieces? Good sections are learned like pieces, so that playing on stays
+right; all others only as what comes before a splice.
+"""
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+
+from config import CODEBOOK_SIZE, FRAME_RATE, WINDOW
+from sample import Generator
+
+SECONDS = 48
+SETTINGS = ((3.0, 0.5), (2.0, 0.25), (3.0, 0.25))   # guidance and temperature, in turns
+TOP_K = 30
+
+
+def picture(codes):
+    """Which codes of the two first codebooks sound in a section [K, frames]."""
+    counts = [np.bincount(codes[k], minlength=CODEBOOK_SIZE) for k in range(2)]
+    return np.sqrt(np.concatenate(counts) / codes.shape[1]).astype(np.float32)
+
+
+def bar_repeats(codes, half):
+    """Share of first codes that come again one bar later."""
+    return float((codes[0, 2 * half:] == codes[0, :-2 * half]).mean())
+
+
+class Ear:
+    """A linear classifier of styles by codes."""
+
+    def __init__(self, pieces, crops=2, steps=150):
+        rng = np.random.default_rng(0)
+        self.styles = sorted(pieces.of_style)
+        x = np.stack([picture(pieces.crop(rng, i, WINDOW // 2)) for i in range(len(pieces.codes)) for _ in range(crops)])
+        y = np.repeat([self.styles.index(i["style"]) for i in pieces.infos], crops)
+        x, y = torch.from_numpy(x), torch.from_numpy(y)
+        self.net = torch.nn.Linear(x.shape[1], len(self.styles))
+        opt = torch.optim.AdamW(self.net.parameters(), lr=0.02, weight_decay=0.01)
+        for _ in range(steps):
+            loss = torch.nn.functional.cross_entropy(self.net(x), y)
+            opt.zero_grad()
+            loss.backward()
+            opt.step()
+        # How often codes may repeat in a section: more is a frozen loop.
+        self.most = {style: np.quantile([bar_repeats(pieces.crop(rng, i, WINDOW), pieces.infos[i]["half"]) for i in rows], 0.9)
+                     for style, rows in pieces.of_style.items()}
+
+    @torch.no_grad()
+    def belief(self, codes, style):
+        """Probability of `style` for a section; the lower one of its halves."""
+        middle = codes.shape[1] // 2
+        x = torch.from_numpy(np.stack([picture(codes[:, :middle]), picture(codes[:, middle:])]))
+        return float(self.net(x).softmax(-1)[:, self.styles.index(style)].min())
+
+
+class Section:
+    """Codes [K, window] that the decoder made for the piece `row`."""
+
+    def __init__(self, codes, row, info, ear):
+        self.codes, self.row, self.style, self.half = codes, row, info["style"], info["half"]
+        self.belief, self.repeats = ear.belief(codes, self.style), bar_repeats(codes, self.half)
+        self.good = False
+
+
+def judge(sections, ear):
+    """Good: the asked style, and on the beat at least as well as the median section of its
+    style, but no frozen loop."""
+    for style in {s.style for s in sections}:
+        same = [s for s in sections if s.style == style]
+        middle = np.median([s.repeats for s in same])
+        for s in same:
+            s.good = s.belief > 0.6 and middle <= s.repeats <= max(ear.most[style], middle)
+
+
+def play(model, tok, pieces, ear, count, turn, threads=2, device="cpu"):
+    """Sections of `count` rollouts for captions that name a tempo where there is one."""
+    rng = np.random.default_rng([turn, 5])
+    generator = Generator.of(model, tok, device)
+    guidance, temperature = SETTINGS[turn % len(SETTINGS)]
+    rows = rng.integers(len(pieces.codes), size=count)
+    texts = [str(rng.choice(pieces.infos[r]["captions"])) for r in rows]
+
+    def one(part):
+        return generator.codes(texts[part::threads], SECONDS * FRAME_RATE, seed=1000 * turn + part, guidance=guidance,
+                               temperature=temperature, top_k=TOP_K).cpu().numpy()
+
+    out = []
+    with ThreadPoolExecutor(threads) as pool:
+        for part, made in enumerate(pool.map(one, range(threads))):
+            for row, codes in zip(rows[part::threads], made):
+                for at in range(0, codes.shape[1] - WINDOW + 1, WINDOW // 2):
+                    out.append(Section(codes[:, at:at + WINDOW], int(row), pieces.infos[row], ear))
+    judge(out, ear)
+    in_style = np.array([s.belief > 0.5 for s in out])
+    late = in_style.reshape(count, -1)[:, -3:]
+    print(f"rollouts at guidance {guidance}, temperature {temperature}: asked style in {in_style.mean():.2f} of sections, "
+          f"in {late.mean():.2f} of the last three; codes that repeat after a bar {np.mean([s.repeats for s in out]):.2f}; "
+          f"good {np.mean([s.good for s in out]):.2f}", flush=True)
+    return out

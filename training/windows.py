@@ -1,0 +1,100 @@
+"""Windows of codes that the decoder is trained on.
+
+- Plain windows, from the start of a piece or from anywhere, as a stream needs both.
+- Beginnings, short and with a caption that names a tempo: there the text decides, not the past.
+- Splices: first something that contradicts the caption (another style, the same style at
+  another tempo, a stuck sound, or what the decoder itself made), then the piece that the caption
+  asks for, from its start or from a bar line. Only what comes after the splice is learned. This
+  is what pulls a long stream back to its text.
+"""
+import re
+
+import numpy as np
+import torch
+
+from config import WINDOW
+
+WORDS = 40
+START = 75              # frames of the windows that teach how a piece begins
+SPLICES = 0.4           # share of the full windows that are splices
+PREFIX = (15, 150)      # frames before a splice
+BEGIN = 0.4             # share of plain windows, and of what follows a splice, from the start of a piece
+STUCK = 0.1             # share of splices that begin with a stuck sound
+TEMPO = 0.35            # ... with the same style at another tempo
+HEARD = 0.3             # ... with what the decoder made, once there is some
+GOOD = 0.2              # share of plain windows that the decoder made itself, and made well
+
+
+class Pieces:
+    """Codes with their captions. `heard` are sections that the decoder made: see `rollout.py`."""
+
+    def __init__(self, tok, codes, infos):
+        self.codes, self.infos, self.heard = codes, infos, []
+        # Ids of every caption, and whether it names a tempo.
+        self.words = [[(tok.encode(c).ids[:WORDS], bool(re.search("[0-9]{2}", c))) for c in info["captions"]] for info in infos]
+        self.of_style = {}
+        for i, info in enumerate(infos):
+            self.of_style.setdefault(info["style"], []).append(i)
+
+    def caption(self, rng, row, tempo):
+        said = [w for w, named in self.words[row] if named] if tempo else []
+        said = said or [w for w, _ in self.words[row]]
+        return said[rng.integers(len(said))]
+
+    def crop(self, rng, row, frames):
+        at = rng.integers(0, self.codes[row].shape[1] - frames + 1)
+        return self.codes[row][:, at:at + frames]
+
+    def astray(self, rng, row, frames):
+        """Codes [K, frames] that contradict the captions of piece `row`; and whether only the
+        named tempo tells."""
+        info, what = self.infos[row], rng.random()
+        if what < STUCK:
+            short = self.crop(rng, rng.integers(len(self.codes)), int(rng.integers(1, 20)))
+            return np.tile(short, frames // short.shape[1] + 1)[:, :frames], False
+        if what < STUCK + TEMPO:
+            others = [i for i in self.of_style[info["style"]] if self.infos[i]["half"] != info["half"]]
+            if others:
+                return self.crop(rng, rng.choice(others), frames), True
+        elif what < STUCK + TEMPO + HEARD and self.heard:
+            made = self.heard[rng.integers(len(self.heard))]
+            if not made.good or (made.style, made.half) != (info["style"], info["half"]):
+                at = rng.integers(0, made.codes.shape[1] - frames + 1)
+                return made.codes[:, at:at + frames], True
+        others = [s for s in self.of_style if s != info["style"]]
+        style = others[rng.integers(len(others))] if others else info["style"]
+        return self.crop(rng, rng.choice(self.of_style[style]), frames), False
+
+    def continued(self, rng, row, frames):
+        """Codes [K, frames] of piece `row` from its start or from a bar line."""
+        codes, bar = self.codes[row], 2 * self.infos[row]["half"]
+        bars = (codes.shape[1] - frames) // bar
+        at = 0 if rng.random() < BEGIN else bar * int(rng.integers(0, bars + 1))
+        return codes[:, at:at + frames]
+
+    def window(self, rng, frames, splices):
+        """Codes [K, frames], where learning begins, and the ids of a caption."""
+        row = int(rng.integers(len(self.codes)))
+        if rng.random() < splices:
+            first = int(rng.integers(*PREFIX))
+            before, tempo = self.astray(rng, row, first)
+            after = self.continued(rng, row, frames - first)
+            return np.concatenate([before, after], 1), first, self.caption(rng, row, tempo or rng.random() < 0.5)
+        if frames == START:
+            return self.codes[row][:, :START], 0, self.caption(rng, row, True)
+        if frames == WINDOW and rng.random() < GOOD:
+            own = [h for h in self.heard if h.good and h.style == self.infos[row]["style"]]
+            if own:
+                made = own[rng.integers(len(own))]
+                return made.codes, 0, self.caption(rng, made.row, True)
+        last = self.codes[row].shape[1] - frames
+        at = 0 if rng.random() < BEGIN else int(rng.integers(0, last + 1))
+        return self.codes[row][:, at:at + frames], 0, self.caption(rng, row, False)
+
+    def batch(self, rng, size, frames, splices=0.0):
+        """Codes [size, K, frames], text ids [size, words], first learned frames [size]."""
+        codes, first, ids = zip(*(self.window(rng, frames, splices) for _ in range(size)))
+        text = np.zeros((size, max(map(len, ids))), np.int64)
+        for i, w in enumerate(ids):
+            text[i, :len(w)] = w
+        return torch.from_numpy(np.stack(codes).astype(np.int64)), torch.from_numpy(text), torch.tensor(first)
