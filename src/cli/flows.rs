@@ -17,7 +17,9 @@ use crate::model::melodyflow::MelodyFlow;
 use crate::model::stable_audio::StableAudio;
 use crate::model::weights::Target;
 use crate::model::{ModelError, hub_file, hub_files};
-use crate::studio::{FineTune, FineTunes, Flows, LoadFlow, Riffs, StudioError, TransformWish, Variations, random_seed};
+use crate::studio::{
+    FineTune, FineTunes, Flows, LoadFlow, Riffs, StudioError, TransformWish, Variations, WeighFlow, random_seed,
+};
 use crate::units::SampleRate;
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -191,12 +193,24 @@ pub(super) fn service(
 ) -> Result<Flows, Failure> {
     let mut flows =
         Flows::new(variations(presets)?, later(place, transform, load_transform), later(place, looper, load_loop));
+    flows = flows.weighed(weight(transform), weight(looper));
     if let Some(base) = looper {
         flows = flows.with_fine_tunes(base, Arc::new(Hub { base: base.clone(), place: place.clone() }));
     }
     Ok(match riffs {
         Some(folder) => flows.with_riffs(Riffs::of(folder)?),
         None => flows,
+    })
+}
+
+/// What a model's files and its text encoder take in memory: solvers hold f32 whatever the files hold.
+fn weight(name: &Option<String>) -> WeighFlow {
+    const TEXT: u64 = 440_000_000;
+    let name = name.clone();
+    Arc::new(move || {
+        // What cannot be fetched cannot be loaded either, and says so then.
+        let files = name.as_deref().and_then(|name| fetch(name).ok());
+        files.map_or(0, |files| files.weight_bytes() + TEXT)
     })
 }
 

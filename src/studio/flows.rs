@@ -1,6 +1,7 @@
 //! The models of transforms and loops: loaded when first wanted, given back when nobody wants them for a while.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,9 @@ use crate::engine::{LoopInfo, LoopModel, TransformModel};
 /// Loads a model; blocks. The error is one sentence.
 pub type LoadFlow<T> = Arc<dyn Fn() -> Result<T, String> + Send + Sync>;
 
+/// Bytes of memory that a model will take, more or less; 0 when that cannot be said. May block.
+pub type WeighFlow = Arc<dyn Fn() -> u64 + Send + Sync>;
+
 /// Time without a wish after which a model is given back.
 const IDLE: Duration = Duration::from_secs(600);
 
@@ -21,18 +25,63 @@ const NO_LOOP: &str = "This server has no loop model. Its weights are not part o
      huggingface.co, log in with `hf auth login` and start the server with --loop-model \
      stabilityai/stable-audio-open-small, or name a folder that holds them.";
 
+/// A model that several may use at the same time.
+pub(super) trait Shared: Clone + Send + Sync + 'static {
+    /// How many do.
+    fn users(&self) -> usize;
+}
+
+impl<M: Send + Sync + 'static> Shared for Arc<M> {
+    fn users(&self) -> usize {
+        Arc::strong_count(self)
+    }
+}
+
 /// A model that is there when it is wanted.
 pub(super) struct Shelf<T> {
     load: Option<LoadFlow<T>>,
     absent: &'static str,
+    weigh: OnceLock<WeighFlow>,
+    /// Bytes, once they were asked for.
+    bytes: AtomicU64,
     held: tokio::sync::Mutex<Option<T>>,
     used: Mutex<Instant>,
 }
 
-impl<T: Clone + Send + Sync + 'static> Shelf<T> {
+impl<T: Shared> Shelf<T> {
     fn new(load: Option<LoadFlow<T>>, absent: &'static str) -> Arc<Self> {
         let used = Mutex::new(Instant::now());
-        Arc::new(Self { load, absent, held: tokio::sync::Mutex::default(), used })
+        Arc::new(Self {
+            load,
+            absent,
+            weigh: OnceLock::new(),
+            bytes: AtomicU64::new(0),
+            held: tokio::sync::Mutex::default(),
+            used,
+        })
+    }
+
+    /// Bytes of memory that it takes, or will take, more or less. May block.
+    pub(super) fn weight(&self) -> u64 {
+        let bytes = self.weigh.get().map_or(0, |weigh| weigh());
+        self.bytes.store(bytes, Ordering::Relaxed);
+        bytes
+    }
+
+    /// Bytes of memory that it takes now.
+    fn bytes(&self) -> u64 {
+        if self.is_held() { self.bytes.load(Ordering::Relaxed) } else { 0 }
+    }
+
+    /// When it was last wanted, if it is loaded and nobody uses it.
+    fn idle_since(&self) -> Option<Instant> {
+        let held = self.held.try_lock().ok()?;
+        held.as_ref().filter(|model| model.users() == 1).map(|_| *lock(&self.used))
+    }
+
+    /// Gives it back; jobs that work keep theirs until they are done.
+    fn release(&self) -> bool {
+        self.held.try_lock().is_ok_and(|mut held| held.take().is_some())
     }
 
     /// The way to load it.
@@ -155,6 +204,34 @@ impl Flows {
         Self { riffs, ..self }
     }
 
+    /// With the ways to know what memory the models will take; a fine-tune takes what the loop model does.
+    #[must_use]
+    pub fn weighed(self, transform: WeighFlow, looper: WeighFlow) -> Self {
+        // Both are set once, before anything is loaded.
+        let _ = self.transform.weigh.set(transform);
+        for (_, shelf) in lock(&self.loops).iter() {
+            let _ = shelf.weigh.set(Arc::clone(&looper));
+        }
+        self
+    }
+
+    /// Bytes of what is loaded.
+    pub(super) fn bytes(&self) -> u64 {
+        self.transform.bytes() + lock(&self.loops).iter().map(|(_, shelf)| shelf.bytes()).sum::<u64>()
+    }
+
+    /// Gives back the model that nobody uses and that was not wanted for longest; says whether there was one.
+    pub(super) fn release_idle(&self) -> bool {
+        let loops = lock(&self.loops);
+        let transform = self.transform.idle_since().map(|since| (since, None));
+        let idle = loops.iter().enumerate().filter_map(|(index, (_, shelf))| Some((shelf.idle_since()?, Some(index))));
+        match transform.into_iter().chain(idle).min() {
+            None => false,
+            Some((_, None)) => self.transform.release(),
+            Some((_, Some(index))) => loops[index].1.release(),
+        }
+    }
+
     /// The presets of transforms.
     pub fn variations(&self) -> &Variations {
         &self.variations
@@ -215,16 +292,13 @@ impl Flows {
             Arc::new(move || tuned.load(&which))
         };
         let shelf = Shelf::new(Some(load), NO_LOOP);
+        let weigh = loops.iter().find_map(|(_, shelf)| shelf.weigh.get().cloned());
+        if let Some(weigh) = weigh {
+            // It is new: nobody has set it yet.
+            let _ = shelf.weigh.set(weigh);
+        }
         loops.push((Some(which), Arc::clone(&shelf)));
         Ok(shelf)
-    }
-
-    /// What a loop model is, loaded if need be.
-    ///
-    /// # Errors
-    /// [`StudioError::Absent`], [`StudioError::Invalid`], [`StudioError::Model`].
-    pub async fn loop_info(&self, which: Option<&FineTune>) -> Result<LoopInfo, StudioError> {
-        Ok(LoopInfo::of(&self.loop_shelf(which)?.take().await?))
     }
 
     /// The loop models that are loaded, the latest used last.

@@ -34,7 +34,7 @@ use tokio_util::task::TaskTracker;
 pub use clip::{Event, Job, Part, Snapshot, Status};
 pub use error::StudioError;
 pub use flow::{Flow, LoopParams, TransformParams, TransformWish, random_seed};
-pub use flows::{FineTune, FineTunes, Flows, LoadFlow, MOST_LOOPS};
+pub use flows::{FineTune, FineTunes, Flows, LoadFlow, MOST_LOOPS, WeighFlow};
 pub use models::{AskModel, LoadModel};
 pub use params::{
     AudioId, ClipId, Kind, Lane, MAX_PIECE_SECONDS, Owner, PIECE_SECONDS, PROMPT_SECONDS, Params, SessionId,
@@ -118,7 +118,7 @@ impl Studio {
         config: StudioConfig,
     ) -> Result<Arc<Self>, StudioError> {
         let studio = Arc::new(Self {
-            models: Models::new(engine.clone(), loader, config.model_memory),
+            models: Models::new(engine.clone(), config.flows.clone(), loader, config.model_memory),
             engine,
             store,
             config,

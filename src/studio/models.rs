@@ -2,13 +2,18 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 
-use super::StudioError;
+use super::flows::{Shared, Shelf as FlowShelf};
+use super::{Flows, StudioError};
 use crate::engine::{Engine, EngineError};
 use crate::units::ModelId;
+
+/// How long to wait for memory before looking again.
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// A question about a model, by its name. The error is one sentence.
 pub type AskModel<T> = Arc<dyn Fn(String) -> BoxFuture<'static, Result<T, String>> + Send + Sync>;
@@ -24,6 +29,8 @@ pub struct LoadModel {
 
 pub(super) struct Models {
     engine: Engine,
+    /// Models of transforms and loops share the memory.
+    flows: Flows,
     loader: Option<LoadModel>,
     /// Bytes for all models of the engine.
     budget: u64,
@@ -70,8 +77,8 @@ impl Drop for Lease {
 }
 
 impl Models {
-    pub(super) fn new(engine: Engine, loader: Option<LoadModel>, budget: u64) -> Self {
-        Self { engine, loader, budget, loading: tokio::sync::Mutex::default(), shelf: Arc::default() }
+    pub(super) fn new(engine: Engine, flows: Flows, loader: Option<LoadModel>, budget: u64) -> Self {
+        Self { engine, flows, loader, budget, loading: tokio::sync::Mutex::default(), shelf: Arc::default() }
     }
 
     /// Makes sure that a model is loaded; `None` is the engine's default. Waits for others to be done with theirs when
@@ -94,10 +101,30 @@ impl Models {
             return Ok(lease);
         }
         let need = (loader.weigh)(name.to_owned()).await.map_err(StudioError::Model)?;
-        self.make_room(name, need).await?;
+        self.make_room(&format!("`{name}`"), need).await?;
         let id = (loader.load)(name.to_owned()).await.map_err(StudioError::Model)?;
         self.shelf.entries().push(Entry { id: id.clone(), users: 1, leaving: false });
         Ok(Lease { id, shelf: Arc::clone(&self.shelf) })
+    }
+
+    /// A model of transforms or loops, loaded if need be.
+    ///
+    /// # Errors
+    /// [`StudioError::Absent`], [`StudioError::Model`] when it cannot be loaded, or would never fit.
+    pub(super) async fn flow<T: Shared>(&self, shelf: &Arc<FlowShelf<T>>) -> Result<T, StudioError> {
+        shelf.loader()?;
+        if shelf.is_held() {
+            return shelf.take().await;
+        }
+        let _one_at_a_time = self.loading.lock().await;
+        if !shelf.is_held() {
+            self.forget_the_gone();
+            let weighed = Arc::clone(shelf);
+            let need = tokio::task::spawn_blocking(move || weighed.weight()).await;
+            let need = need.map_err(|error| StudioError::Model(error.to_string()))?;
+            self.make_room("The model of transforms or loops", need).await?;
+        }
+        shelf.take().await
     }
 
     /// A model that is loaded and stays.
@@ -133,11 +160,15 @@ impl Models {
         let mut playing: HashSet<ModelId> = HashSet::new();
         loop {
             let held: u64 = self.engine.models().iter().map(|model| model.bytes).sum();
-            if held + need <= self.budget {
+            if held + self.flows.bytes() + need <= self.budget {
                 return Ok(());
             }
             if self.fixed(&playing) + need > self.budget {
                 return Err(self.too_large(name, need, self.fixed(&playing)));
+            }
+            if self.flows.release_idle() {
+                tracing::info!("a model of transforms or loops was unloaded: nobody used it");
+                continue;
             }
             let oldest = {
                 let mut entries = self.shelf.entries();
@@ -148,7 +179,11 @@ impl Models {
                 })
             };
             let Some(oldest) = oldest else {
-                self.shelf.returned.notified().await;
+                // A lease ends and says so, or a job is done with its model and does not.
+                tokio::select! {
+                    () = self.shelf.returned.notified() => {}
+                    () = tokio::time::sleep(AGAIN) => {}
+                }
                 continue;
             };
             match self.engine.remove_model(&oldest).await {
@@ -172,7 +207,7 @@ impl Models {
     fn too_large(&self, name: &str, need: u64, fixed: u64) -> StudioError {
         let gigabytes = |bytes: u64| bytes as f64 / 1e9;
         StudioError::Model(format!(
-            "`{name}` needs about {:.1} GB, but models may take {:.1} GB on this server, {:.1} GB of which cannot be \
+            "{name} needs about {:.1} GB, but models may take {:.1} GB on this server, {:.1} GB of which cannot be \
              freed now; start it with a larger --model-memory, or use a smaller model.",
             gigabytes(need),
             gigabytes(self.budget),

@@ -149,8 +149,8 @@ mod tests {
         assert_eq!(queue.next(1), None);
         assert_eq!(queue.places(1)[0], (b, Place { position: 1, seconds: 30.0 }));
         queue.remove(of_a[0], Some(10.0));
-        assert_eq!(queue.next(2), Some(of_a[1]));
         assert_eq!(queue.next(2), Some(b));
+        assert_eq!(queue.next(2), Some(of_a[1]));
         assert_eq!(queue.places(2)[1], (of_a[3], Place { position: 2, seconds: 10.0 }));
         queue.remove(of_a[2], None);
         assert_eq!((queue.waiting(), queue.running()), (2, 2));

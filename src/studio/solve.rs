@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::flows::Shelf;
+use super::flows::{Shared, Shelf};
 use super::run::work;
 use super::verbs::{Work, check};
 use super::{
-    Accepted, Flow, Job, Kind, Lane, LoopParams, Owner, Params, SessionId, SessionRecord, Status, Studio, StudioError,
-    TransformWish,
+    Accepted, FineTune, Flow, Job, Kind, Lane, LoopParams, Owner, Params, SessionId, SessionRecord, Status, Studio,
+    StudioError, TransformWish,
 };
 use crate::audio::Sound;
-use crate::engine::{LoopModel, MakeLoop, Rendered, Solving, Transform};
+use crate::engine::{LoopInfo, LoopModel, MakeLoop, Rendered, Solving, Transform};
 use crate::units::SampleRate;
 
 impl Studio {
@@ -66,13 +66,21 @@ impl Studio {
         params: LoopParams,
         given: Option<Bytes>,
     ) -> Result<Accepted, StudioError> {
-        let model = self.flows().loop_shelf(params.model.as_ref())?.take().await?;
+        let model = self.models.flow(&self.flows().loop_shelf(params.model.as_ref())?).await?;
         MakeLoop::check(&model, params.spec.shape).map_err(|reason| StudioError::Invalid(format!("{reason}.")))?;
         if let Some(given) = &given {
             check(given).await?;
         }
         let session = SessionRecord::new(SessionId::random(), "loop", Params::default());
         self.begin(owner, Kind::Loop, session, Work::Flow(Flow::Loop(params)), given).await
+    }
+
+    /// What a loop model is, loaded if need be.
+    ///
+    /// # Errors
+    /// [`StudioError::Absent`], [`StudioError::Invalid`], [`StudioError::Model`].
+    pub async fn loop_info(&self, which: Option<&FineTune>) -> Result<LoopInfo, StudioError> {
+        Ok(LoopInfo::of(&self.models.flow(&self.flows().loop_shelf(which)?).await?))
     }
 
     /// Makes a transform or a loop; gives its file.
@@ -114,11 +122,11 @@ impl Studio {
     }
 
     /// A model; that it must be loaded first is told.
-    async fn warm<T: Clone + Send + Sync + 'static>(&self, job: &Job, shelf: &Arc<Shelf<T>>) -> Result<T, StudioError> {
+    async fn warm<T: Shared>(&self, job: &Job, shelf: &Arc<Shelf<T>>) -> Result<T, StudioError> {
         if !shelf.is_held() {
             self.tell(job, Status::Loading);
         }
-        shelf.take().await
+        self.models.flow(shelf).await
     }
 
     /// Waits for a job, telling every step of its solver.

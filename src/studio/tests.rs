@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::audio::{Sound, decode};
-use crate::engine::standin::{Standin, transformer};
+use crate::engine::standin::{Standin, looper, transformer};
 use crate::engine::{Engine, EngineConfig};
 use crate::units::{ModelId, SampleRate};
 
@@ -278,6 +278,33 @@ async fn a_transform_that_was_accepted_before_a_restart_is_made_after_it() {
     // What was made is there after another restart.
     assert!(made[0] == made[2] && made[1] == made[3]);
     assert_eq!(files(folder.path()), 4, "an input and an output each, and nothing else");
+}
+
+#[tokio::test]
+async fn models_of_transforms_and_loops_share_the_memory_with_the_others() {
+    let flows = Flows::new(Variations::default(), Some(Arc::new(transformer)), Some(Arc::new(|| looper(8000))));
+    let engine = Engine::start(Box::<Standin>::default(), EngineConfig::default()).unwrap();
+    let used: u64 = engine.models().iter().map(|model| model.bytes).sum();
+    let start = async |memory: u64| {
+        let flows = flows.clone().weighed(Arc::new(|| 1000), Arc::new(|| 1000));
+        let config = StudioConfig { flows, model_memory: memory, ..StudioConfig::default() };
+        Studio::start(engine.clone(), Store::ephemeral().unwrap(), None, config).await.unwrap()
+    };
+    let studio = start(used + 1500).await;
+    studio.loop_info(None).await.unwrap();
+    assert_eq!(studio.flows().held_loops().unwrap().len(), 1);
+    // One of them at a time: the loop model gives way.
+    let made = studio.transform(owner(), None, celtic(), Some(wav(1.0, 8000, 1))).await.unwrap();
+    result(&studio, &made).await;
+    assert!(studio.flows().held_loops().unwrap().is_empty());
+    assert!(studio.flows().transform_is_held().unwrap());
+    studio.loop_info(None).await.unwrap();
+    assert!(!studio.flows().transform_is_held().unwrap());
+    // Never enough: a sentence.
+    studio.flows().clear_loops().await;
+    let small = start(used + 500).await;
+    let refused = small.loop_info(None).await.unwrap_err().to_string();
+    assert!(refused.contains("--model-memory"), "{refused}");
 }
 
 #[tokio::test]

@@ -123,7 +123,7 @@ fn config(info: &LoopInfo) -> Value {
 
 async fn info(app: &App) -> Result<Response, Failure> {
     let flows = app.studio()?.flows();
-    let info = flows.loop_info(None).await?;
+    let info = app.studio()?.loop_info(None).await?;
     let body = json!({
         "success": true,
         "model_name": flows.loop_source(),
@@ -151,7 +151,7 @@ async fn info(app: &App) -> Result<Response, Failure> {
 /// Loads the model if need be, as the original does.
 async fn health(app: &App) -> Result<Response, Failure> {
     let loaded = match app.studio() {
-        Ok(studio) => studio.flows().loop_info(None).await.map_err(Failure::from),
+        Ok(studio) => studio.loop_info(None).await.map_err(Failure::from),
         Err(error) => Err(error.into()),
     };
     let (status, body) = match loaded {
@@ -182,7 +182,7 @@ async fn perform(
         "checkpoints" => checkpoints(&flows, &Ask::read(body, headers).await?).await?,
         "switch" => {
             let which = Ask::read(body, headers).await?.model()?;
-            let info = flows.loop_info(which.as_ref()).await?;
+            let info = app.studio()?.loop_info(which.as_ref()).await?;
             json!({
                 "success": true,
                 "model_type": type_of(which.as_ref()),

@@ -102,7 +102,7 @@ pub(super) async fn generate(app: &App, ask: Ask, owner: Owner) -> Result<Respon
     let guidance = ask.number("cfg_scale", 1.0, (0.0, 20.0))?;
     ask.steps(1, 250)?;
     let wished = ask.whole("seconds_total", (1, i64::MAX))?;
-    let info = app.studio()?.flows().loop_info(model.as_ref()).await?;
+    let info = app.studio()?.loop_info(model.as_ref()).await?;
     let settings = LoopSettings { steps: Some(ask.steps(info.steps, 250)?), guidance: Some(guidance), sampler };
     let most = info.seconds().floor().max(1.0);
     let seconds = wished.map_or(most, |seconds| (seconds as f64).min(most));
@@ -127,7 +127,7 @@ pub(super) async fn style_transfer(app: &App, ask: Ask, owner: Owner) -> Result<
     let strength = ask.number("style_strength", 0.8, (0.1, 1.0))?;
     let guidance = ask.number("cfg_scale", 6.0, (0.0, 20.0))?;
     let settings = LoopSettings { steps: Some(ask.steps(8, 100)?), guidance: Some(guidance), sampler: None };
-    let info = app.studio()?.flows().loop_info(None).await?;
+    let info = app.studio()?.loop_info(None).await?;
     let mut metadata = common(prompt, &settings, &info);
     metadata["style_strength"] = json!(strength);
     let sound = {
@@ -215,7 +215,7 @@ pub(super) async fn make_loop(app: &App, ask: Ask, owner: Owner) -> Result<Respo
     let strength = ask.number("style_strength", 0.8, (0.01, 1.0))?;
     let guidance = ask.number("cfg_scale", 6.0, (0.0, 20.0))?;
     let given = ask.audio.clone();
-    let info = app.studio()?.flows().loop_info(model.as_ref()).await?;
+    let info = app.studio()?.loop_info(model.as_ref()).await?;
     let steps = ask.steps(info.steps, 250)?;
     let bars = bars_of(asked, bpm, info.seconds() - FREE_SECONDS, &info);
     let settings = LoopSettings { steps: Some(steps), guidance: Some(guidance), sampler: None };
@@ -261,7 +261,7 @@ pub(super) async fn guided(app: &App, ask: Ask, owner: Owner) -> Result<Response
     // The original reads this and forgets it; who sends it means it.
     let guidance = ask.number("cfg_scale", 1.0, (0.0, 20.0))?;
     let settings = LoopSettings { steps: Some(ask.steps(50, 250)?), guidance: Some(guidance), sampler };
-    let info = app.studio()?.flows().loop_info(model.as_ref()).await?;
+    let info = app.studio()?.loop_info(model.as_ref()).await?;
     let bars = bars_of(asked, bpm, info.longest_loop(), &info);
     let mut metadata = common(prompt, &settings, &info);
     of_loop(&mut metadata, (bpm, bars), prompt, "guided", &info);
@@ -290,7 +290,7 @@ pub(super) async fn with_riff(app: &App, ask: Ask, owner: Owner) -> Result<Respo
     let guidance = ask.number("cfg_scale", 1.0, (0.0, 20.0))?;
     let (asked, steps) = (ask.bars()?, ask.steps(8, 250)?);
     let studio = Arc::clone(app.studio()?);
-    let info = studio.flows().loop_info(None).await?;
+    let info = studio.loop_info(None).await?;
     let mut keys = studio.flows().riffs().by_key();
     let Some(of_key) = keys.remove(&key) else {
         let there: Vec<&String> = keys.keys().collect();
