@@ -35,6 +35,12 @@ pub const VOICES: &str = "continuo_voices";
 pub const VOICE_FAULTS: &str = "continuo_voice_faults_total";
 /// Seconds of audio generated per second of work, over all voices.
 pub const REALTIME_FACTOR: &str = "continuo_realtime_factor";
+/// Clips that wait, by `lane`.
+pub const CLIPS_WAITING: &str = "continuo_clips_waiting";
+/// Clips that are being made, by `lane`.
+pub const CLIPS_RUNNING: &str = "continuo_clips_running";
+/// Clips that have ended, by `verb` and `status`.
+pub const CLIPS: &str = "continuo_clips_total";
 /// Requests answered, by `method` and `status`.
 pub const HTTP_REQUESTS: &str = "continuo_http_requests_total";
 
@@ -68,5 +74,8 @@ pub fn describe() {
     describe_gauge!(VOICES, "Voices that the engine has admitted, paused ones included");
     describe_counter!(VOICE_FAULTS, "Voices that were dropped while others went on");
     describe_gauge!(REALTIME_FACTOR, "Seconds of audio generated per second of work, over all voices");
+    describe_gauge!(CLIPS_WAITING, "Clips that wait, by lane");
+    describe_gauge!(CLIPS_RUNNING, "Clips that are being made, by lane");
+    describe_counter!(CLIPS, "Clips that have ended, by verb and status");
     describe_counter!(HTTP_REQUESTS, "Requests answered, by method and status");
 }

@@ -13,7 +13,7 @@ use super::load::{DtypeChoice, load, load_named, weigh};
 use super::memory;
 use super::ports::Ports;
 use super::{Failure, ModelArgs, Outcome};
-use crate::engine::{Engine, EngineConfig};
+use crate::engine::{Engine, EngineConfig, KV_BUDGET};
 use crate::http::{self, App, Limits, ModelLoader, ModelRequest, Port};
 use crate::station::{PromptSets, Station, StationConfig};
 use crate::studio::{AskModel, LoadModel, Retention, Store, Studio, StudioConfig};
@@ -75,6 +75,9 @@ pub(super) struct ServeArgs {
     /// [default: half of the machine's memory, three quarters of a GPU's]
     #[arg(long, env = "CONTINUO_MODEL_MEMORY", value_name = "GB")]
     model_memory: Option<f64>,
+    /// A model to offer in producers' menus besides those on disk: a Hugging Face id or a folder; may be repeated
+    #[arg(long, value_name = "NAME")]
+    offer: Vec<String>,
     /// Days after which sessions and clips are removed that nobody touched
     #[arg(long, default_value_t = 7, value_name = "DAYS")]
     keep_days: u32,
@@ -168,6 +171,7 @@ pub(super) fn run(args: ServeArgs) -> Outcome {
             private_addresses: args.private_addresses,
             ..Limits::default()
         };
+        app.offered = args.offer;
         app.yt_dlp = args.yt_dlp;
         app.token = args.token;
         app.metrics = Some(metrics);
@@ -189,11 +193,12 @@ async fn studio(engine: Engine, args: &ServeArgs, loader: ModelLoader) -> Result
         Some(folder) => Store::open(&folder.join("studio"))?,
         None => Store::ephemeral()?,
     };
+    let device = args.model.device.open()?;
     let config = StudioConfig {
         workers: args.clips.into(),
         model_memory: match args.model_memory {
             Some(gigabytes) => (gigabytes * 1e9) as u64,
-            None => memory::for_models(&args.model.device.open()?),
+            None => memory::for_models(&device),
         },
         retention: Retention {
             age: Duration::from_secs(u64::from(args.keep_days) * 24 * 3600),
@@ -207,12 +212,14 @@ async fn studio(engine: Engine, args: &ServeArgs, loader: ModelLoader) -> Result
     };
     let load: AskModel<ModelId> = Arc::new(move |model| loader(ModelRequest { model, dtype: None }));
     let model_args = args.model.clone();
+    // On a GPU a model's keys and values are set aside at once.
+    let keys = if device.is_cpu() { 0 } else { KV_BUDGET as u64 };
     let weigh: AskModel<u64> = Arc::new(move |name| {
         let args = model_args.clone();
         Box::pin(async move {
             let weighed = tokio::task::spawn_blocking(move || weigh(&name, &args)).await;
             let weighed = weighed.map_err(|error| format!("The model could not be looked at: {error}."))?;
-            weighed.map_err(|error| error.to_string())
+            weighed.map(|bytes| bytes + keys).map_err(|error| error.to_string())
         })
     });
     Ok(Studio::start(engine, store, Some(LoadModel { weigh, load }), config).await?)

@@ -69,6 +69,8 @@ pub struct App {
     pub loader: Option<ModelLoader>,
     /// Names of models that can be loaded without a download.
     pub on_disk: fn() -> Vec<String>,
+    /// Names of models that producers are offered besides those that are loaded or on disk.
+    pub offered: Vec<String>,
     /// The program that fetches sound from video sites, if it is there.
     pub yt_dlp: PathBuf,
     /// Bearer token that every route but the page, `/healthz` and `/readyz` asks for.
@@ -94,6 +96,7 @@ impl App {
             limits: Limits::default(),
             loader: None,
             on_disk: Vec::new,
+            offered: Vec::new(),
             yt_dlp: "yt-dlp".into(),
             token: None,
             metrics: None,

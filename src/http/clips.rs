@@ -16,7 +16,7 @@ use warp::{Filter, Reply};
 use super::connection::Connection;
 use super::error::reply;
 use super::router::get;
-use super::upload::{self, Upload};
+use super::upload::{self, Fields, Upload};
 use super::{App, HttpError, Routes, body, connection, live};
 use crate::audio::{FileFormat, decode, encode_file};
 use crate::station::{Idle, StreamSpec};
@@ -129,6 +129,11 @@ async fn list(app: &App) -> Result<Response, HttpError> {
 
 async fn create(app: &App, upload: Result<Upload, HttpError>, owner: Owner) -> Result<Response, HttpError> {
     let Upload { fields, audio } = upload?;
+    if audio.is_none() && fields == Fields::default() {
+        return Err(HttpError::Unprocessable(
+            "Say what to make: send a prompt, a sound to go on from, or at least how many seconds.".into(),
+        ));
+    }
     let studio = app.studio()?;
     let session = fields.session.as_deref().map(SessionId::parse).transpose()?;
     let has_sound = audio.is_some() || session.is_some();
@@ -291,7 +296,7 @@ pub(super) fn view(Snapshot { record, status }: &Snapshot) -> Value {
         "id": id,
         "session": record.session,
         "verb": record.kind,
-        "status": name(status),
+        "status": status.name(),
         "progress": status.percent(),
         "model": record.params.model_name(),
         "prompt": record.text(),
@@ -330,17 +335,6 @@ pub(super) fn view(Snapshot { record, status }: &Snapshot) -> Value {
         _ => {}
     }
     view
-}
-
-fn name(status: &Status) -> &'static str {
-    match status {
-        Status::Queued { .. } => "queued",
-        Status::Starting | Status::Loading => "starting",
-        Status::Running { .. } => "running",
-        Status::Completed => "completed",
-        Status::Failed(_) => "failed",
-        Status::Cancelled => "cancelled",
-    }
 }
 
 pub(super) fn no_store(reply: impl Reply) -> Response {

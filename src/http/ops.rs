@@ -12,6 +12,7 @@ use warp::{Filter, Reply};
 use super::error::reply;
 use super::router::{Paths, get};
 use super::{App, HttpError, Routes};
+use crate::studio::Lane;
 use crate::telemetry;
 
 /// The OpenAPI 3.1 description of every route, written by hand and compared with the router's table.
@@ -72,6 +73,13 @@ fn metrics_page(app: &App) -> Result<Response, HttpError> {
     let handle = app.metrics.as_ref();
     let handle = handle.ok_or_else(|| HttpError::NotReady("This server keeps no metrics.".into()))?;
     gauge!(telemetry::REALTIME_FACTOR).set(app.engine().status().realtime_factor);
+    if let Some(studio) = &app.studio {
+        for (name, lane) in [("pieces", Lane::Pieces), ("flows", Lane::Flows)] {
+            let (waiting, running) = studio.load(lane);
+            gauge!(telemetry::CLIPS_WAITING, "lane" => name).set(waiting as f64);
+            gauge!(telemetry::CLIPS_RUNNING, "lane" => name).set(running as f64);
+        }
+    }
     let text = handle.render();
     Ok(fresh(warp::reply::with_header(text, "content-type", "text/plain; version=0.0.4; charset=utf-8")))
 }

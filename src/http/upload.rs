@@ -65,22 +65,21 @@ impl Fields {
 /// A number, or a text that is one, as forms send it.
 fn number<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
 where
-    T: Deserialize<'de> + FromStr,
+    T: FromStr,
     D: Deserializer<'de>,
 {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Either<T> {
-        Number(T),
-        Text(String),
-    }
-    match Option::<Either<T>>::deserialize(deserializer)? {
-        None => Ok(None),
-        Some(Either::Number(number)) => Ok(Some(number)),
-        Some(Either::Text(text)) => {
-            text.trim().parse().map(Some).map_err(|_| D::Error::custom(format!("`{text}` is not a number that fits")))
-        }
-    }
+    let text = match Value::deserialize(deserializer)? {
+        Value::Null => return Ok(None),
+        Value::String(text) => text,
+        other => other.to_string(),
+    };
+    // A whole number may be sent as 7.0, as some languages write it.
+    let text = text.trim();
+    let number = text.strip_suffix(".0").unwrap_or(text).parse().or_else(|_| text.parse());
+    number.map(Some).map_err(|_| {
+        let start: String = text.chars().take(40).collect();
+        D::Error::custom(format!("`{start}` is not a number that fits"))
+    })
 }
 
 /// What a client sent.

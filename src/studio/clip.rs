@@ -45,6 +45,18 @@ impl Status {
         matches!(self, Self::Completed | Self::Failed(_) | Self::Cancelled)
     }
 
+    /// Its name in JSON and in metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Queued { .. } => "queued",
+            Self::Starting | Self::Loading => "starting",
+            Self::Running { .. } => "running",
+            Self::Completed => "completed",
+            Self::Failed(_) => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
     /// Percent done, whole numbers as the original counts them: 100 only once the sound is there.
     pub fn percent(&self) -> u64 {
         match self {

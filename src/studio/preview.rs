@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::run::work;
-use super::{ClipId, Job, Kind, Studio, StudioError, shape};
+use super::{ClipId, Job, Kind, Lane, Status, Studio, StudioError, shape};
 use crate::audio::{Sound, StreamResampler, decode};
 use crate::units::{SampleRate, Samples};
 
@@ -29,12 +29,18 @@ pub struct Preview {
 }
 
 impl Studio {
-    /// A clip that waits or is being made; `None` when it has ended.
+    /// A clip that waits or is being made; `None` when it has ended. Transforms and loops cannot be heard before their
+    /// end, which is waited for.
     ///
     /// # Errors
     /// [`StudioError::Store`], [`StudioError::Audio`].
     pub async fn preview(&self, clip: ClipId) -> Result<Option<Preview>, StudioError> {
         let Some(job) = self.job(clip) else { return Ok(None) };
+        if job.record.kind.lane() == Lane::Flows {
+            // A job that is gone has ended.
+            let _ = job.status().wait_for(Status::is_final).await;
+            return Ok(None);
+        }
         let (kind, params) = (job.record.kind, job.record.params.clone());
         let before = match job.record.input {
             Some(input) => {

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use metrics::counter;
+
 use super::queue::Place;
 use super::{ClipId, ClipRecord, ClipState, Event, Job, Lane, Status, Studio, StudioError, shape};
 use crate::audio::{Sound, decode};
 use crate::engine::{EngineError, Prefix, Priority, Read, Voice, VoiceEnd, VoiceSpec, WeightedPrompt};
+use crate::telemetry::CLIPS;
 use crate::units::{Frames, Samples};
 
 /// Steps between two reports, as the original counts them.
@@ -70,6 +73,7 @@ impl Studio {
 
     /// Writes how a clip ended, frees its place, then tells: whoever hears of it may go on at once.
     pub(super) async fn finish(&self, job: &Job, status: Status, seconds: Option<f64>) {
+        counter!(CLIPS, "verb" => job.record.kind.name(), "status" => status.name()).increment(1);
         let ended = match &status {
             Status::Failed(reason) => {
                 tracing::warn!(clip = %job.record.id, reason, "a clip failed");

@@ -132,5 +132,8 @@ async fn one_client_cannot_starve_the_others() {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
+    let metrics = get(server.addr, "/metrics").await.text().await;
+    assert!(metrics.contains("continuo_clips_waiting{lane=\"pieces\"}"), "{metrics}");
+    assert!(metrics.contains("continuo_clips_total{verb=\"generate\",status=\"completed\"}"), "{metrics}");
     assert!(waiting >= 10, "newcomers were served while {waiting} of the greedy client's waited");
 }

@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use continuo::http::{self, Port, SURFACES};
+use continuo::station::StationConfig;
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use super::client::{call, get};
+use super::client::{call, get, send};
 use super::flows::models;
-use super::server::{Server, start, start_flows, until};
+use super::server::{Server, start, start_flows, start_with, until};
 
 /// A port where one original alone is spoken.
 async fn port_of(server: &Server, name: &str) -> SocketAddr {
@@ -67,6 +68,22 @@ async fn a_port_and_a_prefix_have_one_surface_and_the_probes_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn producers_are_offered_what_is_configured_loaded_and_on_disk() {
+    let server = start_with(StationConfig::default(), |app| {
+        app.offered = vec!["./my-large-tune".into()];
+        app.on_disk = || vec!["somebody/tune-4".into(), "standin".into()];
+    })
+    .await;
+    let models = get(server.addr, "/api/models").await.json().await["models"].take();
+    let paths =
+        |size: &str| models[size].as_array().unwrap().iter().map(|entry| entry["path"].clone()).collect::<Vec<_>>();
+    assert_eq!(paths("small")[0], "standin");
+    assert_eq!(models["small"][1]["checkpoints"][0], json!({"name": "tune-4", "path": "somebody/tune-4", "epoch": 4}));
+    assert_eq!(paths("large")[0], "./my-large-tune");
+    assert_eq!(paths("small").iter().filter(|path| *path == "standin").count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn health_is_told_as_each_original_tells_it() {
     let server = start().await;
     let gary = get(server.addr, "/gary/health").await.json().await;
@@ -94,6 +111,8 @@ async fn gary_warms_up_and_hears_of_a_queue_that_it_does_not_need() {
     let mut told = call(server.addr, "POST", "/task_notification", r#"{"session_id": "s", "status": "ready"}"#).await;
     let told = told.json().await;
     assert!(told["status"] == "received" && told["notification_id"].as_str().unwrap().starts_with("s_"), "{told}");
+    let head = "POST /task_notification HTTP/1.1\nX-Notification-ID: \u{e9}\nContent-Length: 18";
+    assert_eq!(send(server.addr, head, br#"{"session_id":"s"}"#).await.json().await["status"], "received");
     for nonsense in ["", "{", "[]", "{}", r#"{"session_id": 3}"#, r#"{"session_id": "../x"}"#] {
         let mut answer = call(server.addr, "POST", "/task_notification", nonsense).await;
         assert_eq!(answer.status, 400, "{nonsense}");

@@ -31,10 +31,11 @@ const LARGE: [&str; 11] = [
     "thepatch/keygen-gary-v2-large-16",
 ];
 
-/// `{small, medium, large}`: the loaded models first, then those on disk, then those that can be downloaded.
-pub(super) fn grouped(loaded: &[Arc<ModelInfo>], on_disk: Vec<String>) -> Value {
+/// `{small, medium, large}`: the loaded models first, then those that are offered or on disk, then those that can be
+/// downloaded.
+pub(super) fn grouped(loaded: &[Arc<ModelInfo>], here: impl IntoIterator<Item = String>) -> Value {
     let mut sizes: [Vec<String>; 3] = Default::default();
-    let here = loaded.iter().map(|model| model.id.0.clone()).chain(on_disk);
+    let here = loaded.iter().map(|model| model.id.0.clone()).chain(here);
     for name in here {
         let size = if name.contains("large") || LARGE.contains(&name.as_str()) {
             2

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
-use warp::http::StatusCode;
+use warp::http::{HeaderMap, StatusCode};
 use warp::reply::{Response, with_status};
 use warp::{Filter, Reply};
 
@@ -24,7 +24,8 @@ pub(super) fn routes(app: &Arc<App>) -> Routes {
     let (for_health, for_models, for_cleanup) = (Arc::clone(app), Arc::clone(app), Arc::clone(app));
     let health = warp::path!("health").and(get()).map(move || health(&for_health));
     let models = warp::path!("api" / "models").and(get()).map(move || {
-        let models = models::grouped(&for_models.engine().models(), (for_models.on_disk)());
+        let here = for_models.offered.iter().cloned().chain((for_models.on_disk)());
+        let models = models::grouped(&for_models.engine().models(), here);
         let updated_at = iso_time();
         warp::reply::json(&json!({ "success": true, "models": models, "updated_at": updated_at })).into_response()
     });
@@ -52,9 +53,9 @@ fn warmup(app: &Arc<App>) -> Routes {
 fn notification(app: &Arc<App>) -> Routes {
     warp::path!("task_notification")
         .and(warp::post())
-        .and(warp::header::optional("x-notification-id"))
+        .and(warp::header::headers_cloned())
         .and(body::bytes(app))
-        .map(|id: Option<String>, body: Result<Bytes, HttpError>| match notified(id, body) {
+        .map(|headers: HeaderMap, body: Result<Bytes, HttpError>| match notified(&headers, body) {
             Ok(received) => warp::reply::json(&received).into_response(),
             Err(Failure(status, message)) => {
                 with_status(warp::reply::json(&json!({ "status": "error", "message": message })), status)
@@ -64,9 +65,10 @@ fn notification(app: &Arc<App>) -> Routes {
         .boxed()
 }
 
-fn notified(id: Option<String>, body: Result<Bytes, HttpError>) -> Result<Value, Failure> {
+fn notified(headers: &HeaderMap, body: Result<Bytes, HttpError>) -> Result<Value, Failure> {
     let value = serde_json::from_slice(&body?).map_err(|error| format!("Invalid JSON format: {error}."))?;
     let session = Payload::parse(value)?.session()?.ok_or_else(|| "session_id: Field required.".to_owned())?;
+    let id = headers.get("x-notification-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
     let id = id.unwrap_or_else(|| format!("{session}_{}", unix_time()));
     let message = "This server has a queue of its own, which tells its clients itself.";
     Ok(json!({ "status": "received", "notification_id": id, "message": message }))

@@ -136,8 +136,13 @@ fn file(url: &str, private: bool) -> Result<Vec<u8>, String> {
     let config = Config::builder().timeout_global(Some(PATIENCE)).proxy(None).max_redirects(5).build();
     let resolver = Guard { private, inner: DefaultResolver::default() };
     let agent = Agent::with_parts(config, DefaultConnector::default(), resolver);
-    let mut response = agent.get(url).call().map_err(|error| format!("{error}."))?;
-    response.body_mut().with_config().limit(MOST).read_to_vec().map_err(|error| format!("{error}."))
+    let sentence = |error: ureq::Error| match error {
+        ureq::Error::Io(error) => format!("{error}."),
+        ureq::Error::BodyExceedsLimit(_) => format!("the file has more than {} MB.", MOST >> 20),
+        error => format!("{error}."),
+    };
+    let mut response = agent.get(url).call().map_err(sentence)?;
+    response.body_mut().with_config().limit(MOST).read_to_vec().map_err(sentence)
 }
 
 /// Resolves names, and lets public addresses pass.
