@@ -74,7 +74,7 @@ fn metrics_page(app: &App) -> Result<Response, HttpError> {
     let handle = handle.ok_or_else(|| HttpError::NotReady("This server keeps no metrics.".into()))?;
     gauge!(telemetry::REALTIME_FACTOR).set(app.engine().status().realtime_factor);
     if let Some(studio) = &app.studio {
-        for (name, lane) in [("pieces", Lane::Pieces), ("flows", Lane::Flows)] {
+        for (name, lane) in Lane::ALL.map(|lane| (lane.name(), lane)) {
             let (waiting, running) = studio.load(lane);
             gauge!(telemetry::CLIPS_WAITING, "lane" => name).set(waiting as f64);
             gauge!(telemetry::CLIPS_RUNNING, "lane" => name).set(running as f64);

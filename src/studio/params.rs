@@ -127,6 +127,15 @@ pub enum Lane {
 impl Lane {
     /// Every lane, in their order.
     pub const ALL: [Self; 3] = [Self::Pieces, Self::Transforms, Self::Loops];
+
+    /// Its name in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pieces => "pieces",
+            Self::Transforms => "transforms",
+            Self::Loops => "loops",
+        }
+    }
 }
 
 impl Kind {

@@ -36,7 +36,7 @@ impl Studio {
     /// [`StudioError::Store`], [`StudioError::Audio`].
     pub async fn preview(&self, clip: ClipId) -> Result<Option<Preview>, StudioError> {
         let Some(job) = self.job(clip) else { return Ok(None) };
-        if job.record.kind.lane() == Lane::Flows {
+        if job.record.kind.lane() != Lane::Pieces {
             // A job that is gone has ended.
             let _ = job.status().wait_for(Status::is_final).await;
             return Ok(None);
