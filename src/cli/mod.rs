@@ -34,7 +34,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Serve endless streams over HTTP and WebSocket, with a player page
-    Serve(serve::ServeArgs),
+    Serve(Box<serve::ServeArgs>),
     /// Make one piece of music and write it to a file
     Generate(generate::GenerateArgs),
     /// Add new music to the end of a sound file
@@ -84,7 +84,7 @@ type Outcome = Result<(), Failure>;
 /// Parses the arguments and runs the command.
 pub fn run() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Serve(args) => serve::run(args),
+        Command::Serve(args) => serve::run(*args),
         Command::Generate(args) => generate::run(args),
         Command::Continue(args) => proceed::run(args),
         Command::Transform(args) => flows::transform(args),
