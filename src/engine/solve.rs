@@ -1,8 +1,9 @@
 //! Work that shares the engine's thread with the voices: transforms and loops, one bounded step at a time.
 //!
 //! A [`Job`] computes on the device that the voices use, so it must not run beside them but between their steps: only
-//! while every live voice has enough sound ahead to last through a step twice as long as the job's longest so far. Jobs
-//! take turns, so that a short one need not wait for a long one's end. Dropping a [`Solving`] ends its job.
+//! while every live voice has enough sound ahead to last through a step twice as long as the job's longest so far, and for
+//! half of the time at most while a voice or a clip is hungry. Jobs take turns, so that a short one need not wait for a
+//! long one's end. Dropping a [`Solving`] ends its job.
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
@@ -128,6 +129,8 @@ struct Waiting {
 /// The jobs of an engine; the one whose turn it is comes first.
 pub(super) struct Solvers {
     queue: VecDeque<Waiting>,
+    /// Seconds that hungry voices, clips among them, may take before the next step.
+    owed: f64,
     /// Seconds since some moment.
     now: Box<dyn Fn() -> f64 + Send>,
 }
@@ -141,7 +144,7 @@ impl Default for Solvers {
 
 impl Solvers {
     fn with_clock(now: Box<dyn Fn() -> f64 + Send>) -> Self {
-        Self { queue: VecDeque::new(), now }
+        Self { queue: VecDeque::new(), owed: 0.0, now }
     }
 
     pub(super) fn push(&mut self, mut work: Box<dyn Work>) {
@@ -152,13 +155,18 @@ impl Solvers {
     }
 
     /// Does one step if every live voice, the least of which has `lead` seconds of sound, can do without the device
-    /// meanwhile; with nobody hungry (`idle`) waiting would gain nothing. Says whether it did.
-    pub(super) fn work(&mut self, lead: f64, idle: bool) -> bool {
-        let fits = |waiting: &mut Waiting| idle || lead >= GROWTH * waiting.longest + MARGIN;
+    /// meanwhile, and voices that were hungry had as long as the step before: `turn` is the seconds that they took just
+    /// now. With nobody hungry (`None`) waiting would gain nothing. Says whether it did.
+    pub(super) fn work(&mut self, lead: f64, turn: Option<f64>) -> bool {
+        self.owed -= turn.unwrap_or(self.owed);
+        let rested = self.owed <= 0.0;
+        let fits = |waiting: &mut Waiting| turn.is_none() || (rested && lead >= GROWTH * waiting.longest + MARGIN);
         let Some(mut waiting) = self.queue.pop_front_if(fits) else { return false };
         let begun = (self.now)();
-        if waiting.work.step() {
-            waiting.longest = waiting.longest.max((self.now)() - begun);
+        let goes_on = waiting.work.step();
+        self.owed = (self.now)() - begun;
+        if goes_on {
+            waiting.longest = waiting.longest.max(self.owed);
             self.queue.push_back(waiting);
         }
         true
@@ -268,11 +276,27 @@ mod tests {
                 made += 0.02;
                 *time.lock().unwrap() += 0.008;
             }
-            solvers.work(made - now(), !hungry);
+            solvers.work(made - now(), hungry.then_some(0.008));
             least = f64::min(least, made - now());
         }
         assert!(solvers.queue.is_empty(), "the job does not come to its end");
         assert!(least > 0.0, "a voice had {least} s left");
+    }
+
+    #[test]
+    fn a_clip_has_half_of_the_time_beside_a_job() {
+        let time = Arc::new(Mutex::new(0.0));
+        let clock = Arc::clone(&time);
+        let mut solvers = Solvers::with_clock(Box::new(move || *clock.lock().unwrap()));
+        solvers.push(Box::new(Phases(vec![1.0; 1000], Arc::clone(&time))));
+        // Always hungry, never short of anything: 10 ms a step.
+        let (mut clip, now) = (0.0, || *time.lock().unwrap());
+        while now() < 100.0 {
+            *time.lock().unwrap() += 0.01;
+            clip += 0.01;
+            solvers.work(f64::INFINITY, Some(0.01));
+        }
+        assert!((45.0..55.0).contains(&clip), "{clip} s of a hundred");
     }
 
     struct Counting(usize, usize);

@@ -97,9 +97,9 @@ impl Worker {
             match turn {
                 Ok(true) => {
                     self.note_work(elapsed);
-                    self.solvers.work(self.least_lead(), false);
+                    self.solvers.work(self.least_lead(), Some(elapsed));
                 }
-                Ok(false) if self.solvers.work(self.least_lead(), true) => {}
+                Ok(false) if self.solvers.work(self.least_lead(), None) => {}
                 Ok(false) => std::thread::park(),
                 Err(Lost(reason)) => self.lose(reason),
             }
