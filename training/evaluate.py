@@ -122,19 +122,20 @@ def minute_row(audio, classifier, style, bpm):
 
 
 def hour_rows(args, classifier):
-    """Minute 1 and minute 60 of streams of an hour; the quietest and loudest minute."""
+    """The first and the last minute of long streams; the quietest and loudest minute."""
     out = {}
     for style, bpm, prompt in PROMPTS[: args.hours]:
-        audio, speed = by_continuo(args, prompt, 3600, 60)
+        audio, speed = by_continuo(args, prompt, 60 * args.minutes, 60)
         minute = 60 * SR
-        levels = [loudness(audio[i * minute:(i + 1) * minute]) for i in range(60)]
+        levels = [loudness(audio[i * minute:(i + 1) * minute]) for i in range(args.minutes)]
+        last = audio[(args.minutes - 1) * minute:args.minutes * minute]
         out[prompt] = {"1": minute_row(audio[:minute], classifier, style, bpm),
-                       "60": minute_row(audio[59 * minute:60 * minute], classifier, style, bpm),
+                       str(args.minutes): minute_row(last, classifier, style, bpm),
                        "lufs_of_minutes": [round(min(levels), 1), round(max(levels), 1)],
                        "longest_silence_s": round(longest_silence(audio), 2), "times_real_time": speed}
         print(prompt, out[prompt], flush=True)
         if args.out:
-            soundfile.write(os.path.join(args.out, f"{style}-minute-60.wav"), audio[59 * minute:60 * minute], SR)
+            soundfile.write(os.path.join(args.out, f"{style}-minute-{args.minutes}.wav"), last, SR)
     return out
 
 
@@ -178,6 +179,7 @@ if __name__ == "__main__":
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--parts", default="clips", help="of clips, guidance, codec, hours (which needs --binary)")
     p.add_argument("--hours", type=int, default=2, help="how many prompts play for an hour")
+    p.add_argument("--minutes", type=int, default=60, help="length of these streams")
     p.add_argument("--out")
     a = p.parse_args()
     text = json.dumps(measure(a), indent=1)
