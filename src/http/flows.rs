@@ -87,7 +87,7 @@ fn file(app: &Arc<App>) -> Routes {
 
 fn presets(app: &App) -> Result<Response, HttpError> {
     let presets = app.studio()?.flows().variations().iter().map(|(name, variation)| {
-        json!({ "name": name, "prompt": variation.prompt, "flowstep": variation.flowstep, "steps": variation.steps })
+        json!({ "name": name, "prompt": variation.prompt, "flowstep": variation.rounded_flowstep(), "steps": variation.steps })
     });
     Ok(warp::reply::json(&json!({ "presets": presets.collect::<Vec<_>>() })).into_response())
 }

@@ -23,6 +23,13 @@ pub struct Variation {
     pub steps: usize,
 }
 
+impl Variation {
+    /// The flow step as people write it: four places, without what f32 adds.
+    pub fn rounded_flowstep(&self) -> f64 {
+        (f64::from(self.flowstep) * 1e4).round() / 1e4
+    }
+}
+
 fn flowstep() -> f32 {
     0.12
 }

@@ -145,7 +145,8 @@ async fn transform(
 /// Every preset, with what it asks for.
 fn variations(app: &App) -> Result<Response, HttpError> {
     let presets = app.studio()?.flows().variations().iter().map(|(name, variation)| {
-        let asks = json!({ "prompt": variation.prompt, "flowstep": variation.flowstep, "steps": variation.steps });
+        let asks =
+            json!({ "prompt": variation.prompt, "flowstep": variation.rounded_flowstep(), "steps": variation.steps });
         (name.to_owned(), asks)
     });
     Ok(warp::reply::json(&json!({ "variations": presets.collect::<Map<_, _>>() })).into_response())
