@@ -54,7 +54,7 @@ fn measure(
         row,
         position,
         ids: &ids,
-        cross: if row % 2 == 0 { &cross } else { &[] },
+        cross: if row.is_multiple_of(2) { &cross } else { &[] },
         logits: position == args.position,
     };
     for row in 0..args.rows {

@@ -190,10 +190,10 @@ fn score_blocks<S: Simd, C: Cell, const N: usize>(simd: S, query: &[f32], blocks
         let q = [simd.splat_f32s(q[0]), simd.splat_f32s(q[C::NUMBERS - 1])];
         for n in 0..N {
             let cells = &blocks[n][at * BLOCK..][..BLOCK];
-            for v in 0..vectors {
+            for (v, sum) in sums[n].iter_mut().enumerate().take(vectors) {
                 let keys = C::load(simd, cells, v);
-                for number in 0..C::NUMBERS {
-                    sums[n][v] = simd.mul_add_e_f32s(q[number], keys[number], sums[n][v]);
+                for (q, keys) in q.iter().zip(keys).take(C::NUMBERS) {
+                    *sum = simd.mul_add_e_f32s(*q, keys, *sum);
                 }
             }
         }

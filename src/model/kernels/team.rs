@@ -75,7 +75,7 @@ pub(super) fn run(parts: usize, f: impl Fn(usize) + Sync) {
     }
     match TEAM.taken.try_lock() {
         Ok(_taken) => TEAM.run(parts, &f),
-        Err(_) => (0..parts).into_par_iter().for_each(|part| f(part)),
+        Err(_) => (0..parts).into_par_iter().for_each(&f),
     }
 }
 
