@@ -321,19 +321,30 @@ impl Decoder {
                 tap(part, index, &x);
                 x
             };
+            let behind = self.layers.get(index + 1).map_or(&self.heads, |layer| &layer.qkv);
             let normed = show(Part::SelfNorm, layer.self_norm.forward(&x)?);
             let qkv = show(Part::Qkv, layer.qkv.forward(&normed, Epilogue::None)?);
+            layer.self_out.soon();
             let mixed = show(Part::Attend, kv.attend(&qkv, &pass)?);
+            if conditioned {
+                layer.cross_query.soon()
+            } else {
+                layer.fc1.soon()
+            }
             x = show(Part::SelfOut, layer.self_out.forward(&mixed, Epilogue::Add(&x))?);
             if conditioned {
                 let parts: Vec<Vec<CrossPart<'_>>> = tokens.iter().map(|token| parts(token, index)).collect();
                 let normed = show(Part::CrossNorm, layer.cross_norm.forward(&x)?);
+                layer.cross_out.soon();
                 let queries = show(Part::CrossQuery, layer.cross_query.forward(&normed, Epilogue::None)?);
                 let mixed = show(Part::CrossAttend, kv.cross_attend(&queries, &parts, &pass)?);
+                layer.fc1.soon();
                 x = show(Part::CrossOut, layer.cross_out.forward(&mixed, Epilogue::Add(&x))?);
             }
             let normed = show(Part::FfnNorm, layer.ffn_norm.forward(&x)?);
+            layer.fc2.soon();
             let wide = show(Part::Fc1, layer.fc1.forward(&normed, Epilogue::Gelu)?);
+            behind.soon();
             x = show(Part::Fc2, layer.fc2.forward(&wide, Epilogue::Add(&x))?);
         }
         let wanted: Vec<u32> = (0..tokens.len() as u32).filter(|index| tokens[*index as usize].logits).collect();

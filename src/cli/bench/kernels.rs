@@ -11,7 +11,10 @@ use serde_json::json;
 
 use super::{RandomModel, Row, quantile};
 use crate::cli::Failure;
-use crate::model::decoder::{CrossShare, Decoder, Part, Token};
+use crate::model::{
+    decoder::{CrossShare, Decoder, Part, Token},
+    kernels::Probe,
+};
 
 #[derive(Args)]
 pub(super) struct KernelsArgs {
@@ -37,18 +40,23 @@ pub(super) struct BandwidthArgs {
     step: KernelsArgs,
 }
 
+/// Positions of a window of 30 s.
+const WINDOW: usize = 1500;
+
 /// Time per step of every part, over all layers.
 type Times = BTreeMap<Part, Duration>;
 
-/// Steps on an otherwise empty pool: times per part and of whole steps.
+/// Steps on an otherwise empty pool: times per part and of whole steps. `between` is called before every few steps.
 fn measure(
     decoder: &Decoder,
     args: &KernelsArgs,
     states: &candle_core::Tensor,
+    mut between: impl FnMut(),
 ) -> Result<(Times, Vec<Duration>), Failure> {
     let prompt = decoder.prepare(states, 0)?;
     let cross = [CrossShare { prompt, share: 1.0 }];
-    let mut cache = decoder.cache(args.rows, args.position + 1)?;
+    // The usual window: keys and values lie in pages as large as a server's.
+    let mut cache = decoder.cache(args.rows, WINDOW.max(args.position + 1))?;
     let ids = vec![1; decoder.config().codebooks];
     let token = |row: usize, position: usize| Token {
         row,
@@ -65,6 +73,9 @@ fn measure(
     let (mut parts, mut steps) = (Times::new(), Vec::new());
     let begun = Instant::now();
     while steps.len() < 5 || begun.elapsed().as_secs_f64() < args.seconds {
+        if steps.len() % 4 == 0 {
+            between();
+        }
         let start = Instant::now();
         let mut last = start;
         let logits = decoder.forward_with(&mut cache, &step, &mut |part, _, _| {
@@ -85,7 +96,7 @@ pub(super) fn run(args: &KernelsArgs) -> Result<Vec<Row>, Failure> {
     let (model, dtype) = args.model.model()?;
     let decoder = &model.decoder;
     let (parts, steps) =
-        measure(decoder, args, &model.made_up_states("a prompt of ordinary length, with a few words")?)?;
+        measure(decoder, args, &model.made_up_states("a prompt of ordinary length, with a few words")?, || {})?;
     let total: Duration = steps.iter().sum();
     let per_step = |time: Duration| time.as_secs_f64() / steps.len() as f64;
     let mut rows: Vec<Row> = parts
@@ -122,10 +133,19 @@ fn bytes(decoder: &Decoder, args: &KernelsArgs) -> usize {
 }
 
 pub(super) fn bandwidth(args: &BandwidthArgs) -> Result<Vec<Row>, Failure> {
-    let read = read_speed(args.megabytes.max(1) << 20, Duration::from_secs_f64(args.step.seconds.max(0.1)));
+    let probe = Probe::new(args.megabytes.max(1) << 20).map_err(|error| {
+        Failure(format!("{} MB cannot be had ({error}); choose fewer --megabytes.", args.megabytes))
+    })?;
     let (model, dtype) = args.step.model.model()?;
     let states = model.made_up_states("a prompt of ordinary length, with a few words")?;
-    let (_, steps) = measure(&model.decoder, &args.step, &states)?;
+    // In turns: what other tenants of the machine leave of its memory changes from second to second.
+    let mut passes = Vec::new();
+    let (_, steps) = measure(&model.decoder, &args.step, &states, || {
+        let start = Instant::now();
+        black_box(probe.pass());
+        passes.push(start.elapsed());
+    })?;
+    let read = probe.bytes() as f64 / quantile(&passes, 0.5);
     let speed = bytes(&model.decoder, &args.step) as f64 / quantile(&steps, 0.5);
     Ok(vec![vec![
         ("memory_gb_per_second", json!(read / 1e9)),
@@ -137,36 +157,4 @@ pub(super) fn bandwidth(args: &BandwidthArgs) -> Result<Vec<Row>, Failure> {
         ("steps_per_second", json!(1.0 / quantile(&steps, 0.5))),
         ("steps_per_second_at_the_bus", json!(read / bytes(&model.decoder, &args.step) as f64)),
     ]])
-}
-
-/// Bytes a second that all cores together read from a buffer far larger than the caches: the best of many passes.
-fn read_speed(bytes: usize, time: Duration) -> f64 {
-    let threads = rayon::current_num_threads();
-    let words: Vec<u64> = (0..bytes as u64 / 8).collect();
-    let share = words.len().div_ceil(threads);
-    let begun = Instant::now();
-    let mut best = f64::INFINITY;
-    while begun.elapsed() < time || best.is_infinite() {
-        let timer = Instant::now();
-        std::thread::scope(|scope| {
-            for part in words.chunks(share) {
-                scope.spawn(|| black_box(checksum(part)));
-            }
-        });
-        best = best.min(timer.elapsed().as_secs_f64());
-    }
-    (words.len() * 8) as f64 / best
-}
-
-/// Reads every word with the widest vectors of the machine.
-fn checksum(words: &[u64]) -> u64 {
-    pulp::Arch::new().dispatch(|| {
-        let mut lanes = [0u64; 32];
-        for chunk in words.chunks_exact(32) {
-            for (lane, word) in lanes.iter_mut().zip(chunk) {
-                *lane ^= word;
-            }
-        }
-        lanes.iter().fold(0, |all, lane| all ^ lane)
-    })
 }

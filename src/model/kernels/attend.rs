@@ -153,7 +153,8 @@ fn each_head<'a, T: AsRef<[Segment<'a, f32>]>>(
             let segments = segments(token, head);
             if !segments.as_ref().is_empty() {
                 let query = &queries[(token * heads + head) * dim..][..dim];
-                arch.dispatch(Query { query, scale, segments: segments.as_ref(), scratch: &mut scratch, out });
+                let segments = segments.as_ref();
+                arch.dispatch(Query { query, scale, segments, next: None, scratch: &mut scratch, out });
             }
         }
     });

@@ -8,10 +8,16 @@
 use half::bf16;
 use pulp::{Simd, WithSimd};
 
-use super::{math, memory::Plain};
+use super::{
+    math,
+    memory::{Plain, fetch},
+};
 
 /// Positions in a block of keys, and the multiple to which a value's dimension is filled up.
 pub(super) const BLOCK: usize = 16;
+/// Blocks that are looked at side by side, and that lie between what is read and what is fetched. Keys end long before
+/// the values of the same head begin, so the processor cannot guess where reading goes on.
+const GROUP: usize = 4;
 
 /// How keys and values are kept.
 pub(super) trait Cell: Plain {
@@ -102,6 +108,8 @@ pub(super) struct Query<'a, 'b, C> {
     pub query: &'a [f32],
     pub scale: f32,
     pub segments: &'a [Segment<'a, C>],
+    /// Where the keys lie that are read after this query, if anybody knows.
+    pub next: Option<*const C>,
     pub scratch: &'b mut Vec<f32>,
     pub out: &'b mut [f32],
 }
@@ -111,7 +119,7 @@ impl<C: Cell> WithSimd for Query<'_, '_, C> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { query, scale, segments, scratch, out } = self;
+        let Self { query, scale, segments, next, scratch, out } = self;
         let padded: usize = segments.iter().map(|segment| segment.len.next_multiple_of(BLOCK)).sum();
         let width = value_len::<f32>(query.len());
         scratch.clear();
@@ -122,7 +130,7 @@ impl<C: Cell> WithSimd for Query<'_, '_, C> {
         let mut top = [f32::NEG_INFINITY; BLOCK];
         for segment in segments {
             let scores = &mut scores[offset..][..segment.len.next_multiple_of(BLOCK)];
-            score(simd, query, segment.keys, scores);
+            score(simd, query, segment, scores);
             for score in &mut scores[..segment.len] {
                 *score = *score * scale + segment.bias;
             }
@@ -150,10 +158,10 @@ impl<C: Cell> WithSimd for Query<'_, '_, C> {
         for (index, sums) in sums.chunks_mut(4 * BLOCK).enumerate() {
             let column = index * 4 * BLOCK;
             match sums.len() / BLOCK {
-                1 => weigh::<S, C, 1>(simd, segments, scores, width, column, sums),
-                2 => weigh::<S, C, 2>(simd, segments, scores, width, column, sums),
-                3 => weigh::<S, C, 3>(simd, segments, scores, width, column, sums),
-                _ => weigh::<S, C, 4>(simd, segments, scores, width, column, sums),
+                1 => weigh::<S, C, 1>(simd, segments, next, scores, (width, column), sums),
+                2 => weigh::<S, C, 2>(simd, segments, next, scores, (width, column), sums),
+                3 => weigh::<S, C, 3>(simd, segments, next, scores, (width, column), sums),
+                _ => weigh::<S, C, 4>(simd, segments, next, scores, (width, column), sums),
             }
         }
         for (out, sum) in out.iter_mut().zip(sums.iter()) {
@@ -164,32 +172,43 @@ impl<C: Cell> WithSimd for Query<'_, '_, C> {
 
 /// Dot products of the query with every key of whole blocks.
 #[inline(always)]
-fn score<S: Simd, C: Cell>(simd: S, query: &[f32], keys: &[C], scores: &mut [f32]) {
+fn score<S: Simd, C: Cell>(simd: S, query: &[f32], segment: &Segment<'_, C>, scores: &mut [f32]) {
     let size = BLOCK * query.len() / C::NUMBERS;
+    let count = scores.len() / BLOCK;
+    let block = |index: usize| &segment.keys[index * size..][..size];
+    // Behind the last block of keys come the values, which are as large.
+    let ahead = |index: usize| match index + GROUP {
+        later if later < count => segment.keys.as_ptr().wrapping_add(later * size),
+        later => segment.values.as_ptr().wrapping_add((later - count) * size),
+    };
     let mut done = 0;
-    while done < scores.len() {
-        let keys = &keys[done / BLOCK * size..];
-        let scores = &mut scores[done..];
-        // Four blocks side by side hide the latency of a multiply-add; each score's own order is the same.
-        if scores.len() >= 4 * BLOCK {
-            let blocks = [&keys[..size], &keys[size..2 * size], &keys[2 * size..3 * size], &keys[3 * size..4 * size]];
-            score_blocks::<S, C, 4>(simd, query, blocks, &mut scores[..4 * BLOCK]);
-            done += 4 * BLOCK;
+    while done < count {
+        // Some blocks side by side hide the latency of a multiply-add; each score's own order is the same.
+        if count - done >= GROUP {
+            let blocks: [_; GROUP] = std::array::from_fn(|n| (block(done + n), ahead(done + n)));
+            score_blocks(simd, query, blocks, &mut scores[done * BLOCK..][..GROUP * BLOCK]);
+            done += GROUP;
         } else {
-            score_blocks::<S, C, 1>(simd, query, [&keys[..size]], &mut scores[..BLOCK]);
-            done += BLOCK;
+            score_blocks(simd, query, [(block(done), ahead(done))], &mut scores[done * BLOCK..][..BLOCK]);
+            done += 1;
         }
     }
 }
 
 #[inline(always)]
-fn score_blocks<S: Simd, C: Cell, const N: usize>(simd: S, query: &[f32], blocks: [&[C]; N], scores: &mut [f32]) {
+fn score_blocks<S: Simd, C: Cell, const N: usize>(
+    simd: S,
+    query: &[f32],
+    blocks: [(&[C], *const C); N],
+    scores: &mut [f32],
+) {
     let vectors = BLOCK / S::F32_LANES;
     let mut sums = [[simd.splat_f32s(0.0); BLOCK]; N];
     for (at, q) in query.chunks_exact(C::NUMBERS).enumerate() {
         let q = [simd.splat_f32s(q[0]), simd.splat_f32s(q[C::NUMBERS - 1])];
         for n in 0..N {
-            let cells = &blocks[n][at * BLOCK..][..BLOCK];
+            let cells = &blocks[n].0[at * BLOCK..][..BLOCK];
+            fetch(blocks[n].1.wrapping_add(at * BLOCK));
             for (v, sum) in sums[n].iter_mut().enumerate().take(vectors) {
                 let keys = C::load(simd, cells, v);
                 for (q, keys) in q.iter().zip(keys).take(C::NUMBERS) {
@@ -210,9 +229,9 @@ fn score_blocks<S: Simd, C: Cell, const N: usize>(simd: S, query: &[f32], blocks
 fn weigh<S: Simd, C: Cell, const N: usize>(
     simd: S,
     segments: &[Segment<'_, C>],
+    next: Option<*const C>,
     weights: &[f32],
-    width: usize,
-    column: usize,
+    (width, column): (usize, usize),
     out: &mut [f32],
 ) {
     // Vectors of cells in a block, and of sums in all.
@@ -220,12 +239,17 @@ fn weigh<S: Simd, C: Cell, const N: usize>(
     let mut sums = [simd.splat_f32s(0.0); 4 * BLOCK];
     let mut offset = 0;
     for segment in segments {
-        for (weight, value) in
-            weights[offset..][..segment.len].iter().zip(segment.values.chunks_exact(width / C::NUMBERS))
-        {
+        let (size, behind) = (width / C::NUMBERS, next.unwrap_or(segment.values.as_ptr()));
+        let values = segment.values.chunks_exact(size);
+        for (position, (weight, value)) in weights[offset..][..segment.len].iter().zip(values).enumerate() {
             let weight = simd.splat_f32s(*weight);
             let cells = &value[column / C::NUMBERS..][..N * BLOCK / C::NUMBERS];
+            let ahead = match position + GROUP * BLOCK {
+                later if later < segment.len => cells.as_ptr().wrapping_add(GROUP * BLOCK * size),
+                later => behind.wrapping_add((later - segment.len) * size + column / C::NUMBERS),
+            };
             for block in 0..N / C::NUMBERS {
+                fetch(ahead.wrapping_add(block * BLOCK));
                 for v in 0..vectors {
                     let numbers = C::load(simd, cells, block * vectors + v);
                     for number in 0..C::NUMBERS {

@@ -107,11 +107,14 @@ impl FullAttention {
                 let product = Product { inputs: dim, outputs: length, x, map, finish: Finish::Store };
                 let mut scores = gemm::alone(keys, product);
                 let mut totals = vec![0f32; count];
-                arch.dispatch(|| {
-                    for (scores, total) in scores.chunks_exact_mut(length).zip(&mut totals) {
-                        *total = soften(scores, scale, self.zero_key);
-                    }
-                });
+                arch.dispatch(
+                    #[inline(always)]
+                    || {
+                        for (scores, total) in scores.chunks_exact_mut(length).zip(&mut totals) {
+                            *total = soften(scores, scale, self.zero_key);
+                        }
+                    },
+                );
                 let map = RowMap::plain(count, length);
                 let product = Product { inputs: length, outputs: dim, x: &scores, map, finish: Finish::Store };
                 let mut mixed = gemm::alone(values, product);

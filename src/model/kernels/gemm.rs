@@ -11,7 +11,7 @@ use half::bf16;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::{math, team};
+use super::{math, memory::fetch, team};
 
 /// SIMD vectors in a panel's row.
 const VECTORS: usize = 4;
@@ -32,6 +32,8 @@ pub(super) enum Panels<'a> {
 pub(super) const FEW: usize = 4;
 /// Inputs whose weights are used for all rows before the next ones are.
 const INPUTS: usize = 256;
+/// Bytes between what is multiplied and what is fetched.
+const AHEAD: usize = 8 << 10;
 /// Rows whose sums wait together.
 const ROWS: usize = 256;
 
@@ -198,6 +200,11 @@ fn micro<S: Simd, F: Format, const R: usize, const V: usize>(
         }
     }
     for (i, words) in block.chunks_exact(step).enumerate().take(inputs) {
+        if V == VECTORS {
+            for line in words.chunks(64 / size_of::<F::Word>()) {
+                fetch(line.as_ptr().wrapping_byte_add(AHEAD));
+            }
+        }
         let weights = F::load(simd, words);
         for r in 0..R {
             let value = simd.splat_f32s(x[r][i]);
@@ -349,28 +356,32 @@ fn few(weights: &[f32], product: Product<'_>) -> Vec<f32> {
     let run = inputs / map.runs;
     let share = (PARALLEL_FROM / (inputs * outputs).max(1)).max(1);
     out.par_chunks_mut(share * outputs).enumerate().for_each(|(index, out)| {
-        arch.dispatch(|| {
-            let mut sums = [0f32; FEW];
-            for (row, out) in out.chunks_exact_mut(outputs).enumerate().map(|(row, out)| (index * share + row, out)) {
-                for (sum, weights) in sums.iter_mut().zip(weights.chunks_exact(inputs)) {
-                    let mut lanes = [0f32; 32];
-                    for (at, weights) in weights.chunks_exact(run).enumerate() {
-                        let x = &x[map.start(row) + at * map.run_stride..][..run];
-                        let (xs, ws) = (x.chunks_exact(32), weights.chunks_exact(32));
-                        for ((lane, x), w) in lanes.iter_mut().zip(xs.remainder()).zip(ws.remainder()) {
-                            *lane += x * w;
-                        }
-                        for (x, w) in xs.zip(ws) {
-                            for ((lane, x), w) in lanes.iter_mut().zip(x).zip(w) {
+        arch.dispatch(
+            #[inline(always)]
+            || {
+                let mut sums = [0f32; FEW];
+                for (row, out) in out.chunks_exact_mut(outputs).enumerate().map(|(row, out)| (index * share + row, out))
+                {
+                    for (sum, weights) in sums.iter_mut().zip(weights.chunks_exact(inputs)) {
+                        let mut lanes = [0f32; 32];
+                        for (at, weights) in weights.chunks_exact(run).enumerate() {
+                            let x = &x[map.start(row) + at * map.run_stride..][..run];
+                            let (xs, ws) = (x.chunks_exact(32), weights.chunks_exact(32));
+                            for ((lane, x), w) in lanes.iter_mut().zip(xs.remainder()).zip(ws.remainder()) {
                                 *lane += x * w;
                             }
+                            for (x, w) in xs.zip(ws) {
+                                for ((lane, x), w) in lanes.iter_mut().zip(x).zip(w) {
+                                    *lane += x * w;
+                                }
+                            }
                         }
+                        *sum = math::sum(&lanes, |lane| lane);
                     }
-                    *sum = math::sum(&lanes, |lane| lane);
+                    store(finish, &sums[..outputs], 0, row * outputs, out);
                 }
-                store(finish, &sums[..outputs], 0, row * outputs, out);
-            }
-        });
+            },
+        );
     });
     out
 }

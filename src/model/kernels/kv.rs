@@ -204,6 +204,7 @@ impl<C: Cell> Task<'_, C> {
     ) {
         let hidden = heads * dim;
         let part = |token: usize, part: usize| &qkv[token * 3 * hidden + part * hidden + self.head * dim..][..dim];
+        let next = Some(self.line.as_ptr().wrapping_add(self.line.len()));
         let (keys, values) = self.line.split_at_mut(keys);
         for token in self.tokens {
             write_key(keys, at[*token].position, part(*token, 1));
@@ -212,7 +213,7 @@ impl<C: Cell> Task<'_, C> {
         let scale = 1.0 / (dim as f32).sqrt();
         for (token, out) in self.tokens.iter().zip(self.out.chunks_exact_mut(dim)) {
             let segments = &[Segment { keys: &*keys, values: &*values, len: at[*token].position + 1, bias: 0.0 }];
-            Arch::new().dispatch(Query { query: part(*token, 0), scale, segments, scratch, out });
+            Arch::new().dispatch(Query { query: part(*token, 0), scale, segments, next, scratch, out });
         }
     }
 }

@@ -9,7 +9,7 @@ use super::{
     gemm::{self, Finish, Panels, Product, RowMap},
     memory::Block,
     quant::{Bits, Quantised},
-    with_floats,
+    team, with_floats,
 };
 
 /// How a native weight is stored.
@@ -123,6 +123,16 @@ impl Linear {
             Body::PackedBf16(words) => words.len() * 4,
             Body::Quantised(weight) => weight.bytes(),
             Body::Dense(weight) => weight.elem_count() * weight.dtype().size_in_bytes(),
+        }
+    }
+
+    /// Says that this weight is needed after the operation that comes now, so that memory is not idle until then.
+    pub fn soon(&self) {
+        match &self.body {
+            Body::Packed(words) => team::ahead(words),
+            Body::PackedBf16(words) => team::ahead(words),
+            Body::Quantised(weight) => team::ahead(weight.lines()),
+            Body::Few(_) | Body::Dense(_) => {}
         }
     }
 

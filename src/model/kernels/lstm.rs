@@ -121,12 +121,15 @@ impl LstmLayer {
                         let finish = Finish::Add(&now);
                         let product = Product { inputs: width, outputs: 4 * width, x: &hidden, map, finish };
                         let sums = gemm::multiply(Panels::F32(words), product);
-                        Arch::new().dispatch(|| {
-                            let states = hidden.chunks_exact_mut(width).zip(cell.chunks_exact_mut(width));
-                            for (gates, (hidden, cell)) in sums.chunks_exact(4 * width).zip(states) {
-                                step(gates, hidden, cell);
-                            }
-                        });
+                        Arch::new().dispatch(
+                            #[inline(always)]
+                            || {
+                                let states = hidden.chunks_exact_mut(width).zip(cell.chunks_exact_mut(width));
+                                for (gates, (hidden, cell)) in sums.chunks_exact(4 * width).zip(states) {
+                                    step(gates, hidden, cell);
+                                }
+                            },
+                        );
                         for (b, hidden) in hidden.chunks_exact(width).enumerate() {
                             out[(b * time + t) * width..][..width].copy_from_slice(hidden);
                         }

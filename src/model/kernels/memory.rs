@@ -9,10 +9,17 @@ use std::{
     io,
     marker::PhantomData,
     ops::{Deref, DerefMut},
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use memmap2::MmapRaw;
+use pulp::Arch;
+use rayon::prelude::*;
+
+use super::team;
 
 /// Size of a large page.
 const PAGE: usize = 2 << 20;
@@ -93,6 +100,70 @@ impl<T> std::fmt::Debug for Block<T> {
     }
 }
 
+/// Asks the processor to fetch the cache line at an address, which may be any: nothing is read.
+#[inline(always)]
+pub(super) fn fetch<T>(at: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 processor has the instruction, and it faults at no address.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
+/// A large block, to measure how fast the machine reads: in the order and the pages in which weights are read.
+pub struct Probe(Block<u32>);
+
+/// Words that a thread takes at once.
+const PART: usize = PAGE / 4;
+/// Words between what is read and what is fetched.
+const AHEAD: usize = 1 << 11;
+
+impl Probe {
+    /// Takes at least `bytes`, which should be well above the caches.
+    ///
+    /// # Errors
+    /// When the system has no memory left.
+    pub fn new(bytes: usize) -> io::Result<Self> {
+        Block::new(bytes.div_ceil(4), |words: &mut [u32]| {
+            words.par_chunks_mut(PART).for_each(|words| words.fill(1));
+        })
+        .map(Self)
+    }
+
+    /// What one pass reads.
+    pub fn bytes(&self) -> usize {
+        self.0.len() * 4
+    }
+
+    /// Reads everything once on all threads of the decoder and returns the sum of all words.
+    pub fn pass(&self) -> u32 {
+        let sum = AtomicU32::new(0);
+        team::run(self.0.len().div_ceil(PART), |part| {
+            let words = &self.0[part * PART..self.0.len().min((part + 1) * PART)];
+            let own = Arch::new().dispatch(
+                #[inline(always)]
+                || {
+                    let mut lanes = [0u32; 64];
+                    for chunk in words.chunks_exact(64) {
+                        for line in chunk.chunks_exact(ALIGN / 4) {
+                            fetch(line.as_ptr().wrapping_add(AHEAD));
+                        }
+                        for (lane, word) in lanes.iter_mut().zip(chunk) {
+                            *lane = lane.wrapping_add(*word);
+                        }
+                    }
+                    let rest = words.chunks_exact(64).remainder().iter();
+                    lanes.iter().chain(rest).fold(0u32, |sum, word| sum.wrapping_add(*word))
+                },
+            );
+            sum.fetch_add(own, Ordering::Relaxed);
+        });
+        sum.into_inner()
+    }
+}
+
 /// Finds room for `bytes`: a chunk and the place in it.
 fn reserve(bytes: usize) -> io::Result<(Arc<MmapRaw>, usize)> {
     if bytes > CHUNK / 4 {
@@ -127,6 +198,14 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+
+    #[test]
+    fn a_pass_reads_every_word() {
+        for words in [1, PART - 1, 3 * PART + 77] {
+            let probe = Probe::new(words * 4).unwrap();
+            assert_eq!((probe.pass() as usize, probe.bytes()), (words, words * 4));
+        }
+    }
 
     #[test]
     fn blocks_do_not_overlap_and_outlive_each_other() {

@@ -27,6 +27,7 @@ pub use full::{FullAttention, Pairing, Rotary};
 pub use kv::{AttendRow, KvLayer, Pass};
 pub use linear::{Epilogue, Linear, WeightFormat};
 pub use lstm::{LstmLayer, LstmState};
+pub use memory::Probe;
 pub use norm::{elu, gate, layer_norm, snake};
 
 /// Which body of the operations is run.

@@ -70,6 +70,11 @@ impl Quantised {
         Ok(Self { bits, inputs, lines })
     }
 
+    /// All panels.
+    pub(super) fn lines(&self) -> &[Line] {
+        &self.lines
+    }
+
     /// Bytes in memory.
     pub(super) fn bytes(&self) -> usize {
         self.lines.len() * 64
@@ -117,12 +122,15 @@ impl Quantised {
                 let count = ROWS.min(rows.end - row);
                 let some: [&Rounded; ROWS] = std::array::from_fn(|r| &x[row + r.min(count - 1)]);
                 body()(self.bits, &some[..count], self.panel(index), &mut tile);
-                arch.dispatch(|| {
-                    for (r, sums) in tile[..count].iter().enumerate() {
-                        let to = &mut out[(row + r - rows.start) * columns + column - first..][..valid];
-                        gemm::store(product.finish, &sums[..valid], column, (row + r) * outputs + column, to);
-                    }
-                });
+                arch.dispatch(
+                    #[inline(always)]
+                    || {
+                        for (r, sums) in tile[..count].iter().enumerate() {
+                            let to = &mut out[(row + r - rows.start) * columns + column - first..][..valid];
+                            gemm::store(product.finish, &sums[..valid], column, (row + r) * outputs + column, to);
+                        }
+                    },
+                );
             }
         }
     }
@@ -197,7 +205,7 @@ pub(super) struct Rounded {
 
 /// [`BLOCK`] values of x: whole numbers, and the size of one. With weights of four bits they have eight bits, with
 /// weights of eight bits sixteen: there x would otherwise be the coarser half of the product.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, Debug, PartialEq)]
 pub(super) struct RoundedBlock {
     pub values: [i16; BLOCK],
     /// The low bytes, as numbers with a sign, four in a word.
@@ -213,13 +221,14 @@ impl Rounded {
     pub(super) fn new(row: &[f32], bits: Bits) -> Self {
         let mut blocks = vec![RoundedBlock::default(); row.len().div_ceil(BLOCK)];
         let steps = if bits == Bits::Four { 127.0 } else { 127.0 * 256.0 };
-        Arch::new().dispatch(|| {
-            for (x, block) in row.chunks(BLOCK).zip(&mut blocks) {
-                let mut filled = [0f32; BLOCK];
-                filled[..x.len()].copy_from_slice(x);
-                round(&filled, steps, block);
-            }
-        });
+        static ROUNDER: LazyLock<Rounder> = LazyLock::new(|| rounders()[0]);
+        let (whole, rest) = row.as_chunks();
+        ROUNDER(whole, steps, &mut blocks);
+        if let Some(last) = blocks.get_mut(whole.len()) {
+            let mut filled = [0f32; BLOCK];
+            filled[..rest.len()].copy_from_slice(rest);
+            ROUNDER(&[filled], steps, std::slice::from_mut(last));
+        }
         Self { blocks }
     }
 
@@ -237,10 +246,32 @@ fn nearest(value: f32) -> i32 {
     (value + SHIFT).to_bits() as i32 - SHIFT.to_bits() as i32
 }
 
+/// Rounds blocks so that their largest magnitudes become a number of steps.
+pub(super) type Rounder = fn(&[[f32; BLOCK]], f32, &mut [RoundedBlock]);
+
+/// Every rounder that this machine runs, the fastest first.
+fn rounders() -> Vec<Rounder> {
+    #[cfg(target_arch = "x86_64")]
+    let mut rounders = super::quant_x86::rounders();
+    #[cfg(not(target_arch = "x86_64"))]
+    let mut rounders: Vec<Rounder> = Vec::new();
+    rounders.push(|x, steps, blocks| {
+        Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                for (x, block) in x.iter().zip(blocks) {
+                    round(x, steps, block);
+                }
+            },
+        );
+    });
+    rounders
+}
+
 /// Rounds a block so that its largest magnitude becomes `steps`. A value that is no number makes the scale none, so that
 /// it is noticed behind the product.
 #[inline(always)]
-fn round(x: &[f32; BLOCK], steps: f32, block: &mut RoundedBlock) {
+pub(super) fn round(x: &[f32; BLOCK], steps: f32, block: &mut RoundedBlock) {
     let larger = |top: f32, value: f32| if value > top || value.is_nan() { value } else { top };
     let (mut tops, rest) = ([0f32; 16], &x[16..]);
     for ((top, a), b) in tops.iter_mut().zip(x).zip(rest) {
@@ -352,6 +383,26 @@ mod tests {
                     assert!(found[..count] == expected[..count], "{bits:?}, panel {panel}, {count} rows");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn every_rounder_gives_the_bits_of_the_plain_one() {
+        let mut x = random(6 * BLOCK, 3);
+        x[..BLOCK].fill(0.0);
+        // Halves are rounded to even steps.
+        x[BLOCK..2 * BLOCK].iter_mut().enumerate().for_each(|(i, x)| *x = (i as f32 - 16.0) / 2.0 * 127.0 / 16.0);
+        x[2 * BLOCK + 5] = f32::INFINITY;
+        x[3 * BLOCK] = 1e-42;
+        let (x, _) = x.as_chunks();
+        for steps in [127.0, 127.0 * 256.0] {
+            let rounded = rounders().into_iter().map(|rounder| {
+                let mut blocks = vec![RoundedBlock::default(); x.len()];
+                rounder(x, steps, &mut blocks);
+                blocks
+            });
+            let rounded: Vec<_> = rounded.collect();
+            rounded.iter().for_each(|blocks| assert!(blocks == rounded.last().unwrap()));
         }
     }
 

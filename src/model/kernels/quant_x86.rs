@@ -6,10 +6,16 @@
 
 use std::arch::x86_64::*;
 
-use super::quant::{BLOCK, Bits, Body, Line, PANEL, Q4_BLOCK, Q8_BLOCK, ROWS, Rounded, Tile};
+use super::{
+    memory::fetch,
+    quant::{self, BLOCK, Bits, Body, Line, PANEL, Q4_BLOCK, Q8_BLOCK, ROWS, Rounded, RoundedBlock, Rounder, Tile},
+};
 
 /// Vectors of sixteen outputs in a panel.
 const VECTORS: usize = PANEL / 16;
+/// Lines between what is multiplied and what is fetched: three blocks of Q8 or six of Q4. The processor itself does not
+/// look that far ahead, and without it a step of Q8 takes half as long again.
+const AHEAD: usize = 102;
 
 /// Every body that this processor has, the fastest first.
 pub(super) fn bodies() -> Vec<Body> {
@@ -30,6 +36,48 @@ pub(super) fn bodies() -> Vec<Body> {
         });
     }
     bodies
+}
+
+/// Every rounder that this processor has, the fastest first.
+pub(super) fn rounders() -> Vec<Rounder> {
+    let mut rounders: Vec<Rounder> = Vec::new();
+    if is_x86_feature_detected!("avx512f") {
+        rounders.push(|x, steps, blocks| {
+            // SAFETY: the processor was asked above.
+            unsafe { round512(x, steps, blocks) }
+        });
+    }
+    rounders
+}
+
+#[target_feature(enable = "avx512f")]
+fn round512(x: &[[f32; BLOCK]], steps: f32, blocks: &mut [RoundedBlock]) {
+    for (x, block) in x.iter().zip(blocks) {
+        // SAFETY: each half has sixteen floats.
+        let halves = [0, 16].map(|at| unsafe { _mm512_loadu_ps(x[at..at + 16].as_ptr()) });
+        let top = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(halves[0]), _mm512_abs_ps(halves[1])));
+        let none = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(halves[0], halves[1]);
+        if none != 0 || !top.is_finite() {
+            quant::round(x, steps, block);
+            continue;
+        }
+        let inverse = _mm512_set1_ps(if top > 0.0 { steps / top } else { 0.0 });
+        let values = halves.map(|half| _mm512_cvtps_epi32(_mm512_mul_ps(half, inverse)));
+        for (half, values) in values.into_iter().enumerate() {
+            let low = _mm512_srai_epi32::<24>(_mm512_slli_epi32::<24>(values));
+            let high = _mm512_srai_epi32::<8>(_mm512_sub_epi32(values, low));
+            let (words, sixteen) = (4 * half..4 * half + 4, 16 * half..16 * half + 16);
+            // SAFETY: both ranges are sixteen bytes long.
+            unsafe {
+                _mm_storeu_si128(block.low[words.clone()].as_mut_ptr().cast(), _mm512_cvtepi32_epi8(low));
+                _mm_storeu_si128(block.high[words].as_mut_ptr().cast(), _mm512_cvtepi32_epi8(high));
+            }
+            // SAFETY: the range is 32 bytes long.
+            unsafe { _mm256_storeu_si256(block.values[sixteen].as_mut_ptr().cast(), _mm512_cvtepi32_epi16(values)) }
+        }
+        block.sum = _mm512_reduce_add_epi32(_mm512_add_epi32(values[0], values[1]));
+        block.scale = top / steps;
+    }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
@@ -57,6 +105,7 @@ fn vnni(bits: Bits, rows: &[&Rounded], lines: &[Line], tile: &mut Tile) {
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn load512(line: &Line) -> __m512i {
+    fetch((&raw const *line).wrapping_add(AHEAD));
     // SAFETY: the reference is to 64 readable bytes.
     unsafe { _mm512_loadu_si512(line.bytes().as_ptr().cast()) }
 }

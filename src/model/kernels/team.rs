@@ -4,12 +4,17 @@
 //! much again, so the members of the team look out for the next kernel for a moment before they sleep, and the thread
 //! that makes the step works along with them. Nobody spins for longer than [`PATIENCE`].
 //!
+//! Every thread begins with its own share of a kernel's parts, which lie one behind the other in memory, and then takes what
+//! others have left. While it waits it fetches the beginning of its share of the weights that come next ([`ahead`]), so
+//! that memory is not idle between kernels.
+//!
 //! One thread at a time has the team; whoever finds it taken, shares his work by rayon instead.
 #![allow(unsafe_code)]
 
 use std::{
     cell::UnsafeCell,
     hint,
+    ops::Range,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
         Arc, LazyLock, Mutex,
@@ -21,10 +26,16 @@ use std::{
 
 use rayon::prelude::*;
 
+use super::memory;
+
 /// How long a member looks out for work before it sleeps.
 const PATIENCE: Duration = Duration::from_micros(50);
 /// Looks between two readings of the clock.
 const LOOKS: usize = 32;
+/// Bytes that a thread fetches ahead at most: a part of its own cache.
+const AHEAD: usize = 64 << 10;
+/// Lines of 64 bytes that are fetched between two looks.
+const LINES: usize = 16;
 
 /// A kernel with its lifetime taken off: [`Team::run`] does not return while anybody may call it.
 #[derive(Clone, Copy)]
@@ -38,12 +49,16 @@ struct Shared {
     job: UnsafeCell<Option<Job>>,
     /// Odd while a job is open.
     round: AtomicUsize,
-    /// The next part that nobody has taken.
-    next: AtomicUsize,
+    /// The next part of every thread's share that nobody has taken; the caller's is the first.
+    shares: Vec<Share>,
     /// Members that may be reading the job.
     inside: AtomicUsize,
     panicked: AtomicBool,
 }
+
+/// In a cache line of its own.
+#[repr(align(64))]
+struct Share(AtomicUsize);
 
 // SAFETY: `job` is only written while no member reads it (see `Team::run`), and what it points to may be shared.
 unsafe impl Sync for Shared {}
@@ -62,6 +77,43 @@ struct Team {
 }
 
 static TEAM: LazyLock<Team> = LazyLock::new(|| Team::new(rayon::current_num_threads().saturating_sub(1)));
+
+/// Address and bytes of the weights that come next. Nothing is read there, so it does not matter if they are gone, or
+/// if the two do not belong together.
+static NEXT: (AtomicUsize, AtomicUsize) = (AtomicUsize::new(0), AtomicUsize::new(0));
+
+/// Says which weights are needed after the kernel that comes now. Threads that have nothing to do fetch them.
+pub(super) fn ahead<T>(weights: &[T]) {
+    NEXT.1.store(size_of_val(weights), Ordering::Relaxed);
+    NEXT.0.store(weights.as_ptr().addr(), Ordering::Relaxed);
+}
+
+/// How far a thread has fetched ahead.
+#[derive(Default)]
+struct Fetched {
+    weights: usize,
+    lines: Range<usize>,
+}
+
+impl Fetched {
+    /// Fetches some lines of the share of thread `index` of `count`; false if there are none left.
+    fn more(&mut self, index: usize, count: usize) -> bool {
+        let weights = NEXT.0.load(Ordering::Relaxed);
+        if weights != self.weights {
+            let own = share(NEXT.1.load(Ordering::Relaxed) / 64, count, index);
+            *self = Self { weights, lines: own.start..own.end.min(own.start + AHEAD / 64) };
+        }
+        let some = self.lines.start..self.lines.end.min(self.lines.start + LINES);
+        self.lines.start = some.end;
+        some.clone().for_each(|line| memory::fetch((weights as *const [u8; 64]).wrapping_add(line)));
+        !some.is_empty()
+    }
+}
+
+/// The share of thread `index` of `count` in `parts`.
+fn share(parts: usize, count: usize, index: usize) -> Range<usize> {
+    index * parts / count..(index + 1) * parts / count
+}
 
 /// Threads that take part in a kernel.
 pub(super) fn size() -> usize {
@@ -103,15 +155,17 @@ impl Team {
         let shared = Arc::new(Shared {
             job: UnsafeCell::new(None),
             round: AtomicUsize::new(0),
-            next: AtomicUsize::new(0),
+            shares: (0..=members).map(|_| Share(AtomicUsize::new(0))).collect(),
             inside: AtomicUsize::new(0),
             panicked: AtomicBool::new(false),
         });
         let start = |index: usize| {
             let (own, asleep) = (shared.clone(), Arc::new(AtomicBool::new(false)));
             let flag = asleep.clone();
-            let thread =
-                thread::Builder::new().name(format!("kernel-{index}")).spawn(move || serve(&own, &flag)).ok()?;
+            let thread = thread::Builder::new()
+                .name(format!("kernel-{index}"))
+                .spawn(move || serve(&own, index + 1, &flag))
+                .ok()?;
             Some(Member { thread: thread.thread().clone(), asleep })
         };
         let members = (0..members).map_while(start).collect();
@@ -126,16 +180,18 @@ impl Team {
             unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), *const (dyn Fn(usize) + Sync)>(f) };
         // SAFETY: the job before is closed: no member is inside, and none comes in while `round` is even.
         unsafe { *shared.job.get() = Some(Job { call, parts }) };
-        shared.next.store(0, Ordering::Relaxed);
+        for (index, next) in shared.shares.iter().enumerate() {
+            next.0.store(share(parts, shared.shares.len(), index).start, Ordering::Relaxed);
+        }
         shared.round.fetch_add(1, Ordering::SeqCst);
         for member in &self.members {
             if member.asleep.load(Ordering::SeqCst) {
                 member.thread.unpark();
             }
         }
-        let own = catch_unwind(AssertUnwindSafe(|| take_parts(shared, parts, f)));
+        let own = catch_unwind(AssertUnwindSafe(|| take_parts(shared, 0, parts, f)));
         if own.is_err() {
-            shared.next.fetch_max(parts, Ordering::Relaxed);
+            shared.shares.iter().for_each(|next| next.0.store(parts, Ordering::Relaxed));
         }
         self.close();
         if let Err(panic) = own {
@@ -149,8 +205,11 @@ impl Team {
     /// Lets no member in any more and waits for those that are.
     fn close(&self) {
         self.shared.round.fetch_add(1, Ordering::SeqCst);
-        let mut looks = 0;
+        let (mut looks, mut fetched) = (0, Fetched::default());
         while self.shared.inside.load(Ordering::SeqCst) != 0 {
+            if fetched.more(0, self.shared.shares.len()) {
+                continue;
+            }
             looks += 1;
             // A member that was put off its core gets ours.
             if looks % 1024 == 0 { thread::yield_now() } else { hint::spin_loop() }
@@ -158,23 +217,31 @@ impl Team {
     }
 }
 
-fn take_parts(shared: &Shared, parts: usize, f: &(dyn Fn(usize) + Sync)) {
-    loop {
-        let part = shared.next.fetch_add(1, Ordering::Relaxed);
-        if part >= parts {
-            return;
+/// Thread `index` takes parts, its own ones first.
+fn take_parts(shared: &Shared, index: usize, parts: usize, f: &(dyn Fn(usize) + Sync)) {
+    let count = shared.shares.len();
+    for whose in (0..count).map(|turn| (index + turn) % count) {
+        let end = share(parts, count, whose).end;
+        loop {
+            let part = shared.shares[whose].0.fetch_add(1, Ordering::Relaxed);
+            if part >= end {
+                break;
+            }
+            f(part);
         }
-        f(part);
     }
 }
 
 /// A member's life.
-fn serve(shared: &Shared, asleep: &AtomicBool) {
-    let mut done = 0;
+fn serve(shared: &Shared, index: usize, asleep: &AtomicBool) {
+    let (mut done, mut fetched) = (0, Fetched::default());
     loop {
         let open = |round: usize| round % 2 == 1 && round != done;
         let since = Instant::now();
         while !open(shared.round.load(Ordering::SeqCst)) {
+            if fetched.more(index, shared.shares.len()) {
+                continue;
+            }
             if since.elapsed() < PATIENCE {
                 (0..LOOKS).take_while(|_| !open(shared.round.load(Ordering::Relaxed))).for_each(|_| hint::spin_loop());
                 continue;
@@ -192,7 +259,7 @@ fn serve(shared: &Shared, asleep: &AtomicBool) {
             if let Some(job) = unsafe { *shared.job.get() } {
                 // SAFETY: as above.
                 let call = unsafe { &*job.call };
-                if catch_unwind(AssertUnwindSafe(|| take_parts(shared, job.parts, call))).is_err() {
+                if catch_unwind(AssertUnwindSafe(|| take_parts(shared, index, job.parts, call))).is_err() {
                     shared.panicked.store(true, Ordering::SeqCst);
                 }
             }
