@@ -13,6 +13,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
 
 use bytes::Bytes;
 use rusqlite::Connection;
@@ -55,6 +56,11 @@ fn broken(path: &Path, error: impl std::fmt::Display) -> StudioError {
     StudioError::Store(format!("{} cannot be used: {error}. Check the folder and its rights.", path.display()))
 }
 
+/// How the names of folders begin that go with their store.
+const EPHEMERAL: &str = "continuo-";
+/// After this time a server that uses a folder has locked it.
+const SETTLED: Duration = Duration::from_secs(60);
+
 impl Store {
     /// Opens a folder, creating what is missing, and removes what an interrupted process left half done.
     ///
@@ -69,7 +75,9 @@ impl Store {
     /// # Errors
     /// [`StudioError::Store`].
     pub fn ephemeral() -> Result<Self, StudioError> {
-        Self::open_as(&std::env::temp_dir().join(format!("continuo-{}", Uuid::new_v4().simple())), true)
+        let temporary = std::env::temp_dir();
+        sweep::remove_abandoned(&temporary, SETTLED);
+        Self::open_as(&temporary.join(format!("{EPHEMERAL}{}", Uuid::new_v4().simple())), true)
     }
 
     fn open_as(path: &Path, ephemeral: bool) -> Result<Self, StudioError> {

@@ -1,6 +1,7 @@
 //! What is removed, and when: what is too old, what is too much, what an interrupted process left behind.
 
 use std::collections::HashSet;
+use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use rusqlite::{Connection, params};
 
 use super::super::{AudioId, StudioError};
 use super::records::now;
-use super::{Store, broken};
+use super::{EPHEMERAL, Store, broken};
 
 /// How long and how much is kept.
 #[derive(Debug, Clone, Copy)]
@@ -98,12 +99,57 @@ pub(super) fn files_of(connection: &Connection, session: &str) -> rusqlite::Resu
 pub(super) fn remove_strays(connection: &Connection, folder: &Path) -> Result<(), StudioError> {
     let known: HashSet<String> =
         connection.prepare("SELECT id FROM audio")?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
-    for entry in std::fs::read_dir(folder).map_err(|error| broken(folder, error))? {
+    for entry in fs::read_dir(folder).map_err(|error| broken(folder, error))? {
         let entry = entry.map_err(|error| broken(folder, error))?;
         let stray = entry.file_name().to_str().is_none_or(|name| !known.contains(name));
         if stray {
-            std::fs::remove_file(entry.path()).map_err(|error| broken(&entry.path(), error))?;
+            fs::remove_file(entry.path()).map_err(|error| broken(&entry.path(), error))?;
         }
     }
     Ok(())
+}
+
+/// Removes from `folder` what killed servers left there that need not have remembered anything: nobody holds its lock,
+/// which is older than `age`. What cannot be removed stays.
+pub(super) fn remove_abandoned(folder: &Path, age: Duration) {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(EPHEMERAL)) {
+        let lock = entry.path().join("lock");
+        let old = |path: &Path| {
+            let data = fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file)?;
+            data.modified().ok()?.elapsed().ok().filter(|since| *since >= age)
+        };
+        let ours = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if ours && old(&lock).is_some() && fs::File::open(&lock).is_ok_and(|lock| lock.try_lock().is_ok()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn only_what_nobody_uses_is_abandoned() {
+        let folder = tempfile::tempdir().unwrap();
+        let make = |name: &str, locked: bool| {
+            let path = folder.path().join(name);
+            fs::create_dir(&path).unwrap();
+            locked.then(|| fs::File::create(path.join("lock")).unwrap())
+        };
+        let used = make("continuo-used", true).unwrap();
+        used.try_lock().unwrap();
+        drop(make("continuo-left", true));
+        drop(make("continuo-without-a-lock", false));
+        drop(make("another", true));
+        remove_abandoned(folder.path(), Duration::from_secs(3600));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 4);
+        remove_abandoned(folder.path(), Duration::ZERO);
+        let exists = |name| folder.path().join(name).exists();
+        assert!(exists("continuo-used") && exists("continuo-without-a-lock") && exists("another"));
+        assert!(!exists("continuo-left"));
+    }
 }
