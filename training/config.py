@@ -25,4 +25,4 @@ DECODER = dict(
     dropout=0.0, attention_dropout=0.0, activation_dropout=0.0, layerdrop=0.0, scale_embedding=False,
     pad_token_id=CODEBOOK_SIZE, bos_token_id=CODEBOOK_SIZE, eos_token_id=None, tie_word_embeddings=False,
 )
-SAMPLING = dict(guidance_scale=3.0, do_sample=True, top_k=30, temperature=0.5)
+SAMPLING = dict(guidance_scale=2.5, do_sample=True, top_k=30, temperature=0.6)
