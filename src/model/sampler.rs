@@ -104,20 +104,33 @@ pub fn arg_max(logits: &[f32]) -> Result<u32, NotANumber> {
     Ok(best as u32)
 }
 
+/// The uniform number, from 0 to below 1, behind the choice for `book` in draw number `draw` of the sequence that `seed`
+/// stands for.
+pub fn uniform(seed: u64, draw: u64, book: usize) -> f64 {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(book as u64);
+    // One block of the cipher has sixteen words; every draw takes two.
+    rng.set_word_pos(u128::from(draw) * 2);
+    (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+}
+
 /// Chooses the code of `book` for draw number `draw` of the sequence that `seed` stands for.
 ///
 /// # Errors
 /// [`NotANumber`].
 pub fn choose(logits: &[f32], shaping: Shaping, seed: u64, draw: u64, book: usize) -> Result<u32, NotANumber> {
+    choose_at(logits, shaping, uniform(seed, draw, book))
+}
+
+/// Chooses the first code at which the probabilities, summed up in order, exceed `target`.
+///
+/// # Errors
+/// [`NotANumber`].
+pub fn choose_at(logits: &[f32], shaping: Shaping, target: f64) -> Result<u32, NotANumber> {
     if shaping.temperature <= 0.0 {
         return arg_max(logits);
     }
     let shares = probabilities(logits, shaping)?;
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    rng.set_stream(book as u64);
-    // One block of the cipher has sixteen words; every draw takes two.
-    rng.set_word_pos(u128::from(draw) * 2);
-    let target = (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
     let mut sum = 0.0;
     let mut last = 0;
     for (index, share) in shares.iter().enumerate() {
