@@ -11,7 +11,10 @@ use candle_core::{Device, Tensor};
 use super::{
     config::DecoderConfig,
     error::{ModelError, Result},
-    kernels::{AttendRow, CrossKeys, CrossPart, Epilogue, Kernels, KvLayer, Linear, Pass, WeightFormat, layer_norm},
+    kernels::{
+        AttendRow, CrossKeys, CrossPart, Epilogue, Fused, Kernels, KvLayer, Linear, Pass, TextSlots, WeightFormat,
+        layer_norm,
+    },
     weights::{Target, Weights},
 };
 
@@ -72,12 +75,18 @@ pub struct KvCache {
     layers: Vec<KvLayer>,
     rows: usize,
     window: usize,
+    /// Kernels of our own on the device, and where their texts lie.
+    fused: Option<Fused>,
+    texts: TextSlots,
+    /// What is added at every position, `[window, hidden]`; none where it is computed anew in every pass.
+    positions: Option<Tensor>,
 }
 
 impl KvCache {
     /// A pool of no rows, to stand where another one was taken from.
     pub fn empty() -> Self {
-        Self { layers: Vec::new(), rows: 0, window: 0 }
+        let (layers, texts) = (Vec::new(), TextSlots::default());
+        Self { layers, rows: 0, window: 0, fused: None, texts, positions: None }
     }
 
     /// Positions per row.
@@ -88,6 +97,17 @@ impl KvCache {
     /// Rows.
     pub fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// Lets passes use the kernels' stand-in.
+    #[cfg(all(test, not(feature = "cuda")))]
+    pub(crate) fn use_plain(&mut self) {
+        self.fused = Some(Fused::plain());
+    }
+
+    /// The kernels of our own that passes over this pool use, if the device has any.
+    pub fn fused(&self) -> Option<&Fused> {
+        self.fused.as_ref()
     }
 }
 
@@ -236,11 +256,22 @@ impl Decoder {
     /// # Errors
     /// [`ModelError::Tensor`] when memory is short.
     pub fn cache(&self, rows: usize, window: usize) -> Result<KvCache> {
+        self.cache_on(rows, window, self.target.fused)
+    }
+
+    /// As [`Decoder::cache`], but with the choice of using kernels of our own where there are any.
+    ///
+    /// # Errors
+    /// [`ModelError::Tensor`] when memory is short.
+    pub fn cache_on(&self, rows: usize, window: usize, fused: bool) -> Result<KvCache> {
         let heads = (self.config.heads, self.config.hidden / self.config.heads);
-        let Target { format, kernels, device } = &self.target;
+        let Target { format, kernels, device, .. } = &self.target;
         let layer = |_| KvLayer::new((rows, window), heads, *format, *kernels, device);
         let layers = (0..self.config.layers).map(layer).collect::<candle_core::Result<_>>()?;
-        Ok(KvCache { layers, rows, window })
+        let fused = if fused { Fused::of(*kernels, *format, heads.1, device) } else { None };
+        let table = || self.positions(&(0..window).collect::<Vec<usize>>());
+        let positions = (*kernels == Kernels::Composed).then(table).transpose()?;
+        Ok(KvCache { layers, rows, window, fused, texts: TextSlots::default(), positions })
     }
 
     /// The text encoder's states `[length, text width]` brought to the decoder's width.
@@ -310,10 +341,34 @@ impl Decoder {
         tap: &mut dyn FnMut(Part, usize, &Tensor),
     ) -> Result<Tensor> {
         self.check(cache, tokens)?;
+        let result = self.pass(cache, tokens, tap);
+        if result.is_err() {
+            // Not every layer may have got its texts.
+            cache.texts = TextSlots::default();
+        }
+        result
+    }
+
+    fn pass(
+        &self,
+        cache: &mut KvCache,
+        tokens: &[Token<'_>],
+        tap: &mut dyn FnMut(Part, usize, &Tensor),
+    ) -> Result<Tensor> {
+        if tokens.is_empty() {
+            let shape = (0, self.config.codebooks, self.config.card);
+            return Ok(Tensor::zeros(shape, candle_core::DType::F32, &self.target.device)?);
+        }
         let at: Vec<AttendRow> =
             tokens.iter().map(|token| AttendRow { row: token.row, position: token.position }).collect();
-        let pass = Pass::new(at, cache.window, self.target.kernels, &self.target.device)?;
-        let mut x = self.embed(tokens)?;
+        let pass = match &cache.fused {
+            Some(fused) => {
+                let blends: Vec<Vec<CrossPart<'_>>> = tokens.iter().map(|token| parts(token, 0)).collect();
+                Pass::fused(fused, &at, &blends, &mut cache.texts, &self.target.device)?
+            }
+            None => Pass::new(at, cache.window, self.target.kernels, &self.target.device)?,
+        };
+        let mut x = self.embed(tokens, cache.positions.as_ref())?;
         tap(Part::Embed, 0, &x);
         let conditioned = tokens.iter().any(|token| !token.cross.is_empty());
         for (index, (layer, kv)) in self.layers.iter().zip(&mut cache.layers).enumerate() {
@@ -363,12 +418,22 @@ impl Decoder {
     }
 
     /// Sums the embeddings of every token's ids and adds its position.
-    fn embed(&self, tokens: &[Token<'_>]) -> Result<Tensor> {
+    fn embed(&self, tokens: &[Token<'_>], added: Option<&Tensor>) -> Result<Tensor> {
         let (books, table) = (self.config.codebooks, self.config.card as u32 + 1);
         let device: &Device = &self.target.device;
+        let ids = |book: usize| tokens.iter().map(move |token| token.ids[book] + book as u32 * table);
+        if let Some(added) = added {
+            // Few operations, whatever the number of codebooks.
+            let ids: Vec<u32> = (0..books).flat_map(ids).collect();
+            let ids = Tensor::from_vec(ids, books * tokens.len(), device)?;
+            let codes = self.embedding.index_select(&ids, 0)?.reshape((books, tokens.len(), self.config.hidden))?;
+            let positions: Vec<u32> = tokens.iter().map(|token| token.position as u32).collect();
+            let positions = added.index_select(&Tensor::from_vec(positions, tokens.len(), device)?, 0)?;
+            return Ok((codes.sum(0)? + positions)?);
+        }
         let positions: Vec<usize> = tokens.iter().map(|token| token.position).collect();
         let select = |book: usize| -> Result<Tensor> {
-            let ids: Vec<u32> = tokens.iter().map(|token| token.ids[book] + book as u32 * table).collect();
+            let ids: Vec<u32> = ids(book).collect();
             Ok(self.embedding.index_select(&Tensor::from_vec(ids, tokens.len(), device)?, 0)?)
         };
         let mut sum = select(0)?;

@@ -34,12 +34,14 @@ pub struct Target {
     pub kernels: Kernels,
     /// How the decoder's matrices are stored by native kernels.
     pub format: WeightFormat,
+    /// Whether kernels of our own are used where candle's operations run, if the device has any.
+    pub fused: bool,
 }
 
 impl Target {
     /// f32 on a device, with the faster operations there.
     pub fn new(device: &Device) -> Self {
-        Self { device: device.clone(), kernels: Kernels::for_device(device), format: WeightFormat::F32 }
+        Self { device: device.clone(), kernels: Kernels::for_device(device), format: WeightFormat::F32, fused: true }
     }
 }
 

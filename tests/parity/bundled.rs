@@ -4,12 +4,7 @@
 use std::{collections::HashMap, path::Path};
 
 use candle_core::{Device, Tensor};
-use continuo::model::{
-    Files, ModelError, MusicGen,
-    decoder::Token,
-    kernels::{Kernels, WeightFormat},
-    weights::Target,
-};
+use continuo::model::{Files, ModelError, MusicGen, decoder::Token, kernels::Kernels, weights::Target};
 
 use super::{
     golden::floats,
@@ -29,7 +24,7 @@ fn the_bundled_model_gives_the_logits_and_the_sound_of_transformers() {
     let (_, header) = safetensors::SafeTensors::read_metadata(&text).unwrap();
     let prompt = &header.metadata().as_ref().unwrap()["prompt"];
     for kernels in [Kernels::Native, Kernels::Composed] {
-        let target = Target { device: Device::Cpu, kernels, format: WeightFormat::F32 };
+        let target = Target { kernels, ..Target::new(&Device::Cpu) };
         let none = |name: &str| Err(ModelError::NoSuchPlace(name.into()));
         check(&MusicGen::load(&Files::Folder(folder.clone()), &none, &target).unwrap(), &fixture, prompt);
     }

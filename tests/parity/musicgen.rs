@@ -12,7 +12,7 @@ use continuo::model::{
     decoder::{CrossShare, Part, Prompt, Token},
     delay,
     encodec::fused_weight,
-    kernels::{Kernels, WeightFormat},
+    kernels::Kernels,
     sampler::{Shaping, probabilities},
     t5::bucket,
     weights::{Target, TensorSource, Weights},
@@ -69,7 +69,7 @@ fn hub_layout(case: &Path, scratch: &Path) -> PathBuf {
 }
 
 fn target(kernels: Kernels) -> Target {
-    Target { device: Device::Cpu, kernels, format: WeightFormat::F32 }
+    Target { kernels, ..Target::new(&Device::Cpu) }
 }
 
 fn load(golden: &Golden, folder: &Path, kernels: Kernels) -> MusicGen {

@@ -24,6 +24,7 @@ use crate::{
         decoder::{CrossShare, KvCache, Prompt, Token},
         delay,
         encodec::StreamState,
+        kernels::Draw,
         sampler,
         weights::Target,
     },
@@ -51,6 +52,9 @@ struct SlotState {
     /// Positions that are valid in the conditional and in the null row.
     filled: [usize; 2],
 }
+
+/// The codes of every voice of a step.
+type Choices = Vec<Result<Vec<u32>, Fault>>;
 
 /// The rows of a slot.
 const CONDITIONAL: usize = 0;
@@ -124,6 +128,36 @@ impl MusicGenBackend {
                 logits: logits && position + 1 == end,
             })
             .collect()
+    }
+
+    /// Chooses the codes of a step on the device, where it has a kernel for that: only codes are copied.
+    fn choose_there(
+        &self,
+        logits: &Tensor,
+        step: &[StepRow<'_>],
+        crosses: &[Result<Vec<CrossShare>, Fault>],
+    ) -> candle_core::Result<Option<Choices>> {
+        let Some(fused) = self.cache.fused() else { return Ok(None) };
+        let books = self.info.codebooks;
+        let (mut draws, mut next) = (Vec::with_capacity(step.len()), 0);
+        for (row, _) in step.iter().zip(crosses).filter(|(_, cross)| cross.is_ok()) {
+            let Sampling { temperature, top_k, guidance, seed } = row.sampling;
+            let count = rows(row.blend, guidance).len();
+            let targets = (0..books).map(|book| sampler::uniform(seed, row.draw, book)).collect();
+            let null = (count == 2).then_some(next + 1);
+            draws.push(Draw { row: next, null, guidance, temperature, top_k, targets });
+            next += count;
+        }
+        let Some(codes) = fused.sample(logits, &draws)? else { return Ok(None) };
+        let mut codes = codes.chunks_exact(books);
+        let choice = |cross: &Result<_, Fault>| {
+            cross.as_ref().map_err(Clone::clone)?;
+            match codes.next() {
+                Some(codes) if codes.iter().all(|code| *code < self.info.card) => Ok(codes.to_vec()),
+                _ => Err(not_numbers()),
+            }
+        };
+        Ok(Some(crosses.iter().map(choice).collect()))
     }
 
     fn mark_filled(&mut self, slot: Slot, rows: &[usize]) {
@@ -268,16 +302,20 @@ impl Backend for MusicGenBackend {
         let logits = self.model.decoder.forward(&mut cache, &tokens).map_err(lost);
         drop(tokens);
         self.cache = cache;
-        let logits: Vec<f32> = logits?.flatten_all().and_then(|logits| logits.to_vec1()).map_err(lost)?;
+        let logits = logits?;
+        for (row, _) in step.iter().zip(&crosses).filter(|(_, cross)| cross.is_ok()) {
+            self.mark_filled(row.slot, rows(row.blend, row.sampling.guidance));
+        }
+        if let Some(choices) = self.choose_there(&logits, step, &crosses).map_err(lost)? {
+            return Ok(choices);
+        }
+        let logits: Vec<f32> = logits.flatten_all().and_then(|logits| logits.to_vec1()).map_err(lost)?;
         let size = self.info.codebooks * self.info.card as usize;
         let mut parts = logits.chunks_exact(size);
         let mut voices = Vec::with_capacity(step.len());
         for (row, cross) in step.iter().zip(crosses) {
             let needed = rows(row.blend, row.sampling.guidance);
             voices.push(cross.map(|_| (row, [parts.next(), if needed.len() == 2 { parts.next() } else { None }])));
-        }
-        for (row, _) in voices.iter().flatten() {
-            self.mark_filled(row.slot, rows(row.blend, row.sampling.guidance));
         }
         let card = self.info.card as usize;
         Ok(voices
@@ -326,9 +364,12 @@ impl Backend for MusicGenBackend {
     }
 }
 
+fn not_numbers() -> Fault {
+    Fault("the model computed values that are not numbers".to_owned())
+}
+
 /// Guidance and the draw of every codebook of one voice.
 fn choose(sampling: Sampling, draw: u64, logits: [Option<&[f32]>; 2], card: usize) -> Result<Vec<u32>, Fault> {
-    let bad = || Fault("the model computed values that are not numbers".to_owned());
     let mixed;
     let logits = match logits {
         [Some(cond), Some(null)] => {
@@ -336,10 +377,10 @@ fn choose(sampling: Sampling, draw: u64, logits: [Option<&[f32]>; 2], card: usiz
             &mixed
         }
         [Some(only), None] => only,
-        _ => return Err(bad()),
+        _ => return Err(not_numbers()),
     };
     let shaping = sampler::Shaping { temperature: sampling.temperature, top_k: sampling.top_k as usize, top_p: 1.0 };
-    let book = |(book, logits)| sampler::choose(logits, shaping, sampling.seed, draw, book).map_err(|_| bad());
+    let book = |(book, logits)| sampler::choose(logits, shaping, sampling.seed, draw, book).map_err(|_| not_numbers());
     logits.chunks_exact(card).enumerate().map(book).collect()
 }
 

@@ -7,12 +7,17 @@ use std::path::Path;
 use candle_core::Device;
 
 use super::*;
-use crate::model::{Files, config::CodecConfig};
+use crate::model::{Files, config::CodecConfig, kernels::Kernels};
 
 fn backend() -> MusicGenBackend {
+    backend_on(Kernels::Native)
+}
+
+fn backend_on(kernels: Kernels) -> MusicGenBackend {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity/musicgen-mono");
     let none = |name: &str| Err(ModelError::NoSuchPlace(name.into()));
-    let model = MusicGen::load(&Files::Folder(folder), &none, &Target::new(&Device::Cpu)).unwrap();
+    let model =
+        MusicGen::load(&Files::Folder(folder), &none, &Target { kernels, ..Target::new(&Device::Cpu) }).unwrap();
     // Room for nine voices.
     let bytes = 18 * model.config.generation.window * model.decoder.kv_bytes();
     MusicGenBackend::new(ModelId("tiny".into()), model, bytes).unwrap()
@@ -69,7 +74,23 @@ fn alone(texts: &[(&str, f32)], guidance: f32, seed: u64, steps: usize) -> Vec<V
 
 #[test]
 fn a_voice_alone_equals_the_same_voice_among_eight() {
-    let mut backend = backend();
+    eight(backend());
+}
+
+/// What a GPU does around its kernels: where texts and tokens lie, guidance rows, draws, faults.
+#[test]
+#[cfg(not(feature = "cuda"))]
+fn voices_on_kernels_of_our_own_make_the_same_music() {
+    let fused = || {
+        let mut backend = backend_on(Kernels::Composed);
+        backend.cache.use_plain();
+        backend
+    };
+    eight(fused());
+    a_bad_voice_among_others(fused());
+}
+
+fn eight(mut backend: MusicGenBackend) {
     let voices: [(&[(&str, f32)], f32); 8] = [
         (&[("slow piano", 1.0)], 3.0),
         (&[("80s pop", 0.25), ("warm lo-fi", 0.75)], 3.0),
@@ -158,7 +179,10 @@ fn a_row_that_was_not_needed_before_is_filled_when_it_is() {
 
 #[test]
 fn a_bad_voice_does_not_disturb_the_others() {
-    let mut backend = backend();
+    a_bad_voice_among_others(backend());
+}
+
+fn a_bad_voice_among_others(mut backend: MusicGenBackend) {
     let mut good = Player::new(&mut backend, 0, &[("slow piano", 1.0)], 3.0, 1);
     let mut broken = Player::new(&mut backend, 1, &[], 3.0, 1);
     let width = backend.model().config.text.d_model;

@@ -6,10 +6,11 @@ use candle_core::{Device, Result, Tensor};
 use pulp::Arch;
 
 use super::{
-    CrossPart, Kernels, WeightFormat,
+    CrossPart, Fused, Kernels, WeightFormat,
     attend::{self, PARALLEL_FROM},
     attention::{self, Cell, Query, Segment, keys_len, value_len, write_key, write_value},
-    batched::{self, Plan, Texts},
+    batched::{self, Texts},
+    fused::{self, TextSlots},
     memory::Block,
     team, with_floats,
 };
@@ -35,11 +36,12 @@ pub struct KvLayer {
 enum Body {
     F32(Pool<f32>),
     Bf16(Pool<u32>),
-    /// Keys and values, `[rows, heads, window + 1, dim]` each: what nobody needs is written behind the window.
+    /// Keys, then values, `[2, rows, heads, window + 1, dim]`: what nobody needs is written behind the window.
     Composed {
-        keys: Tensor,
-        values: Tensor,
+        pool: Tensor,
         texts: Option<Texts>,
+        /// The texts of passes on kernels of our own.
+        memory: Option<Tensor>,
     },
 }
 
@@ -69,8 +71,8 @@ impl KvLayer {
     ) -> Result<Self> {
         let body = match kernels {
             Kernels::Composed => {
-                let zeros = || Tensor::zeros((rows, heads, window + 1, dim), format.dtype(device), device);
-                Body::Composed { keys: zeros()?, values: zeros()?, texts: None }
+                let pool = Tensor::zeros((2, rows, heads, window + 1, dim), format.dtype(device), device)?;
+                Body::Composed { pool, texts: None, memory: None }
             }
             Kernels::Native if narrow(dim, format) => Body::Bf16(Pool::new(rows, window, heads, dim)?),
             Kernels::Native => Body::F32(Pool::new(rows, window, heads, dim)?),
@@ -91,11 +93,14 @@ impl KvLayer {
     /// # Errors
     /// When shapes or devices do not fit.
     pub fn attend(&mut self, qkv: &Tensor, pass: &Pass) -> Result<Tensor> {
-        match (&mut self.body, &pass.plan) {
-            (Body::F32(pool), _) => pool.attend(qkv, &pass.at),
-            (Body::Bf16(pool), _) => pool.attend(qkv, &pass.at),
-            (Body::Composed { keys, values, .. }, Some(plan)) => batched::attend_pool(keys, values, qkv, plan),
-            (Body::Composed { .. }, None) => candle_core::bail!("a pass was planned for another device"),
+        match (&mut self.body, &pass.0) {
+            (Body::F32(pool), Plan::Native(at)) => pool.attend(qkv, at),
+            (Body::Bf16(pool), Plan::Native(at)) => pool.attend(qkv, at),
+            (Body::Composed { pool, .. }, Plan::Composed(plan)) => {
+                batched::attend_pool(&pool.get(0)?, &pool.get(1)?, qkv, plan)
+            }
+            (Body::Composed { pool, .. }, Plan::Fused(plan)) => fused::attend_pool(pool, qkv, plan),
+            _ => candle_core::bail!("a pass was planned for another device"),
         }
     }
 
@@ -108,9 +113,12 @@ impl KvLayer {
     /// # Errors
     /// When shapes or devices do not fit.
     pub fn cross_attend(&mut self, queries: &Tensor, blends: &[Vec<CrossPart<'_>>], pass: &Pass) -> Result<Tensor> {
-        match (&mut self.body, &pass.plan) {
-            (Body::Composed { keys, texts, .. }, Some(plan)) => {
-                batched::attend_texts(texts, queries, blends, plan, keys)
+        match (&mut self.body, &pass.0) {
+            (Body::Composed { pool, texts, .. }, Plan::Composed(plan)) => {
+                batched::attend_texts(texts, queries, blends, plan, pool)
+            }
+            (Body::Composed { pool, memory, .. }, Plan::Fused(plan)) => {
+                fused::attend_texts(memory, queries, blends, plan, pool.dtype())
             }
             _ => attend::cross_attend(queries, blends),
         }
@@ -119,9 +127,13 @@ impl KvLayer {
 
 /// What the layers share of a pass.
 #[derive(Debug)]
-pub struct Pass {
-    at: Vec<AttendRow>,
-    plan: Option<Plan>,
+pub struct Pass(Plan);
+
+#[derive(Debug)]
+enum Plan {
+    Native(Vec<AttendRow>),
+    Composed(batched::Plan),
+    Fused(fused::Plan),
 }
 
 impl Pass {
@@ -130,8 +142,25 @@ impl Pass {
     /// # Errors
     /// When the device fails.
     pub fn new(at: Vec<AttendRow>, window: usize, kernels: Kernels, device: &Device) -> Result<Self> {
-        let plan = (kernels == Kernels::Composed).then(|| Plan::new(&at, window, device)).transpose()?;
-        Ok(Self { at, plan })
+        Ok(Self(match kernels {
+            Kernels::Native => Plan::Native(at),
+            Kernels::Composed => Plan::Composed(batched::Plan::new(&at, window, device)?),
+        }))
+    }
+
+    /// A pass on kernels of our own over composed pools; `blends` are its tokens' texts in any one layer. Every layer of
+    /// the pools that `texts` belongs to must make the pass.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn fused(
+        fused: &Fused,
+        at: &[AttendRow],
+        blends: &[Vec<CrossPart<'_>>],
+        texts: &mut TextSlots,
+        device: &Device,
+    ) -> Result<Self> {
+        Ok(Self(Plan::Fused(fused::Plan::new(fused, at, blends, texts, device)?)))
     }
 }
 
@@ -240,6 +269,11 @@ mod tests {
 
     /// Passes of several rows, lengths and gaps, and after each what the texts say; all results in order.
     fn results(kernels: Kernels, format: WeightFormat) -> Vec<f32> {
+        results_on(kernels, format, None)
+    }
+
+    fn results_on(kernels: Kernels, format: WeightFormat, fused: Option<&Fused>) -> Vec<f32> {
+        let mut slots = TextSlots::default();
         let mut layer = KvLayer::new((6, WINDOW), (HEADS, DIM), format, kernels, &Device::Cpu).unwrap();
         let width = HEADS * DIM;
         let text = |len: usize, seed: u64| {
@@ -271,7 +305,10 @@ mod tests {
                     _ => vec![],
                 })
                 .collect();
-            let pass = Pass::new(at, WINDOW, kernels, &Device::Cpu).unwrap();
+            let pass = match fused {
+                Some(fused) => Pass::fused(fused, &at, &blends, &mut slots, &Device::Cpu).unwrap(),
+                None => Pass::new(at, WINDOW, kernels, &Device::Cpu).unwrap(),
+            };
             let qkv = random((tokens, 3 * width), 100 + index as u64);
             let own = layer.attend(&qkv, &pass).unwrap();
             let texts = layer.cross_attend(&random((tokens, width), 200 + index as u64), &blends, &pass).unwrap();
@@ -294,5 +331,17 @@ mod tests {
         // Half an ulp of bf16 at 1, and what the softmax makes of it.
         assert!(worst(Kernels::Native, WeightFormat::Bf16) < 0.01);
         assert!(worst(Kernels::Composed, WeightFormat::Bf16) < 0.002);
+    }
+
+    #[test]
+    #[cfg(not(feature = "cuda"))]
+    fn a_pass_on_kernels_of_our_own_is_laid_out_as_they_read_it() {
+        let exact = results(Kernels::Native, WeightFormat::F32);
+        let worst = |format| {
+            let found = results_on(Kernels::Composed, format, Some(&Fused::plain()));
+            exact.iter().zip(found).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max)
+        };
+        assert!(worst(WeightFormat::F32) < 1e-5);
+        assert!(worst(WeightFormat::Bf16) < 0.002);
     }
 }

@@ -2,12 +2,16 @@
 //!
 //! Each is one function on candle tensors with two bodies: a native one for the CPU, whose result for a row is the
 //! same bit for bit whatever else is in the batch, and one composed of candle's own operations for other devices
-//! (and, in tests, to compare the native one with).
+//! (and, in tests, to compare the native one with). Attention and the choice of codes have a third one on NVIDIA GPUs,
+//! [`Fused`].
 
 mod attend;
 mod attention;
 mod batched;
+#[cfg_attr(not(feature = "cuda"), path = "cuda/plain.rs")]
+mod cuda;
 mod full;
+mod fused;
 mod gemm;
 mod kv;
 mod linear;
@@ -23,7 +27,9 @@ mod team;
 use candle_core::{CpuStorage, CustomOp1, Device, Layout, Result, Shape, Storage, Tensor};
 
 pub use attend::{CrossKeys, CrossPart};
+pub use cuda::Fused;
 pub use full::{FullAttention, Pairing, Rotary};
+pub use fused::{Draw, TextSlots};
 pub use kv::{AttendRow, KvLayer, Pass};
 pub use linear::{Epilogue, Linear, WeightFormat};
 pub use lstm::{LstmLayer, LstmState};
