@@ -58,13 +58,29 @@ impl DeviceChoice {
 fn cuda() -> Result<Device, Failure> {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
-    let opened = std::panic::catch_unwind(|| Device::new_cuda(0));
+    let opened = std::panic::catch_unwind(one_stream);
     std::panic::set_hook(hook);
     match opened {
         Ok(Ok(device)) => Ok(device),
         Ok(Err(error)) => Err(Failure(format!("The GPU cannot be opened: {error}."))),
         Err(_) => Err(Failure("There is no NVIDIA driver on this machine.".into())),
     }
+}
+
+/// The first GPU, with one stream for all threads: a model is loaded on one thread and used on others, and what they ask
+/// for must happen in that order. candle's usual device has a stream per thread.
+fn one_stream() -> candle_core::Result<Device> {
+    let device = Device::new_cuda_with_stream(0)?;
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(cuda) = &device {
+        // SAFETY: this is the only stream on which tensors are made, used and freed, so its order is that of all uses;
+        // nothing waits for the events that would say so.
+        #[allow(unsafe_code)]
+        unsafe {
+            cuda.disable_event_tracking();
+        }
+    }
+    Ok(device)
 }
 
 impl DtypeChoice {
