@@ -1,5 +1,6 @@
 //! `continuo bench`: figures of this machine, as a table or as JSON. Nothing here asserts a time.
 
+mod agree;
 mod beside;
 mod codec;
 mod fanout;
@@ -20,6 +21,7 @@ use super::{Failure, Outcome};
 use crate::engine::{KV_BUDGET, MusicGenBackend};
 use crate::model::MusicGen;
 use crate::model::config::Config;
+use crate::model::weights::Target;
 use crate::units::ModelId;
 
 #[derive(Args)]
@@ -35,6 +37,8 @@ pub(super) struct BenchArgs {
 enum Bench {
     /// Decoder steps per second with random weights
     Step(step::StepArgs),
+    /// Whether the GPU's own kernels compute what candle's operations compute there
+    Agree(agree::AgreeArgs),
     /// Where the time of a decoder step goes, part by part
     Kernels(kernels::KernelsArgs),
     /// How fast this machine reads memory, and how near to it a decoder step comes
@@ -69,6 +73,15 @@ struct RandomModel {
     /// Number format of the weights
     #[arg(long, default_value = "auto")]
     dtype: DtypeChoice,
+    /// On a GPU: kernels of our own, or candle's operations alone
+    #[arg(long, default_value = "own")]
+    kernels: KernelsChoice,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum KernelsChoice {
+    Own,
+    Composed,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -106,6 +119,7 @@ impl RandomModel {
     /// The model and the name of its number format.
     fn model(&self) -> Result<(MusicGen, &'static str), Failure> {
         let (target, dtype) = self.dtype.on(&self.device.open()?);
+        let target = Target { fused: self.kernels == KernelsChoice::Own, ..target };
         let (hidden, layers, heads) = self.size.dims();
         let config = json!({
             "model_type": "musicgen",
@@ -140,6 +154,7 @@ type Row = Vec<(&'static str, Value)>;
 pub(super) fn run(args: BenchArgs) -> Outcome {
     let (name, rows) = match args.bench {
         Bench::Step(options) => ("step", step::run(&options)?),
+        Bench::Agree(options) => ("agree", agree::run(&options)?),
         Bench::Kernels(options) => ("kernels", kernels::run(&options)?),
         Bench::Bandwidth(options) => ("bandwidth", kernels::bandwidth(&options)?),
         Bench::Quality(options) => ("quality", quality::run(&options)?),

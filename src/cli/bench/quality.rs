@@ -7,7 +7,7 @@
 use clap::Args;
 use serde_json::json;
 
-use super::{RandomModel, Row, SizeChoice};
+use super::{KernelsChoice, RandomModel, Row, SizeChoice};
 use crate::cli::load::{DeviceChoice, DtypeChoice};
 use crate::cli::{Failure, load};
 use crate::model::decoder::{CrossShare, KvCache, Token};
@@ -45,7 +45,8 @@ struct Piece {
 pub(super) fn run(args: &QualityArgs) -> Result<Vec<Row>, Failure> {
     let open = |dtype: DtypeChoice| -> Result<(MusicGen, &'static str), Failure> {
         if args.model == "random" {
-            return RandomModel { size: args.size, device: DeviceChoice::Cpu, dtype }.model();
+            return RandomModel { size: args.size, device: DeviceChoice::Cpu, dtype, kernels: KernelsChoice::Own }
+                .model();
         }
         let (target, name): (Target, _) = dtype.on(&candle_core::Device::Cpu);
         Ok((MusicGen::load(&load::fetch(&args.model)?, &load::fetch, &target)?, name))

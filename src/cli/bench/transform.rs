@@ -130,7 +130,12 @@ pub(super) fn transform(options: &TransformArgs) -> Result<Vec<Row>, Failure> {
     let (target, dtype) = args.target()?;
     let model = MelodyFlow::random(FlowConfig::published(), 0, &target)?;
     if options.voices > 0 {
-        let voices = RandomModel { size: options.voice_size, device: args.device, dtype: options.voice_dtype };
+        let voices = RandomModel {
+            size: options.voice_size,
+            device: args.device,
+            dtype: options.voice_dtype,
+            kernels: super::KernelsChoice::Own,
+        };
         return Ok(vec![beside::run(&voices, options.voices, &model, (args.seconds, options.patience))?]);
     }
     let rate = f64::from(model.config.codec.sample_rate);
