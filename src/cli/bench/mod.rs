@@ -152,6 +152,9 @@ impl RandomModel {
 type Row = Vec<(&'static str, Value)>;
 
 pub(super) fn run(args: BenchArgs) -> Outcome {
+    // What is slower than it should be says so, as when the GPU's own kernels cannot be compiled.
+    let log = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_target(false);
+    let _ = log.with_writer(std::io::stderr).try_init();
     let (name, rows) = match args.bench {
         Bench::Step(options) => ("step", step::run(&options)?),
         Bench::Agree(options) => ("agree", agree::run(&options)?),
