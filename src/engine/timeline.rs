@@ -222,7 +222,8 @@ impl Reader {
             truncate(&mut self.queue, chunk.start.0, |_| true);
             self.queue.push_back(chunk);
         }
-        truncate(&mut self.queue, cut, |chunk| chunk.epoch != epoch);
+        // What is in the ring may be newer than the border that was read: that is another cut's business.
+        truncate(&mut self.queue, cut, |chunk| older(chunk.epoch, epoch));
     }
 
     fn take_front(&mut self, take: usize) -> Option<Chunk> {
@@ -243,6 +244,11 @@ impl Drop for Reader {
         self.shared.abandoned.store(true, Ordering::Release);
         self.shared.engine.unpark();
     }
+}
+
+/// Whether epoch `a` came before `b`; they are counted in sixteen bits.
+fn older(a: u32, b: u32) -> bool {
+    (1..0x8000).contains(&(b.wrapping_sub(a) & 0xffff))
 }
 
 /// Removes the samples at and after `at` from those chunks at the back that `concerns` picks.
@@ -346,6 +352,25 @@ mod tests {
 
     /// Two threads race: whatever the interleaving, the reader sees an unbroken line, and every sample it sees after
     /// a cut's place belongs to that cut's epoch or a later one.
+    #[test]
+    fn what_is_newer_than_the_border_that_was_read_is_kept() {
+        let (mut writer, mut reader) = timeline(8, std::thread::current());
+        writer.push(ramp(0, 10, 0.0), 1, RATE);
+        assert_eq!(writer.cut(|_| Some(4)), Some(4));
+        writer.push(ramp(4, 7, 0.0), 1, RATE);
+        // The reader has read the border here, and goes on after this.
+        assert_eq!(writer.cut(|_| Some(8)), Some(8));
+        writer.push(ramp(8, 7, 0.0), 1, RATE);
+        reader.drain(1, 4);
+        let mut heard = Vec::new();
+        while let Read::Chunk(chunk) = reader.read(Samples(100)) {
+            assert_eq!(chunk.start.0 as usize, heard.len());
+            heard.extend(chunk.pcm);
+        }
+        assert_eq!(heard, ramp(0, 15, 0.0));
+        assert!(older(0xffff, 0) && older(3, 4) && !older(4, 4) && !older(5, 4) && !older(0, 0xffff));
+    }
+
     #[test]
     fn racing_cuts_never_touch_committed_samples() {
         let (mut writer, mut reader) = timeline(4096, std::thread::current());
