@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Connection, params};
+use uuid::Uuid;
 
 use super::super::{AudioId, StudioError};
 use super::records::now;
@@ -113,7 +114,12 @@ pub(super) fn remove_strays(connection: &Connection, folder: &Path) -> Result<()
 /// which is older than `age`. What cannot be removed stays.
 pub(super) fn remove_abandoned(folder: &Path, age: Duration) {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(EPHEMERAL)) {
+    // Anybody may have called a folder of his own something like it: only names that are made here count.
+    let ephemeral = |name: &str| {
+        let id = name.strip_prefix(EPHEMERAL)?;
+        Uuid::try_parse(id).ok().filter(|parsed| parsed.simple().to_string() == id)
+    };
+    for entry in entries.filter(|entry| ephemeral(&entry.file_name().to_string_lossy()).is_some()) {
         let lock = entry.path().join("lock");
         let old = |path: &Path| {
             let data = fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file)?;
@@ -140,16 +146,19 @@ mod tests {
             fs::create_dir(&path).unwrap();
             locked.then(|| fs::File::create(path.join("lock")).unwrap())
         };
-        let used = make("continuo-used", true).unwrap();
-        used.try_lock().unwrap();
-        drop(make("continuo-left", true));
-        drop(make("continuo-without-a-lock", false));
-        drop(make("another", true));
+        let [used, left, without_a_lock] = [(); 3].map(|()| format!("{EPHEMERAL}{}", Uuid::new_v4().simple()));
+        // Somebody's sessions, while their server does not run.
+        let own = [format!("{EPHEMERAL}data"), format!("{EPHEMERAL}{}", Uuid::new_v4()), "another".to_owned()];
+        let lock = make(&used, true).unwrap();
+        lock.try_lock().unwrap();
+        drop(make(&left, true));
+        drop(make(&without_a_lock, false));
+        own.iter().for_each(|name| drop(make(name, true)));
         remove_abandoned(folder.path(), Duration::from_secs(3600));
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 4);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 6);
         remove_abandoned(folder.path(), Duration::ZERO);
-        let exists = |name| folder.path().join(name).exists();
-        assert!(exists("continuo-used") && exists("continuo-without-a-lock") && exists("another"));
-        assert!(!exists("continuo-left"));
+        let exists = |name: &String| folder.path().join(name).exists();
+        assert!(exists(&used) && exists(&without_a_lock) && own.iter().all(exists));
+        assert!(!exists(&left));
     }
 }
