@@ -15,9 +15,9 @@ use super::{
 
 /// Positions in a block of keys, and the multiple to which a value's dimension is filled up.
 pub(super) const BLOCK: usize = 16;
-/// Blocks that are looked at side by side, and that lie between what is read and what is fetched. Keys end long before
-/// the values of the same head begin, so the processor cannot guess where reading goes on.
-const GROUP: usize = 4;
+/// Blocks between what is read and what is fetched. Keys end long before the values of the same head begin, so the
+/// processor cannot guess where reading goes on.
+const AHEAD: usize = 4;
 
 /// How keys and values are kept.
 pub(super) trait Cell: Plain {
@@ -170,56 +170,32 @@ impl<C: Cell> WithSimd for Query<'_, '_, C> {
     }
 }
 
-/// Dot products of the query with every key of whole blocks.
+/// Dot products of the query with every key of whole blocks, in the order in which they lie in memory.
 #[inline(always)]
 fn score<S: Simd, C: Cell>(simd: S, query: &[f32], segment: &Segment<'_, C>, scores: &mut [f32]) {
     let size = BLOCK * query.len() / C::NUMBERS;
     let count = scores.len() / BLOCK;
-    let block = |index: usize| &segment.keys[index * size..][..size];
-    // Behind the last block of keys come the values, which are as large.
-    let ahead = |index: usize| match index + GROUP {
-        later if later < count => segment.keys.as_ptr().wrapping_add(later * size),
-        later => segment.values.as_ptr().wrapping_add((later - count) * size),
-    };
-    let mut done = 0;
-    while done < count {
-        // Some blocks side by side hide the latency of a multiply-add; each score's own order is the same.
-        if count - done >= GROUP {
-            let blocks: [_; GROUP] = std::array::from_fn(|n| (block(done + n), ahead(done + n)));
-            score_blocks(simd, query, blocks, &mut scores[done * BLOCK..][..GROUP * BLOCK]);
-            done += GROUP;
-        } else {
-            score_blocks(simd, query, [(block(done), ahead(done))], &mut scores[done * BLOCK..][..BLOCK]);
-            done += 1;
-        }
-    }
-}
-
-#[inline(always)]
-fn score_blocks<S: Simd, C: Cell, const N: usize>(
-    simd: S,
-    query: &[f32],
-    blocks: [(&[C], *const C); N],
-    scores: &mut [f32],
-) {
     let vectors = BLOCK / S::F32_LANES;
-    let mut sums = [[simd.splat_f32s(0.0); BLOCK]; N];
-    for (at, q) in query.chunks_exact(C::NUMBERS).enumerate() {
-        let q = [simd.splat_f32s(q[0]), simd.splat_f32s(q[C::NUMBERS - 1])];
-        for n in 0..N {
-            let cells = &blocks[n].0[at * BLOCK..][..BLOCK];
-            fetch(blocks[n].1.wrapping_add(at * BLOCK));
-            for (v, sum) in sums[n].iter_mut().enumerate().take(vectors) {
+    for (index, scores) in scores.chunks_exact_mut(BLOCK).enumerate() {
+        // Behind the last block of keys come the values, which are as large.
+        let ahead = match index + AHEAD {
+            later if later < count => segment.keys.as_ptr().wrapping_add(later * size),
+            later => segment.values.as_ptr().wrapping_add((later - count) * size),
+        };
+        // Two sums of each score, where two numbers share a cell, hide the latency of a multiply-add.
+        let mut sums = [[simd.splat_f32s(0.0); BLOCK]; 2];
+        let cells = segment.keys[index * size..][..size].chunks_exact(BLOCK);
+        for (at, (q, cells)) in query.chunks_exact(C::NUMBERS).zip(cells).enumerate() {
+            fetch(ahead.wrapping_add(at * BLOCK));
+            for v in 0..vectors {
                 let keys = C::load(simd, cells, v);
-                for (q, keys) in q.iter().zip(keys).take(C::NUMBERS) {
-                    *sum = simd.mul_add_e_f32s(*q, keys, *sum);
+                for n in 0..C::NUMBERS {
+                    sums[n][v] = simd.mul_add_e_f32s(simd.splat_f32s(q[n]), keys[n], sums[n][v]);
                 }
             }
         }
-    }
-    for (scores, sums) in scores.chunks_exact_mut(BLOCK).zip(sums) {
-        for (to, from) in S::as_mut_simd_f32s(scores).0.iter_mut().zip(sums) {
-            *to = from;
+        for (to, (a, b)) in S::as_mut_simd_f32s(scores).0.iter_mut().zip(sums[0].into_iter().zip(sums[1])) {
+            *to = simd.add_f32s(a, b);
         }
     }
 }
@@ -244,8 +220,8 @@ fn weigh<S: Simd, C: Cell, const N: usize>(
         for (position, (weight, value)) in weights[offset..][..segment.len].iter().zip(values).enumerate() {
             let weight = simd.splat_f32s(*weight);
             let cells = &value[column / C::NUMBERS..][..N * BLOCK / C::NUMBERS];
-            let ahead = match position + GROUP * BLOCK {
-                later if later < segment.len => cells.as_ptr().wrapping_add(GROUP * BLOCK * size),
+            let ahead = match position + AHEAD * BLOCK {
+                later if later < segment.len => cells.as_ptr().wrapping_add(AHEAD * BLOCK * size),
                 later => behind.wrapping_add((later - segment.len) * size + column / C::NUMBERS),
             };
             for block in 0..N / C::NUMBERS {

@@ -202,7 +202,7 @@ impl<C: Cell> Pool<C> {
             (rest, begin) = (behind, row + 1);
         }
         let work: usize = at.iter().map(|at| 2 * (at.position + 1) * hidden).sum();
-        let share = if work < PARALLEL_FROM { tasks.len() } else { tasks.len().div_ceil(8 * team::size()) };
+        let share = if work < PARALLEL_FROM { tasks.len() } else { tasks.len().div_ceil(16 * team::size()) };
         let keys = self.keys;
         with_floats(qkv, |qkv| {
             team::chunks(&mut tasks, share, |_, tasks| {

@@ -100,7 +100,7 @@ impl<T> std::fmt::Debug for Block<T> {
     }
 }
 
-/// Asks the processor to fetch the cache line at an address, which may be any: nothing is read.
+/// Asks the processor to fetch the cache line at an address, which may be any, into its nearest cache: nothing is read.
 #[inline(always)]
 pub(super) fn fetch<T>(at: *const T) {
     #[cfg(target_arch = "x86_64")]
@@ -108,7 +108,30 @@ pub(super) fn fetch<T>(at: *const T) {
     unsafe {
         std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: a hint that faults at no address and changes nothing.
+    unsafe {
+        std::arch::asm!("prfm pldl1keep, [{at}]", at = in(reg) at, options(readonly, nostack, preserves_flags));
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let _ = at;
+}
+
+/// [`fetch`] into the second cache only. What is asked for early enough and far ahead keeps memory busy while a kernel
+/// multiplies: the nearest cache has not enough requests under way for that, and is too small.
+#[inline(always)]
+pub(super) fn fetch_far<T>(at: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: as above.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(at.cast());
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: as above.
+    unsafe {
+        std::arch::asm!("prfm pldl2keep, [{at}]", at = in(reg) at, options(readonly, nostack, preserves_flags));
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = at;
 }
 

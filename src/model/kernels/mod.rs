@@ -20,6 +20,8 @@ mod math;
 mod memory;
 mod norm;
 mod quant;
+#[cfg(target_arch = "aarch64")]
+mod quant_neon;
 #[cfg(target_arch = "x86_64")]
 mod quant_x86;
 mod team;

@@ -2,7 +2,7 @@
 //!
 //! A row of x is rounded to eight or sixteen bits per block of [`BLOCK`] inputs, products of a block are summed exactly as
 //! integers, and the blocks' sums, times their scales, are added up in f32 in order. So a row's result depends on nothing
-//! but the row, and all bodies of the kernel (AVX-512 VNNI, AVX2, plain loops) give the same bits.
+//! but the row, and all bodies of the kernel (AVX-512 VNNI, AVX2, NEON, plain loops) give the same bits.
 //!
 //! Weights lie in panels of [`PANEL`] outputs, block by block: first an f16 scale per output; then for Q8 the bytes
 //! `[input / 4][output][4]`, where 128 stands for zero; for Q4 `[input / 8][output][4]` bytes with the inputs 0 to 3 in
@@ -17,7 +17,7 @@ use rayon::prelude::*;
 
 use super::{
     gemm::{self, Product},
-    memory::Block,
+    memory::{self, Block},
 };
 
 /// Outputs in a panel: four vectors of sixteen.
@@ -306,7 +306,9 @@ pub(super) type Body = fn(Bits, &[&Rounded], &[Line], &mut Tile);
 fn bodies() -> Vec<Body> {
     #[cfg(target_arch = "x86_64")]
     let mut bodies = super::quant_x86::bodies();
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    let mut bodies = super::quant_neon::bodies();
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let mut bodies: Vec<Body> = Vec::new();
     bodies.push(plain);
     bodies
@@ -348,6 +350,20 @@ impl Line {
     #[inline(always)]
     pub(super) fn bytes(&self) -> &[u8; 64] {
         &self.0
+    }
+
+    /// Fetches what is multiplied after this line. With eight bits, which need more arithmetic for a byte of `x`'s sixteen,
+    /// memory is only kept busy by asking the second cache for it too, long before.
+    #[inline(always)]
+    pub(super) fn fetch_ahead(&self, bits: Bits) {
+        let line = &raw const *self;
+        match bits {
+            Bits::Four => memory::fetch(line.wrapping_add(102)),
+            Bits::Eight => {
+                memory::fetch(line.wrapping_add(34));
+                memory::fetch_far(line.wrapping_add(408));
+            }
+        }
     }
 }
 

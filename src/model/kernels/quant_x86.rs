@@ -6,16 +6,12 @@
 
 use std::arch::x86_64::*;
 
-use super::{
-    memory::fetch,
-    quant::{self, BLOCK, Bits, Body, Line, PANEL, Q4_BLOCK, Q8_BLOCK, ROWS, Rounded, RoundedBlock, Rounder, Tile},
+use super::quant::{
+    self, BLOCK, Bits, Body, Line, PANEL, Q4_BLOCK, Q8_BLOCK, ROWS, Rounded, RoundedBlock, Rounder, Tile,
 };
 
 /// Vectors of sixteen outputs in a panel.
 const VECTORS: usize = PANEL / 16;
-/// Lines between what is multiplied and what is fetched: three blocks of Q8 or six of Q4. The processor itself does not
-/// look that far ahead, and without it a step of Q8 takes half as long again.
-const AHEAD: usize = 102;
 
 /// Every body that this processor has, the fastest first.
 pub(super) fn bodies() -> Vec<Body> {
@@ -104,8 +100,8 @@ fn vnni(bits: Bits, rows: &[&Rounded], lines: &[Line], tile: &mut Tile) {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn load512(line: &Line) -> __m512i {
-    fetch((&raw const *line).wrapping_add(AHEAD));
+fn load512(bits: Bits, line: &Line) -> __m512i {
+    line.fetch_ahead(bits);
     // SAFETY: the reference is to 64 readable bytes.
     unsafe { _mm512_loadu_si512(line.bytes().as_ptr().cast()) }
 }
@@ -124,8 +120,8 @@ fn store512(sums: &[[__m512; VECTORS]], tile: &mut [[f32; PANEL]]) {
 /// The scales of the sixteen outputs of each vector.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn scales512(lines: &[Line]) -> [__m512; VECTORS] {
-    let both = [load512(&lines[0]), load512(&lines[1])];
+fn scales512(bits: Bits, lines: &[Line]) -> [__m512; VECTORS] {
+    let both = [load512(bits, &lines[0]), load512(bits, &lines[1])];
     std::array::from_fn(|v| {
         let half = both[v / 2];
         _mm512_cvtph_ps(if v % 2 == 0 { _mm512_castsi512_si256(half) } else { _mm512_extracti64x4_epi64(half, 1) })
@@ -142,8 +138,7 @@ fn vnni8<const R: usize>(rows: [&Rounded; R], lines: &[Line], tile: &mut [[f32; 
         let mut low: [_; R] = std::array::from_fn(|r| [_mm512_set1_epi32(-128 * x[r].sum); VECTORS]);
         let mut high = [[_mm512_setzero_si512(); VECTORS]; R];
         for (four, lines) in lines.chunks_exact(VECTORS).enumerate() {
-            let weights: [__m512i; VECTORS] =
-                [load512(&lines[0]), load512(&lines[1]), load512(&lines[2]), load512(&lines[3])];
+            let weights: [__m512i; VECTORS] = std::array::from_fn(|v| load512(Bits::Eight, &lines[v]));
             for r in 0..R {
                 let (x_low, x_high) = (_mm512_set1_epi32(x[r].low[four]), _mm512_set1_epi32(x[r].high[four]));
                 for v in 0..VECTORS {
@@ -152,7 +147,7 @@ fn vnni8<const R: usize>(rows: [&Rounded; R], lines: &[Line], tile: &mut [[f32; 
                 }
             }
         }
-        for (v, weights) in scales512(scales).into_iter().enumerate() {
+        for (v, weights) in scales512(Bits::Eight, scales).into_iter().enumerate() {
             for r in 0..R {
                 let whole = _mm512_add_epi32(_mm512_slli_epi32(high[r][v], 8), low[r][v]);
                 let scale = _mm512_mul_ps(weights, _mm512_set1_ps(x[r].scale));
@@ -174,7 +169,7 @@ fn vnni4<const R: usize>(rows: [&Rounded; R], lines: &[Line], tile: &mut [[f32; 
         let mut whole: [_; R] = std::array::from_fn(|r| [_mm512_set1_epi32(-8 * x[r].sum); VECTORS]);
         for (eight, lines) in lines.chunks_exact(VECTORS).enumerate() {
             for v in 0..VECTORS {
-                let both = load512(&lines[v]);
+                let both = load512(Bits::Four, &lines[v]);
                 let low = _mm512_and_si512(both, mask);
                 let high = _mm512_and_si512(_mm512_srli_epi16(both, 4), mask);
                 for r in 0..R {
@@ -183,7 +178,7 @@ fn vnni4<const R: usize>(rows: [&Rounded; R], lines: &[Line], tile: &mut [[f32; 
                 }
             }
         }
-        for (v, weights) in scales512(scales).into_iter().enumerate() {
+        for (v, weights) in scales512(Bits::Four, scales).into_iter().enumerate() {
             for r in 0..R {
                 let scale = _mm512_mul_ps(weights, _mm512_set1_ps(x[r].scale));
                 sums[r][v] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole[r][v]), scale, sums[r][v]);

@@ -32,8 +32,8 @@ use super::memory;
 const PATIENCE: Duration = Duration::from_micros(50);
 /// Looks between two readings of the clock.
 const LOOKS: usize = 32;
-/// Bytes that a thread fetches ahead at most: a part of its own cache.
-const AHEAD: usize = 64 << 10;
+/// Bytes that a thread fetches ahead at most: a part of its own second cache.
+const AHEAD: usize = 256 << 10;
 /// Lines of 64 bytes that are fetched between two looks.
 const LINES: usize = 16;
 
@@ -105,7 +105,7 @@ impl Fetched {
         }
         let some = self.lines.start..self.lines.end.min(self.lines.start + LINES);
         self.lines.start = some.end;
-        some.clone().for_each(|line| memory::fetch((weights as *const [u8; 64]).wrapping_add(line)));
+        some.clone().for_each(|line| memory::fetch_far((weights as *const [u8; 64]).wrapping_add(line)));
         !some.is_empty()
     }
 }
