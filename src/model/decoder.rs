@@ -378,6 +378,7 @@ impl Decoder {
             };
             let behind = self.layers.get(index + 1).map_or(&self.heads, |layer| &layer.qkv);
             let normed = show(Part::SelfNorm, layer.self_norm.forward(&x)?);
+            kv.soon(&pass);
             let qkv = show(Part::Qkv, layer.qkv.forward(&normed, Epilogue::None)?);
             layer.self_out.soon();
             let mixed = show(Part::Attend, kv.attend(&qkv, &pass)?);

@@ -12,7 +12,7 @@ use super::{
 };
 
 /// Multiply-adds below which one thread does all heads.
-pub(super) const PARALLEL_FROM: usize = 100_000;
+pub(super) const PARALLEL_FROM: usize = 16_000;
 
 /// Keys and values that one layer made of a prompt; a prompt is prepared once and shared.
 #[derive(Debug)]

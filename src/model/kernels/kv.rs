@@ -104,6 +104,15 @@ impl KvLayer {
         }
     }
 
+    /// Says that keys and values are needed after the operation that comes now, so that memory is not idle until then.
+    pub fn soon(&self, pass: &Pass) {
+        match (&self.body, &pass.0) {
+            (Body::F32(pool), Plan::Native(at)) => pool.soon(at),
+            (Body::Bf16(pool), Plan::Native(at)) => pool.soon(at),
+            _ => {}
+        }
+    }
+
     /// Lets each token attend to its own blend of prompts; a token without parts gets zeros. The tokens of one row have the
     /// same blend.
     ///
@@ -175,7 +184,7 @@ struct Task<'a, C> {
     head: usize,
     tokens: &'a [usize],
     /// `[tokens, dim]`.
-    out: Vec<f32>,
+    out: &'a mut [f32],
 }
 
 impl<C: Cell> Pool<C> {
@@ -183,6 +192,18 @@ impl<C: Cell> Pool<C> {
         let keys = keys_len::<C>(window, dim);
         let line = keys + window * value_len::<C>(dim);
         Ok(Self { heads, dim, keys, line, cells: Block::zeroed(rows * heads * line, heads * line)? })
+    }
+
+    /// As if rows lay side by side and were of the same length.
+    fn soon(&self, at: &[AttendRow]) {
+        let rows = || at.iter().map(|at| at.row);
+        if let (Some(first), Some(last)) = (rows().min(), rows().max()) {
+            let position = at.iter().map(|at| at.position).max().unwrap_or(0);
+            let lines = (last + 1 - first) * self.heads / team::size();
+            let (apart, keys) = (lines * self.line, keys_len::<C>(position + 1, self.dim));
+            let size = size_of::<C>();
+            team::ahead_at(&raw const self.cells[first * self.heads * self.line], apart * size, keys * size);
+        }
     }
 
     fn attend(&mut self, qkv: &Tensor, at: &[AttendRow]) -> Result<Tensor> {
@@ -194,12 +215,15 @@ impl<C: Cell> Pool<C> {
         }
         // Every task owns its line, so it writes its keys and values itself, just before it reads them.
         let mut tasks = Vec::with_capacity(rows.len() * heads);
-        let (mut rest, mut begin) = (&mut self.cells[..], 0);
+        let mut sums = vec![0f32; at.len() * hidden];
+        let (mut rest, mut begin, mut sums_left) = (&mut self.cells[..], 0, &mut sums[..]);
         for (row, tokens) in &rows {
             let (own, behind) = rest.split_at_mut((row + 1 - begin) * heads * line);
             let lines = own[(row - begin) * heads * line..].chunks_exact_mut(line).enumerate();
-            tasks.extend(lines.map(|(head, line)| Task { line, head, tokens, out: vec![0.0; tokens.len() * dim] }));
-            (rest, begin) = (behind, row + 1);
+            let (out, others) = sums_left.split_at_mut(tokens.len() * hidden);
+            let lines = lines.zip(out.chunks_exact_mut(tokens.len() * dim));
+            tasks.extend(lines.map(|((head, line), out)| Task { line, head, tokens, out }));
+            (rest, begin, sums_left) = (behind, row + 1, others);
         }
         let work: usize = at.iter().map(|at| 2 * (at.position + 1) * hidden).sum();
         let share = if work < PARALLEL_FROM { tasks.len() } else { tasks.len().div_ceil(16 * team::size()) };

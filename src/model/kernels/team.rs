@@ -78,34 +78,41 @@ struct Team {
 
 static TEAM: LazyLock<Team> = LazyLock::new(|| Team::new(rayon::current_num_threads().saturating_sub(1)));
 
-/// Address and bytes of the weights that come next. Nothing is read there, so it does not matter if they are gone, or
-/// if the two do not belong together.
-static NEXT: (AtomicUsize, AtomicUsize) = (AtomicUsize::new(0), AtomicUsize::new(0));
+/// What comes next: the address of the first thread's part, the bytes from there to the next thread's, and the bytes of a
+/// part. Nothing is read there, so it does not matter if it is gone, or if the three do not belong together.
+static NEXT: [AtomicUsize; 3] = [const { AtomicUsize::new(0) }; 3];
 
 /// Says which weights are needed after the kernel that comes now. Threads that have nothing to do fetch them.
 pub(super) fn ahead<T>(weights: &[T]) {
-    NEXT.1.store(size_of_val(weights), Ordering::Relaxed);
-    NEXT.0.store(weights.as_ptr().addr(), Ordering::Relaxed);
+    let part = size_of_val(weights) / size();
+    ahead_at(weights.as_ptr(), part, part);
+}
+
+/// [`ahead`] where each thread begins so many bytes behind the one before it.
+pub(super) fn ahead_at<T>(from: *const T, apart: usize, bytes: usize) {
+    NEXT[2].store(bytes, Ordering::Relaxed);
+    NEXT[1].store(apart, Ordering::Relaxed);
+    NEXT[0].store(from.addr(), Ordering::Relaxed);
 }
 
 /// How far a thread has fetched ahead.
 #[derive(Default)]
 struct Fetched {
-    weights: usize,
+    next: usize,
     lines: Range<usize>,
 }
 
 impl Fetched {
-    /// Fetches some lines of the share of thread `index` of `count`; false if there are none left.
-    fn more(&mut self, index: usize, count: usize) -> bool {
-        let weights = NEXT.0.load(Ordering::Relaxed);
-        if weights != self.weights {
-            let own = share(NEXT.1.load(Ordering::Relaxed) / 64, count, index);
-            *self = Self { weights, lines: own.start..own.end.min(own.start + AHEAD / 64) };
+    /// Fetches some lines of the part of thread `index`; false if there are none left.
+    fn more(&mut self, index: usize) -> bool {
+        let [next, apart, bytes] = NEXT.each_ref().map(|next| next.load(Ordering::Relaxed));
+        if next != self.next {
+            let from = index * apart / 64;
+            *self = Self { next, lines: from..from + bytes.min(AHEAD) / 64 };
         }
         let some = self.lines.start..self.lines.end.min(self.lines.start + LINES);
         self.lines.start = some.end;
-        some.clone().for_each(|line| memory::fetch_far((weights as *const [u8; 64]).wrapping_add(line)));
+        some.clone().for_each(|line| memory::fetch_far((next as *const [u8; 64]).wrapping_add(line)));
         !some.is_empty()
     }
 }
@@ -207,7 +214,7 @@ impl Team {
         self.shared.round.fetch_add(1, Ordering::SeqCst);
         let (mut looks, mut fetched) = (0, Fetched::default());
         while self.shared.inside.load(Ordering::SeqCst) != 0 {
-            if fetched.more(0, self.shared.shares.len()) {
+            if fetched.more(0) {
                 continue;
             }
             looks += 1;
@@ -239,7 +246,7 @@ fn serve(shared: &Shared, index: usize, asleep: &AtomicBool) {
         let open = |round: usize| round % 2 == 1 && round != done;
         let since = Instant::now();
         while !open(shared.round.load(Ordering::SeqCst)) {
-            if fetched.more(index, shared.shares.len()) {
+            if fetched.more(index) {
                 continue;
             }
             if since.elapsed() < PATIENCE {
