@@ -2,6 +2,9 @@
 //! (`tests/cuda/host.h`) and compared with plain sums, with the CPU's kernels and with the sampler.
 #![allow(clippy::unwrap_used)]
 
+#[path = "cuda/layer.rs"]
+mod layer;
+
 use std::{
     io::Write as _,
     path::Path,
@@ -89,14 +92,16 @@ struct Shape {
 
 const ROWS: usize = 4;
 const WINDOW: usize = 170;
-/// Tokens of three passes: a piece of two rows, a long piece of one, a step of all.
-fn passes() -> [Vec<(usize, usize)>; 3] {
+/// Tokens of passes: a piece of two rows, a long piece of one, a step of all and more, steps in which no row has two tokens.
+fn passes() -> [Vec<(usize, usize)>; 5] {
     let pieces = |row: usize, range: std::ops::Range<usize>| range.map(move |position| (row, position));
     [
         pieces(1, 0..40).chain(pieces(3, 0..31)).collect(),
         pieces(3, 31..150).collect(),
         // Row 0 begins, row 1 goes back, two tokens of row 3 come last first.
         vec![(0, 0), (1, 17), (3, 151), (3, 150)],
+        vec![(3, 152), (0, 1), (2, 0), (1, 18)],
+        vec![(3, 153), (1, 3)],
     ]
 }
 
@@ -117,8 +122,9 @@ fn attention(shape: Shape) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
         qkv.chunks_exact_mut(3 * hidden).for_each(|qkv| qkv[..hidden].iter_mut().for_each(|x| *x *= 8.0));
         let width = if bias { WINDOW } else { 0 };
         let biases: Vec<f32> = numbers(&mut rng, at.len() * width).iter().map(|x| 3.0 * x).collect();
+        qkv.iter_mut().for_each(|x| *x = rounded(*x));
         for (&(row, position), qkv) in at.iter().zip(qkv.chunks_exact(3 * hidden)) {
-            pool[row * WINDOW + position] = qkv[hidden..].iter().map(|x| rounded(*x)).collect();
+            pool[row * WINDOW + position] = qkv[hidden..].to_vec();
         }
         for (token, &(row, position)) in at.iter().enumerate() {
             for head in 0..heads {
@@ -146,7 +152,8 @@ fn attention(shape: Shape) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
                 let sizes = [lanes, heads, dim, ROWS, WINDOW, width, passes().len()].map(|x| x as u32);
                 header(job, &[&[0, *order, u32::from(narrow)], &sizes[..]].concat());
             }
-            words(job, [at.len() as u32]);
+            let alone = at.iter().enumerate().all(|(i, (row, _))| at[..i].iter().all(|(other, _)| other != row));
+            words(job, [at.len() as u32, u32::from(alone)]);
             floats(job, &qkv);
             words(job, at.iter().map(|at| at.0 as u32));
             words(job, at.iter().map(|at| at.1 as u32 + 1));
@@ -164,20 +171,34 @@ fn worst(a: &[f32], b: &[f32]) -> f32 {
     differences.fold(0.0, |worst, difference| if difference <= worst { worst } else { difference })
 }
 
+/// What a kernel gives is what was expected; in bf16 it is what that rounds to, save where `error` takes it to the other side:
+/// to a neighbour, and seldom.
+fn agree(found: &[f32], expected: &[f32], narrow: bool, error: f32, what: &str) {
+    if !narrow {
+        return assert!(worst(found, expected) < error, "{what}: {}", worst(found, expected));
+    }
+    assert_eq!(found.len(), expected.len());
+    let others = found.iter().zip(expected).filter(|(found, expected)| **found != bf16::from_f32(**expected).to_f32());
+    let near = |(found, expected): (&f32, &f32)| (found - expected).abs() <= expected.abs() / 256.0 + error;
+    assert!(others.clone().all(near), "{what}");
+    let others = others.count();
+    assert!(others <= 1 + found.len() / 500, "{what}: {others} of {} are rounded to another side", found.len());
+}
+
 #[test]
 fn attention_is_a_softmax_over_the_pool() {
     for narrow in [false, true] {
         for (heads, dim) in [(2, 64), (1, 32), (1, 128), (1, 48), (1, 16)] {
             let shape = Shape { heads, dim, narrow, bias: false };
             let (found, plain, native) = attention(shape);
-            assert!(worst(&found, &plain) < 2e-6, "{shape:?}: {}", worst(&found, &plain));
+            agree(&found, &plain, narrow, 2e-6, &format!("{shape:?}"));
             if dim >= 32 && dim.is_power_of_two() {
-                assert!(worst(&found, &native) < 1e-5, "{shape:?}: {}", worst(&found, &native));
+                agree(&found, &native, narrow, 1e-5, &format!("{shape:?}, native"));
             }
         }
         let shape = Shape { heads: 1, dim: 64, narrow, bias: true };
         let (found, plain, _) = attention(shape);
-        assert!(worst(&found, &plain) < 2e-6, "{shape:?}: {}", worst(&found, &plain));
+        agree(&found, &plain, narrow, 2e-6, &format!("{shape:?}"));
     }
 }
 
@@ -188,7 +209,7 @@ fn a_token_that_sees_nothing_gets_zeros_and_what_is_no_number_stays_so() {
     header(&mut job, &[0, 0, 1, 8, 1, dim, 2, window, 0, 1]);
     let mut qkv = vec![1f32; 3 * 3 * dim as usize];
     qkv[2 * 3 * dim as usize] = f32::NAN;
-    words(&mut job, [3]);
+    words(&mut job, [3, 0]);
     floats(&mut job, &qkv);
     words(&mut job, [0, 1, 1]);
     // The first token is stored at position 0 by what it sees; the second sees nothing of it.

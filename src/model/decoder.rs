@@ -12,8 +12,8 @@ use super::{
     config::DecoderConfig,
     error::{ModelError, Result},
     kernels::{
-        AttendRow, CrossKeys, CrossPart, Epilogue, Fused, Kernels, KvLayer, Linear, Pass, TextSlots, WeightFormat,
-        layer_norm,
+        AttendRow, CrossKeys, CrossPart, Epilogue, Fused, Kernels, KvLayer, Linear, Pass, Stream, TextSlots,
+        WeightFormat,
     },
     weights::{Target, Weights},
 };
@@ -36,7 +36,7 @@ pub struct Token<'a> {
 }
 
 /// A part of a pass, in the order in which they come. What [`Part::SelfOut`], [`Part::CrossOut`] and [`Part::Fc2`] give
-/// is the residual stream behind them.
+/// is the residual stream behind them; on kernels of our own what they add to it, and all in the weights' type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)]
 pub enum Part {
@@ -101,8 +101,8 @@ impl KvCache {
 
     /// Lets passes use the kernels' stand-in.
     #[cfg(all(test, not(feature = "cuda")))]
-    pub(crate) fn use_plain(&mut self) {
-        self.fused = Some(Fused::plain());
+    pub(crate) fn use_plain(&mut self, format: WeightFormat) {
+        self.fused = Some(Fused::plain(format));
     }
 
     /// The kernels of our own that passes over this pool use, if the device has any.
@@ -142,17 +142,15 @@ struct Layer {
 struct Norm {
     weight: Tensor,
     bias: Tensor,
-    kernels: Kernels,
 }
 
 impl Norm {
     fn new(weights: &Weights<'_>, width: usize) -> Result<Self> {
-        let (weight, bias) = (weights.get("weight", &[width])?, weights.get("bias", &[width])?);
-        Ok(Self { weight, bias, kernels: weights.target().kernels })
+        Ok(Self { weight: weights.get("weight", &[width])?, bias: weights.get("bias", &[width])? })
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(layer_norm(x, &self.weight, &self.bias, EPS, self.kernels)?)
+    fn of(&self, x: &mut Stream<'_>) -> Result<Tensor> {
+        Ok(x.norm(&self.weight, &self.bias, EPS)?)
     }
 }
 
@@ -268,7 +266,7 @@ impl Decoder {
         let Target { format, kernels, device, .. } = &self.target;
         let layer = |_| KvLayer::new((rows, window), heads, *format, *kernels, device);
         let layers = (0..self.config.layers).map(layer).collect::<candle_core::Result<_>>()?;
-        let fused = if fused { Fused::of(*kernels, *format, heads.1, device) } else { None };
+        let fused = if fused { Fused::of(*kernels, *format, heads, device) } else { None };
         let table = || self.positions(&(0..window).collect::<Vec<usize>>());
         let positions = (*kernels == Kernels::Composed).then(table).transpose()?;
         Ok(KvCache { layers, rows, window, fused, texts: TextSlots::default(), positions })
@@ -364,12 +362,13 @@ impl Decoder {
         let pass = match &cache.fused {
             Some(fused) => {
                 let blends: Vec<Vec<CrossPart<'_>>> = tokens.iter().map(|token| parts(token, 0)).collect();
-                Pass::fused(fused, &at, &blends, &mut cache.texts, &self.target.device)?
+                Pass::with_fused(fused, &at, &blends, &mut cache.texts, &self.target.device)?
             }
             None => Pass::new(at, cache.window, self.target.kernels, &self.target.device)?,
         };
-        let mut x = self.embed(tokens, cache.positions.as_ref())?;
-        tap(Part::Embed, 0, &x);
+        let embedded = self.embed(tokens, cache.positions.as_ref())?;
+        tap(Part::Embed, 0, &embedded);
+        let mut x = Stream::new(embedded, &pass);
         let conditioned = tokens.iter().any(|token| !token.cross.is_empty());
         for (index, (layer, kv)) in self.layers.iter().zip(&mut cache.layers).enumerate() {
             let mut show = |part: Part, x: Tensor| -> Tensor {
@@ -377,9 +376,9 @@ impl Decoder {
                 x
             };
             let behind = self.layers.get(index + 1).map_or(&self.heads, |layer| &layer.qkv);
-            let normed = show(Part::SelfNorm, layer.self_norm.forward(&x)?);
+            let normed = show(Part::SelfNorm, layer.self_norm.of(&mut x)?);
             kv.soon(&pass);
-            let qkv = show(Part::Qkv, layer.qkv.forward(&normed, Epilogue::None)?);
+            let qkv = show(Part::Qkv, x.multiply(&layer.qkv, &normed)?);
             layer.self_out.soon();
             let mixed = show(Part::Attend, kv.attend(&qkv, &pass)?);
             if conditioned {
@@ -387,21 +386,21 @@ impl Decoder {
             } else {
                 layer.fc1.soon()
             }
-            x = show(Part::SelfOut, layer.self_out.forward(&mixed, Epilogue::Add(&x))?);
+            show(Part::SelfOut, x.add(&layer.self_out, &mixed)?);
             if conditioned {
                 let parts: Vec<Vec<CrossPart<'_>>> = tokens.iter().map(|token| parts(token, index)).collect();
-                let normed = show(Part::CrossNorm, layer.cross_norm.forward(&x)?);
+                let normed = show(Part::CrossNorm, layer.cross_norm.of(&mut x)?);
                 layer.cross_out.soon();
-                let queries = show(Part::CrossQuery, layer.cross_query.forward(&normed, Epilogue::None)?);
+                let queries = show(Part::CrossQuery, x.multiply(&layer.cross_query, &normed)?);
                 let mixed = show(Part::CrossAttend, kv.cross_attend(&queries, &parts, &pass)?);
                 layer.fc1.soon();
-                x = show(Part::CrossOut, layer.cross_out.forward(&mixed, Epilogue::Add(&x))?);
+                show(Part::CrossOut, x.add(&layer.cross_out, &mixed)?);
             }
-            let normed = show(Part::FfnNorm, layer.ffn_norm.forward(&x)?);
+            let normed = show(Part::FfnNorm, layer.ffn_norm.of(&mut x)?);
             layer.fc2.soon();
-            let wide = show(Part::Fc1, layer.fc1.forward(&normed, Epilogue::Gelu)?);
+            let wide = show(Part::Fc1, x.multiply_gelu(&layer.fc1, &normed)?);
             behind.soon();
-            x = show(Part::Fc2, layer.fc2.forward(&wide, Epilogue::Add(&x))?);
+            show(Part::Fc2, x.add(&layer.fc2, &wide)?);
         }
         let wanted: Vec<u32> = (0..tokens.len() as u32).filter(|index| tokens[*index as usize].logits).collect();
         let shape = (wanted.len(), self.config.codebooks, self.config.card);
@@ -409,9 +408,9 @@ impl Decoder {
             return Ok(Tensor::zeros(shape, candle_core::DType::F32, &self.target.device)?);
         }
         if wanted.len() < tokens.len() {
-            x = x.index_select(&Tensor::new(wanted, &self.target.device)?, 0)?;
+            x.select(&Tensor::new(wanted, &self.target.device)?)?;
         }
-        let normed = self.norm.forward(&x)?;
+        let normed = self.norm.of(&mut x)?;
         tap(Part::Norm, 0, &normed);
         let logits = self.heads.forward(&normed, Epilogue::None)?.reshape(shape)?;
         tap(Part::Heads, 0, &logits);
@@ -467,3 +466,6 @@ impl Decoder {
 fn parts<'a>(token: &'a Token<'_>, layer: usize) -> Vec<CrossPart<'a>> {
     token.cross.iter().map(|part| CrossPart { keys: &part.prompt.layers[layer], log_share: part.share.ln() }).collect()
 }
+
+#[cfg(all(test, not(feature = "cuda")))]
+mod tests;

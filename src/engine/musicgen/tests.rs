@@ -83,7 +83,7 @@ fn a_voice_alone_equals_the_same_voice_among_eight() {
 fn voices_on_kernels_of_our_own_make_the_same_music() {
     let fused = || {
         let mut backend = backend_on(Kernels::Composed);
-        backend.cache.use_plain();
+        backend.cache.use_plain(crate::model::kernels::WeightFormat::F32);
         backend
     };
     eight(fused());

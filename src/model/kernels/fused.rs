@@ -1,6 +1,9 @@
 //! A pass on kernels of our own: where its tokens live and where their texts lie goes to the device once for all layers.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use candle_core::{DType, Device, Result, Tensor};
 
@@ -38,9 +41,9 @@ pub struct Draw {
 }
 
 impl Fused {
-    /// The kernels for a decoder's pool, where the device has any.
-    pub fn of(kernels: Kernels, format: WeightFormat, dim: usize, device: &Device) -> Option<Self> {
-        if kernels == Kernels::Composed { Self::new(device, format.dtype(device), dim) } else { None }
+    /// The kernels for a decoder of so many heads of so many numbers, where the device has any.
+    pub fn of(kernels: Kernels, format: WeightFormat, heads: (usize, usize), device: &Device) -> Option<Self> {
+        if kernels == Kernels::Composed { Self::new(device, format.dtype(device), heads) } else { None }
     }
 
     /// Chooses the codes of every voice, `[voices * codebooks]`, from logits `[rows, codebooks, card]`; `u32::MAX` where a
@@ -67,9 +70,11 @@ impl Fused {
 /// Where the tokens of a pass live, and their texts.
 #[derive(Debug)]
 pub(super) struct Plan {
-    fused: Fused,
+    pub(super) fused: Fused,
     /// `[2, tokens]`: the row of every token, and the positions that it sees.
     places: Tensor,
+    /// Whether no row has two tokens: then attention stores what it sees last by itself.
+    alone: bool,
     texts: Option<Placed>,
 }
 
@@ -111,7 +116,8 @@ impl Plan {
         let places = places(at.iter().map(|at| at.row), seen, device)?;
         let conditioned = blends.iter().any(|parts| !parts.is_empty());
         let texts = conditioned.then(|| slots.place(blends, device)).transpose()?;
-        Ok(Self { fused: fused.clone(), places, texts })
+        let alone = at.iter().map(|at| at.row).collect::<HashSet<_>>().len() == at.len();
+        Ok(Self { fused: fused.clone(), places, alone, texts })
     }
 }
 
@@ -187,13 +193,16 @@ impl TextSlots {
     }
 }
 
-/// Keys and values of `qkv` into the pool `[2, rows, heads, positions, dim]`, then every token's attention to its row.
+/// Keys and values of `qkv` into the pool `[2, rows, heads, positions, dim]`, then every token's attention to its row; all of
+/// the pool's type.
 pub(super) fn attend_pool(pool: &Tensor, qkv: &Tensor, plan: &Plan) -> Result<Tensor> {
     let (_, _, heads, depth, dim) = pool.dims5()?;
     let lines = Lines { row: heads * depth * dim, head: depth * dim, position: dim, heads, dim };
     let qkv = qkv.contiguous()?;
-    plan.fused.store(pool, &qkv, &plan.places, lines)?;
-    plan.fused.attend(&qkv, pool, &plan.places, None, lines)
+    if !plan.alone {
+        plan.fused.store(pool, &qkv, &plan.places, lines)?;
+    }
+    plan.fused.attend(&qkv, pool, &plan.places, None, lines, plan.alone)
 }
 
 /// Every token's attention to its texts. `memory` is the layer's memory of texts, `[2 * slots * length, heads * dim]`.
@@ -225,7 +234,7 @@ pub(super) fn attend_texts(
         }
     }
     let lines = Lines { row: length * heads * dim, head: dim, position: heads * dim, heads, dim };
-    plan.fused.attend(&queries.contiguous()?, memory, &placed.places, placed.bias.as_ref(), lines)
+    plan.fused.attend(&queries.contiguous()?, memory, &placed.places, placed.bias.as_ref(), lines, false)
 }
 
 #[cfg(test)]

@@ -88,7 +88,7 @@ impl KvLayer {
     }
 
     /// Stores the keys and values in `qkv` (`[tokens, 3 * heads * dim]`), then lets each token attend to its own row up
-    /// to its own position. Returns `[tokens, heads * dim]`.
+    /// to its own position. Returns `[tokens, heads * dim]` in the same type: what the pass's [`Stream`](super::Stream) multiplies in.
     ///
     /// # Errors
     /// When shapes or devices do not fit.
@@ -162,7 +162,7 @@ impl Pass {
     ///
     /// # Errors
     /// When the device fails.
-    pub fn fused(
+    pub fn with_fused(
         fused: &Fused,
         at: &[AttendRow],
         blends: &[Vec<CrossPart<'_>>],
@@ -170,6 +170,22 @@ impl Pass {
         device: &Device,
     ) -> Result<Self> {
         Ok(Self(Plan::Fused(fused::Plan::new(fused, at, blends, texts, device)?)))
+    }
+
+    /// The kernels of our own that it is on, if it is.
+    pub(super) fn fused(&self) -> Option<&Fused> {
+        match &self.0 {
+            Plan::Fused(plan) => Some(&plan.fused),
+            Plan::Native(_) | Plan::Composed(_) => None,
+        }
+    }
+
+    /// Whose operations the rest of it uses.
+    pub(super) fn kernels(&self) -> Kernels {
+        match self.0 {
+            Plan::Native(_) => Kernels::Native,
+            Plan::Composed(_) | Plan::Fused(_) => Kernels::Composed,
+        }
     }
 }
 
@@ -275,6 +291,8 @@ impl<C: Cell> Task<'_, C> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use candle_core::DType;
+
     use super::{super::attend::CrossKeys, *};
 
     const HEADS: usize = 2;
@@ -330,15 +348,17 @@ mod tests {
                 })
                 .collect();
             let pass = match fused {
-                Some(fused) => Pass::fused(fused, &at, &blends, &mut slots, &Device::Cpu).unwrap(),
+                Some(fused) => Pass::with_fused(fused, &at, &blends, &mut slots, &Device::Cpu).unwrap(),
                 None => Pass::new(at, WINDOW, kernels, &Device::Cpu).unwrap(),
             };
-            let qkv = random((tokens, 3 * width), 100 + index as u64);
-            let own = layer.attend(&qkv, &pass).unwrap();
-            let texts = layer.cross_attend(&random((tokens, width), 200 + index as u64), &blends, &pass).unwrap();
+            // Kernels of our own take the weights' type and give it.
+            let dtype = if fused.is_some() { format.dtype(&Device::Cpu) } else { DType::F32 };
+            let given = |width, seed| random((tokens, width), seed + index as u64).to_dtype(dtype).unwrap();
+            let own = layer.attend(&given(3 * width, 100), &pass).unwrap();
+            let texts = layer.cross_attend(&given(width, 200), &blends, &pass).unwrap();
             for result in [own, texts] {
-                assert_eq!(result.dims2().unwrap(), (tokens, width));
-                all.extend(result.flatten_all().unwrap().to_vec1::<f32>().unwrap());
+                assert_eq!((result.dims2().unwrap(), result.dtype()), ((tokens, width), dtype));
+                all.extend(result.flatten_all().unwrap().to_dtype(DType::F32).unwrap().to_vec1::<f32>().unwrap());
             }
         }
         all
@@ -362,7 +382,7 @@ mod tests {
     fn a_pass_on_kernels_of_our_own_is_laid_out_as_they_read_it() {
         let exact = results(Kernels::Native, WeightFormat::F32);
         let worst = |format| {
-            let found = results_on(Kernels::Composed, format, Some(&Fused::plain()));
+            let found = results_on(Kernels::Composed, format, Some(&Fused::plain(format)));
             exact.iter().zip(found).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max)
         };
         assert!(worst(WeightFormat::F32) < 1e-5);

@@ -157,6 +157,18 @@ impl Linear {
         self.native(&x.contiguous()?, map, shape, epilogue)
     }
 
+    /// `[rows, inputs]` to `[rows, outputs]`, both in the weight's own type. Only where candle's operations run, and for a weight
+    /// without a bias.
+    ///
+    /// # Errors
+    /// When shapes, types or devices do not fit.
+    pub(super) fn product(&self, x: &Tensor) -> Result<Tensor> {
+        match (&self.body, &self.bias) {
+            (Body::Dense(weight), None) => x.matmul(&weight.t()?),
+            _ => candle_core::bail!("only a dense weight without a bias is multiplied in its own type"),
+        }
+    }
+
     /// A convolution over time without padding: `[batch, time, channels]` to `[batch, steps, outputs]`, where
     /// `inputs = span * channels`, the earlier step first.
     ///

@@ -2,8 +2,8 @@
 //!
 //! Each is one function on candle tensors with two bodies: a native one for the CPU, whose result for a row is the
 //! same bit for bit whatever else is in the batch, and one composed of candle's own operations for other devices
-//! (and, in tests, to compare the native one with). Attention and the choice of codes have a third one on NVIDIA GPUs,
-//! [`Fused`].
+//! (and, in tests, to compare the native one with). What a decoder's step consists of has a third one on NVIDIA GPUs, [`Fused`]:
+//! [`Stream`] and [`KvLayer`] choose it where a [`Pass`] is made for it.
 
 mod attend;
 mod attention;
@@ -24,6 +24,7 @@ mod quant;
 mod quant_neon;
 #[cfg(target_arch = "x86_64")]
 mod quant_x86;
+mod stream;
 mod team;
 
 use candle_core::{CpuStorage, CustomOp1, Device, Layout, Result, Shape, Storage, Tensor};
@@ -37,6 +38,7 @@ pub use linear::{Epilogue, Linear, WeightFormat};
 pub use lstm::{LstmLayer, LstmState};
 pub use memory::Probe;
 pub use norm::{elu, gate, layer_norm, snake};
+pub use stream::Stream;
 
 /// Which body of the operations is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,11 +1,14 @@
-//! Kernels of our own for NVIDIA GPUs: keys and values into the pool, attention straight out of it, the choice of codes.
+//! Kernels of our own for NVIDIA GPUs: keys and values into the pool, attention straight out of it, what lies between a layer's
+//! products, the choice of codes.
 //!
 //! Their text is compiled when a model is put to work, by the NVRTC library of the machine's CUDA, for that GPU and that
 //! model. `tests/cuda.rs` runs the same text on a CPU.
 
+mod layer;
 mod ops;
 
 use std::{
+    cell::OnceCell,
     collections::HashMap,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Mutex, PoisonError},
@@ -20,6 +23,7 @@ use candle_core::{
             nvrtc::{CompileOptions, compile_ptx_with_opts},
         },
     },
+    op::BackpropOp,
 };
 
 use super::{
@@ -28,26 +32,34 @@ use super::{
 };
 
 /// What all kernels need, which stand in one text.
-const TEXT: &str = concat!(include_str!("attend.cu"), include_str!("sample.cu"));
-/// Threads of a block of `sample` and of `attend`.
+const TEXT: &str = concat!(include_str!("attend.cu"), include_str!("layer.cu"), include_str!("sample.cu"));
+/// Threads of a block of every kernel.
 const THREADS: u32 = 256;
 /// As in `attend.cu`.
 const MOST_DIM: usize = 128;
+/// Numbers of a row that a thread of `add_norm` holds in registers, at most.
+const MOST_EACH: usize = 16;
 
-/// Kernels of our own on a GPU, for a pool of one type and one head size.
+/// Kernels of our own on a GPU, for a decoder's type, head size and width.
 #[derive(Debug, Clone)]
 pub struct Fused {
     device: CudaDevice,
+    /// Of what is multiplied, and of keys and values.
+    dtype: DType,
+    /// Of the residual stream.
+    width: usize,
     store: CudaFunction,
     attend: CudaFunction,
+    add_norm: CudaFunction,
+    gelu: CudaFunction,
     sample: CudaFunction,
 }
 
 impl Fused {
     /// Compiles the kernels and tries them; says in the log why if they cannot be used.
-    pub(super) fn new(device: &Device, dtype: DType, dim: usize) -> Option<Self> {
+    pub(super) fn new(device: &Device, dtype: DType, heads: (usize, usize)) -> Option<Self> {
         let Device::Cuda(cuda) = device else { return None };
-        match Self::compile(cuda, dtype, dim).and_then(|fused| fused.tried(device, dtype, dim)) {
+        match Self::compile(cuda, dtype, heads).and_then(|fused| fused.tried(device, heads)) {
             Ok(fused) => Some(fused),
             Err(error) => {
                 tracing::warn!(%error, "the kernels for this GPU cannot be used; slower operations take their place");
@@ -56,48 +68,73 @@ impl Fused {
         }
     }
 
-    fn compile(device: &CudaDevice, dtype: DType, dim: usize) -> Result<Self> {
+    fn compile(device: &CudaDevice, dtype: DType, (heads, dim): (usize, usize)) -> Result<Self> {
         let (pool, pack) = match dtype {
             DType::F32 => ("float", 4),
             DType::BF16 => ("bf16", 8),
-            other => candle_core::bail!("there is no kernel for a pool of {other:?}"),
+            other => candle_core::bail!("there is no kernel for weights of {other:?}"),
         };
         if !dim.is_multiple_of(pack) || dim > MOST_DIM {
             candle_core::bail!("there is no kernel for heads of {dim} numbers");
         }
-        let lanes = (dim / pack).next_power_of_two().max(2);
+        let (lanes, each) = ((dim / pack).next_power_of_two().max(2), (heads * dim).div_ceil(THREADS as usize));
+        if each > MOST_EACH {
+            candle_core::bail!("there is no kernel for layers of {} numbers", heads * dim);
+        }
         let (major, minor) = device.cuda_stream().context().compute_capability().w()?;
         let options = vec![
             format!("--gpu-architecture=compute_{major}{minor}"),
             format!("-DPOOL={pool}"),
             format!("-DPOOL_LANES={lanes}"),
+            format!("-DNORM_EACH={each}"),
         ];
-        let (module, ptx) = (format!("continuo_{pool}_{lanes}"), ptx(options)?);
+        let (module, ptx) = (format!("continuo_{pool}_{lanes}_{each}"), ptx(options)?);
         let function = |name| -> Result<CudaFunction> {
             Ok(device.get_or_load_custom_func(name, &module, &ptx)?.into_cuda_function())
         };
         Ok(Self {
             device: device.clone(),
+            dtype,
+            width: heads * dim,
             store: function("store")?,
             attend: function("attend")?,
+            add_norm: function("add_norm")?,
+            gelu: function("gelu")?,
             sample: function("sample")?,
         })
     }
 
-    /// A first launch of every kernel, with results that are known: what one position sees is its own value.
-    fn tried(self, device: &Device, dtype: DType, dim: usize) -> Result<Self> {
-        let pool = Tensor::zeros((2, 1, 1, 2, dim), dtype, device)?;
+    /// A first launch of every kernel, with results that are known: what one position sees is its own value, and the layer norm
+    /// of two numbers that come in turns is one of two, too.
+    fn tried(self, device: &Device, (heads, dim): (usize, usize)) -> Result<Self> {
+        let near = |found: &Tensor, expected: &[f32]| -> Result<bool> {
+            let found = found.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
+            let near = |(found, expected): (&f32, &f32)| (found - expected).abs() <= 0.01 * expected.abs();
+            Ok(found.len() == expected.len() && found.iter().zip(expected).all(near))
+        };
         let qkv: Vec<f32> = (0..3 * dim).map(|i| i as f32 / 256.0).collect();
         let values = qkv[2 * dim..].to_vec();
-        let qkv = Tensor::from_vec(qkv, (1, 3 * dim), device)?;
+        let qkv = Tensor::from_vec(qkv, (1, 3 * dim), device)?.to_dtype(self.dtype)?;
         let places = Tensor::new(&[[0u32], [1]], device)?;
         let lines = Lines { row: 2 * dim, head: 2 * dim, position: dim, heads: 1, dim };
-        self.store(&pool, &qkv, &places, lines)?;
-        let found = self.attend(&qkv, &pool, &places, None, lines)?.flatten_all()?.to_vec1::<f32>()?;
-        let near = found.iter().zip(&values).all(|(found, value)| (found - value).abs() <= 0.01 * value.abs());
+        let pool = || Tensor::zeros((2, 1, 1, 2, dim), self.dtype, device);
+        let (one, other) = (pool()?, pool()?);
+        self.store(&one, &qkv, &places, lines)?;
+        let attends = near(&self.attend(&qkv, &one, &places, None, lines, false)?, &values)?
+            && near(&self.attend(&qkv, &other, &places, None, lines, true)?, &values)?;
+
+        let width = heads * dim;
+        let turns = |even: f32, odd: f32| (0..width).map(|i| if i % 2 == 0 { even } else { odd }).collect::<Vec<_>>();
+        let row = |x: Vec<f32>| Tensor::from_vec(x, (1, width), device);
+        let (stream, product) = (row(turns(2.0, 1.0))?, row(turns(3.0, 0.0))?.to_dtype(self.dtype)?);
+        let (weight, bias) = (Tensor::new(vec![2f32; width], device)?, Tensor::new(vec![3f32; width], device)?);
+        let normed = self.add_norm(&stream, Some(&product), (&weight, &bias), 0.0)?;
+        let adds = near(&stream, &turns(5.0, 1.0))? && near(&normed, &turns(5.0, 1.0))?;
+        let bends = near(&self.gelu(product)?, &turns(2.996, 0.0))?;
+
         let draw = Draw { row: 0, null: None, guidance: 1.0, temperature: 1.0, top_k: 2, targets: vec![0.999] };
         let codes = self.choose(&Tensor::new(&[[[1f32, -9.0, 1.0, 0.5]]], device)?, &[draw])?;
-        if !near || codes != [2] {
+        if !attends || !adds || !bends || codes != [2] {
             candle_core::bail!("a first try gave wrong results");
         }
         Ok(self)
@@ -133,6 +170,17 @@ fn grid(x: usize, y: usize) -> LaunchConfig {
 /// A contiguous tensor's memory.
 fn view<'a, T: CudaDType>(storage: &'a CudaStorage, layout: &Layout) -> Result<CudaView<'a, T>> {
     Ok(storage.as_cuda_slice::<T>()?.slice(range("a kernel", layout)?))
+}
+
+/// What a kernel writes beside the tensor that it changes: candle's in-place operations have no result of their own.
+type Beside = OnceCell<CudaStorage>;
+
+/// The tensor that a kernel wrote.
+fn written(out: Beside, shape: (usize, usize)) -> Result<Tensor> {
+    match out.into_inner() {
+        Some(out) => Ok(Tensor::from_storage(Storage::Cuda(out), shape, BackpropOp::none(), false)),
+        None => candle_core::bail!("a GPU's kernel was given a tensor of another device"),
+    }
 }
 
 /// The memory behind a tensor on a GPU.

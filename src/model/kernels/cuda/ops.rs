@@ -1,7 +1,7 @@
 //! The attention kernels as operations on tensors.
 
 use candle_core::{
-    CpuStorage, CudaStorage, CustomOp1, DType, InplaceOp2, Layout, Result, Shape, Tensor,
+    CpuStorage, CudaStorage, DType, InplaceOp2, Layout, Result, Tensor,
     backend::BackendStorage,
     cuda_backend::{
         CudaDType, WrapErr,
@@ -10,17 +10,18 @@ use candle_core::{
 };
 use half::bf16;
 
-use super::{Fused, Lines, THREADS, grid, on_gpu, range, view};
+use super::{Beside, Fused, Lines, THREADS, grid, on_gpu, range, view, written};
 
 impl Fused {
-    /// Writes the keys and values of `qkv` `[tokens, 3 * heads * dim]` into `pool`. `places` is `[2, tokens]`: the row of
+    /// Copies the keys and values of `qkv` `[tokens, 3 * heads * dim]` into `pool`. `places` is `[2, tokens]`: the row of
     /// every token, and the positions that it sees, of which it is the last.
     pub(in super::super) fn store(&self, pool: &Tensor, qkv: &Tensor, places: &Tensor, lines: Lines) -> Result<()> {
         pool.inplace_op2(qkv, &Store { fused: self, places, lines })
     }
 
     /// What every token of `queries` `[tokens, heads * dim or more]` sees in `pool`, `[tokens, heads * dim]`. `bias` is
-    /// `[tokens, positions]`.
+    /// `[tokens, positions]`. With `stores`, `queries` are a qkv whose keys and values are copied into the pool first; no row
+    /// has two tokens then.
     pub(in super::super) fn attend(
         &self,
         queries: &Tensor,
@@ -28,8 +29,11 @@ impl Fused {
         places: &Tensor,
         bias: Option<&Tensor>,
         lines: Lines,
+        stores: bool,
     ) -> Result<Tensor> {
-        queries.apply_op1_no_bwd(&Attend { fused: self, pool, places, bias, lines })
+        let attend = Attend { fused: self, places, bias, lines, stores, out: Beside::new() };
+        pool.inplace_op2(queries, &attend)?;
+        written(attend.out, (queries.dim(0)?, lines.heads * lines.dim))
     }
 }
 
@@ -49,7 +53,7 @@ impl Store<'_> {
         let mut pool = pool.as_cuda_slice_mut::<T>()?.slice_mut(range("store", layout)?);
         let half = pool.len() / 2;
         let (mut keys, mut values) = pool.split_at_mut(half);
-        let qkv = view::<f32>(qkv, qkv_layout)?;
+        let qkv = view::<T>(qkv, qkv_layout)?;
         let (storage, layout) = self.places.storage_and_layout();
         let places = view::<u32>(on_gpu(&storage)?, layout)?;
         let tokens = places.len() / 2;
@@ -90,23 +94,30 @@ impl InplaceOp2 for Store<'_> {
 
 struct Attend<'a> {
     fused: &'a Fused,
-    pool: &'a Tensor,
     places: &'a Tensor,
     bias: Option<&'a Tensor>,
     lines: Lines,
+    stores: bool,
+    out: Beside,
 }
 
 impl Attend<'_> {
-    fn run<T: CudaDType + DeviceRepr>(&self, queries: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+    fn run<T: CudaDType + DeviceRepr>(
+        &self,
+        (pool, layout): (&mut CudaStorage, &Layout),
+        (queries, queries_layout): (&CudaStorage, &Layout),
+    ) -> Result<CudaStorage> {
         let Lines { row, head, position, heads, dim } = self.lines;
-        let (tokens, stride) = layout.shape().dims2()?;
-        let queries = view::<f32>(queries, layout)?;
-        let (storage, layout) = self.pool.storage_and_layout();
-        let pool = view::<T>(on_gpu(&storage)?, layout)?;
-        let (keys, values) = (pool.slice(..pool.len() / 2), pool.slice(pool.len() / 2..));
+        let mut pool = pool.as_cuda_slice_mut::<T>()?.slice_mut(range("attend", layout)?);
+        let half = pool.len() / 2;
+        let (mut keys, mut values) = pool.split_at_mut(half);
+        let (tokens, stride) = queries_layout.shape().dims2()?;
+        let queries = view::<T>(queries, queries_layout)?;
         let (storage, layout) = self.places.storage_and_layout();
         let places = view::<u32>(on_gpu(&storage)?, layout)?;
-        if places.len() != 2 * tokens || stride < heads * dim {
+        let parts = if self.stores { 3 } else { 1 };
+        // Queries are read 16 bytes at once.
+        if places.len() != 2 * tokens || stride < parts * heads * dim || !stride.is_multiple_of(dim) {
             candle_core::bail!("{tokens} queries of {stride} numbers have {} places", places.len() / 2);
         }
         let (rows, seen) = (places.slice(..tokens), places.slice(tokens..));
@@ -119,40 +130,42 @@ impl Attend<'_> {
         let device = &self.fused.device;
         // SAFETY: the kernel writes all of it.
         #[allow(unsafe_code)]
-        let mut out = unsafe { device.alloc::<f32>(tokens * heads * dim) }?;
+        let mut out = unsafe { device.alloc::<T>(tokens * heads * dim) }?;
         let (row, head, position, stride) = (row as i64, head as i64, position as i32, stride as i32);
-        let (all_heads, all_dim, nothing) = (heads as i32, dim as i32, 0u64);
+        let (all_heads, all_dim, stores, nothing) = (heads as i32, dim as i32, i32::from(self.stores), 0u64);
         let stream = device.cuda_stream();
         let mut launch = stream.launch_builder(&self.fused.attend);
-        launch.arg(&queries).arg(&keys).arg(&values).arg(&rows).arg(&seen);
+        launch.arg(&queries).arg(&mut keys).arg(&mut values).arg(&rows).arg(&seen);
         match &bias {
             Some(bias) => launch.arg(bias),
             None => launch.arg(&nothing),
         };
         launch.arg(&mut out).arg(&row).arg(&head).arg(&position).arg(&stride).arg(&bias_stride);
-        launch.arg(&all_heads).arg(&all_dim);
+        launch.arg(&all_heads).arg(&all_dim).arg(&stores);
         // SAFETY: these are the kernel's parameters in their order and types; rows and positions lie in the pool, which the
         // decoder checks for every pass, and slots and lengths in the memory of texts, whose plan they come from.
         #[allow(unsafe_code)]
         let launched = unsafe { launch.launch(grid(heads, tokens)) };
         launched.w()?;
-        Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), Shape::from((tokens, heads * dim))))
+        Ok(CudaStorage::wrap_cuda_slice(out, device.clone()))
     }
 }
 
-impl CustomOp1 for Attend<'_> {
+impl InplaceOp2 for Attend<'_> {
     fn name(&self) -> &'static str {
         "attend"
     }
 
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(&self, _: &mut CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<()> {
         candle_core::bail!("a GPU's kernel was given a tensor of the CPU")
     }
 
-    fn cuda_fwd(&self, queries: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
-        match self.pool.dtype() {
-            DType::BF16 => self.run::<bf16>(queries, layout),
-            _ => self.run::<f32>(queries, layout),
-        }
+    fn cuda_fwd(&self, pool: &mut CudaStorage, layout: &Layout, queries: &CudaStorage, other: &Layout) -> Result<()> {
+        let out = match pool.dtype() {
+            DType::BF16 => self.run::<bf16>((pool, layout), (queries, other))?,
+            _ => self.run::<f32>((pool, layout), (queries, other))?,
+        };
+        let _ = self.out.set(out);
+        Ok(())
     }
 }

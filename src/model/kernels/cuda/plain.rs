@@ -1,32 +1,47 @@
 //! Stands where the GPU's kernels would be in a program that is built without them: the same by plain loops on the CPU, so
-//! that tests reach what lies around the kernels. No device offers it.
+//! that tests reach what lies around the kernels. No device offers it. It takes the types that the kernels take, and no others.
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use super::fused::{Draw, Lines};
+use super::{
+    Kernels,
+    fused::{Draw, Lines},
+    layer_norm,
+};
 use crate::model::sampler::{self, Shaping};
 
 /// Kernels of our own on a GPU; here their stand-in.
 #[derive(Debug, Clone)]
-pub struct Fused(());
+pub struct Fused {
+    /// Of what is multiplied, and of keys and values.
+    dtype: DType,
+}
 
 impl Fused {
-    pub(super) fn new(_: &Device, _: DType, _: usize) -> Option<Self> {
+    pub(super) fn new(_: &Device, _: DType, _: (usize, usize)) -> Option<Self> {
         None
     }
 
-    /// The stand-in.
+    /// The stand-in for weights of this format.
     #[cfg(test)]
-    pub(crate) fn plain() -> Self {
-        Self(())
+    pub(crate) fn plain(format: super::WeightFormat) -> Self {
+        Self { dtype: format.dtype(&Device::Cpu) }
+    }
+
+    fn check(&self, tensors: &[&Tensor]) -> Result<()> {
+        match tensors.iter().find(|tensor| tensor.dtype() != self.dtype || !tensor.is_contiguous()) {
+            Some(tensor) => candle_core::bail!("a kernel for {:?} was given {tensor:?}", self.dtype),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn store(&self, pool: &Tensor, qkv: &Tensor, places: &Tensor, lines: Lines) -> Result<()> {
+        self.check(&[pool, qkv])?;
         let (Lines { row, head, position, heads, dim }, places) = (lines, places.to_vec2::<u32>()?);
         let pool = pool.flatten_all()?;
         for (token, (at, seen)) in places[0].iter().zip(&places[1]).enumerate() {
             for (own, side) in (0..heads).flat_map(|head| [(head, 0), (head, 1)]) {
-                let from = qkv.get(token)?.narrow(0, ((side + 1) * heads + own) * dim, dim)?.to_dtype(pool.dtype())?;
+                let from = qkv.get(token)?.narrow(0, ((side + 1) * heads + own) * dim, dim)?;
                 let to = *at as usize * row + own * head + (*seen as usize - 1) * position;
                 pool.slice_set(&from, 0, side * pool.elem_count() / 2 + to)?;
             }
@@ -41,13 +56,18 @@ impl Fused {
         places: &Tensor,
         bias: Option<&Tensor>,
         lines: Lines,
+        stores: bool,
     ) -> Result<Tensor> {
+        self.check(&[pool, queries])?;
+        if stores {
+            self.store(pool, queries, places, lines)?;
+        }
         let (Lines { row, head, position, heads, dim }, places) = (lines, places.to_vec2::<u32>()?);
         let pool: Vec<f32> = pool.flatten_all()?.to_dtype(DType::F32)?.to_vec1()?;
         let (keys, values) = pool.split_at(pool.len() / 2);
         let bias = bias.map(Tensor::to_vec2::<f32>).transpose()?;
         let mut out = Vec::new();
-        for (token, query) in queries.to_vec2::<f32>()?.iter().enumerate() {
+        for (token, query) in queries.to_dtype(DType::F32)?.to_vec2::<f32>()?.iter().enumerate() {
             for own in 0..heads {
                 let start = places[0][token] as usize * row + own * head;
                 let score = |at: usize| {
@@ -65,7 +85,26 @@ impl Fused {
                 }));
             }
         }
-        Tensor::from_vec(out, (places[0].len(), heads * dim), queries.device())
+        Tensor::from_vec(out, (places[0].len(), heads * dim), queries.device())?.to_dtype(self.dtype)
+    }
+
+    pub(super) fn add_norm(
+        &self,
+        residual: &Tensor,
+        product: Option<&Tensor>,
+        (weight, bias): (&Tensor, &Tensor),
+        eps: f32,
+    ) -> Result<Tensor> {
+        if let Some(product) = product {
+            self.check(&[product])?;
+            residual.slice_set(&(residual + product.to_dtype(DType::F32)?)?, 0, 0)?;
+        }
+        layer_norm(residual, weight, bias, eps, Kernels::Composed)?.to_dtype(self.dtype)
+    }
+
+    pub(super) fn gelu(&self, product: Tensor) -> Result<Tensor> {
+        self.check(&[&product])?;
+        product.to_dtype(DType::F32)?.gelu_erf()?.to_dtype(self.dtype)
     }
 
     pub(super) fn choose(&self, logits: &Tensor, voices: &[Draw]) -> Result<Vec<u32>> {
