@@ -12,7 +12,7 @@ use crate::model::{
     MusicGen, Result,
     config::Config,
     decoder::{CrossShare, Token},
-    kernels::WeightFormat,
+    kernels::{Probe, WeightFormat},
     weights::Target,
 };
 
@@ -24,8 +24,10 @@ const ENOUGH: f64 = 1.15;
 const SHORT_SECONDS: f64 = 10.0;
 /// Weights of decoders that are fast anywhere.
 const LIGHT: usize = 16 << 20;
-/// Weights that the measured layers have at least, so that they do not fit the caches.
-const SAMPLE: usize = 48 << 20;
+/// Weights that the measured layers have at least, so that threads wait for each other as often as in a whole step.
+const SAMPLE: usize = 32 << 20;
+/// Bytes that are read between two measurements: more than caches hold, which otherwise would still have the sample.
+const FLUSH: usize = 96 << 20;
 /// Time per figure.
 const MOMENT: Duration = Duration::from_millis(120);
 
@@ -169,7 +171,9 @@ fn measure(config: &Config, format: WeightFormat) -> Result<Cost> {
         cross: if row == 0 { &cross } else { &[] },
         logits,
     };
-    let mut timed = |tokens: &[Token<'_>]| -> Result<f64> { median(|| decoder.forward(&mut cache, tokens).map(drop)) };
+    let flush = Probe::new(FLUSH).map_err(candle_core::Error::from)?;
+    let mut timed =
+        |tokens: &[Token<'_>]| -> Result<f64> { median(&flush, || decoder.forward(&mut cache, tokens).map(drop)) };
     let near = timed(&[token(0, 0, true), token(1, 0, true)])?;
     let chunk = 32.min(far);
     let pass: Vec<Token<'_>> = (0..2 * chunk).map(|index| token(index % 2, index / 2, false)).collect();
@@ -178,19 +182,20 @@ fn measure(config: &Config, format: WeightFormat) -> Result<Cost> {
     let frames = 8;
     let codes = Tensor::zeros((1, frames, config.codec.codebooks), candle_core::DType::U32, &Device::Cpu)?;
     let mut state = model.codec.decoder.start();
-    let codec = median(|| model.codec.push(&mut state, &codes, false).map(drop))? / frames as f64;
+    let codec = median(&flush, || model.codec.push(&mut state, &codes, false).map(drop))? / frames as f64;
     // The heads are measured once with the layers; they are a part of every layer's share, which errs to the safe side.
     let whole = config.decoder.layers as f64 / layers as f64;
     let position = (step - near).max(0.0) / far as f64 * whole;
     Ok(Cost { step: near * whole, position, prefill: prefill * whole, codec })
 }
 
-/// The median of the times that something takes, in seconds.
-fn median(mut f: impl FnMut() -> Result<()>) -> Result<f64> {
+/// The median of the times that something takes whose memory is in no cache, in seconds.
+fn median(flush: &Probe, mut f: impl FnMut() -> Result<()>) -> Result<f64> {
     f()?;
     let begun = Instant::now();
     let mut times = Vec::new();
     while times.len() < 3 || begun.elapsed() < MOMENT {
+        flush.pass();
         let timer = Instant::now();
         f()?;
         times.push(timer.elapsed().as_secs_f64());

@@ -183,18 +183,19 @@ fn score<S: Simd, C: Cell>(simd: S, query: &[f32], segment: &Segment<'_, C>, sco
             later => segment.values.as_ptr().wrapping_add((later - count) * size),
         };
         // Two sums of each score, where two numbers share a cell, hide the latency of a multiply-add.
-        let mut sums = [[simd.splat_f32s(0.0); BLOCK]; 2];
+        let (mut sums, mut others) = ([simd.splat_f32s(0.0); BLOCK], [simd.splat_f32s(0.0); BLOCK]);
         let cells = segment.keys[index * size..][..size].chunks_exact(BLOCK);
         for (at, (q, cells)) in query.chunks_exact(C::NUMBERS).zip(cells).enumerate() {
             fetch(ahead.wrapping_add(at * BLOCK));
             for v in 0..vectors {
-                let keys = C::load(simd, cells, v);
-                for n in 0..C::NUMBERS {
-                    sums[n][v] = simd.mul_add_e_f32s(simd.splat_f32s(q[n]), keys[n], sums[n][v]);
+                let [keys, more] = C::load(simd, cells, v);
+                sums[v] = simd.mul_add_e_f32s(simd.splat_f32s(q[0]), keys, sums[v]);
+                if C::NUMBERS == 2 {
+                    others[v] = simd.mul_add_e_f32s(simd.splat_f32s(q[1]), more, others[v]);
                 }
             }
         }
-        for (to, (a, b)) in S::as_mut_simd_f32s(scores).0.iter_mut().zip(sums[0].into_iter().zip(sums[1])) {
+        for (to, (a, b)) in S::as_mut_simd_f32s(scores).0.iter_mut().zip(sums.into_iter().zip(others)) {
             *to = simd.add_f32s(a, b);
         }
     }

@@ -1,7 +1,6 @@
 //! Attention of all positions over all keys of their row, and rotary positions.
 
 use candle_core::{D, Result, Shape, Tensor};
-use pulp::Arch;
 use rayon::prelude::*;
 
 use super::{
@@ -95,7 +94,6 @@ impl FullAttention {
             })
             .collect();
         let blocks = time.div_ceil(QUERIES);
-        let arch = Arch::new();
         let parts: Vec<Vec<f32>> = (0..self.heads * blocks)
             .into_par_iter()
             .map(|index| {
@@ -107,7 +105,7 @@ impl FullAttention {
                 let product = Product { inputs: dim, outputs: length, x, map, finish: Finish::Store };
                 let mut scores = gemm::alone(keys, product);
                 let mut totals = vec![0f32; count];
-                arch.dispatch(
+                math::wide(
                     #[inline(always)]
                     || {
                         for (scores, total) in scores.chunks_exact_mut(length).zip(&mut totals) {

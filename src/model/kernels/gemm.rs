@@ -11,7 +11,11 @@ use half::bf16;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::{math, memory::fetch, team};
+use super::{
+    math,
+    memory::fetch,
+    team::{self, Columns},
+};
 
 /// SIMD vectors in a panel's row.
 const VECTORS: usize = 4;
@@ -231,13 +235,13 @@ pub(super) struct Product<'a> {
     pub finish: Finish<'a>,
 }
 
-/// A rectangle of the product: rows `rows` and panels `panels`, into `out` of `[rows, columns]`.
+/// A rectangle of the product: rows `rows` and panels `panels`, into `out`, which begins with the first of them.
 struct Rectangle<'a, 'b, F: Format> {
     product: Product<'a>,
     words: &'a [F::Word],
     rows: Range<usize>,
     panels: Range<usize>,
-    out: &'b mut [f32],
+    out: Columns<'b, f32>,
 }
 
 impl<F: Format> WithSimd for Rectangle<'_, '_, F> {
@@ -245,12 +249,11 @@ impl<F: Format> WithSimd for Rectangle<'_, '_, F> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { product, words, rows, panels, out } = self;
+        let Self { product, words, rows, panels, mut out } = self;
         let Product { inputs, outputs, x, map, finish } = product;
         let width = VECTORS * S::F32_LANES;
         let step = F::words(width);
         let first = panels.start * width;
-        let columns = (panels.end * width).min(outputs) - first;
         // Sums are held in registers: with sixteen of them only half as many rows fit beside the weights.
         let most = if S::REGISTER_COUNT >= 32 { 4 } else { 2 };
         let run = inputs / map.runs;
@@ -292,7 +295,7 @@ impl<F: Format> WithSimd for Rectangle<'_, '_, F> {
                     }
                 }
                 for (row, sums) in chunk.clone().zip(tile.chunks_exact_mut(width)) {
-                    let to = &mut out[(row - rows.start) * columns + column - first..][..valid];
+                    let to = &mut out.row(row - rows.start)[column - first..][..valid];
                     store(finish, &sums[..valid], column, row * outputs + column, to);
                 }
             }
@@ -342,7 +345,8 @@ pub(super) fn alone(words: &[f32], product: Product<'_>) -> Vec<f32> {
     let mut out = vec![0f32; map.rows() * outputs];
     if !out.is_empty() {
         let (rows, panels) = (0..map.rows(), 0..outputs.div_ceil(panel()));
-        Arch::new().dispatch(Rectangle::<F32> { product, words, rows, panels, out: &mut out });
+        let out = Columns::all(&mut out, outputs);
+        Arch::new().dispatch(Rectangle::<F32> { product, words, rows, panels, out });
     }
     out
 }
@@ -351,12 +355,11 @@ pub(super) fn alone(words: &[f32], product: Product<'_>) -> Vec<f32> {
 /// but empty.
 fn few(weights: &[f32], product: Product<'_>) -> Vec<f32> {
     let Product { inputs, outputs, x, map, finish } = product;
-    let arch = Arch::new();
     let mut out = vec![0f32; map.rows() * outputs];
     let run = inputs / map.runs;
     let share = (PARALLEL_FROM / (inputs * outputs).max(1)).max(1);
     out.par_chunks_mut(share * outputs).enumerate().for_each(|(index, out)| {
-        arch.dispatch(
+        math::wide(
             #[inline(always)]
             || {
                 let mut sums = [0f32; FEW];
@@ -391,12 +394,12 @@ fn multiply_as<F: Format>(words: &[F::Word], product: Product<'_>) -> Vec<f32> {
     spread(product, panel(), |rows, panels, out| arch.dispatch(Rectangle::<F> { product, words, rows, panels, out }))
 }
 
-/// Makes a product of panels `width` outputs wide: `rectangle` fills `[rows, outputs of the panels]`, on as many threads
+/// Makes a product of panels `width` outputs wide: `rectangle` fills rows and panels, on as many threads
 /// as are worth it.
 pub(super) fn spread(
     product: Product<'_>,
     width: usize,
-    rectangle: impl Fn(Range<usize>, Range<usize>, &mut [f32]) + Sync,
+    rectangle: impl Fn(Range<usize>, Range<usize>, Columns<'_, f32>) + Sync,
 ) -> Vec<f32> {
     let Product { inputs, outputs, map, .. } = product;
     let count = outputs.div_ceil(width);
@@ -408,26 +411,18 @@ pub(super) fn spread(
     let threads = team::size();
     let work = rows * inputs * outputs;
     if threads == 1 || work < PARALLEL_FROM {
-        rectangle(0..rows, 0..count, &mut out);
+        rectangle(0..rows, 0..count, Columns::all(&mut out, outputs));
     } else if rows >= 32 * threads {
         let share = rows.div_ceil(4 * threads).next_multiple_of(4);
         team::chunks(&mut out, share * outputs, |index, out| {
-            rectangle(index * share..((index + 1) * share).min(rows), 0..count, out);
+            let rows = index * share..((index + 1) * share).min(rows);
+            rectangle(rows, 0..count, Columns::all(out, outputs));
         });
     } else {
         let share = count.div_ceil(if work > 4 * PARALLEL_FROM { 8 * threads } else { threads });
-        let panels = |index: usize| index * share..((index + 1) * share).min(count);
-        let columns = |index: usize| (panels(index).end * width).min(outputs) - index * share * width;
-        let size = rows * share * width;
-        let mut parts = vec![0f32; count.div_ceil(share) * size];
-        team::chunks(&mut parts, size, |index, part| {
-            rectangle(0..rows, panels(index), &mut part[..rows * columns(index)]);
+        team::columns(&mut out, outputs, share * width, |index, columns| {
+            rectangle(0..rows, index * share..((index + 1) * share).min(count), columns);
         });
-        for (index, part) in parts.chunks_exact(size).enumerate() {
-            for (row, from) in part.chunks_exact(columns(index)).take(rows).enumerate() {
-                out[row * outputs + index * share * width..][..from.len()].copy_from_slice(from);
-            }
-        }
     }
     out
 }

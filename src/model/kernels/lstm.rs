@@ -1,7 +1,6 @@
 //! One LSTM layer over a chunk of time, its state carried from chunk to chunk.
 
 use candle_core::{Result, Shape, Tensor};
-use pulp::Arch;
 
 use super::{
     Epilogue, Kernels, Linear, Native, WeightFormat,
@@ -121,7 +120,7 @@ impl LstmLayer {
                         let finish = Finish::Add(&now);
                         let product = Product { inputs: width, outputs: 4 * width, x: &hidden, map, finish };
                         let sums = gemm::multiply(Panels::F32(words), product);
-                        Arch::new().dispatch(
+                        math::wide(
                             #[inline(always)]
                             || {
                                 let states = hidden.chunks_exact_mut(width).zip(cell.chunks_exact_mut(width));

@@ -3,6 +3,15 @@
 //! Every function is a fixed sequence of IEEE operations, so an element's result does not depend on its
 //! neighbours. Errors against f64 are a few units in the last place (tested below).
 
+use pulp::Arch;
+
+/// Calls `f`, a closure that is `#[inline(always)]`, compiled for the widest vectors of this processor. Passed to pulp
+/// itself it may get a shim around it that is compiled for the narrowest ones.
+#[inline(always)]
+pub(super) fn wide<R>(f: impl FnOnce() -> R) -> R {
+    Arch::new().dispatch(f)
+}
+
 /// 2ⁿ and the remainder r of x = n ln 2 + r, for |x| ≤ 87; NaN stays NaN in r.
 #[inline(always)]
 fn split_exponent(x: f32) -> (f32, f32) {

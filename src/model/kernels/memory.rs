@@ -16,10 +16,9 @@ use std::{
 };
 
 use memmap2::MmapRaw;
-use pulp::Arch;
 use rayon::prelude::*;
 
-use super::team;
+use super::{math, team};
 
 /// Size of a large page.
 const PAGE: usize = 2 << 20;
@@ -165,7 +164,7 @@ impl Probe {
         let sum = AtomicU32::new(0);
         team::run(self.0.len().div_ceil(PART), |part| {
             let words = &self.0[part * PART..self.0.len().min((part + 1) * PART)];
-            let own = Arch::new().dispatch(
+            let own = math::wide(
                 #[inline(always)]
                 || {
                     let mut lanes = [0u32; 64];

@@ -1,7 +1,6 @@
 //! Layer norm and what is done element by element.
 
 use candle_core::{D, Result, Tensor};
-use pulp::Arch;
 use rayon::prelude::*;
 
 use super::{Kernels, Native, math, with_floats};
@@ -18,10 +17,9 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32, kernels:
     with_floats(weight, |weight| {
         with_floats(bias, |bias| {
             x.apply_op1_no_bwd(&Native("layer_norm", |x: &[f32], shape: &candle_core::Shape| {
-                let arch = Arch::new();
                 let mut out = vec![0f32; x.len()];
                 let rows = |(out, x): (&mut [f32], &[f32])| {
-                    arch.dispatch(
+                    math::wide(
                         #[inline(always)]
                         || {
                             for (out, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
@@ -56,10 +54,9 @@ pub fn elu(x: &Tensor, kernels: Kernels) -> Result<Tensor> {
         return x.elu(1.0);
     }
     x.contiguous()?.apply_op1_no_bwd(&Native("elu", |x: &[f32], shape: &candle_core::Shape| {
-        let arch = Arch::new();
         let mut out = vec![0f32; x.len()];
         out.par_chunks_mut(1 << 16).zip(x.par_chunks(1 << 16)).for_each(|(out, x)| {
-            arch.dispatch(
+            math::wide(
                 #[inline(always)]
                 || {
                     for (out, x) in out.iter_mut().zip(x) {
@@ -84,11 +81,10 @@ pub fn snake(x: &Tensor, alpha: &Tensor, gain: &Tensor, kernels: Kernels) -> Res
     with_floats(alpha, |alpha| {
         with_floats(gain, |gain| {
             x.contiguous()?.apply_op1_no_bwd(&Native("snake", |x: &[f32], shape: &candle_core::Shape| {
-                let arch = Arch::new();
                 let mut out = vec![0f32; x.len()];
                 let piece = ((1 << 16) / channels).max(1) * channels;
                 out.par_chunks_mut(piece).zip(x.par_chunks(piece)).for_each(|(out, x)| {
-                    arch.dispatch(
+                    math::wide(
                         #[inline(always)]
                         || {
                             for (out, x) in out.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
@@ -119,10 +115,9 @@ pub fn gate(x: &Tensor, kernels: Kernels) -> Result<Tensor> {
         *last = half;
     }
     x.contiguous()?.apply_op1_no_bwd(&Native("gate", |x: &[f32], _: &candle_core::Shape| {
-        let arch = Arch::new();
         let mut out = vec![0f32; x.len() / 2];
         out.par_chunks_mut(half).zip(x.par_chunks(2 * half)).for_each(|(out, x)| {
-            arch.dispatch(
+            math::wide(
                 #[inline(always)]
                 || {
                     let (value, gate) = x.split_at(half);

@@ -12,12 +12,13 @@ use std::ops::Range;
 use std::sync::LazyLock;
 
 use half::f16;
-use pulp::Arch;
 use rayon::prelude::*;
 
 use super::{
     gemm::{self, Product},
+    math,
     memory::{self, Block},
+    team::Columns,
 };
 
 /// Outputs in a panel: four vectors of sixteen.
@@ -108,13 +109,11 @@ impl Quantised {
         x: &[Rounded],
         rows: Range<usize>,
         panels: Range<usize>,
-        out: &mut [f32],
+        mut out: Columns<'_, f32>,
     ) {
         let outputs = product.outputs;
         let first = panels.start * PANEL;
-        let columns = (panels.end * PANEL).min(outputs) - first;
         let mut tile = [[0f32; PANEL]; ROWS];
-        let arch = Arch::new();
         for index in panels {
             let column = index * PANEL;
             let valid = PANEL.min(outputs - column);
@@ -122,11 +121,11 @@ impl Quantised {
                 let count = ROWS.min(rows.end - row);
                 let some: [&Rounded; ROWS] = std::array::from_fn(|r| &x[row + r.min(count - 1)]);
                 body()(self.bits, &some[..count], self.panel(index), &mut tile);
-                arch.dispatch(
+                math::wide(
                     #[inline(always)]
                     || {
                         for (r, sums) in tile[..count].iter().enumerate() {
-                            let to = &mut out[(row + r - rows.start) * columns + column - first..][..valid];
+                            let to = &mut out.row(row + r - rows.start)[column - first..][..valid];
                             gemm::store(product.finish, &sums[..valid], column, (row + r) * outputs + column, to);
                         }
                     },
@@ -256,7 +255,7 @@ fn rounders() -> Vec<Rounder> {
     #[cfg(not(target_arch = "x86_64"))]
     let mut rounders: Vec<Rounder> = Vec::new();
     rounders.push(|x, steps, blocks| {
-        Arch::new().dispatch(
+        math::wide(
             #[inline(always)]
             || {
                 for (x, block) in x.iter().zip(blocks) {

@@ -14,6 +14,7 @@
 use std::{
     cell::UnsafeCell,
     hint,
+    marker::PhantomData,
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
@@ -138,22 +139,69 @@ pub(super) fn run(parts: usize, f: impl Fn(usize) + Sync) {
     }
 }
 
+/// Where items begin that threads share out.
+struct Base<T>(*mut T);
+// SAFETY: threads take parts that do not overlap.
+unsafe impl<T: Send> Sync for Base<T> {}
+
+impl<T> Base<T> {
+    fn at(&self, offset: usize) -> *mut T {
+        self.0.wrapping_add(offset)
+    }
+}
+
 /// Calls `f` with the index of each chunk of `size` items (the last may be shorter) and the chunk.
 pub(super) fn chunks<T: Send>(items: &mut [T], size: usize, f: impl Fn(usize, &mut [T]) + Sync) {
-    struct Base<T>(*mut T);
-    // SAFETY: the parts of different calls do not overlap.
-    unsafe impl<T: Send> Sync for Base<T> {}
-    impl<T> Base<T> {
-        fn at(&self, offset: usize) -> *mut T {
-            self.0.wrapping_add(offset)
-        }
-    }
     let (len, base) = (items.len(), Base(items.as_mut_ptr()));
     run(len.div_ceil(size.max(1)), |index| {
         let from = index * size;
         // SAFETY: `from` lies within the items, every index comes once, and `items` is borrowed until all are done.
         let part = unsafe { std::slice::from_raw_parts_mut(base.at(from), size.min(len - from)) };
         f(index, part);
+    });
+}
+
+/// Some columns of all rows of a matrix, which nobody else has.
+pub(super) struct Columns<'a, T> {
+    first: *mut T,
+    rows: usize,
+    /// Items from row to row.
+    stride: usize,
+    width: usize,
+    matrix: PhantomData<&'a mut [T]>,
+}
+
+impl<'a, T> Columns<'a, T> {
+    /// All columns of a matrix with rows of `stride` items.
+    pub(super) fn all(matrix: &'a mut [T], stride: usize) -> Self {
+        let rows = matrix.len() / stride.max(1);
+        Self { first: matrix.as_mut_ptr(), rows, stride, width: stride, matrix: PhantomData }
+    }
+
+    /// The columns in one row.
+    #[inline(always)]
+    pub(super) fn row(&mut self, row: usize) -> &mut [T] {
+        assert!(row < self.rows, "row {row} of {}", self.rows);
+        // SAFETY: the row lies in the matrix, which is borrowed for 'a, and these columns of it belong to nobody else.
+        unsafe { std::slice::from_raw_parts_mut(self.first.add(row * self.stride), self.width) }
+    }
+}
+
+/// Calls `f` with the index of each `width` columns (the last may be fewer) of a matrix with rows of `stride` items, and
+/// these columns.
+pub(super) fn columns<T: Send>(
+    matrix: &mut [T],
+    stride: usize,
+    width: usize,
+    f: impl Fn(usize, Columns<'_, T>) + Sync,
+) {
+    let (base, rows) = (Base(matrix.as_mut_ptr()), matrix.len() / stride.max(1));
+    run(stride.div_ceil(width.max(1)), |index| {
+        let from = index * width;
+        // Columns of different calls do not overlap, every index comes once, and `matrix` is borrowed until all are done.
+        let columns =
+            Columns { first: base.at(from), rows, stride, width: width.min(stride - from), matrix: PhantomData };
+        f(index, columns);
     });
 }
 
@@ -279,6 +327,18 @@ fn serve(shared: &Shared, index: usize, asleep: &AtomicBool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn columns_are_given_to_one_thread_each() {
+        for (rows, stride, width) in [(1, 1, 1), (3, 10, 4), (2, 64, 64), (5, 33, 32)] {
+            let mut matrix = vec![0; rows * stride];
+            columns(&mut matrix, stride, width, |index, mut columns| {
+                (0..rows).for_each(|row| columns.row(row).iter_mut().for_each(|item| *item += 100 * row + index + 1));
+            });
+            let expected = |at: usize| 100 * (at / stride) + at % stride / width + 1;
+            assert!(matrix.iter().enumerate().all(|(at, item)| *item == expected(at)));
+        }
+    }
 
     #[test]
     fn every_part_is_done_once_however_many_threads_ask() {
