@@ -116,8 +116,7 @@ pub(super) fn fetch<T>(at: *const T) {
     let _ = at;
 }
 
-/// [`fetch`] into the second cache only. What is asked for early enough and far ahead keeps memory busy while a kernel
-/// multiplies: the nearest cache has not enough requests under way for that, and is too small.
+/// [`fetch`] into the second cache, of what is used later.
 #[inline(always)]
 pub(super) fn fetch_far<T>(at: *const T) {
     #[cfg(target_arch = "x86_64")]
@@ -129,6 +128,23 @@ pub(super) fn fetch_far<T>(at: *const T) {
     // SAFETY: as above.
     unsafe {
         std::arch::asm!("prfm pldl2keep, [{at}]", at = in(reg) at, options(readonly, nostack, preserves_flags));
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let _ = at;
+}
+
+/// [`fetch`] of what is used once, so that it takes no room in other caches.
+#[inline(always)]
+pub(super) fn fetch_once<T>(at: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: as above.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_NTA }>(at.cast());
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: as above.
+    unsafe {
+        std::arch::asm!("prfm pldl1strm, [{at}]", at = in(reg) at, options(readonly, nostack, preserves_flags));
     }
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = at;

@@ -351,8 +351,8 @@ impl Line {
         &self.0
     }
 
-    /// Fetches what is multiplied after this line. With eight bits, which need more arithmetic for a byte of `x`'s sixteen,
-    /// memory is only kept busy by asking the second cache for it too, long before.
+    /// Fetches what is multiplied after this line. Rows of sixteen bits take more arithmetic for a byte, and memory is only
+    /// kept busy meanwhile by asking for it a second time, long before: eight blocks fit the smallest of nearest caches.
     #[inline(always)]
     pub(super) fn fetch_ahead(&self, bits: Bits) {
         let line = &raw const *self;
@@ -360,7 +360,7 @@ impl Line {
             Bits::Four => memory::fetch(line.wrapping_add(102)),
             Bits::Eight => {
                 memory::fetch(line.wrapping_add(34));
-                memory::fetch_far(line.wrapping_add(408));
+                memory::fetch_once(line.wrapping_add(272));
             }
         }
     }
