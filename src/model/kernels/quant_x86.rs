@@ -203,56 +203,77 @@ fn load128(bytes: &[u8]) -> __m128i {
     unsafe { _mm_loadu_si128(sixteen.as_ptr().cast()) }
 }
 
+/// The sums of a block of Q8 for the sixteen outputs of every [`VECTORS`]th line, eight and eight.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn eight256(x: &RoundedBlock, lines: &[Line]) -> [__m256i; 2] {
+    // Four quarters of a line, each with the pairs of four outputs.
+    let mut quarters = [_mm256_setzero_si256(); 4];
+    for four in 0..BLOCK / 4 {
+        let (values, line) = (&x.values[4 * four..4 * four + 4], &lines[four * VECTORS]);
+        let word = values.iter().rev().fold(0, |word, value| (word << 16) | i64::from(*value as u16));
+        for (quarter, bytes) in quarters.iter_mut().zip(line.bytes().chunks_exact(16)) {
+            *quarter = _mm256_add_epi32(*quarter, pairs(load128(bytes), _mm256_set1_epi64x(word)));
+        }
+    }
+    let zero = _mm256_set1_epi32(-128 * x.sum);
+    [0, 2].map(|half| {
+        let mixed = _mm256_hadd_epi32(quarters[half], quarters[half + 1]);
+        _mm256_add_epi32(_mm256_permute4x64_epi64(mixed, 0b11_01_10_00), zero)
+    })
+}
+
+/// The same of a block of Q4.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn four256(x: &RoundedBlock, lines: &[Line]) -> [__m256i; 2] {
+    let mask = _mm256_set1_epi8(15);
+    // Two sums of pairs for every output: sixteen products each, none above 15 * 127, stay within sixteen bits.
+    let mut sums = [_mm256_setzero_si256(); 2];
+    for eight in 0..BLOCK / 8 {
+        let (words, line) = (&x.low[2 * eight..2 * eight + 2], &lines[eight * VECTORS]);
+        for (sum, bytes) in sums.iter_mut().zip(line.bytes().as_chunks::<32>().0) {
+            // SAFETY: there are 32 bytes.
+            let both = unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) };
+            let halves = [both, _mm256_srli_epi16(both, 4)].map(|half| _mm256_and_si256(half, mask));
+            for (half, word) in halves.into_iter().zip(words) {
+                *sum = _mm256_add_epi16(*sum, _mm256_maddubs_epi16(half, _mm256_set1_epi32(*word)));
+            }
+        }
+    }
+    let zero = _mm256_set1_epi32(-8 * x.sum);
+    sums.map(|sum| _mm256_add_epi32(_mm256_madd_epi16(sum, _mm256_set1_epi16(1)), zero))
+}
+
 #[target_feature(enable = "avx2,fma,f16c")]
 fn avx2(bits: Bits, rows: &[&Rounded], lines: &[Line], tile: &mut Tile) {
     let per_block = match bits {
         Bits::Eight => Q8_BLOCK / 64,
         Bits::Four => Q4_BLOCK / 64,
     };
-    let mask = _mm_set1_epi8(15);
-    for (row, tile) in rows.iter().zip(tile).take(ROWS) {
-        tile.fill(0.0);
-        for (block, lines) in lines.chunks_exact(per_block).enumerate() {
-            let (x_block, (scales, lines)) = (row.block(block), lines.split_at(2 * PANEL / 64));
-            let x = |input: usize| {
-                let four = &x_block.values[input..input + 4];
-                _mm256_set1_epi64x(four.iter().rev().fold(0, |word, value| (word << 16) | i64::from(*value as u16)))
-            };
+    let rows = &rows[..rows.len().min(ROWS)];
+    tile[..rows.len()].as_flattened_mut().fill(0.0);
+    for (block, lines) in lines.chunks_exact(per_block).enumerate() {
+        lines.iter().for_each(|line| line.fetch_ahead(bits));
+        let (scales, lines) = lines.split_at(2 * PANEL / 64);
+        for (row, tile) in rows.iter().zip(tile.iter_mut()) {
+            let x_block = row.block(block);
             for (v, sums) in tile.chunks_exact_mut(16).enumerate() {
-                // Four quarters of a line, each with the pairs of four outputs.
-                let mut quarters = [_mm256_setzero_si256(); 4];
-                match bits {
-                    Bits::Eight => {
-                        for four in 0..BLOCK / 4 {
-                            let x = x(4 * four);
-                            for (q, quarter) in quarters.iter_mut().enumerate() {
-                                let weights = load128(&lines[four * VECTORS + v].bytes()[16 * q..]);
-                                *quarter = _mm256_add_epi32(*quarter, pairs(weights, x));
-                            }
-                        }
-                    }
-                    Bits::Four => {
-                        for eight in 0..BLOCK / 8 {
-                            let (low, high) = (x(8 * eight), x(8 * eight + 4));
-                            for (q, quarter) in quarters.iter_mut().enumerate() {
-                                let both = load128(&lines[eight * VECTORS + v].bytes()[16 * q..]);
-                                let upper = _mm_and_si128(_mm_srli_epi16(both, 4), mask);
-                                *quarter = _mm256_add_epi32(*quarter, pairs(_mm_and_si128(both, mask), low));
-                                *quarter = _mm256_add_epi32(*quarter, pairs(upper, high));
-                            }
-                        }
-                    }
-                }
-                let zero = _mm256_set1_epi32(if bits == Bits::Eight { -128 } else { -8 } * x_block.sum);
+                let lines = &lines[v..];
+                let whole = match bits {
+                    Bits::Eight => eight256(x_block, lines),
+                    Bits::Four => four256(x_block, lines),
+                };
                 for (half, sums) in sums.chunks_exact_mut(8).enumerate() {
-                    let mixed = _mm256_hadd_epi32(quarters[2 * half], quarters[2 * half + 1]);
-                    let whole = _mm256_add_epi32(_mm256_permute4x64_epi64(mixed, 0b11_01_10_00), zero);
                     let scales = &scales[v / 2].bytes()[32 * (v % 2) + 16 * half..];
                     let scale = _mm256_mul_ps(_mm256_cvtph_ps(load128(scales)), _mm256_set1_ps(x_block.scale));
                     // SAFETY: the chunk has eight floats.
                     unsafe {
                         let before = _mm256_loadu_ps(sums.as_ptr());
-                        _mm256_storeu_ps(sums.as_mut_ptr(), _mm256_fmadd_ps(_mm256_cvtepi32_ps(whole), scale, before));
+                        _mm256_storeu_ps(
+                            sums.as_mut_ptr(),
+                            _mm256_fmadd_ps(_mm256_cvtepi32_ps(whole[half]), scale, before),
+                        );
                     }
                 }
             }
