@@ -87,10 +87,11 @@ fn passes_on_kernels_of_our_own_compute_what_the_others_do() {
     let full = decoder(Kernels::Composed, WeightFormat::F32);
     assert!(worst(&logits(&full, false), &exact) < 2e-5);
     assert!(worst(&logits(&full, true), &exact) < 2e-5);
-    // Weights, keys, values and what is multiplied are rounded to 11 bits; on some processors a product's sums are too.
+    // Weights, keys, values and what is multiplied are rounded to 11 bits. candle's products on ARM round their sums, too.
+    let most = if cfg!(target_arch = "aarch64") { 0.008 } else { 0.005 };
     let narrow = decoder(Kernels::Composed, WeightFormat::Bf16);
     let (composed, own) = (logits(&narrow, false), logits(&narrow, true));
     let (composed, between, own) = (worst(&composed, &exact), worst(&own, &composed), worst(&own, &exact));
-    assert!(own < 0.008 && composed < 0.008 && between < 0.008, "{own:e}, {composed:e}, {between:e}");
+    assert!(own < most && composed < most && between < most, "{own:e}, {composed:e}, {between:e}");
     assert!(own > 1e-5, "nothing was rounded");
 }

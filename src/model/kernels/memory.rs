@@ -99,55 +99,42 @@ impl<T> std::fmt::Debug for Block<T> {
     }
 }
 
-/// Asks the processor to fetch the cache line at an address, which may be any, into its nearest cache: nothing is read.
-#[inline(always)]
-pub(super) fn fetch<T>(at: *const T) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: every x86-64 processor has the instruction, and it faults at no address.
-    unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
-    }
-    #[cfg(target_arch = "aarch64")]
-    // SAFETY: a hint that faults at no address and changes nothing.
-    unsafe {
-        std::arch::asm!("prfm pldl1keep, [{at}]", at = in(reg) at, options(readonly, nostack, preserves_flags));
-    }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    let _ = at;
+/// Defines a function that asks the processor to fetch a cache line, by its names for the hint on x86-64 and on ARM.
+macro_rules! fetch {
+    ($(#[$doc:meta])* $name:ident, $x86:ident, $arm:literal) => {
+        $(#[$doc])*
+        #[inline(always)]
+        pub(super) fn $name<T>(at: *const T) {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: every x86-64 processor has the instruction, and it faults at no address.
+            unsafe {
+                std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::$x86 }>(at.cast());
+            }
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: a hint that faults at no address and changes nothing.
+            unsafe {
+                std::arch::asm!(
+                    concat!("prfm ", $arm, ", [{at}]"),
+                    at = in(reg) at, options(readonly, nostack, preserves_flags),
+                );
+            }
+            #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+            let _ = at;
+        }
+    };
 }
 
-/// [`fetch`] into the second cache, of what is used later.
-#[inline(always)]
-pub(super) fn fetch_far<T>(at: *const T) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: as above.
-    unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(at.cast());
-    }
-    #[cfg(target_arch = "aarch64")]
-    // SAFETY: as above.
-    unsafe {
-        std::arch::asm!("prfm pldl2keep, [{at}]", at = in(reg) at, options(readonly, nostack, preserves_flags));
-    }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    let _ = at;
+fetch! {
+    /// Asks for the cache line at an address, which may be any, into the nearest cache: nothing is read.
+    fetch, _MM_HINT_T0, "pldl1keep"
 }
-
-/// [`fetch`] of what is used once, so that it takes no room in other caches.
-#[inline(always)]
-pub(super) fn fetch_once<T>(at: *const T) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: as above.
-    unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_NTA }>(at.cast());
-    }
-    #[cfg(target_arch = "aarch64")]
-    // SAFETY: as above.
-    unsafe {
-        std::arch::asm!("prfm pldl1strm, [{at}]", at = in(reg) at, options(readonly, nostack, preserves_flags));
-    }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    let _ = at;
+fetch! {
+    /// [`fetch`] into the second cache, of what is used later.
+    fetch_far, _MM_HINT_T1, "pldl2keep"
+}
+fetch! {
+    /// [`fetch`] of what is used once, so that it takes no room in other caches.
+    fetch_once, _MM_HINT_NTA, "pldl1strm"
 }
 
 /// A large block, to measure how fast the machine reads: in the order and the pages in which weights are read.

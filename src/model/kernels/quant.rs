@@ -351,7 +351,7 @@ impl Line {
         &self.0
     }
 
-    /// Fetches what is multiplied after this line. Rows of sixteen bits take more arithmetic for a byte, and memory is only
+    /// Fetches what is multiplied after this line: one block of Q8 or nearly six of Q4. Rows of sixteen bits take more arithmetic for a byte, and memory is only
     /// kept busy meanwhile by asking for it a second time, long before: eight blocks fit the smallest of nearest caches.
     #[inline(always)]
     pub(super) fn fetch_ahead(&self, bits: Bits) {
