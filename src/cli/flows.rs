@@ -8,6 +8,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::load::{DeviceChoice, DtypeChoice, fetch};
+use super::log::note;
 use super::{Failure, ModelArgs, Outcome};
 use crate::audio::{FileFormat, decode, encode_file};
 use crate::engine::{
@@ -289,6 +290,6 @@ fn write(mut job: impl Job<Output = Rendered>, format: FileFormat, output: &Path
     std::fs::write(&partial, bytes)
         .and_then(|()| std::fs::rename(&partial, output))
         .map_err(|error| Failure(format!("{} cannot be written: {error}.", output.display())))?;
-    eprintln!("{}: {seconds:.1} s of sound in {:.1} s", output.display(), begun.elapsed().as_secs_f64());
+    note(format_args!("{}: {seconds:.1} s of sound in {:.1} s", output.display(), begun.elapsed().as_secs_f64()));
     Ok(())
 }

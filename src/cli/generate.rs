@@ -7,6 +7,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::load::load;
+use super::log::note;
 use super::sampling::SamplingArgs;
 use super::{Failure, ModelArgs, Outcome};
 use crate::audio::{FileFormat, encode_file};
@@ -48,13 +49,13 @@ pub(super) fn run(args: GenerateArgs) -> Outcome {
     std::fs::write(&partial, bytes)
         .and_then(|()| std::fs::rename(&partial, &args.output))
         .map_err(|error| Failure(format!("{} cannot be written: {error}.", args.output.display())))?;
-    eprintln!(
+    note(format_args!(
         "{}: {:.1} s of music in {:.1} s ({:.1}x real time)",
         args.output.display(),
         args.seconds,
         piece.took,
         args.seconds / piece.took
-    );
+    ));
     Ok(())
 }
 

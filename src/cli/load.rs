@@ -4,6 +4,7 @@ use candle_core::Device;
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::log::note;
 use super::{Failure, ModelArgs, memory};
 use crate::engine::{self, Backend, Fit, KV_BUDGET, MusicGenBackend, Wish};
 use crate::model::config::Config;
@@ -46,7 +47,7 @@ impl DeviceChoice {
             Self::Metal => Device::new_metal(0).map_err(Failure::from),
             Self::Auto if cfg!(feature = "metal") => Device::new_metal(0).map_err(Failure::from),
             Self::Auto if cfg!(feature = "cuda") => Ok(cuda().unwrap_or_else(|Failure(reason)| {
-                eprintln!("{reason} Continuing on the CPU.");
+                note(format_args!("{reason} Continuing on the CPU."));
                 Device::Cpu
             })),
             Self::Auto => Ok(Device::Cpu),
@@ -171,11 +172,11 @@ fn load_into(name: &str, args: &ModelArgs, device: &Device, kv_memory: usize) ->
         }
         let Fit { format, window, realtime } = engine::fit(config, wish)?;
         if let Some(realtime) = realtime {
-            eprintln!(
+            note(format_args!(
                 "{name}, this machine: {realtime:.1}x real time with {}, window {:.0} s.",
                 self::name(format),
                 window as f64 / engine::frame_rate(config)
-            );
+            ));
         }
         engine::shorten(config, window);
         Ok(Target { format, ..Target::new(device) })

@@ -4,6 +4,7 @@ mod bench;
 mod flows;
 mod generate;
 mod load;
+mod log;
 mod memory;
 mod models;
 mod ports;
@@ -11,6 +12,7 @@ mod proceed;
 mod sampling;
 mod serve;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -95,7 +97,8 @@ pub fn run() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure(sentence)) => {
-            eprintln!("continuo: {sentence}");
+            // The log is over, and nobody may be there to read.
+            let _ = writeln!(std::io::stderr(), "continuo: {sentence}");
             ExitCode::FAILURE
         }
     }

@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::Outcome;
+use super::log::{note, print};
 use crate::model;
 
 #[derive(Args)]
@@ -15,17 +16,16 @@ pub(super) struct ModelsArgs {
 pub(super) fn run(args: &ModelsArgs) -> Outcome {
     let models = model::on_disk();
     if args.json {
-        println!("{}", serde_json::json!({ "models": models }));
-        return Ok(());
+        return print(serde_json::json!({ "models": models }));
     }
     for model in &models {
-        println!("{model}");
+        print(model)?;
     }
     if models.is_empty() {
-        println!("No model is on this machine yet.");
+        print("No model is on this machine yet.")?;
     }
-    eprintln!(
-        "Any other MusicGen checkpoint: --model OWNER/NAME downloads it from the Hugging Face hub, --model FOLDER reads it from disk."
+    note(
+        "Any other MusicGen checkpoint: --model OWNER/NAME downloads it from the Hugging Face hub, --model FOLDER reads it from disk.",
     );
     Ok(())
 }

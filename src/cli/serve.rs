@@ -3,16 +3,16 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use clap::Args;
 use tokio::net::TcpListener;
-use tracing_subscriber::EnvFilter;
 
 use super::load::{DtypeChoice, load, load_named, weigh};
-use super::memory;
 use super::ports::Ports;
 use super::{Failure, ModelArgs, Outcome};
+use super::{log, memory};
 use crate::engine::{Engine, EngineConfig, KV_BUDGET};
 use crate::http::{self, App, Limits, ModelLoader, ModelRequest, Port};
 use crate::station::{PromptSets, Station, StationConfig};
@@ -96,8 +96,7 @@ pub(super) struct ServeArgs {
 }
 
 pub(super) fn run(args: ServeArgs) -> Outcome {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr).init();
+    let _log = log::start();
     for (name, value, least, most) in
         [("burst", args.burst, 0.1, 30.0), ("lead", args.lead, 0.5, 120.0), ("grace", args.grace, 0.0, 86_400.0)]
     {
@@ -114,7 +113,8 @@ pub(super) fn run(args: ServeArgs) -> Outcome {
     let metrics =
         http::install_metrics().map_err(|error| Failure(format!("The metrics cannot be set up: {error}.")))?;
     allow_many_sockets(args.max_listeners);
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let outcome = runtime.block_on(async {
         // The address comes first: a wrong one is said before a model is loaded for minutes.
         let listener = TcpListener::bind((args.host, args.port)).await.map_err(|error| {
             Failure(format!("{}:{} cannot be listened on ({error}); take another --port.", args.host, args.port))
@@ -179,13 +179,33 @@ pub(super) fn run(args: ServeArgs) -> Outcome {
         app.on_disk = crate::model::on_disk;
         tracing::info!("listening on http://{address}/");
         let stop = async {
+            if let Err(error) = end_at_second_signal() {
+                tracing::warn!("a second Ctrl-C will not be heard ({error})");
+            }
             if let Err(error) = http::terminated().await {
                 tracing::error!("no signal can be waited for ({error}); the server ends");
             }
         };
         http::serve(Arc::new(app), ports, stop).await?;
         Ok(())
-    })
+    });
+    // Work that is still being done for a client that left must not hold up the end.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// From now on the second Ctrl-C or SIGTERM ends the process at once, whatever its threads are busy with.
+fn end_at_second_signal() -> std::io::Result<()> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    let asked = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // In this order, so that the first signal finds the flag down.
+        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&asked))?;
+    }
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&asked))?;
+    }
+    Ok(())
 }
 
 async fn studio(engine: Engine, args: &ServeArgs, loader: ModelLoader) -> Result<Arc<Studio>, Failure> {

@@ -17,6 +17,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::load::{DeviceChoice, DtypeChoice};
+use super::log::print;
 use super::{Failure, Outcome};
 use crate::engine::{KV_BUDGET, MusicGenBackend};
 use crate::model::MusicGen;
@@ -172,8 +173,7 @@ pub(super) fn run(args: BenchArgs) -> Outcome {
     if args.json {
         let results: Vec<Value> =
             rows.into_iter().map(|row| row.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()).collect();
-        println!("{}", json!({ "bench": name, "results": results }));
-        return Ok(());
+        return print(json!({ "bench": name, "results": results }));
     }
     for row in rows {
         let cells: Vec<String> = row
@@ -183,7 +183,7 @@ pub(super) fn run(args: BenchArgs) -> Outcome {
                 _ => format!("{key} {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned)),
             })
             .collect();
-        println!("{}", cells.join("  "));
+        print(cells.join("  "))?;
     }
     Ok(())
 }

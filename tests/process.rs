@@ -1,0 +1,181 @@
+//! The program as its users start it: what it prints can be read or not, and signals end it.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used)]
+
+#[path = "http/client.rs"]
+#[allow(dead_code)]
+mod client;
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, PipeReader, Read};
+use std::net::SocketAddr;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use client::{call, get};
+
+const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/parity/musicgen-mono");
+
+fn continuo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_continuo"));
+    command.args(arguments).stdin(Stdio::null()).env_remove("RUST_LOG");
+    command
+}
+
+/// A server with a tiny model; killed when dropped.
+struct Server {
+    process: Child,
+    addr: SocketAddr,
+}
+
+impl Server {
+    fn start(log: impl Into<Stdio>, level: &str) -> Self {
+        // A port that was free a moment ago: the log, which names the port, may have no reader here.
+        let addr = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let port = addr.port().to_string();
+        let process = continuo(&["serve", "--port", &port, "--model", MODEL, "--dtype", "f32", "--context", "30"])
+            .env("RUST_LOG", level)
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        Self { process, addr }
+    }
+
+    async fn ready(&mut self) {
+        let begun = Instant::now();
+        while tokio::net::TcpStream::connect(self.addr).await.is_err() || get(self.addr, "/readyz").await.status != 200
+        {
+            assert!(self.process.try_wait().unwrap().is_none(), "the server ended");
+            assert!(begun.elapsed() < Duration::from_secs(60), "the server is not ready");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.process.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    async fn ended_within(&mut self, patience: Duration) -> ExitStatus {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                return status;
+            }
+            assert!(begun.elapsed() < patience, "the server is still there after {patience:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Asks for one thing of each kind.
+async fn serves_everything(addr: SocketAddr) {
+    assert_eq!(get(addr, "/healthz").await.status, 200);
+    assert_eq!(get(addr, "/v1/models").await.status, 200);
+    assert_eq!(get(addr, "/v1/streams/nobody").await.status, 404);
+    assert_eq!(call(addr, "POST", "/v1/sessions", "this is no sound").await.status, 422);
+    let mut stream = get(addr, "/generate?prompt=x&seconds=1&format=wav").await;
+    assert_eq!(stream.status, 200);
+    stream.some(20_000).await;
+    assert_eq!(call(addr, "POST", "/v1/clips", r#"{"prompt":"x","seconds":1}"#).await.status, 202);
+}
+
+#[tokio::test]
+async fn requests_are_answered_when_the_reader_of_the_log_has_gone() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut server = Server::start(writer, "debug");
+    server.ready().await;
+    drop(reader);
+    serves_everything(server.addr).await;
+    server.signal("TERM");
+    assert!(server.ended_within(Duration::from_secs(15)).await.success());
+}
+
+#[tokio::test]
+async fn requests_are_answered_when_the_disk_of_the_log_is_full() {
+    let Ok(full) = File::options().write(true).open("/dev/full") else { return };
+    let mut server = Server::start(full, "debug");
+    server.ready().await;
+    serves_everything(server.addr).await;
+}
+
+#[tokio::test]
+async fn requests_are_answered_when_nobody_reads_the_log_any_more() {
+    // Kept open and never read: 64 kB later a write to it would wait for ever.
+    let (_reader, writer) = std::io::pipe().unwrap();
+    let mut server = Server::start(writer, "trace");
+    server.ready().await;
+    for _ in 0..500 {
+        assert_eq!(get(server.addr, "/v1/models").await.status, 200);
+    }
+    serves_everything(server.addr).await;
+}
+
+fn all(mut log: PipeReader) -> String {
+    let mut text = String::new();
+    log.read_to_string(&mut text).unwrap();
+    text
+}
+
+#[tokio::test]
+async fn a_log_without_a_terminal_has_no_colours_and_no_errors_about_clients_files() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut server = Server::start(writer, "info");
+    let log = std::thread::spawn(|| all(reader));
+    server.ready().await;
+    let noise: String = std::iter::repeat_n("OggS fLaC RIFF\u{1}\u{2}", 500).collect();
+    assert_eq!(call(server.addr, "POST", "/v1/sessions", &noise).await.status, 422);
+    server.signal("TERM");
+    assert!(server.ended_within(Duration::from_secs(15)).await.success());
+    let log = log.join().unwrap();
+    assert!(log.contains("listening on"), "{log}");
+    assert!(log.contains("/v1/sessions"), "{log}");
+    assert!(!log.contains('\u{1b}'), "{log}");
+    assert!(!log.contains("ERROR"), "{log}");
+}
+
+#[tokio::test]
+async fn a_second_interrupt_ends_the_server_at_once() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut server = Server::start(writer, "info");
+    server.ready().await;
+    // A listener who takes nothing holds up an orderly end.
+    let listener = tokio::net::TcpSocket::new_v4().unwrap();
+    listener.set_recv_buffer_size(4096).unwrap();
+    let listener = listener.connect(server.addr).await.unwrap();
+    let request = b"GET /generate?prompt=x&format=wav HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    while listener.try_write(request).is_err() {
+        listener.writable().await.unwrap();
+    }
+    listener.readable().await.unwrap();
+    server.signal("INT");
+    let mut log = BufReader::new(reader).lines().map_while(Result::ok);
+    assert!(log.any(|line| line.contains("shutting down")));
+    let begun = Instant::now();
+    server.signal("INT");
+    assert_eq!(server.ended_within(Duration::from_secs(5)).await.code(), Some(130));
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_command_whose_output_nobody_takes_ends_without_a_panic() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let closed = || Stdio::from(writer.try_clone().unwrap());
+    assert!(continuo(&["models"]).stdout(closed()).stderr(closed()).status().unwrap().success());
+    let refused =
+        continuo(&["generate", "x", "-o", "x.wav", "--model", "/nowhere"]).stdout(closed()).stderr(closed()).status();
+    assert_eq!(refused.unwrap().code(), Some(1));
+    let Ok(full) = File::options().write(true).open("/dev/full") else { return };
+    let told = continuo(&["models", "--json"]).stdout(full).output().unwrap();
+    assert_eq!(told.status.code(), Some(1));
+    let told = String::from_utf8(told.stderr).unwrap();
+    assert!(told.contains("standard output cannot be written"), "{told}");
+}
