@@ -4,8 +4,8 @@ HOP = 1280
 FRAME_RATE = 25
 CODEBOOKS = 4
 CODEBOOK_SIZE = 512
-WINDOW = 240   # frames (9.6 s) that the decoder is trained on
-KEEP = 120     # frames that a stream keeps when its window is full
+WINDOW = 750   # frames (30 s) that the decoder is trained on: a cycle of four chords fits in
+KEEP = 500     # frames that a stream keeps when its window is full
 
 CODEC = dict(
     sampling_rate=SR, audio_channels=1, num_filters=16, hidden_size=64, codebook_dim=64,
@@ -20,9 +20,9 @@ TEXT = dict(
     decoder_start_token_id=0, relative_attention_num_buckets=32, relative_attention_max_distance=128,
 )
 DECODER = dict(
-    vocab_size=CODEBOOK_SIZE, hidden_size=192, num_hidden_layers=6, num_attention_heads=6, ffn_dim=768,
+    vocab_size=CODEBOOK_SIZE, hidden_size=288, num_hidden_layers=6, num_attention_heads=6, ffn_dim=1152,
     num_codebooks=CODEBOOKS, audio_channels=1, max_position_embeddings=2048, activation_function="gelu",
     dropout=0.0, attention_dropout=0.0, activation_dropout=0.0, layerdrop=0.0, scale_embedding=False,
     pad_token_id=CODEBOOK_SIZE, bos_token_id=CODEBOOK_SIZE, eos_token_id=None, tie_word_embeddings=False,
 )
-SAMPLING = dict(guidance_scale=2.5, do_sample=True, top_k=30, temperature=0.6)
+SAMPLING = dict(guidance_scale=2.5, do_sample=True, top_k=250, temperature=1.0)

@@ -17,7 +17,8 @@ def state_of(codec_path, lm_path):
     model = lm.build()
     state = model.state_dict()
     if lm_path:
-        trained = torch.load(lm_path, map_location="cpu", weights_only=False)["model"]
+        saved = torch.load(lm_path, map_location="cpu", weights_only=False)
+        trained = dict(saved["model"], **saved.get("average", {}))
         state.update({k: v for k, v in trained.items() if not k.startswith("audio_encoder.")})
     if codec_path:
         trained = torch.load(codec_path, map_location="cpu", weights_only=False)["model"]

@@ -66,6 +66,13 @@ def attend(q, k, v, bias):
         return (scores.softmax(-1) @ v.flatten(0, 1)).view(q.shape)
 
 
+def attend_back(q, k, v, causal, part=256):
+    """Attention to what came before, in parts of queries that skip the keys behind them."""
+    parts = range(0, q.shape[2], part)
+    return torch.cat([attend(q[:, :, at:at + part], k[:, :, :at + part], v[:, :, :at + part],
+                             causal[None, at:at + part, :at + part]) for at in parts], 2)
+
+
 def decoder_logits(model, ids, context, mask):
     """ids [batch, K, columns] -> logits [batch, K, columns, codebook size]."""
     dec = model.decoder.model.decoder
@@ -79,7 +86,7 @@ def decoder_logits(model, ids, context, mask):
         h = layer.self_attn_layer_norm(x)
         a = layer.self_attn
         q, k, v = F.linear(h, torch.cat([a.q_proj.weight, a.k_proj.weight, a.v_proj.weight])).chunk(3, -1)
-        y = attend(_heads(q, n), _heads(k, n), _heads(v, n), causal)
+        y = attend_back(_heads(q, n), _heads(k, n), _heads(v, n), causal)
         x = x + a.out_proj(y.transpose(1, 2).reshape(h.shape))
         h = layer.encoder_attn_layer_norm(x)
         a = layer.encoder_attn

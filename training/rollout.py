@@ -2,21 +2,23 @@
 
 A decoder that has only heard composed music does not know where its own mistakes lead. So it
 plays for captions of the pieces it learns from, and every section is judged by its codes
-alone: does it sound like the asked style, and do codes come again after a bar of the asked tempo, yet
-not more often than in pieces? Good sections are learned like pieces, so that playing on stays
-right; all others only as what comes before a splice.
+alone: does it sound like the asked style, do codes come again after a bar of the asked tempo as
+often as in pieces, and does it move? A section that stands still for four seconds anywhere, or that
+has fewer different sounds than pieces of its style have, is never good. Good sections are learned
+like pieces, so that playing on stays right; all others only as what comes before a splice.
 """
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 
-from config import CODEBOOK_SIZE, FRAME_RATE, WINDOW
+from config import CODEBOOK_SIZE, FRAME_RATE, KEEP, WINDOW
 from sample import Generator
 
-SECONDS = 48
-SETTINGS = ((3.0, 0.5), (2.0, 0.25), (3.0, 0.25))   # guidance and temperature, in turns
-TOP_K = 30
+SECONDS = 60
+SETTINGS = ((2.5, 1.0), (1.0, 1.0), (2.5, 0.7))     # guidance and temperature, in turns
+TOP_K = 250
+STILL = 4 * FRAME_RATE  # frames in which something new must come
 
 
 def picture(codes):
@@ -30,8 +32,19 @@ def bar_repeats(codes, half):
     return float((codes[0, 2 * half:] == codes[0, :-2 * half]).mean())
 
 
+def sounds(codes):
+    """Different sounds of a section [K, frames]: first codes that occur in it."""
+    return len(np.unique(codes[0]))
+
+
+def movement(codes):
+    """The fewest different sounds in any four seconds: a held sound is a short cycle of codes."""
+    last = max(1, codes.shape[1] - STILL + 1)
+    return min(sounds(codes[:, at:at + STILL]) for at in range(0, last, FRAME_RATE // 2))
+
+
 class Ear:
-    """A linear classifier of styles by codes."""
+    """A linear classifier of styles by codes, and what is usual in pieces of each style."""
 
     def __init__(self, pieces, crops=2, steps=150):
         rng = np.random.default_rng(0)
@@ -46,9 +59,14 @@ class Ear:
             opt.zero_grad()
             loss.backward()
             opt.step()
-        # How often codes may repeat in a section: more is a frozen loop.
-        self.most = {style: np.quantile([bar_repeats(pieces.crop(rng, i, WINDOW), pieces.infos[i]["half"]) for i in rows], 0.9)
-                     for style, rows in pieces.of_style.items()}
+        # Bars repeat this often, and this many sounds are heard in a section and in its stillest
+        # four seconds. More repetition or fewer sounds is a frozen loop.
+        self.repeats, self.movement, self.sounds = {}, {}, {}
+        for style, rows in pieces.of_style.items():
+            crops_of = [(pieces.crop(rng, i, WINDOW), pieces.infos[i]["half"]) for i in rows]
+            self.repeats[style] = np.quantile([bar_repeats(c, half) for c, half in crops_of], (0.1, 0.9))
+            self.movement[style] = np.quantile([movement(c) for c, _ in crops_of], 0.05)
+            self.sounds[style] = np.quantile([sounds(c) for c, _ in crops_of], 0.05)
 
     @torch.no_grad()
     def belief(self, codes, style):
@@ -59,22 +77,15 @@ class Ear:
 
 
 class Section:
-    """Codes [K, window] that the decoder made for the piece `row`."""
+    """Codes [K, window] that the decoder made for the piece `row`. Good: the asked style, as much
+    on the beat as pieces are, and never still."""
 
     def __init__(self, codes, row, info, ear):
         self.codes, self.row, self.style, self.half = codes, row, info["style"], info["half"]
         self.belief, self.repeats = ear.belief(codes, self.style), bar_repeats(codes, self.half)
-        self.good = False
-
-
-def judge(sections, ear):
-    """Good: the asked style, and on the beat at least as well as the median section of its
-    style, but no frozen loop."""
-    for style in {s.style for s in sections}:
-        same = [s for s in sections if s.style == style]
-        middle = np.median([s.repeats for s in same])
-        for s in same:
-            s.good = s.belief > 0.6 and middle <= s.repeats <= max(ear.most[style], middle)
+        low, high = ear.repeats[self.style]
+        self.still = movement(codes) < ear.movement[self.style] or sounds(codes) < ear.sounds[self.style]
+        self.good = bool(self.belief > 0.6 and low <= self.repeats <= high and not self.still)
 
 
 def play(model, tok, pieces, ear, count, turn, threads=2, device="cpu"):
@@ -93,12 +104,11 @@ def play(model, tok, pieces, ear, count, turn, threads=2, device="cpu"):
     with ThreadPoolExecutor(threads) as pool:
         for part, made in enumerate(pool.map(one, range(threads))):
             for row, codes in zip(rows[part::threads], made):
-                for at in range(0, codes.shape[1] - WINDOW + 1, WINDOW // 2):
+                for at in range(0, codes.shape[1] - WINDOW + 1, KEEP // 2):
                     out.append(Section(codes[:, at:at + WINDOW], int(row), pieces.infos[row], ear))
-    judge(out, ear)
     in_style = np.array([s.belief > 0.5 for s in out])
-    late = in_style.reshape(count, -1)[:, -3:]
+    late = in_style.reshape(count, -1)[:, -1]
     print(f"rollouts at guidance {guidance}, temperature {temperature}: asked style in {in_style.mean():.2f} of sections, "
-          f"in {late.mean():.2f} of the last three; codes that repeat after a bar {np.mean([s.repeats for s in out]):.2f}; "
-          f"good {np.mean([s.good for s in out]):.2f}", flush=True)
+          f"in {late.mean():.2f} of the last; codes that repeat after a bar {np.mean([s.repeats for s in out]):.2f}; "
+          f"still {np.mean([s.still for s in out]):.2f}; good {np.mean([s.good for s in out]):.2f}", flush=True)
     return out

@@ -1,6 +1,7 @@
 """Generate audio from a checkpoint folder with PyTorch (the server does it in Rust):
 `python sample.py --model DIR --prompt "techno, 128 bpm" --out out.wav`."""
 import argparse
+import json
 import os
 
 import numpy as np
@@ -19,7 +20,9 @@ PAD = lm.PAD
 class Generator:
     def __init__(self, folder, device="cpu"):
         model = MusicgenForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval().to(device)
-        self.take(model, tok_module.load(folder), device)
+        with open(os.path.join(folder, "generation_config.json")) as f:
+            sizes = json.load(f).get("continuo", {})
+        self.take(model, tok_module.load(folder), device, sizes.get("window_frames", WINDOW), sizes.get("keep_frames", KEEP))
 
     @classmethod
     def of(cls, model, tok, device="cpu"):
@@ -28,8 +31,8 @@ class Generator:
         self.take(model, tok, device)
         return self
 
-    def take(self, model, tok, device):
-        self.model, self.tok, self.device = model, tok, device
+    def take(self, model, tok, device, window=WINDOW, keep=KEEP):
+        self.model, self.tok, self.device, self.full, self.keep = model, tok, device, window, keep
         g = model.generation_config
         self.defaults = dict(guidance=g.guidance_scale, top_k=g.top_k, temperature=g.temperature)
 
@@ -44,7 +47,7 @@ class Generator:
     @torch.no_grad()
     def codes(self, prompts, frames, seed=0, guidance=None, top_k=None, temperature=None):
         """Codes [batch, K, frames], one row per prompt. A full window is followed by one that
-        starts with its last `KEEP` frames, as the server does."""
+        starts with the last frames that are kept, as the server does."""
         guidance = self.defaults["guidance"] if guidance is None else guidance
         top_k = self.defaults["top_k"] if top_k is None else top_k
         temperature = self.defaults["temperature"] if temperature is None else temperature
@@ -54,10 +57,10 @@ class Generator:
         ctx = torch.cat([ctx, torch.zeros_like(ctx)])
         bias = torch.cat([(1.0 - mask) * -1e4, torch.zeros_like(mask, dtype=torch.float32)])[:, None, None]
         draw = lambda logits: self.pick(logits, n, guidance, temperature, top_k, rng)
-        codes = self.window(torch.zeros(n, CODEBOOKS, 0, dtype=torch.long, device=self.device), min(frames, WINDOW), ctx, bias, draw)
+        codes = self.window(torch.zeros(n, CODEBOOKS, 0, dtype=torch.long, device=self.device), min(frames, self.full), ctx, bias, draw)
         while codes.shape[2] < frames:
-            more = self.window(codes[:, :, -KEEP:], WINDOW, ctx, bias, draw)
-            codes = torch.cat([codes, more[:, :, KEEP:]], 2)
+            more = self.window(codes[:, :, -self.keep:], self.full, ctx, bias, draw)
+            codes = torch.cat([codes, more[:, :, self.keep:]], 2)
         return codes[:, :, :frames]
 
     @staticmethod

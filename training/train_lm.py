@@ -1,11 +1,14 @@
 """Train decoder and text encoder on codes:
-`python train_lm.py --codes DIR --tokenizer DIR --text text.pt --run DIR --minutes 50 [--device cuda]`.
+`python train_lm.py --codes DIR --tokenizer DIR --text text.pt --run DIR --columns 60e6 [--device cuda]`.
 
-With `--init DIR` instead of `--text` it begins with the decoder and text encoder of a checkpoint folder."""
+With `--init DIR` instead of `--text` it begins with the decoder and text encoder of a checkpoint folder.
+The learning rate is constant but for its rise at first and the `--anneal` columns at the end, so that a run
+can be stopped, resumed and lengthened: `--columns` may change from one time to the next. `lm.pt` is all
+that it needs; it is written every two minutes and when the process is asked to end."""
 import argparse
 import glob
-import math
 import os
+import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -19,14 +22,16 @@ import tokenizer as tok_module
 from config import FRAME_RATE, WINDOW
 from encode import load_codes
 from muon import Muon
-from windows import SPLICES, START, Pieces
+from windows import MIDDLE, SPLICES, START, Pieces
 
-SHORT = 150             # frames of the windows at first
-FIRST = 0.25            # share of the time with these windows only
+EARLY = 1.5e6           # columns in which all windows are short, if it begins with nothing
 WEIGHTS = (1.4, 1.1, 0.9, 0.6)  # of the codebooks: the first carries the beat
 HELD_OUT = 16           # pieces
-ROLL_FROM = (0.5, 0.04) # the decoder first hears itself after this share of the time: from nothing, from a checkpoint
-ROLL_EVERY = 0.2        # of the time
+ROLL_FROM = (5e6, 1e6)  # the decoder first hears itself after these columns: from nothing, from a checkpoint
+ROLL_EVERY = 2e6        # columns
+WARM = 100              # steps in which the learning rate rises
+AVERAGE = 0.998         # of the weights that are kept for use
+LENGTHS = (START, MIDDLE, WINDOW, MIDDLE, WINDOW, WINDOW)   # of the windows of one step after another
 LOOK_BACK = (1, 2, 3, 4, 6)     # columns that the first heads start to look back
 
 
@@ -68,7 +73,12 @@ def start_text(model, path):
 
 def start_from(model, folder):
     """Take decoder and text encoder of a checkpoint folder."""
-    state = MusicgenForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).state_dict()
+    kept = MusicgenForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    size = lambda m: (m.config.decoder.num_hidden_layers, m.config.decoder.hidden_size)
+    if size(kept) != size(model):
+        raise SystemExit("the decoder in %s has %d layers of %d, config.py asks for %d of %d: begin with nothing (INIT=text)"
+                         % (folder, *size(kept), *size(model)))
+    state = kept.state_dict()
     model.load_state_dict({k: v for k, v in state.items() if not k.startswith("audio_encoder.")}, strict=False)
 
 
@@ -90,83 +100,131 @@ def optimizers(model, lr):
             torch.optim.AdamW(adam, lr=lr, betas=(0.9, 0.95), weight_decay=0.01)]
 
 
+class Run:
+    """All that a stopped training needs to go on as if nothing had been."""
+
+    def __init__(self, args, device):
+        torch.manual_seed(0)
+        self.path = os.path.join(args.run, "lm.pt")
+        self.model = lm.build().to(device)
+        if args.init:
+            start_from(self.model, args.init)
+        elif not os.path.exists(self.path):
+            start(self.model)
+            start_text(self.model, args.text)
+        self.opts = optimizers(self.model, args.lr)
+        self.peaks = [o.param_groups[0]["lr"] for o in self.opts]
+        self.params = [p for p in self.model.parameters() if p.requires_grad]
+        self.names = [n for n, p in self.model.named_parameters() if p.requires_grad]
+        self.step, self.columns, self.spent, self.rolled, self.heard = 0, 0, 0.0, 0, []
+        self.rng = np.random.default_rng(3)
+        if os.path.exists(self.path):
+            self.load(torch.load(self.path, map_location=device, weights_only=False))
+        else:
+            self.average = [p.detach().clone() for p in self.params]
+
+    def load(self, saved):
+        self.model.load_state_dict(saved["model"], strict=False)
+        for o, s in zip(self.opts, saved["opts"]):
+            o.load_state_dict(s)
+        self.average = [saved["average"][n] for n in self.names]
+        self.step, self.columns, self.spent = saved["step"], saved["columns"], saved["spent"]
+        self.rolled, self.heard = saved["rolled"], saved["heard"]
+        self.rng.bit_generator.state = saved["rng"]
+        torch.set_rng_state(saved["torch_rng"].cpu())
+
+    def save(self):
+        average = dict(zip(self.names, self.average))
+        model = {n: p for n, p in self.model.state_dict().items() if not n.startswith("audio_encoder.")}
+        torch.save(dict(model=model, average=average, opts=[o.state_dict() for o in self.opts],
+                        step=self.step, columns=self.columns, spent=self.spent, rolled=self.rolled, heard=self.heard,
+                        rng=self.rng.bit_generator.state, torch_rng=torch.get_rng_state()), self.path + ".tmp")
+        os.replace(self.path + ".tmp", self.path)
+
+    def swap(self):
+        """Exchange the weights for their average, or back."""
+        for p, mean in zip(self.params, self.average):
+            p.data, mean.data = mean.data, p.data
+
+    def rate(self, columns, anneal):
+        """Share of the highest learning rate."""
+        return min(1, (self.step + 1) / WARM, max(0.0, (columns - self.columns) / anneal))
+
+    def update(self, scale, workers):
+        torch.nn.utils.clip_grad_norm_(self.params, 1.0)
+        for o, peak in zip(self.opts, self.peaks):
+            o.param_groups[0]["lr"] = peak * scale
+        list(workers.map(lambda o: o.step(), self.opts))
+        with torch.no_grad():
+            torch._foreach_lerp_(self.average, self.params, 1 - min(AVERAGE, self.step / (self.step + 10)))
+        self.step += 1
+
+
+def next_batch(run, pieces, args):
+    """Short windows first; later every sixth step sees many beginnings with a tempo, where the
+    text decides and not the past, and half of all columns are in full windows."""
+    early = run.columns < EARLY and not args.init
+    frames = LENGTHS[run.step % (2 if early else len(LENGTHS))]
+    size = max(1, args.batch * WINDOW // frames)
+    return pieces.batch(run.rng, size, frames, 0 if early or frames == START else SPLICES)
+
+
+def measure(run, held_out, device, args):
+    full, spliced, first = (held_out.batch(np.random.default_rng(1), *size)
+                            for size in ((16, WINDOW), (16, WINDOW, 1.0), (64, FRAME_RATE)))
+    with torch.no_grad():
+        value = [loss_on(run.model, full, device, args, None), loss_on(run.model, spliced, device, args, None),
+                 *(loss_on(run.model, first, device, args, None, keep) for keep in (1, 0))]
+    print("held out: window, after a splice, one second with and without text",
+          [[round(float(v), 3) for v in l] for l in value], flush=True)
+
+
 def train(args):
     torch.set_num_threads(1 if args.device == "cpu" else args.threads)
     device = torch.device(args.device)
     os.makedirs(args.run, exist_ok=True)
-    path = os.path.join(args.run, "lm.pt")
-    torch.manual_seed(0)
-    model = lm.build().to(device)
-    if args.init:
-        start_from(model, args.init)
-    else:
-        start(model)
-        start_text(model, args.text)
-    opts = optimizers(model, args.lr)
-    peaks = [o.param_groups[0]["lr"] for o in opts]
-    params = [p for p in model.parameters() if p.requires_grad]
-    print("parameters", sum(p.numel() for p in params) / 1e6, "M", flush=True)
-    step, spent = 0, 0.0
-    if os.path.exists(path):
-        saved = torch.load(path, map_location=device, weights_only=False)
-        model.load_state_dict(saved["model"], strict=False)
-        for o, s in zip(opts, saved["opts"]):
-            o.load_state_dict(s)
-        step, spent = saved["step"], saved["spent"]
-    tok = tok_module.load(args.tokenizer)
-    pieces, held_out, shards, rolled = None, None, 0, 0.0
-    rng = np.random.default_rng(step + 3)
-    begin, last_save, log = time.time() - spent, time.time(), None
+    run, tok = Run(args, device), tok_module.load(args.tokenizer)
+    print("parameters", sum(p.numel() for p in run.params) / 1e6, "M; columns", run.columns, flush=True)
+    asked = []
+    for s in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(s, lambda *_: asked.append(True))
+    pieces, held_out, shards, log = None, None, 0, None
     workers = ThreadPoolExecutor(args.threads)
-    while True:
-        if step % 100 == 0 or not pieces:
-            found = sorted(glob.glob(os.path.join(args.codes, "*.npz")))
+    last = last_save = time.time()
+    while run.columns < args.columns and not asked:
+        if run.step % 100 == 0 or not pieces:
+            found = sorted(glob.glob(os.path.join(args.codes, "codes-????.npz")))
             if len(found) != shards:
                 codes, infos = load_codes(found)
-                shards, heard = len(found), pieces.heard if pieces else []
+                shards = len(found)
                 held_out = Pieces(tok, codes[:HELD_OUT], infos[:HELD_OUT])
                 pieces = Pieces(tok, codes[HELD_OUT:], infos[HELD_OUT:])
-                pieces.heard = heard
+                pieces.heard = run.heard
                 print("pieces", len(pieces.codes), flush=True)
-        spent = time.time() - begin
-        done = spent / (args.minutes * 60)
-        if done >= 1:
-            break
-        due = done >= ROLL_FROM[bool(args.init)] and (not pieces.heard or done - rolled >= ROLL_EVERY)
-        if args.rollouts and due:
-            made = rollout.play(model, tok, pieces, rollout.Ear(pieces), args.rollouts, step, args.threads, device)
-            pieces.heard, rolled = pieces.heard[-len(made):] + made, done
-        scale = min(1, (step + 1) / 100) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
-        for o, peak in zip(opts, peaks):
-            o.param_groups[0]["lr"] = peak * scale
-        # Short windows first. Later every third step sees many beginnings with a tempo: there
-        # the text decides, not the past.
-        early = done < FIRST and not args.init
-        size, window = (args.batch, WINDOW)
-        if early:
-            window = SHORT
-        elif step % 3 == 0:
-            size, window = size * WINDOW // START, START
-        batch = pieces.batch(rng, size, window, SPLICES if window == WINDOW else 0)
-        losses = gradients(model, params, batch, device, args, rng, workers)
-        torch.nn.utils.clip_grad_norm_(params, 1.0)
-        list(workers.map(lambda o: o.step(), opts))
-        step += 1
+        if args.rollouts and run.columns >= max(ROLL_FROM[bool(args.init)], run.rolled + ROLL_EVERY):
+            run.swap()
+            made = rollout.play(run.model, tok, pieces, rollout.Ear(pieces), args.rollouts, run.step, args.threads, device)
+            run.swap()
+            run.heard = pieces.heard = pieces.heard[-len(made):] + made
+            run.rolled = run.columns
+        batch = next_batch(run, pieces, args)
+        losses = gradients(run.model, run.params, batch, device, args, run.rng, workers)
+        scale = run.rate(args.columns, args.anneal)
+        run.update(scale, workers)
+        run.columns += batch[0].shape[0] * batch[0].shape[2]
+        run.spent, last = run.spent + time.time() - last, time.time()
         log = losses if log is None else 0.9 * log + 0.1 * losses
-        if step % 25 == 0:
-            print(f"{step} {spent:.0f}s lr {scale:.2f} loss", [round(float(v), 3) for v in log], flush=True)
-        if step % 200 == 0:
-            with torch.no_grad():
-                full, spliced, first = (held_out.batch(np.random.default_rng(1), *size)
-                                        for size in ((16, WINDOW), (32, WINDOW, 1.0), (64, FRAME_RATE)))
-                value = [loss_on(model, full, device, args, None), loss_on(model, spliced, device, args, None),
-                         *(loss_on(model, first, device, args, None, keep) for keep in (1, 0))]
-            print("held out: window, after a splice, one second with and without text",
-                  [[round(float(v), 3) for v in l] for l in value], flush=True)
-        if time.time() - last_save > 60:
-            save(path, model, opts, step, spent)
+        if run.step % 25 == 0:
+            print(f"{run.step} {run.columns / 1e6:.2f}M {run.spent:.0f}s lr {scale:.2f} loss",
+                  [round(float(v), 3) for v in log], flush=True)
+        if run.step % 200 == 0:
+            run.swap()
+            measure(run, held_out, device, args)
+            run.swap()
+        if time.time() - last_save > 120:
+            run.save()
             last_save = time.time()
-    save(path, model, opts, step, spent)
+    run.save()
 
 
 def corrupt(ids, most):
@@ -213,11 +271,6 @@ def gradients(model, params, batch, device, args, rng, workers):
     return sum(l for l, _ in done) / parts
 
 
-def save(path, model, opts, step, spent):
-    torch.save(dict(model=model.state_dict(), opts=[o.state_dict() for o in opts], step=step, spent=spent), path + ".tmp")
-    os.replace(path + ".tmp", path)
-
-
 if __name__ == "__main__":
     p = argparse.ArgumentParser()
     p.add_argument("--codes", required=True)
@@ -225,13 +278,14 @@ if __name__ == "__main__":
     p.add_argument("--text", help="from pretrain_text.py")
     p.add_argument("--init", help="checkpoint folder to begin with")
     p.add_argument("--run", required=True)
-    p.add_argument("--minutes", type=float, default=50)
+    p.add_argument("--columns", type=float, default=60e6, help="frames to learn, all in all")
+    p.add_argument("--anneal", type=float, default=10e6, help="of them with a falling learning rate")
     p.add_argument("--device", default="cpu")
     p.add_argument("--threads", type=int, default=2)
-    p.add_argument("--batch", type=int, default=10)
-    p.add_argument("--lr", type=float, default=2e-3)
+    p.add_argument("--batch", type=int, default=6, help="full windows, or as many columns of shorter ones")
+    p.add_argument("--lr", type=float, default=1.5e-3)
     p.add_argument("--noise", type=float, default=0.1)
-    p.add_argument("--rollouts", type=int, default=40, help="how many pieces the decoder plays to hear itself")
+    p.add_argument("--rollouts", type=int, default=32, help="how many pieces the decoder plays to hear itself")
     p.add_argument("--bf16", type=int, default=1)
     a = p.parse_args()
     if bool(a.text) == bool(a.init):

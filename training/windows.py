@@ -1,28 +1,38 @@
 """Windows of codes that the decoder is trained on.
 
-- Plain windows, from the start of a piece or from anywhere, as a stream needs both.
+- Plain windows, from the start of a piece or from anywhere, as a stream needs both. Many begin
+  inside a held chord that ends at the bar line.
 - Beginnings, short and with a caption that names a tempo: there the text decides, not the past.
 - Splices: first something that contradicts the caption (another style, the same style at
   another tempo, a stuck sound, or what the decoder itself made), then the piece that the caption
   asks for, from its start or from a bar line. Only what comes after the splice is learned. This
   is what pulls a long stream back to its text.
+- Overdue chords, a kind of splice: a sound of the piece itself is held for seconds, and then the
+  piece goes on at its bar line. This is the way out of standing still.
 """
 import re
 
 import numpy as np
 import torch
 
-from config import WINDOW
+from config import KEEP, WINDOW
 
 WORDS = 40
 START = 75              # frames of the windows that teach how a piece begins
-SPLICES = 0.4           # share of the full windows that are splices
-PREFIX = (15, 150)      # frames before a splice
+MIDDLE = 250            # frames of the windows that teach most of the rest: three for one long one
+SPLICES = 0.4           # share of the middle and full windows that are splices
+PREFIX = 15             # fewest frames before a splice
 BEGIN = 0.4             # share of plain windows, and of what follows a splice, from the start of a piece
-STUCK = 0.1             # share of splices that begin with a stuck sound
+OVERDUE = 0.25          # share of splices that are overdue chords
+STUCK = 0.1             # share of the others that begin with a stuck sound
 TEMPO = 0.35            # ... with the same style at another tempo
 HEARD = 0.3             # ... with what the decoder made, once there is some
-GOOD = 0.2              # share of plain windows that the decoder made itself, and made well
+GOOD = 0.15             # share of plain full windows that the decoder made itself, and made well
+
+
+def longest_prefix(frames):
+    """Frames that come before a splice at most: as many as a stream keeps, in a full window."""
+    return frames * KEEP // WINDOW
 
 
 class Pieces:
@@ -65,21 +75,43 @@ class Pieces:
         style = others[rng.integers(len(others))] if others else info["style"]
         return self.crop(rng, rng.choice(self.of_style[style]), frames), False
 
+    def bar_lines(self, row, frames):
+        """Frames at which bars of a piece begin that leave room for `frames` more."""
+        return np.arange(0, self.codes[row].shape[1] - frames + 1, 2 * self.infos[row]["half"])
+
     def continued(self, rng, row, frames):
         """Codes [K, frames] of piece `row` from its start or from a bar line."""
+        at = 0 if rng.random() < BEGIN else int(rng.choice(self.bar_lines(row, frames)))
+        return self.codes[row][:, at:at + frames]
+
+    def overdue(self, rng, row, first, frames):
+        """Codes [K, frames] of piece `row` whose sound stands still for more than a bar before
+        frame `first`, where a bar begins; before that comes what led to it."""
+        lines = self.bar_lines(row, frames - first)
+        at = int(rng.choice(lines[1:] if len(lines) > 1 else lines))
+        if at == 0:
+            return self.codes[row][:, :frames]
         codes, bar = self.codes[row], 2 * self.infos[row]["half"]
-        bars = (codes.shape[1] - frames) // bar
-        at = 0 if rng.random() < BEGIN else bar * int(rng.integers(0, bars + 1))
-        return codes[:, at:at + frames]
+        held = codes[:, max(0, at - int(rng.integers(1, 9))):at]
+        length = min(first, max(bar + int(rng.integers(20, 200)), first - at))
+        stuck = np.tile(held, length // held.shape[1] + 1)[:, -length:]
+        before = codes[:, at - (first - length):at]
+        return np.concatenate([before, stuck, codes[:, at:at + frames - first]], 1)
+
+    def splice(self, rng, row, frames):
+        first = int(rng.integers(PREFIX, longest_prefix(frames)))
+        if rng.random() < OVERDUE:
+            first = max(first, min(2 * self.infos[row]["half"] + 30, longest_prefix(frames)))
+            return self.overdue(rng, row, first, frames), first, self.caption(rng, row, rng.random() < 0.5)
+        before, tempo = self.astray(rng, row, first)
+        after = self.continued(rng, row, frames - first)
+        return np.concatenate([before, after], 1), first, self.caption(rng, row, tempo or rng.random() < 0.5)
 
     def window(self, rng, frames, splices):
         """Codes [K, frames], where learning begins, and the ids of a caption."""
         row = int(rng.integers(len(self.codes)))
         if rng.random() < splices:
-            first = int(rng.integers(*PREFIX))
-            before, tempo = self.astray(rng, row, first)
-            after = self.continued(rng, row, frames - first)
-            return np.concatenate([before, after], 1), first, self.caption(rng, row, tempo or rng.random() < 0.5)
+            return self.splice(rng, row, frames)
         if frames == START:
             return self.codes[row][:, :START], 0, self.caption(rng, row, True)
         if frames == WINDOW and rng.random() < GOOD:

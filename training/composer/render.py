@@ -74,14 +74,15 @@ class Piece:
         self.scale = str(rng.choice(s["scales"]))
         self.root = theory.KEYS[self.scale]
         progs = [p for p in s["progs"] if p == self.scale] or [p for p in s["progs"] if p not in theory.SCALES] or s["progs"]
-        self.prog = theory.PROGRESSIONS[str(rng.choice(progs))]
-        self.prog = self.prog[rng.integers(len(self.prog))]
+        known = theory.PROGRESSIONS[str(rng.choice(progs))]
+        self.progs = [known[i] for i in rng.permutation(len(known))[:2]]
+        self.form = str(rng.choice(theory.FORMS))
         self.energy = int(rng.choice([0, 1, 2], p=[0.2, 0.45, 0.35]))
         self.groove = int(rng.integers(GROOVES))
         pick = lambda items: items[self.groove % len(items)] if items else None
         self.drum, self.bass, self.chords = pick(s["drums"]), pick(s["bass"]), pick(s["chords"])
-        self.arp = pick(s["arp"]) if rng.random() < (0.85 if not s["chords"] else 0.5) else None
-        self.lead = pick(s["lead"]) if rng.random() < (0.25 + 0.2 * self.energy) else None
+        self.arp = pick(s["arp"]) if rng.random() < (0.65 if s["chords"] and s["drums"] else 0.85) else None
+        self.lead = pick(s["lead"]) if rng.random() < (0.45 + 0.2 * self.energy) else None
         self.motif = motifs(style)[rng.integers(MOTIFS)]
         self.arp_order = [[0, 1, 2, 3], [0, 2, 1, 2], [3, 2, 1, 0], [0, 1, 2, 1]][self.groove % 4]
         if self.energy == 0 and self.drum:
@@ -100,7 +101,11 @@ class Piece:
         return bar * 16 * self.step + int(round((step * self.step + swing) / GRID)) * GRID
 
     def chord_at(self, bar):
-        return self.prog[bar // self.spec["hold"] % len(self.prog)]
+        """The scale step that the chord of a bar stands on. A form has turns of equal length."""
+        hold, turns = self.spec["hold"], 2 if self.bpm > 115 else 1
+        long = hold * turns * max(map(len, self.progs))
+        prog = self.progs["AB".index(self.form[bar // long % len(self.form)])]
+        return prog[bar // hold % len(prog)]
 
     def chord_notes(self, bar):
         size = 4 if self.spec["sevenths"] else 3

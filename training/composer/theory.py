@@ -46,18 +46,21 @@ def note_near(note, low):
     return low + (note - low) % 12
 
 
-# Progressions as scale steps. A style says for how many bars each chord is held.
+# Progressions as scale steps, all within the one scale. A style says for how many bars each
+# chord is held; a piece has two of them, see `Piece.chord_at`.
 PROGRESSIONS = {
-    "major": [[0, 4, 5, 3], [0, 5, 3, 4]],
-    "minor": [[0, 5, 2, 6], [0, 3, 5, 4]],
-    "pop": [[0, 5, 3, 4], [3, 0, 4, 5]],
-    "lydian": [[0, 1], [0, 4]],
-    "mixolydian": [[0, 6, 3, 0]],
-    "jazz": [[1, 4, 0, 5], [3, 2, 1, 4]],
-    "drone": [[0, 5], [0, 3]],
-    "vamp": [[0], [0, 6]],
-    "dub": [[0, 3], [0, 6]],
+    "major": [[0, 4, 5, 3], [0, 5, 3, 4], [0, 3, 1, 4], [5, 3, 0, 4], [0, 2, 3, 4]],
+    "minor": [[0, 5, 2, 6], [0, 3, 5, 4], [0, 6, 5, 6], [0, 2, 6, 3], [5, 6, 0, 0], [0, 3, 6, 2]],
+    "pop": [[0, 5, 3, 4], [3, 0, 4, 5], [0, 4, 5, 3], [3, 4, 0, 5]],
+    "lydian": [[0, 1], [0, 4], [0, 1, 4, 1], [0, 2, 1, 4]],
+    "mixolydian": [[0, 6, 3, 0], [0, 3, 6, 3], [0, 4, 6, 3]],
+    "jazz": [[1, 4, 0, 5], [3, 2, 1, 4], [0, 5, 1, 4], [3, 4, 2, 5]],
+    "drone": [[0, 5], [0, 3], [0, 5, 3, 4], [0, 2, 5, 3]],
+    "vamp": [[0, 6], [0, 3], [0, 5, 6, 0], [0, 0, 3, 6]],
+    "dub": [[0, 3], [0, 6], [0, 3, 4, 3]],
 }
+# Order of the two progressions of a piece; each sounds for one turn, or two when it is fast.
+FORMS = ("AABA", "ABAB", "AABB", "ABBA")
 
 # Tempo grid. A beat is a whole number of half codec frames (20 ms), so a bar is a whole
 # number of frames and repeats to the sample. Neighbours are 4 to 11 % apart.

@@ -2,6 +2,7 @@
 import argparse
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -15,13 +16,15 @@ import lm
 import rollout
 import tokenizer
 import train_lm
+import windows
 from composer.render import Piece, draw, loudness, make_piece
 from composer.styles import NAMES
 from composer.theory import HALF_FRAMES, asked_bpm, bpm_of, frequency
 from config import CODEC, HOP
 from muon import orthogonal
 from quantizer import dequantize, quantize
-from windows import PREFIX, Pieces
+from config import KEEP, WINDOW
+from windows import MIDDLE, PREFIX, START, Pieces, longest_prefix
 
 
 def models():
@@ -143,10 +146,11 @@ def make_info(i):
     return dict(style=style, half=half, captions=[f"{style} {int(bpm_of(half))} bpm", style])
 
 
-def test_a_splice_ends_in_the_asked_piece_and_begins_with_another():
+def test_a_splice_ends_in_the_asked_piece_and_begins_with_another(monkeypatch):
+    monkeypatch.setattr(windows, "OVERDUE", 0.0)
     some, rng = pieces(), np.random.default_rng(1)
-    codes, text, first = some.batch(rng, 64, 240, 1.0)
-    assert (first >= PREFIX[0]).all() and (first < PREFIX[1]).all()
+    codes, text, first = some.batch(rng, 64, MIDDLE, 1.0)
+    assert (first >= PREFIX).all() and (first < longest_prefix(MIDDLE)).all()
     for row, at, ids in zip(codes.numpy(), first.tolist(), text.tolist()):
         asked = row[0, at]
         assert (row[:, at:] == asked).all() and (row[:, :at] == row[0, 0]).all()
@@ -165,13 +169,57 @@ def test_only_what_comes_after_a_splice_is_learned():
     assert torch.allclose(spliced, torch.stack(after), atol=1e-4) and not torch.allclose(plain, spliced, atol=1e-4)
 
 
-def test_sections_are_judged_by_style_and_beat():
-    some = pieces()
-    ear = rollout.Ear(some)
-    right = [rollout.Section(some.codes[i][:, :240], i, some.infos[i], ear) for i in range(6)]
-    wrong = rollout.Section(some.codes[1][:, :240], 0, some.infos[0], ear)
-    rollout.judge(right + [wrong], ear)
-    assert all(s.good for s in right) and not wrong.good
+def test_a_full_window_may_begin_with_all_that_a_stream_keeps():
+    assert longest_prefix(WINDOW) == KEEP
+
+
+def test_an_overdue_chord_is_held_past_its_bar_and_ends_at_a_bar_line():
+    """Frame i of a piece has the code i, so a held sound is a short cycle of old frames."""
+    rng, bar = np.random.default_rng(2), 40
+    codes = [np.tile(np.arange(1200, dtype=np.int16), (4, 1)) for _ in range(24)]
+    some = Pieces(tokenizer.build(2000), codes, [dict(make_info(i), half=bar // 2) for i in range(24)])
+    for _ in range(50):
+        made = some.overdue(rng, 0, 300, WINDOW)
+        assert made.shape == (4, WINDOW)
+        after, held = made[0, 300:], made[0, 300 - bar:300]
+        assert (np.diff(after) == 1).all() and after[0] % bar == 0
+        assert after[0] == 0 or (len(np.unique(held)) <= 8 and held[-1] == after[0] - 1)
+
+
+def lively(i, rng, frames=900):
+    """Codes like those of a piece of style i: bars that mostly repeat, and chords that change."""
+    bar = rng.integers(0, 60, (4, 40)) + 60 * (i % 3)
+    codes = np.stack([np.roll(bar, 7 * (n // 4), 1) for n in range(frames // 40 + 1)], 1).reshape(4, -1)[:, :frames]
+    noise = rng.random(codes.shape) < 0.3
+    return np.where(noise, rng.integers(0, 60, codes.shape) + 60 * (i % 3), codes).astype(np.int16)
+
+
+def judged():
+    rng = np.random.default_rng(4)
+    codes = [lively(i, rng) for i in range(24)]
+    some = Pieces(tokenizer.build(2000), codes, [dict(make_info(i), half=20) for i in range(24)])
+    return some, rollout.Ear(some), rng
+
+
+def test_a_section_that_sounds_like_its_pieces_is_good():
+    some, ear, rng = judged()
+    made = [rollout.Section(lively(i, rng)[:, :WINDOW], i, some.infos[i], ear) for i in range(24)]
+    assert np.mean([s.good for s in made]) > 0.6
+
+
+def test_a_section_of_another_style_is_not_good():
+    some, ear, rng = judged()
+    assert not rollout.Section(lively(1, rng)[:, :WINDOW], 0, some.infos[0], ear).good
+
+
+def test_a_section_that_stands_still_for_four_seconds_is_never_good():
+    some, ear, rng = judged()
+    for i in range(24):
+        codes = lively(i, rng)[:, :WINDOW].copy()
+        at = int(rng.integers(0, WINDOW - 110))
+        codes[:, at:at + 110] = codes[:, at:at + 1]
+        section = rollout.Section(codes, i, some.infos[i], ear)
+        assert section.still and not section.good
 
 
 def test_training_goes_on_from_a_checkpoint_folder(tmp_path):
@@ -181,3 +229,39 @@ def test_training_goes_on_from_a_checkpoint_folder(tmp_path):
     train_lm.start_from(other, tmp_path)
     mine = dict(model.named_parameters())
     assert all(torch.equal(p, mine[n]) for n, p in other.named_parameters() if not n.startswith("audio_encoder."))
+
+
+def test_a_resumed_training_goes_on_as_if_never_stopped(tmp_path):
+    """Six steps at once, and three and three, give the same weights."""
+    tok = tokenizer.write(tmp_path / "tok")
+    torch.manual_seed(0)
+    text = {k: v for k, v in lm.build().state_dict().items() if k.startswith(("text_encoder", "enc_to_dec_proj"))}
+    torch.save(text, tmp_path / "text.pt")
+    some = Pieces(tok, [lively(i, np.random.default_rng(i)) for i in range(24)], [make_info(i) for i in range(24)])
+    device, workers = torch.device("cpu"), ThreadPoolExecutor(1)
+
+    def go(folder, times):
+        for steps in times:
+            args = argparse.Namespace(run=str(folder), init=None, text=str(tmp_path / "text.pt"), lr=1e-3, noise=0.1,
+                                      bf16=0, threads=1, batch=1)
+            os.makedirs(folder, exist_ok=True)
+            run = train_lm.Run(args, device)
+            for _ in range(steps):
+                batch = tuple(b[:1] for b in some.batch(run.rng, 1, START))
+                train_lm.gradients(run.model, run.params, batch, device, args, run.rng, workers)
+                run.update(run.rate(1e6, 1e5), workers)
+                run.columns += START
+            run.save()
+        return run
+
+    one, two = go(tmp_path / "one", [6]), go(tmp_path / "two", [3, 3])
+    assert one.step == two.step == 6 and one.columns == two.columns
+    assert all(torch.equal(a, b) for a, b in zip(one.params + one.average, two.params + two.average))
+
+
+def test_the_learning_rate_depends_on_columns_and_falls_at_the_end_only():
+    run = train_lm.Run.__new__(train_lm.Run)
+    run.step, shares = 10000, []
+    for run.columns in (1e6, 40e6, 55e6, 60e6):
+        shares.append(run.rate(60e6, 10e6))
+    assert shares == [1, 1, 0.5, 0]
