@@ -1,6 +1,9 @@
 """Render a pool of pieces to disk (int16 audio and captions), with several processes.
 
-    python data.py --out DIR --pieces 480 --seconds 32
+    python data.py --out DIR --pieces 480 --seconds 32 [--band]
+
+With `--band` recorded instruments play: left and right are two rows of the pool, so that a codec hears both
+sides; `info.json` has one entry per row all the same.
 """
 import argparse
 import json
@@ -13,21 +16,25 @@ from composer.render import FRAME, SR, make_piece
 
 
 def _job(args):
-    seed, seconds = args
-    audio, info = make_piece(seed, seconds)
-    return (np.clip(audio, -1, 1) * 32767).astype(np.int16), info
+    seed, seconds, band = args
+    if band:
+        from band.piece import make_piece as play
+    else:
+        play = make_piece
+    audio, info = play(seed, seconds)
+    return (np.clip(np.atleast_2d(audio), -1, 1) * 32767).astype(np.int16), info
 
 
-def render_pool(out, pieces, seconds, first_seed=1, workers=2):
+def render_pool(out, pieces, seconds, first_seed=1, workers=2, band=False):
     os.makedirs(out, exist_ok=True)
-    n = int(round(seconds * SR / FRAME)) * FRAME
-    audio = np.lib.format.open_memmap(os.path.join(out, "audio.npy"), "w+", np.int16, (pieces, n))
+    n, sides = int(round(seconds * SR / FRAME)) * FRAME, 2 if band else 1
+    audio = np.lib.format.open_memmap(os.path.join(out, "audio.npy"), "w+", np.int16, (pieces * sides, n))
     infos = []
-    jobs = [(first_seed + i, seconds) for i in range(pieces)]
+    jobs = [(first_seed + i, seconds, band) for i in range(pieces)]
     with multiprocessing.Pool(workers) as pool:
         for i, (a, info) in enumerate(pool.imap(_job, jobs, chunksize=4)):
-            audio[i] = a
-            infos.append(info)
+            audio[i * sides:(i + 1) * sides] = a
+            infos += [info] * sides
     audio.flush()
     with open(os.path.join(out, "info.json"), "w") as f:
         json.dump(infos, f)
@@ -46,5 +53,6 @@ if __name__ == "__main__":
     p.add_argument("--seconds", type=float, default=32)
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--workers", type=int, default=2)
+    p.add_argument("--band", action="store_true", help="recorded instruments")
     a = p.parse_args()
-    render_pool(a.out, a.pieces, a.seconds, a.seed, a.workers)
+    render_pool(a.out, a.pieces, a.seconds, a.seed, a.workers, a.band)

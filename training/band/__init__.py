@@ -1,0 +1,1 @@
+"""Music for recorded instruments: `piece.make_piece` composes it and plays it."""
