@@ -78,10 +78,11 @@ pub(super) struct ServeArgs {
     /// A model to offer in producers' menus besides those on disk: a Hugging Face id or a folder; may be repeated
     #[arg(long, value_name = "NAME")]
     offer: Vec<String>,
-    /// Days after which sessions and clips are removed that nobody touched
+    /// Days after which sessions and clips are removed that nobody touched, of the time that the server runs; 0 keeps them
+    /// whatever their age
     #[arg(long, default_value_t = 7, value_name = "DAYS")]
     keep_days: u32,
-    /// Gigabytes of sound at most: beyond it the sessions untouched for longest are removed
+    /// Gigabytes of sound at most: for more the sessions untouched for longest are removed; 0 is no limit
     #[arg(long, default_value_t = 20, value_name = "GB")]
     keep_gb: u32,
     /// Seconds of sound that a new listener gets at once
@@ -211,7 +212,8 @@ fn end_at_second_signal() -> std::io::Result<()> {
 async fn studio(engine: Engine, args: &ServeArgs, loader: ModelLoader) -> Result<Arc<Studio>, Failure> {
     let store = match &args.data {
         Some(folder) => Store::open(&folder.join("studio"))?,
-        None => Store::ephemeral()?,
+        None => Store::ephemeral()
+            .map_err(|error| Failure(format!("{error} Or name a folder to keep sessions in with --data.")))?,
     };
     let device = args.model.device.open()?;
     let config = StudioConfig {
@@ -221,14 +223,15 @@ async fn studio(engine: Engine, args: &ServeArgs, loader: ModelLoader) -> Result
             None => memory::for_models(&device),
         },
         retention: Retention {
-            age: Duration::from_secs(u64::from(args.keep_days) * 24 * 3600),
-            bytes: u64::from(args.keep_gb) << 30,
+            age: (args.keep_days > 0).then(|| Duration::from_secs(u64::from(args.keep_days) * 24 * 3600)),
+            bytes: (args.keep_gb > 0).then(|| u64::from(args.keep_gb) << 30),
         },
         flows: super::flows::service(
             &args.model,
             (&args.transform_model, &args.loop_model),
             (&args.variations, &args.riffs),
         )?,
+        ..StudioConfig::default()
     };
     let load: AskModel<ModelId> = Arc::new(move |model| loader(ModelRequest { model, dtype: None }));
     let model_args = args.model.clone();

@@ -142,6 +142,7 @@ fn studio_status(error: &StudioError) -> StatusCode {
         | StudioError::Cancelled => StatusCode::CONFLICT,
         StudioError::QueueFull { .. } | StudioError::TooManyOfYours { .. } => StatusCode::TOO_MANY_REQUESTS,
         StudioError::Absent(_) => StatusCode::SERVICE_UNAVAILABLE,
+        StudioError::NoRoom(_) => StatusCode::INSUFFICIENT_STORAGE,
         StudioError::Engine(error) => engine_status(error),
         StudioError::Store(_) | StudioError::Broken(_) | StudioError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }
@@ -213,6 +214,12 @@ mod tests {
         assert_eq!(response.status(), 429);
         assert_eq!(response.headers()["retry-after"], "7");
         assert_eq!(response.headers()["content-type"], "application/problem+json");
+    }
+
+    #[test]
+    fn a_full_disk_is_507() {
+        let error = HttpError::from(StudioError::NoRoom("the disk of the server is full.".into()));
+        assert_eq!(error.status(), 507);
     }
 
     #[test]

@@ -63,6 +63,10 @@ fn readiness(app: &App) -> Result<Response, HttpError> {
     if let Some(reason) = app.engine().status().lost {
         return Err(HttpError::NotReady(format!("The device was lost: {reason}. Restart the server.")));
     }
+    if app.studio.as_ref().is_some_and(|studio| !studio.store().has_room()) {
+        let full = "The disk for clips and sessions is full: streams play, clips are refused; make room.";
+        return Err(HttpError::NotReady(full.into()));
+    }
     match app.engine().models().first() {
         Some(model) => Ok(fresh(warp::reply::json(&json!({ "status": "ready", "model": model.id })))),
         None => Err(HttpError::NotReady("No model is loaded; POST /v1/models loads one.".into())),

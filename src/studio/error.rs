@@ -64,6 +64,9 @@ pub enum StudioError {
     /// The folder or the database failed.
     #[error("The server cannot keep its data: {0}")]
     Store(String),
+    /// The disk is full, or what may be kept is.
+    #[error("There is no room for it: {0}")]
+    NoRoom(String),
     /// The voice ended early, or a bug.
     #[error("The music could not be made: {0}.")]
     Broken(String),
@@ -83,6 +86,11 @@ impl From<AudioError> for StudioError {
 
 impl From<rusqlite::Error> for StudioError {
     fn from(error: rusqlite::Error) -> Self {
-        Self::Store(format!("{error}."))
+        if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) {
+            return Self::NoRoom("the disk of the server is full.".into());
+        }
+        // Whoever asked learns nothing of the server's folders.
+        tracing::error!("the table of sessions and clips: {error}");
+        Self::Store("its table of sessions and clips failed; its log says why.".into())
     }
 }

@@ -26,8 +26,10 @@ mod wish;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{Notify, broadcast};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -41,7 +43,7 @@ pub use params::{
 };
 pub use preview::Preview;
 pub use riffs::{Riff, Riffs};
-pub use store::{ClipRecord, ClipState, Retention, SessionRecord, Store};
+pub use store::{ClipRecord, ClipState, Draft, Retention, SessionRecord, Store};
 pub use variations::{Variation, Variations};
 pub use verbs::Accepted;
 pub use wish::Wish;
@@ -52,6 +54,8 @@ use queue::Lanes;
 
 /// Events that a slow subscriber may be behind before it misses some.
 const EVENTS: usize = 4096;
+/// Servers that a clip may take with it before it is given up.
+const MAX_ATTEMPTS: u32 = 2;
 
 /// How a studio is run.
 #[derive(Debug, Clone)]
@@ -64,6 +68,8 @@ pub struct StudioConfig {
     pub retention: Retention,
     /// The models of transforms and loops.
     pub flows: Flows,
+    /// Time after the start in which no clip is made that was being made when a server ended without being asked to.
+    pub probation: Duration,
 }
 
 impl StudioConfig {
@@ -78,7 +84,13 @@ impl StudioConfig {
 
 impl Default for StudioConfig {
     fn default() -> Self {
-        Self { workers: 2, model_memory: 8 << 30, retention: Retention::default(), flows: Flows::default() }
+        Self {
+            workers: 2,
+            model_memory: 8 << 30,
+            retention: Retention::default(),
+            flows: Flows::default(),
+            probation: Duration::from_secs(3),
+        }
     }
 }
 
@@ -104,6 +116,26 @@ struct Desk {
     jobs: HashMap<ClipId, Arc<Job>>,
     /// Sessions with a clip that waits or runs: one per lane.
     busy: HashSet<(SessionId, Lane)>,
+    /// The clip beside which nothing else is made.
+    alone: Option<ClipId>,
+    /// How clips ended that the table could not be told of yet.
+    unwritten: HashMap<ClipId, Status>,
+}
+
+impl Desk {
+    /// Takes the next clip to make. One that an earlier server ended over comes when nothing else is to be done, from the
+    /// time on that it `may`, and alone: if the server ends again, it is known over which.
+    fn next(&mut self, config: &StudioConfig, may: bool) -> Option<Arc<Job>> {
+        if self.alone.is_some() {
+            return None;
+        }
+        let mut next = Lane::ALL.into_iter().find_map(|lane| self.lanes.of_mut(lane).next(config.places(lane)));
+        if next.is_none() && may && Lane::ALL.into_iter().all(|lane| self.lanes.of(lane).running() == 0) {
+            next = Lane::ALL.into_iter().find_map(|lane| self.lanes.of_mut(lane).next_suspect());
+            self.alone = next;
+        }
+        self.jobs.get(&next?).cloned()
+    }
 }
 
 impl Studio {
@@ -129,12 +161,21 @@ impl Studio {
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
+        studio.store.keep_at_most(studio.config.retention.bytes);
         for record in studio.store.unfinished().await? {
+            if record.attempts >= MAX_ATTEMPTS {
+                tracing::warn!(clip = %record.id, "given up: the server ended twice while it was being made");
+                let reason = "The server ended twice while it was being made, so it was given up; ask for less, or in \
+                              another way.";
+                studio.store.end(record.id, ClipState::Failed, Some(reason.into())).await?;
+                continue;
+            }
             tracing::info!(clip = %record.id, "taken up again after a restart");
             studio.desk().busy.insert((record.session.clone(), record.kind.lane()));
             studio.enqueue(record);
         }
-        studio.tasks.spawn(Arc::clone(&studio).dispatch());
+        let trusted = Instant::now() + studio.config.probation;
+        studio.tasks.spawn(Arc::clone(&studio).dispatch(trusted));
         studio.tasks.spawn(Arc::clone(&studio).tidy());
         Ok(studio)
     }
@@ -164,6 +205,15 @@ impl Studio {
     /// The models of transforms and loops.
     pub fn flows(&self) -> &Flows {
         &self.config.flows
+    }
+
+    /// Does what must not stop half way when whoever asked for it leaves.
+    async fn apart<T: Send + 'static>(
+        self: &Arc<Self>,
+        step: impl Future<Output = Result<T, StudioError>> + Send + 'static,
+    ) -> Result<T, StudioError> {
+        let done = self.tasks.spawn(step).await;
+        done.map_err(|error| StudioError::Broken(format!("the server stumbled over it ({error})")))?
     }
 
     /// Clips of a lane that wait, and those that are being made.

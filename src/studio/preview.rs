@@ -45,7 +45,7 @@ impl Studio {
         let before = match job.record.input {
             Some(input) => {
                 let bytes = self.store.read(input).await?;
-                Some(work(move || Ok(shape::before(kind, &decode(bytes.to_vec())?, &params))).await?)
+                Some(work(move || Ok(shape::before(kind, &shape::usable(decode(bytes.to_vec())?)?, &params))).await?)
             }
             None => None,
         };

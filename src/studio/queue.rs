@@ -30,6 +30,8 @@ impl Lanes {
 #[derive(Default)]
 pub(super) struct Queue {
     waiting: Vec<(ClipId, Owner)>,
+    /// Over these an earlier server ended, perhaps: they are behind all others.
+    suspects: Vec<(ClipId, Owner)>,
     running: Vec<(ClipId, Owner)>,
     /// When owners who wait or have one running last had one begin, as a count of beginnings.
     served: HashMap<Owner, u64>,
@@ -64,25 +66,43 @@ impl Queue {
         self.waiting.push((clip, owner));
     }
 
+    /// As [`Queue::push`], behind all others.
+    pub(super) fn push_suspect(&mut self, clip: ClipId, owner: Owner) {
+        self.suspects.push((clip, owner));
+    }
+
     /// Takes the next clip to run, if fewer than `workers` do.
     pub(super) fn next(&mut self, workers: usize) -> Option<ClipId> {
         if self.running.len() >= workers {
             return None;
         }
-        let clip = self.order().first().copied()?;
+        let clip = self.ranked().first().copied()?;
         let index = self.waiting.iter().position(|(other, _)| *other == clip)?;
-        let (clip, owner) = self.waiting.remove(index);
+        let next = self.waiting.remove(index);
+        Some(self.begin(next))
+    }
+
+    /// Takes the next of the suspects.
+    pub(super) fn next_suspect(&mut self) -> Option<ClipId> {
+        let next = if self.suspects.is_empty() { return None } else { self.suspects.remove(0) };
+        Some(self.begin(next))
+    }
+
+    fn begin(&mut self, (clip, owner): (ClipId, Owner)) -> ClipId {
         self.begun += 1;
         self.served.insert(owner.clone(), self.begun);
         self.running.push((clip, owner));
-        Some(clip)
+        clip
     }
 
     /// Takes a clip out that waits or runs; `seconds` if it ran to its end.
     pub(super) fn remove(&mut self, clip: ClipId, seconds: Option<f64>) {
         self.waiting.retain(|(other, _)| *other != clip);
+        self.suspects.retain(|(other, _)| *other != clip);
         self.running.retain(|(other, _)| *other != clip);
-        let here = |owner: &Owner| self.waiting.iter().chain(&self.running).any(|(_, other)| other == owner);
+        let here = |owner: &Owner| {
+            self.waiting.iter().chain(&self.suspects).chain(&self.running).any(|(_, other)| other == owner)
+        };
         self.served.retain(|owner, _| here(owner));
         if let Some(seconds) = seconds {
             self.seconds = Some(self.seconds.map_or(seconds, |mean| 0.7 * mean + 0.3 * seconds));
@@ -91,6 +111,12 @@ impl Queue {
 
     /// Waiting clips, next first.
     pub(super) fn order(&self) -> Vec<ClipId> {
+        let mut order = self.ranked();
+        order.extend(self.suspects.iter().map(|(clip, _)| *clip));
+        order
+    }
+
+    fn ranked(&self) -> Vec<ClipId> {
         let mut earlier: HashMap<&Owner, usize> = HashMap::new();
         for (_, owner) in &self.running {
             *earlier.entry(owner).or_default() += 1;
@@ -116,7 +142,7 @@ impl Queue {
     }
 
     pub(super) fn waiting(&self) -> usize {
-        self.waiting.len()
+        self.waiting.len() + self.suspects.len()
     }
 
     pub(super) fn running(&self) -> usize {
@@ -170,6 +196,20 @@ mod tests {
         }
         assert_eq!(order, "abcaba");
         assert!(queue.served.is_empty(), "nobody is remembered who wants nothing");
+    }
+
+    #[test]
+    fn suspects_come_after_all_others_and_are_not_taken_by_the_way() {
+        let mut queue = Queue::default();
+        let (suspect, fine) = (ClipId::random(), ClipId::random());
+        queue.push_suspect(suspect, owner("a"));
+        queue.push(fine, owner("b"));
+        assert_eq!((queue.order(), queue.waiting()), (vec![fine, suspect], 2));
+        assert_eq!((queue.next(2), queue.next(2)), (Some(fine), None));
+        assert_eq!((queue.next_suspect(), queue.next_suspect()), (Some(suspect), None));
+        queue.push_suspect(ClipId::random(), owner("a"));
+        queue.remove(queue.order()[0], None);
+        assert_eq!((queue.waiting(), queue.running()), (0, 2));
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! Making clips: who is next, and from a stored sound to a stored result.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use metrics::counter;
 
 use super::queue::Place;
-use super::{ClipId, ClipRecord, ClipState, Event, Job, Lane, Status, Studio, StudioError, shape};
+use super::{ClipId, ClipRecord, ClipState, Draft, Event, Job, Lane, Status, Studio, StudioError, shape};
 use crate::audio::{Sound, decode};
 use crate::engine::{EngineError, Prefix, Priority, Read, Voice, VoiceEnd, VoiceSpec, WeightedPrompt};
 use crate::telemetry::CLIPS;
@@ -25,22 +27,23 @@ impl Studio {
         let job = Job::new(record);
         let mut desk = self.desk();
         desk.jobs.insert(job.record.id, Arc::clone(&job));
-        desk.lanes.of_mut(job.record.kind.lane()).push(job.record.id, super::Owner(job.record.owner.clone()));
+        let (queue, owner) = (desk.lanes.of_mut(job.record.kind.lane()), super::Owner(job.record.owner.clone()));
+        if job.record.attempts == 0 {
+            queue.push(job.record.id, owner);
+        } else {
+            queue.push_suspect(job.record.id, owner);
+        }
         drop(desk);
         self.tell_places();
         self.wake.notify_one();
         job
     }
 
-    /// Starts clips while there is room, until the studio stops.
-    pub(super) async fn dispatch(self: Arc<Self>) {
+    /// Starts clips while there is room, until the studio stops; suspects only from the moment `trusted` on.
+    pub(super) async fn dispatch(self: Arc<Self>, trusted: tokio::time::Instant) {
         loop {
-            let next = {
-                let mut desk = self.desk();
-                let next = |lane| desk.lanes.of_mut(lane).next(self.config.places(lane));
-                let clip = Lane::ALL.into_iter().find_map(next);
-                clip.and_then(|clip| desk.jobs.get(&clip).cloned())
-            };
+            let may = trusted <= tokio::time::Instant::now();
+            let next = self.desk().next(&self.config, may);
             if let Some(job) = next {
                 self.tell(&job, Status::Starting);
                 self.tell_places();
@@ -49,18 +52,37 @@ impl Studio {
             }
             tokio::select! {
                 () = self.wake.notified() => {}
+                () = tokio::time::sleep_until(trusted), if !may => {}
                 () = self.stopping.cancelled() => return,
             }
         }
     }
 
     async fn run(self: Arc<Self>, job: Arc<Job>) {
-        let began = Instant::now();
-        let outcome = tokio::select! {
-            outcome = self.make(&job) => outcome,
-            () = job.cancel.cancelled() => Err(StudioError::Cancelled),
-            // The store still says "accepted": it is made after the next start.
-            () = self.stopping.cancelled() => return,
+        let (began, clip) = (Instant::now(), job.record.id);
+        let draft = match self.store.begin(clip).await {
+            Ok(()) => {
+                // A panic in it is this clip's failure alone.
+                let made = AssertUnwindSafe(self.make(&job)).catch_unwind();
+                let stumbled = |_| Err(StudioError::Broken("the server stumbled over it; its log says more".into()));
+                tokio::select! {
+                    draft = made => draft.unwrap_or_else(stumbled),
+                    () = job.cancel.cancelled() => Err(StudioError::Cancelled),
+                    // The store still says "accepted": it is made after the next start.
+                    () = self.stopping.cancelled() => {
+                        if let Err(error) = self.store.pause(clip).await {
+                            tracing::warn!(%error, %clip, "a clip will be made last after the next start");
+                        }
+                        return;
+                    }
+                }
+            }
+            Err(error) => Err(error),
+        };
+        // What is made is not given up half way.
+        let outcome = match draft {
+            Ok(draft) => self.complete(&job.record, draft).await,
+            Err(error) => Err(error),
         };
         let seconds = outcome.is_ok().then(|| began.elapsed().as_secs_f64());
         let status = match outcome {
@@ -74,18 +96,16 @@ impl Studio {
     /// Writes how a clip ended, frees its place, then tells: whoever hears of it may go on at once.
     pub(super) async fn finish(&self, job: &Job, status: Status, seconds: Option<f64>) {
         counter!(CLIPS, "verb" => job.record.kind.name(), "status" => status.name()).increment(1);
-        let ended = match &status {
-            Status::Failed(reason) => {
-                tracing::warn!(clip = %job.record.id, reason, "a clip failed");
-                self.store.end(job.record.id, ClipState::Failed, Some(reason.clone())).await
-            }
-            Status::Cancelled => self.store.end(job.record.id, ClipState::Cancelled, None).await,
-            _ => Ok(()),
-        };
-        if let Err(error) = ended {
-            tracing::error!(%error, clip = %job.record.id, "how a clip ended could not be written");
+        if let Status::Failed(reason) = &status {
+            tracing::warn!(clip = %job.record.id, reason, "a clip failed");
         }
+        let written = self.write_end(job.record.id, &status).await;
         let mut desk = self.desk();
+        if let Err(error) = written {
+            tracing::error!(%error, clip = %job.record.id, "how a clip ended could not be written yet");
+            desk.unwritten.insert(job.record.id, status.clone());
+        }
+        desk.alone.take_if(|alone| *alone == job.record.id);
         let lane = job.record.kind.lane();
         desk.lanes.of_mut(lane).remove(job.record.id, seconds);
         desk.jobs.remove(&job.record.id);
@@ -96,29 +116,35 @@ impl Studio {
         self.wake.notify_one();
     }
 
-    async fn make(&self, job: &Job) -> Result<(), StudioError> {
+    async fn write_end(&self, clip: ClipId, status: &Status) -> Result<(), StudioError> {
+        match status {
+            Status::Failed(reason) => self.store.end(clip, ClipState::Failed, Some(reason.clone())).await,
+            Status::Cancelled => self.store.end(clip, ClipState::Cancelled, None).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes a clip; gives its file.
+    async fn make(&self, job: &Job) -> Result<Draft, StudioError> {
         let record = &*job.record;
         let file = match (record.kind.lane(), &record.flow) {
             (Lane::Pieces, _) => self.compose(job).await?,
             (_, Some(flow)) => self.solve(job, flow).await?,
             (_, None) => return Err(StudioError::Broken("an older version kept it in another shape".into())),
         };
-        let size = file.len() as u64;
-        let output = self.store.keep(file.into()).await?;
+        self.store.keep(file.into(), &record.session).await
+    }
+
+    async fn complete(&self, record: &ClipRecord, draft: Draft) -> Result<(), StudioError> {
         let _alone = self.edits.lock().await;
-        let written = self.store.complete(record, output, size).await;
-        if written.is_err() {
-            // The session was removed meanwhile, or the disk is full: nobody names the file.
-            self.store.remove(vec![output]).await;
-        }
-        written
+        self.store.complete(record, draft).await
     }
 
     /// The sound that a clip works on.
     pub(super) async fn input(&self, record: &ClipRecord) -> Result<Option<Sound>, StudioError> {
         let Some(id) = record.input else { return Ok(None) };
         let bytes = self.store.read(id).await?;
-        work(move || Ok(Some(decode(bytes.to_vec())?))).await
+        work(move || Ok(Some(shape::usable(decode(bytes.to_vec())?)?))).await
     }
 
     /// Makes a piece; gives its file.
@@ -220,6 +246,17 @@ impl Studio {
         self.store.sweep(self.config.retention).await
     }
 
+    /// Writes what could not be written before, when the disk was full.
+    async fn write_the_unwritten(&self) {
+        let unwritten: Vec<(ClipId, Status)> = self.desk().unwritten.clone().into_iter().collect();
+        for (clip, status) in unwritten {
+            if self.write_end(clip, &status).await.is_err() {
+                return;
+            }
+            self.desk().unwritten.remove(&clip);
+        }
+    }
+
     /// Removes old sessions now and then.
     pub(super) async fn tidy(self: Arc<Self>) {
         let mut tick = tokio::time::interval(TIDY);
@@ -228,6 +265,7 @@ impl Studio {
                 _ = tick.tick() => {}
                 () = self.stopping.cancelled() => return,
             }
+            self.write_the_unwritten().await;
             match self.sweep().await {
                 Ok(0) => {}
                 Ok(sessions) => tracing::info!(sessions, "old sessions were removed"),

@@ -9,6 +9,27 @@ use crate::units::{SampleRate, Samples};
 /// between the original and the codec's version of it and moves nothing.
 const FADE_SECONDS: f64 = 0.02;
 
+/// The highest rate of results; what is sampled at a higher one is music no more.
+const MAX_RATE: u32 = 96_000;
+/// The rate that takes the place of one that no whole share of is within [`MAX_RATE`].
+const RATE: u32 = 48_000;
+
+/// A given sound in a shape that results can have: one or two channels, at a rate that music is made at. What a file's
+/// header says is otherwise a wish for any amount of memory and disk.
+///
+/// # Errors
+/// [`StudioError::Audio`] when the rate cannot be converted.
+pub(super) fn usable(sound: Sound) -> Result<Sound, StudioError> {
+    let sound = if sound.channels > 2 { sound.stereo() } else { sound };
+    let SampleRate(rate) = sound.rate;
+    if rate <= MAX_RATE {
+        return Ok(sound);
+    }
+    let parts = rate.div_ceil(MAX_RATE);
+    let rate = if rate.is_multiple_of(parts) { rate / parts } else { RATE };
+    Ok(sound.at(SampleRate(rate))?)
+}
+
 /// A prompt at the model's rate, `[channels][samples]`, whole frames.
 #[derive(Debug, PartialEq)]
 pub(super) struct Prompt {
@@ -156,7 +177,7 @@ mod tests {
 
     #[test]
     fn results_have_their_exact_lengths_and_channels() {
-        for (rate, frames, channels) in [(44_100, 1_000_001, 1), (48_000, 480_000, 2), (22_050, 400_000, 4)] {
+        for (rate, frames, channels) in [(44_100, 1_000_001, 1), (48_000, 480_000, 2), (22_050, 400_000, 1)] {
             let sound = ramp(rate, frames, channels);
             for prompt_seconds in [1.0, 6.0, 15.0] {
                 let params = Params { prompt_seconds, ..Params::default() };
@@ -174,6 +195,24 @@ mod tests {
                     assert!((joined.pcm[head] - spread.pcm[head]).abs() < 0.01, "no step at the joint");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_header_does_not_say_how_large_a_result_is() {
+        for (rate, channels, then) in [
+            (384_000, 18, (96_000, 2)),
+            (352_800, 3, (88_200, 2)),
+            (192_000, 1, (96_000, 1)),
+            (176_400, 2, (88_200, 2)),
+            (100_001, 2, (48_000, 2)),
+            (96_000, 2, (96_000, 2)),
+            (44_100, 6, (44_100, 2)),
+            (8_000, 1, (8_000, 1)),
+        ] {
+            let sound = usable(ramp(rate, rate as usize / 10, channels)).unwrap();
+            assert_eq!((sound.rate.0, sound.channels), then);
+            assert!((sound.seconds() - 0.1).abs() < 1e-3, "{rate}: {} s", sound.seconds());
         }
     }
 

@@ -23,7 +23,7 @@ impl Studio {
     /// [`StudioError::Absent`] without the model, [`StudioError::TransformBusy`], [`StudioError::NoSession`],
     /// [`StudioError::NoAudio`], and as [`Studio::generate`].
     pub async fn transform(
-        &self,
+        self: &Arc<Self>,
         owner: Owner,
         session: Option<SessionId>,
         wish: TransformWish,
@@ -61,7 +61,7 @@ impl Studio {
     /// [`StudioError::Absent`] without the model, [`StudioError::Invalid`] for what does not fit into its window, and
     /// as [`Studio::generate`].
     pub async fn make_loop(
-        &self,
+        self: &Arc<Self>,
         owner: Owner,
         params: LoopParams,
         given: Option<Bytes>,

@@ -9,8 +9,8 @@ use super::run::work;
 use super::shape;
 use super::store::ClipState;
 use super::{
-    AudioId, ClipId, ClipRecord, Flow, Job, Kind, Lane, Owner, Params, SessionId, SessionRecord, Snapshot, Status,
-    Studio, StudioError, Wish,
+    AudioId, ClipId, ClipRecord, Draft, Flow, Job, Kind, Lane, Owner, Params, SessionId, SessionRecord, Snapshot,
+    Status, Studio, StudioError, Wish,
 };
 use crate::audio::{Sound, decode};
 use crate::engine::{EngineError, Prefix};
@@ -25,18 +25,18 @@ pub struct Accepted {
 }
 
 /// A session's lane that nothing else may work in; given back unless the work is on disk.
-struct Reservation<'a> {
-    studio: &'a Studio,
+struct Reservation {
+    studio: Arc<Studio>,
     place: Option<(SessionId, Lane)>,
 }
 
-impl Reservation<'_> {
+impl Reservation {
     fn keep(mut self) {
         self.place = None;
     }
 }
 
-impl Drop for Reservation<'_> {
+impl Drop for Reservation {
     fn drop(&mut self) {
         if let Some(place) = self.place.take() {
             self.studio.desk().busy.remove(&place);
@@ -79,7 +79,7 @@ impl Studio {
     ///
     /// # Errors
     /// [`StudioError::Invalid`], [`StudioError::QueueFull`], [`StudioError::TooManyOfYours`], [`StudioError::Store`].
-    pub async fn generate(&self, owner: Owner, wish: Wish) -> Result<Accepted, StudioError> {
+    pub async fn generate(self: &Arc<Self>, owner: Owner, wish: Wish) -> Result<Accepted, StudioError> {
         let mut params = wish.over(None);
         // There is no prompt; its default must not refuse a short piece.
         params.prompt_seconds = params.prompt_seconds.min((params.seconds - 1.0).max(0.5));
@@ -93,7 +93,7 @@ impl Studio {
     /// # Errors
     /// As [`Studio::generate`], and [`StudioError::Audio`].
     pub async fn bang(
-        &self,
+        self: &Arc<Self>,
         owner: Owner,
         session: Option<SessionId>,
         wish: Wish,
@@ -111,7 +111,7 @@ impl Studio {
     /// # Errors
     /// As [`Studio::bang`].
     pub async fn bang_of(
-        &self,
+        self: &Arc<Self>,
         owner: Owner,
         session: SessionId,
         origin: &str,
@@ -130,7 +130,7 @@ impl Studio {
     /// # Errors
     /// As [`Studio::bang`], and [`StudioError::NoSession`], [`StudioError::NoAudio`], [`StudioError::Busy`].
     pub async fn proceed(
-        &self,
+        self: &Arc<Self>,
         owner: Owner,
         session: Option<SessionId>,
         wish: Wish,
@@ -164,7 +164,12 @@ impl Studio {
     ///
     /// # Errors
     /// [`StudioError::NoInput`] when there was none, and as [`Studio::proceed`].
-    pub async fn retry(&self, owner: Owner, session: &SessionId, wish: Wish) -> Result<Accepted, StudioError> {
+    pub async fn retry(
+        self: &Arc<Self>,
+        owner: Owner,
+        session: &SessionId,
+        wish: Wish,
+    ) -> Result<Accepted, StudioError> {
         let record = self.store.session(session).await?;
         let params = wish.over(Some(&record.params));
         params.validate()?;
@@ -176,7 +181,7 @@ impl Studio {
     }
 
     pub(super) async fn begin(
-        &self,
+        self: &Arc<Self>,
         owner: Owner,
         kind: Kind,
         session: SessionRecord,
@@ -188,15 +193,29 @@ impl Studio {
             // Drawn here, so that a clip that is made again after a restart is the same.
             params.seed = params.seed.or_else(|| Some(random_seed()));
         }
-        let id = session.id.clone();
-        let reservation = self.reserve(&id, kind.lane(), &owner)?;
-        let given = match &audio {
-            Some(bytes) => Some((self.store.keep(bytes.clone()).await?, bytes.len() as u64)),
+        let reservation = self.reserve(&session.id, kind.lane(), &owner)?;
+        let given = match audio {
+            Some(bytes) => Some(self.store.keep(bytes, &session.id).await?),
             None => None,
         };
+        let studio = Arc::clone(self);
+        // What is written is put into the queue, also when whoever asked for it leaves in between.
+        self.apart(async move { studio.take_on(reservation, owner, kind, session, work, given).await }).await
+    }
+
+    async fn take_on(
+        &self,
+        reservation: Reservation,
+        owner: Owner,
+        kind: Kind,
+        session: SessionRecord,
+        work: Work,
+        given: Option<Draft>,
+    ) -> Result<Accepted, StudioError> {
+        let id = session.id.clone();
         let _alone = self.edits.lock().await;
-        // Between the first look and now it may have been cropped or undone.
-        let mut session = self.known(&id).await?.unwrap_or(session);
+        // Between the first look and now it may have been cropped, undone or removed.
+        let mut session = self.present(session).await?;
         let (params, flow) = match work {
             Work::Piece(params) => {
                 session.params = params.clone();
@@ -205,27 +224,28 @@ impl Studio {
             // A session's parameters are those of its pieces.
             Work::Flow(flow) => (session.params.clone(), Some(flow)),
         };
-        let input = match (kind, given) {
-            (Kind::Generate, _) => None,
-            (Kind::Loop, given) => given.map(|(audio, _)| audio),
-            (Kind::Transform, given) => {
-                session.transform_input = given.map(|(audio, _)| audio).or(session.current);
+        let sound = given.as_ref().map(Draft::id);
+        let input = match kind {
+            Kind::Generate => None,
+            Kind::Loop => sound,
+            Kind::Transform => {
+                session.transform_input = sound.or(session.current);
                 session.transform_input
             }
-            (Kind::Bang, given) => {
-                session.initial = given.map(|(audio, _)| audio);
+            Kind::Bang => {
+                session.initial = sound;
                 session.initial
             }
-            (Kind::Continue, given) => {
-                session.current = given.map(|(audio, _)| audio).or(session.current);
+            Kind::Continue => {
+                session.current = sound.or(session.current);
                 session.current
             }
-            (Kind::Retry, _) => session.input,
+            Kind::Retry => session.input,
         };
         if kind == Kind::Transform && input.is_none() {
             return Err(StudioError::NoAudio);
         }
-        let clip = ClipRecord {
+        let mut clip = ClipRecord {
             id: ClipId::random(),
             session: id.clone(),
             owner: owner.0,
@@ -237,28 +257,36 @@ impl Studio {
             input,
             output: None,
             delivered: false,
-            created: session.updated,
+            attempts: 0,
+            created: 0,
             finished: None,
         };
-        let written = self.store.accept(session, given.into_iter().collect(), Some(clip.clone())).await;
-        if let (Err(_), Some((audio, _))) = (&written, given) {
-            self.store.remove(vec![audio]).await;
-        }
-        written?;
+        clip.created = self.store.accept(session, given, Some(clip.clone())).await?;
         reservation.keep();
         let accepted = Accepted { session: id, clip: clip.id };
         self.enqueue(clip);
         Ok(accepted)
     }
 
-    fn reserve(&self, session: &SessionId, lane: Lane, owner: &Owner) -> Result<Reservation<'_>, StudioError> {
+    /// A session as it is now. One that was not kept before is as it is given; one that was and is gone is not made again
+    /// from what is remembered of it.
+    async fn present(&self, session: SessionRecord) -> Result<SessionRecord, StudioError> {
+        let is_new = session.updated == 0;
+        match self.known(&session.id).await? {
+            Some(known) => Ok(known),
+            None if is_new => Ok(session),
+            None => Err(StudioError::NoSession(session.id.to_string())),
+        }
+    }
+
+    fn reserve(self: &Arc<Self>, session: &SessionId, lane: Lane, owner: &Owner) -> Result<Reservation, StudioError> {
         let place = (session.clone(), lane);
         let mut desk = self.desk();
         desk.lanes.of(lane).admit(owner, self.config.places(lane))?;
         if !desk.busy.insert(place.clone()) {
             return Err(busy(lane));
         }
-        Ok(Reservation { studio: self, place: Some(place) })
+        Ok(Reservation { studio: Arc::clone(self), place: Some(place) })
     }
 
     /// Whether nothing waits or runs in a session's lane.
@@ -274,7 +302,11 @@ impl Studio {
     ///
     /// # Errors
     /// [`StudioError::Audio`], [`StudioError::Store`].
-    pub async fn crop(&self, session: Option<SessionId>, audio: Bytes) -> Result<(SessionId, bool), StudioError> {
+    pub async fn crop(
+        self: &Arc<Self>,
+        session: Option<SessionId>,
+        audio: Bytes,
+    ) -> Result<(SessionId, bool), StudioError> {
         let auto_created = session.is_none();
         let id = session.unwrap_or_else(SessionId::random);
         self.replace(&id, "crop", None, audio).await?;
@@ -285,10 +317,10 @@ impl Studio {
     ///
     /// # Errors
     /// [`StudioError::Invalid`] when nothing would be left, [`StudioError::NoSession`], [`StudioError::NoAudio`].
-    pub async fn crop_to(&self, id: &SessionId, from: f64, to: Option<f64>) -> Result<(), StudioError> {
+    pub async fn crop_to(self: &Arc<Self>, id: &SessionId, from: f64, to: Option<f64>) -> Result<(), StudioError> {
         let bytes = self.sound_of(id).await?;
         let cut = work(move || {
-            let sound = decode(bytes.to_vec())?;
+            let sound = shape::usable(decode(bytes.to_vec())?)?;
             let place = |seconds: f64| sound.rate.samples(seconds).0 as usize;
             let cut = sound.cut(place(from), to.map_or(usize::MAX, place));
             if cut.pcm.is_empty() {
@@ -314,7 +346,7 @@ impl Studio {
         let prompt = work(move || {
             let seconds = info.keep as f64 / info.frame_rate();
             let params = Params { prompt_seconds: seconds, ..Params::default() };
-            shape::prompt(Kind::Continue, &decode(bytes.to_vec())?, &params, &info)
+            shape::prompt(Kind::Continue, &shape::usable(decode(bytes.to_vec())?)?, &params, &info)
         });
         Ok(self.engine.encode(Some(&lease.id), prompt.await?.planes).await?)
     }
@@ -333,7 +365,7 @@ impl Studio {
     /// # Errors
     /// [`StudioError::Audio`], [`StudioError::Invalid`], [`StudioError::Store`].
     pub async fn restore(
-        &self,
+        self: &Arc<Self>,
         session: Option<SessionId>,
         wish: Option<Wish>,
         audio: Bytes,
@@ -346,59 +378,60 @@ impl Studio {
     }
 
     async fn replace(
-        &self,
+        self: &Arc<Self>,
         id: &SessionId,
         origin: &str,
         params: Option<Params>,
         audio: Bytes,
     ) -> Result<(), StudioError> {
         check(&audio).await?;
-        let size = audio.len() as u64;
-        let kept = self.store.keep(audio).await?;
-        let _alone = self.edits.lock().await;
-        let mut session = match self.known(id).await? {
-            Some(session) => session,
-            None => SessionRecord::new(id.clone(), origin, Params::default()),
-        };
-        session.current = Some(kept);
-        session.params = params.unwrap_or(session.params);
-        let written = self.store.accept(session, vec![(kept, size)], None).await;
-        if written.is_err() {
-            self.store.remove(vec![kept]).await;
-        }
-        written
+        let kept = self.store.keep(audio, id).await?;
+        let session = SessionRecord::new(id.clone(), origin, Params::default());
+        self.edit(move |studio| async move {
+            let mut session = studio.known(&session.id).await?.unwrap_or(session);
+            session.current = Some(kept.id());
+            session.params = params.unwrap_or(session.params);
+            studio.store.accept(session, Some(kept), None).await.map(drop)
+        })
+        .await
     }
 
     /// Goes back to the input of the last continue, retry or transform, and answers with its bytes.
     ///
     /// # Errors
     /// [`StudioError::NoSession`], [`StudioError::NothingToUndo`], [`StudioError::Store`].
-    pub async fn undo(&self, id: &SessionId) -> Result<Bytes, StudioError> {
-        let _alone = self.edits.lock().await;
-        let mut session = self.store.session(id).await?;
-        let input = session.input.ok_or(StudioError::NothingToUndo)?;
-        session.current = Some(input);
-        self.store.accept(session, Vec::new(), None).await?;
-        self.store.read(input).await
+    pub async fn undo(self: &Arc<Self>, id: &SessionId) -> Result<Bytes, StudioError> {
+        let id = id.clone();
+        let input = self.edit(move |studio| async move {
+            let mut session = studio.store.session(&id).await?;
+            let input = session.input.ok_or(StudioError::NothingToUndo)?;
+            session.current = Some(input);
+            studio.store.accept(session, None, None).await?;
+            Ok(input)
+        });
+        self.store.read(input.await?).await
     }
 
     /// Whether a session is kept whatever its age.
     ///
     /// # Errors
     /// [`StudioError::NoSession`], [`StudioError::Store`].
-    pub async fn pin(&self, id: &SessionId, pinned: bool) -> Result<SessionRecord, StudioError> {
-        let _alone = self.edits.lock().await;
-        let mut session = self.store.session(id).await?;
-        session.pinned = pinned;
-        self.store.accept(session.clone(), Vec::new(), None).await?;
-        Ok(session)
+    pub async fn pin(self: &Arc<Self>, id: &SessionId, pinned: bool) -> Result<SessionRecord, StudioError> {
+        let id = id.clone();
+        self.edit(move |studio| async move {
+            let mut session = studio.store.session(&id).await?;
+            session.pinned = pinned;
+            studio.store.accept(session.clone(), None, None).await?;
+            Ok(session)
+        })
+        .await
     }
 
     /// Cancels what a session waits for and removes it with everything in it.
     ///
     /// # Errors
     /// [`StudioError::NoSession`], [`StudioError::Store`].
-    pub async fn remove_session(&self, id: &SessionId) -> Result<(), StudioError> {
+    pub async fn remove_session(self: &Arc<Self>, id: &SessionId) -> Result<(), StudioError> {
         self.store.session(id).await?;
         let of_it: Vec<Arc<Job>> = {
             let desk = self.desk();
@@ -407,15 +440,30 @@ impl Studio {
         for job in of_it {
             self.cancel(job.record.id).await?;
         }
-        let _alone = self.edits.lock().await;
-        self.store.remove_session(id).await
+        let id = id.clone();
+        self.edit(move |studio| async move { studio.store.remove_session(&id).await }).await
+    }
+
+    /// Reads, changes and writes sessions while nobody else does, to the end.
+    async fn edit<T, F>(self: &Arc<Self>, edit: impl FnOnce(Arc<Self>) -> F) -> Result<T, StudioError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, StudioError>> + Send + 'static,
+    {
+        let studio = Arc::clone(self);
+        let edit = edit(Arc::clone(self));
+        self.apart(async move {
+            let _alone = studio.edits.lock().await;
+            edit.await
+        })
+        .await
     }
 
     /// Gives a clip up: at once if it waits, within a step if it is being made. One that has ended stays as it is.
     ///
     /// # Errors
     /// [`StudioError::NoClip`], [`StudioError::Store`].
-    pub async fn cancel(&self, clip: ClipId) -> Result<Status, StudioError> {
+    pub async fn cancel(self: &Arc<Self>, clip: ClipId) -> Result<Status, StudioError> {
         let (job, running) = {
             let mut desk = self.desk();
             let job = desk.jobs.get(&clip).cloned();
@@ -435,8 +483,12 @@ impl Studio {
             let ended = status.wait_for(Status::is_final).await;
             return Ok(ended.map_or(Status::Cancelled, |status| status.clone()));
         }
-        self.finish(&job, Status::Cancelled, None).await;
-        Ok(Status::Cancelled)
+        let studio = Arc::clone(self);
+        self.apart(async move {
+            studio.finish(&job, Status::Cancelled, None).await;
+            Ok(Status::Cancelled)
+        })
+        .await
     }
 
     /// A clip while it waits or is being made.
@@ -464,7 +516,8 @@ impl Studio {
             return Ok(Snapshot { record: Arc::clone(&job.record), status: job.status.borrow().clone() });
         }
         let record = self.store.clip(clip).await?;
-        Ok(Snapshot { status: Status::at_rest(&record), record: Arc::new(record) })
+        let unwritten = self.desk().unwritten.get(&clip).cloned();
+        Ok(Snapshot { status: unwritten.unwrap_or_else(|| Status::at_rest(&record)), record: Arc::new(record) })
     }
 
     /// Waits for a clip and gives its sound. A clip whose sound nobody waits for any more is given up.

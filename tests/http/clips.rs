@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::client::{Answer, call, get, send};
+use super::client::{Answer, PATIENCE, call, get, send};
 use super::server::{Server, start, start_on};
 use continuo::audio::{Sound, decode};
 use continuo::engine::standin::Standin;
 use continuo::station::StationConfig;
 use continuo::units::SampleRate;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 fn wav(seconds: usize, rate: u32, channels: usize) -> Vec<u8> {
     let pcm = (0..seconds * rate as usize * channels).map(|n| ((n / channels) as f32 * 0.02).sin() * 0.3).collect();
@@ -205,4 +207,28 @@ async fn mistakes_are_answered_with_a_sentence_and_leave_nothing() {
     assert_eq!(get(server.addr, "/v1/clips/nobody").await.status, 404);
     assert_eq!(get(server.addr, "/v1/clips").await.json().await["clips"], json!([]));
     assert_eq!(get(server.addr, "/v1/sessions").await.json().await["sessions"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clip_whose_client_hangs_up_is_made_or_was_never_taken_on() {
+    let server = start().await;
+    let body = r#"{"prompt": "x", "seconds": 1}"#;
+    let request = format!("POST /v1/clips HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    for n in 0..60 {
+        let mut socket = TcpStream::connect(server.addr).await.unwrap();
+        socket.write_all(request.as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_micros(100 * n)).await;
+        // Closed with a reset, as a program that is killed does it.
+        socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+    let began = std::time::Instant::now();
+    loop {
+        let clips = get(server.addr, "/v1/clips").await.json().await;
+        let clips = clips["clips"].as_array().unwrap();
+        if !clips.is_empty() && clips.iter().all(|clip| clip["status"] == "completed") {
+            break;
+        }
+        assert!(began.elapsed() < PATIENCE, "{clips:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }

@@ -1,59 +1,98 @@
 //! What outlives the process: sessions and clips in SQLite, sounds in files beside it.
 //!
-//! One thread owns the connection; everybody else sends it closures. A sound is written under a temporary name, synced
-//! and renamed, and only then named by a row: whatever moment the process dies at, a row's file is whole. Files that no
-//! row names (the process died in between) are removed when the folder is opened.
+//! One thread owns the connection; everybody else sends it closures. A sound is written under a temporary name and
+//! synced, then named by a row, then renamed: whatever moment the process dies at, a row's file is whole, and what it
+//! began is finished or undone when the folder is opened. What nobody here can have written is moved aside, not removed.
 
+mod clock;
+mod files;
+mod fit;
 mod records;
 mod schema;
 mod sweep;
+#[cfg(test)]
+mod tests;
 
+use std::collections::HashSet;
 use std::fs::{self, File, TryLockError};
-use std::io::Write;
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
-use bytes::Bytes;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+#[cfg(test)]
+pub(super) use clock::{Moment, Moments};
+pub use files::Draft;
 pub use records::{ClipRecord, ClipState, SessionRecord};
 pub use sweep::Retention;
 
-use super::{AudioId, StudioError};
+use super::StudioError;
+use clock::Clock;
+use files::Folder;
 
-type Call = Box<dyn FnOnce(&mut Connection) + Send>;
+type Call = Box<dyn FnOnce(&mut Table) + Send>;
 
 /// The store; clones share it.
 #[derive(Clone)]
 pub struct Store {
     calls: Sender<Call>,
     folder: Arc<Folder>,
+    /// Bytes of all sounds at most.
+    most: Arc<AtomicU64>,
 }
 
-/// A folder that this process alone uses.
-struct Folder {
-    path: PathBuf,
-    /// Held for as long as the store lives.
-    _lock: File,
-    /// Removed with the store.
-    ephemeral: bool,
+/// The connection, and what its thread keeps beside it.
+struct Table {
+    connection: Connection,
+    clock: Clock,
+    folder: PathBuf,
+    /// Sounds whose removal has failed; tried again when the folder is opened.
+    stuck: HashSet<String>,
 }
 
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if self.ephemeral {
-            // Left for the system's own cleaning if that fails.
-            let _ = fs::remove_dir_all(&self.path);
+impl Deref for Table {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl DerefMut for Table {
+    fn deref_mut(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+}
+
+impl Table {
+    /// Unix seconds.
+    fn now(&self) -> i64 {
+        self.clock.now()
+    }
+
+    fn before_call(&mut self) {
+        self.clock.look(&mut self.connection);
+    }
+
+    fn after_call(&mut self) {
+        if let Err(error) = files::remove_gone(&self.connection, &self.folder, &mut self.stuck) {
+            tracing::debug!(%error, "what is no longer kept is removed later");
         }
     }
 }
 
+/// A failure while a folder is opened: said to the operator, who may know its place.
 fn broken(path: &Path, error: impl std::fmt::Display) -> StudioError {
-    StudioError::Store(format!("{} cannot be used: {error}. Check the folder and its rights.", path.display()))
+    StudioError::Store(format!(
+        "{} cannot be used: {error}. Check the folder and its rights, or name another one with --data.",
+        path.display()
+    ))
 }
 
 /// How the names of folders begin that go with their store.
@@ -62,25 +101,53 @@ const EPHEMERAL: &str = "continuo-";
 const SETTLED: Duration = Duration::from_secs(60);
 
 impl Store {
-    /// Opens a folder, creating what is missing, and removes what an interrupted process left half done.
+    /// Opens a folder, creating what is missing, and finishes what an interrupted process left half done.
     ///
     /// # Errors
-    /// [`StudioError::Store`] when the folder cannot be used, or another process uses it.
+    /// [`StudioError::Store`] when the folder cannot be used, another process uses it, or its table is damaged or does
+    /// not belong to its sounds; nothing is changed then.
     pub fn open(path: &Path) -> Result<Self, StudioError> {
-        Self::open_as(path, false)
+        Self::open_as(path, false, clock::of_the_machine())
+    }
+
+    /// As [`Store::open`], by another clock.
+    #[cfg(test)]
+    pub(super) fn open_by(path: &Path, moments: Moments) -> Result<Self, StudioError> {
+        Self::open_as(path, false, moments)
     }
 
     /// A folder of its own that goes with the store: for a server that need not remember.
     ///
     /// # Errors
-    /// [`StudioError::Store`].
+    /// [`StudioError::Store`] when no folder for temporary files can be written.
     pub fn ephemeral() -> Result<Self, StudioError> {
-        let temporary = std::env::temp_dir();
-        sweep::remove_abandoned(&temporary, SETTLED);
-        Self::open_as(&temporary.join(format!("{EPHEMERAL}{}", Uuid::new_v4().simple())), true)
+        Self::ephemeral_in(&temporary_folders())
     }
 
-    fn open_as(path: &Path, ephemeral: bool) -> Result<Self, StudioError> {
+    fn ephemeral_in(places: &[PathBuf]) -> Result<Self, StudioError> {
+        let mut reasons = Vec::new();
+        for place in places.iter().filter(|place| place.is_dir()) {
+            sweep::remove_abandoned(place, SETTLED);
+            let path = place.join(format!("{EPHEMERAL}{}", Uuid::new_v4().simple()));
+            match make_private(&path).map_err(|error| broken(&path, error)) {
+                Ok(()) => match Self::open_as(&path, true, clock::of_the_machine()) {
+                    Ok(store) => return Ok(store),
+                    Err(error) => {
+                        // Nothing of use is in it.
+                        let _ = fs::remove_dir_all(&path);
+                        reasons.push(error.to_string());
+                    }
+                },
+                Err(error) => reasons.push(error.to_string()),
+            }
+        }
+        tracing::debug!(?reasons, "no place for temporary files");
+        Err(StudioError::Store(
+            "there is no folder for temporary files that can be written; name one with TMPDIR.".into(),
+        ))
+    }
+
+    fn open_as(path: &Path, ephemeral: bool, moments: clock::Moments) -> Result<Self, StudioError> {
         let audio = path.join("audio");
         fs::create_dir_all(&audio).map_err(|error| broken(path, error))?;
         let lock = File::create(path.join("lock")).map_err(|error| broken(path, error))?;
@@ -91,102 +158,65 @@ impl Store {
             )),
             TryLockError::Error(error) => broken(path, error),
         })?;
-        let mut connection = schema::open(&path.join("studio.db"))?;
-        sweep::remove_strays(&connection, &audio)?;
+        let mut connection = fit::open(path)?;
+        let unusable = |error: rusqlite::Error| broken(&path.join(fit::TABLE), error);
+        let clock = Clock::start(&mut connection, moments).map_err(unusable)?;
+        let mut table = Table { connection, clock, folder: path.to_owned(), stuck: HashSet::new() };
+        table.after_call();
+        fit::tidy(&table, path)?;
         let (calls, inbox) = channel::<Call>();
         std::thread::Builder::new()
             .name("store".into())
             .spawn(move || {
                 for call in inbox {
-                    call(&mut connection);
+                    call(&mut table);
                 }
             })
             .map_err(|error| broken(path, error))?;
-        Ok(Self { calls, folder: Arc::new(Folder { path: path.to_owned(), _lock: lock, ephemeral }) })
+        let folder = Folder { path: path.to_owned(), _lock: lock, ephemeral, drafts: AtomicU64::new(0) };
+        Ok(Self { calls, folder: Arc::new(folder), most: Arc::new(AtomicU64::new(u64::MAX)) })
     }
 
-    /// Runs `call` on the store's thread.
+    /// Bytes of all sounds at most, from now on.
+    pub(super) fn keep_at_most(&self, bytes: Option<u64>) {
+        self.most.store(bytes.unwrap_or(u64::MAX), Ordering::SeqCst);
+    }
+
+    /// Runs `call` on the store's thread. Once it was sent it is done, whether or not somebody waits for the answer.
     ///
     /// # Errors
-    /// [`StudioError::Store`], and whatever `call` answers.
+    /// [`StudioError::NoRoom`], [`StudioError::Store`], and whatever `call` answers.
     async fn with<T: Send + 'static>(
         &self,
-        call: impl FnOnce(&mut Connection) -> Result<T, StudioError> + Send + 'static,
+        call: impl FnOnce(&mut Table) -> Result<T, StudioError> + Send + 'static,
     ) -> Result<T, StudioError> {
         let (reply, answer) = oneshot::channel();
-        let call: Call = Box::new(move |connection| {
+        let call: Call = Box::new(move |table| {
+            table.before_call();
+            let answer = call(table);
+            table.after_call();
             // Whoever asked may be gone.
-            let _ = reply.send(call(connection));
+            let _ = reply.send(answer);
         });
         let ended = || StudioError::Store("its thread has ended; restart the server.".into());
         self.calls.send(call).map_err(|_| ended())?;
-        answer.await.map_err(|_| ended())?
-    }
-
-    fn file(&self, id: AudioId) -> PathBuf {
-        self.folder.path.join("audio").join(id.to_string())
-    }
-
-    /// Writes a sound's bytes under a new id; durable when this returns. A row must name it soon.
-    ///
-    /// # Errors
-    /// [`StudioError::Store`].
-    pub async fn keep(&self, bytes: Bytes) -> Result<AudioId, StudioError> {
-        let id = AudioId::random();
-        let path = self.file(id);
-        blocking(move || {
-            let partial = path.with_extension("part");
-            let write = || -> std::io::Result<()> {
-                let mut file = File::create(&partial)?;
-                file.write_all(&bytes)?;
-                file.sync_all()?;
-                fs::rename(&partial, &path)?;
-                path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
-            };
-            write().map_err(|error| {
-                // The disk may be full: what was written must not stay.
-                let _ = fs::remove_file(&partial);
-                broken(&path, error)
-            })
-        })
-        .await?;
-        Ok(id)
-    }
-
-    /// A sound's bytes.
-    ///
-    /// # Errors
-    /// [`StudioError::Store`].
-    pub async fn read(&self, id: AudioId) -> Result<Bytes, StudioError> {
-        let path = self.file(id);
-        blocking(move || fs::read(&path).map(Bytes::from).map_err(|error| broken(&path, error))).await
-    }
-
-    /// Removes files that no row names any more.
-    pub async fn remove(&self, ids: Vec<AudioId>) {
-        if ids.is_empty() {
-            return;
-        }
-        let paths: Vec<PathBuf> = ids.into_iter().map(|id| self.file(id)).collect();
-        let removed = blocking(move || {
-            for path in paths {
-                if let Err(error) = fs::remove_file(&path)
-                    && error.kind() != std::io::ErrorKind::NotFound
-                {
-                    tracing::warn!("{} cannot be removed: {error}", path.display());
-                }
-            }
-            Ok(())
-        });
-        if let Err(error) = removed.await {
-            tracing::warn!(%error, "files were not removed");
-        }
+        answer.await.map_err(|_| ended())?.map_err(|error| self.folder.explained(error))
     }
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, StudioError> + Send + 'static,
-) -> Result<T, StudioError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|error| StudioError::Store(format!("a file could not be worked on: {error}.")))?
+/// Where temporary files may go, the likeliest first.
+fn temporary_folders() -> Vec<PathBuf> {
+    let mut places = vec![std::env::temp_dir()];
+    if cfg!(unix) {
+        places.extend(["/tmp".into(), "/var/tmp".into()]);
+    }
+    places
+}
+
+/// A folder in a place that all users share.
+fn make_private(path: &Path) -> std::io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
 }

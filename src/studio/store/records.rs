@@ -1,12 +1,10 @@
 //! Rows as values, and the few statements that read and write them. Every change is one transaction.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
 
 use super::super::{AudioId, ClipId, Flow, Kind, Params, SessionId, StudioError};
-use super::Store;
+use super::{Draft, Store, files, sweep};
 
 /// A session at rest.
 #[derive(Debug, Clone)]
@@ -36,7 +34,6 @@ pub struct SessionRecord {
 impl SessionRecord {
     /// A new one without sound.
     pub fn new(id: SessionId, origin: &str, params: Params) -> Self {
-        let now = now();
         Self {
             id,
             origin: origin.into(),
@@ -46,8 +43,9 @@ impl SessionRecord {
             input: None,
             current: None,
             transform_input: None,
-            created: now,
-            updated: now,
+            // The store says when.
+            created: 0,
+            updated: 0,
         }
     }
 }
@@ -109,6 +107,8 @@ pub struct ClipRecord {
     pub output: Option<AudioId>,
     /// Whether some client was handed the result.
     pub delivered: bool,
+    /// How often its making was begun and did not end, because the server did.
+    pub attempts: u32,
     /// Unix seconds.
     pub created: i64,
     /// Unix seconds.
@@ -125,10 +125,6 @@ impl ClipRecord {
     pub fn seed(&self) -> Option<u64> {
         self.flow.as_ref().map_or(self.params.seed, |flow| Some(flow.seed()))
     }
-}
-
-pub(super) fn now() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs() as i64)
 }
 
 fn text(id: Option<AudioId>) -> Option<String> {
@@ -171,6 +167,7 @@ fn clip_of(row: &Row<'_>) -> rusqlite::Result<ClipRecord> {
         input: audio(row, "input")?,
         output: audio(row, "output")?,
         delivered: row.get("delivered")?,
+        attempts: row.get("attempts")?,
         created: row.get("created")?,
         finished: row.get("finished")?,
     })
@@ -185,7 +182,29 @@ fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
-fn put_session(connection: &Connection, session: &SessionRecord) -> rusqlite::Result<()> {
+/// Rows as values. A row that is not understood (somebody's hand, a worn disk) is told and left where it is.
+fn understood<T>(rows: impl Iterator<Item = rusqlite::Result<T>>) -> rusqlite::Result<Vec<T>> {
+    let strange = |error: &rusqlite::Error| {
+        matches!(
+            error,
+            rusqlite::Error::InvalidQuery
+                | rusqlite::Error::InvalidColumnType(..)
+                | rusqlite::Error::FromSqlConversionFailure(..)
+                | rusqlite::Error::IntegralValueOutOfRange(..)
+                | rusqlite::Error::Utf8Error(..)
+        )
+    };
+    let known = rows.filter(|row| match row {
+        Err(error) if strange(error) => {
+            tracing::warn!(%error, "a row of the table is not understood; it is left out");
+            false
+        }
+        _ => true,
+    });
+    known.collect()
+}
+
+fn put_session(connection: &Connection, session: &SessionRecord, now: i64) -> rusqlite::Result<()> {
     connection.execute(
         "INSERT INTO sessions (id, origin, params, pinned, initial, input, current, transform_input, created, updated)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
@@ -200,8 +219,8 @@ fn put_session(connection: &Connection, session: &SessionRecord) -> rusqlite::Re
             text(session.input),
             text(session.current),
             text(session.transform_input),
-            session.created,
-            now(),
+            now,
+            now,
         ],
     )?;
     Ok(())
@@ -215,8 +234,8 @@ fn put_audio(connection: &Connection, session: &SessionId, id: AudioId, bytes: u
     Ok(())
 }
 
-/// Forgets the sounds of a session that nothing names any more.
-fn forget_unused(connection: &Connection, session: &SessionId) -> rusqlite::Result<Vec<AudioId>> {
+/// Forgets the sounds of a session that nothing names any more; their files go after the transaction.
+fn forget_unused(connection: &Connection, session: &SessionId) -> rusqlite::Result<()> {
     let mut statement = connection.prepare_cached(
         "DELETE FROM audio WHERE session = ?1
            AND id NOT IN (SELECT used FROM (
@@ -225,95 +244,120 @@ fn forget_unused(connection: &Connection, session: &SessionId) -> rusqlite::Resu
                UNION SELECT current FROM sessions WHERE id = ?1
                UNION SELECT transform_input FROM sessions WHERE id = ?1
                UNION SELECT input FROM clips WHERE session = ?1 AND state = 'accepted'
-               UNION SELECT output FROM clips WHERE session = ?1) WHERE used IS NOT NULL)
-         RETURNING id",
+               UNION SELECT output FROM clips WHERE session = ?1) WHERE used IS NOT NULL)",
     )?;
-    let gone = statement.query_map([session.as_str()], |row| row.get::<_, String>(0))?;
-    gone.map(|id| id.map(|id| id.parse().ok())).filter_map(Result::transpose).collect()
+    statement.execute([session.as_str()])?;
+    Ok(())
 }
 
 impl Store {
-    /// Writes a session, new sounds of it, and perhaps a clip to be made, at once. Unused sounds are removed.
+    /// Writes a session, a new sound of it, and perhaps a clip to be made, at once; says when. Unused sounds are removed.
     ///
     /// # Errors
-    /// [`StudioError::Store`].
+    /// [`StudioError::NoRoom`], [`StudioError::Store`].
     pub async fn accept(
         &self,
         session: SessionRecord,
-        sounds: Vec<(AudioId, u64)>,
+        sound: Option<Draft>,
         clip: Option<ClipRecord>,
-    ) -> Result<(), StudioError> {
-        let unused = self
-            .with(move |connection| {
-                let transaction = connection.transaction()?;
-                put_session(&transaction, &session)?;
-                for (id, bytes) in sounds {
-                    put_audio(&transaction, &session.id, id, bytes)?;
-                }
-                if let Some(clip) = clip {
-                    transaction.execute(
-                        "INSERT INTO clips (id, session, owner, kind, params, state, input, created, flow)
-                         VALUES (?1, ?2, ?3, ?4, ?5, 'accepted', ?6, ?7, ?8)",
-                        params![
-                            clip.id.to_string(),
-                            clip.session.as_str(),
-                            clip.owner,
-                            clip.kind.name(),
-                            json(&clip.params),
-                            text(clip.input),
-                            clip.created,
-                            clip.flow.as_ref().map(json),
-                        ],
-                    )?;
-                }
-                let unused = forget_unused(&transaction, &session.id)?;
-                transaction.commit()?;
-                Ok(unused)
-            })
-            .await?;
-        self.remove(unused).await;
-        Ok(())
+    ) -> Result<i64, StudioError> {
+        self.with(move |table| {
+            let now = table.now();
+            let transaction = table.transaction()?;
+            put_session(&transaction, &session, now)?;
+            if let Some(sound) = &sound {
+                put_audio(&transaction, &session.id, sound.id(), sound.bytes())?;
+            }
+            if let Some(clip) = clip {
+                transaction.execute(
+                    "INSERT INTO clips (id, session, owner, kind, params, state, input, created, flow)
+                     VALUES (?1, ?2, ?3, ?4, ?5, 'accepted', ?6, ?7, ?8)",
+                    params![
+                        clip.id.to_string(),
+                        clip.session.as_str(),
+                        clip.owner,
+                        clip.kind.name(),
+                        json(&clip.params),
+                        text(clip.input),
+                        now,
+                        clip.flow.as_ref().map(json),
+                    ],
+                )?;
+            }
+            forget_unused(&transaction, &session.id)?;
+            transaction.commit()?;
+            if let Some(sound) = sound {
+                sound.settle();
+            }
+            Ok(now)
+        })
+        .await
+    }
+
+    /// Writes that the making of a clip begins, so that a clip that ends the server is not begun for ever.
+    ///
+    /// # Errors
+    /// [`StudioError::NoRoom`], [`StudioError::Store`].
+    pub async fn begin(&self, clip: ClipId) -> Result<(), StudioError> {
+        self.count(clip, "attempts + 1").await
+    }
+
+    /// Writes that the server ends in order, and that the clip has no part in it.
+    ///
+    /// # Errors
+    /// [`StudioError::NoRoom`], [`StudioError::Store`].
+    pub async fn pause(&self, clip: ClipId) -> Result<(), StudioError> {
+        self.count(clip, "max(attempts - 1, 0)").await
+    }
+
+    async fn count(&self, clip: ClipId, attempts: &'static str) -> Result<(), StudioError> {
+        self.with(move |table| {
+            let sql = format!("UPDATE clips SET attempts = {attempts} WHERE id = ?1");
+            table.prepare_cached(&sql)?.execute([clip.to_string()])?;
+            Ok(())
+        })
+        .await
     }
 
     /// Writes that a clip is complete: its result is the session's present sound, its input the session's input (but
     /// not that of a bang).
     ///
     /// # Errors
-    /// [`StudioError::Store`].
-    pub async fn complete(&self, clip: &ClipRecord, output: AudioId, bytes: u64) -> Result<(), StudioError> {
+    /// [`StudioError::NoRoom`], [`StudioError::Store`].
+    pub async fn complete(&self, clip: &ClipRecord, output: Draft) -> Result<(), StudioError> {
         let clip = clip.clone();
-        let unused = self
-            .with(move |connection| {
-                let transaction = connection.transaction()?;
-                put_audio(&transaction, &clip.session, output, bytes)?;
-                let keeps_input = matches!(clip.kind, Kind::Continue | Kind::Retry | Kind::Transform);
-                transaction.execute(
-                    "UPDATE sessions SET current = ?2, input = CASE WHEN ?3 THEN ?4 ELSE input END, updated = ?5
-                     WHERE id = ?1",
-                    params![clip.session.as_str(), output.to_string(), keeps_input, text(clip.input), now()],
-                )?;
-                transaction.execute(
-                    "UPDATE clips SET state = 'completed', output = ?2, finished = ?3 WHERE id = ?1",
-                    params![clip.id.to_string(), output.to_string(), now()],
-                )?;
-                let unused = forget_unused(&transaction, &clip.session)?;
-                transaction.commit()?;
-                Ok(unused)
-            })
-            .await?;
-        self.remove(unused).await;
-        Ok(())
+        self.with(move |table| {
+            let now = table.now();
+            let transaction = table.transaction()?;
+            put_audio(&transaction, &clip.session, output.id(), output.bytes())?;
+            let keeps_input = matches!(clip.kind, Kind::Continue | Kind::Retry | Kind::Transform);
+            transaction.execute(
+                "UPDATE sessions SET current = ?2, input = CASE WHEN ?3 THEN ?4 ELSE input END, updated = ?5
+                 WHERE id = ?1",
+                params![clip.session.as_str(), output.id().to_string(), keeps_input, text(clip.input), now],
+            )?;
+            transaction.execute(
+                "UPDATE clips SET state = 'completed', output = ?2, finished = ?3 WHERE id = ?1",
+                params![clip.id.to_string(), output.id().to_string(), now],
+            )?;
+            forget_unused(&transaction, &clip.session)?;
+            transaction.commit()?;
+            output.settle();
+            Ok(())
+        })
+        .await
     }
 
     /// Writes that a clip has ended without a result.
     ///
     /// # Errors
-    /// [`StudioError::Store`].
+    /// [`StudioError::NoRoom`], [`StudioError::Store`].
     pub async fn end(&self, clip: ClipId, state: ClipState, error: Option<String>) -> Result<(), StudioError> {
-        self.with(move |connection| {
-            connection.execute(
+        self.with(move |table| {
+            let now = table.now();
+            table.execute(
                 "UPDATE clips SET state = ?2, error = ?3, finished = ?4 WHERE id = ?1 AND state = 'accepted'",
-                params![clip.to_string(), state.name(), error, now()],
+                params![clip.to_string(), state.name(), error, now],
             )?;
             Ok(())
         })
@@ -325,8 +369,8 @@ impl Store {
     /// # Errors
     /// [`StudioError::Store`].
     pub async fn delivered(&self, clip: ClipId) -> Result<(), StudioError> {
-        self.with(move |connection| {
-            connection.execute("UPDATE clips SET delivered = 1 WHERE id = ?1", [clip.to_string()])?;
+        self.with(move |table| {
+            table.execute("UPDATE clips SET delivered = 1 WHERE id = ?1", [clip.to_string()])?;
             Ok(())
         })
         .await
@@ -338,8 +382,8 @@ impl Store {
     /// [`StudioError::NoSession`], [`StudioError::Store`].
     pub async fn session(&self, id: &SessionId) -> Result<SessionRecord, StudioError> {
         let id = id.clone();
-        self.with(move |connection| {
-            let mut statement = connection.prepare_cached("SELECT * FROM sessions WHERE id = ?1")?;
+        self.with(move |table| {
+            let mut statement = table.prepare_cached("SELECT * FROM sessions WHERE id = ?1")?;
             let found = statement.query_row([id.as_str()], session_of).optional()?;
             found.ok_or_else(|| StudioError::NoSession(id.to_string()))
         })
@@ -351,10 +395,10 @@ impl Store {
     /// # Errors
     /// [`StudioError::Store`].
     pub async fn sessions(&self, most: usize) -> Result<Vec<SessionRecord>, StudioError> {
-        self.with(move |connection| {
-            let mut statement = connection.prepare_cached("SELECT * FROM sessions ORDER BY updated DESC LIMIT ?1")?;
+        self.with(move |table| {
+            let mut statement = table.prepare_cached("SELECT * FROM sessions ORDER BY updated DESC LIMIT ?1")?;
             let rows = statement.query_map([most as i64], session_of)?;
-            Ok(rows.collect::<Result<_, _>>()?)
+            Ok(understood(rows)?)
         })
         .await
     }
@@ -364,20 +408,18 @@ impl Store {
     /// # Errors
     /// [`StudioError::NoSession`], [`StudioError::Store`].
     pub async fn remove_session(&self, id: &SessionId) -> Result<(), StudioError> {
-        let id = id.clone();
-        let files = self
-            .with(move |connection| {
-                let transaction = connection.transaction()?;
-                let files = super::sweep::files_of(&transaction, id.as_str())?;
-                if transaction.execute("DELETE FROM sessions WHERE id = ?1", [id.as_str()])? == 0 {
-                    return Err(StudioError::NoSession(id.to_string()));
-                }
-                transaction.commit()?;
-                Ok(files)
-            })
-            .await?;
-        self.remove(files).await;
-        Ok(())
+        let (id, folder) = (id.clone(), std::sync::Arc::clone(&self.folder));
+        self.with(move |table| {
+            let sql = "DELETE FROM sessions WHERE id = ?1";
+            let mut removed = table.execute(sql, [id.as_str()]).map_err(|error| folder.explained(error.into()));
+            if matches!(removed, Err(StudioError::NoRoom(_))) {
+                // The table needs room to say that there is room.
+                files::remove_first(&folder, &sweep::sounds_of(table, &id)?);
+                removed = Ok(table.execute(sql, [id.as_str()])?);
+            }
+            if removed? == 0 { Err(StudioError::NoSession(id.to_string())) } else { Ok(()) }
+        })
+        .await
     }
 
     /// A clip.
@@ -385,8 +427,8 @@ impl Store {
     /// # Errors
     /// [`StudioError::NoClip`], [`StudioError::Store`].
     pub async fn clip(&self, id: ClipId) -> Result<ClipRecord, StudioError> {
-        self.with(move |connection| {
-            let mut statement = connection.prepare_cached("SELECT * FROM clips WHERE id = ?1")?;
+        self.with(move |table| {
+            let mut statement = table.prepare_cached("SELECT * FROM clips WHERE id = ?1")?;
             let found = statement.query_row([id.to_string()], clip_of).optional()?;
             found.ok_or_else(|| StudioError::NoClip(id.to_string()))
         })
@@ -399,12 +441,12 @@ impl Store {
     /// [`StudioError::Store`].
     pub async fn clips(&self, session: Option<&SessionId>, most: usize) -> Result<Vec<ClipRecord>, StudioError> {
         let session = session.map(|session| session.as_str().to_owned());
-        self.with(move |connection| {
-            let mut statement = connection.prepare_cached(
+        self.with(move |table| {
+            let mut statement = table.prepare_cached(
                 "SELECT * FROM clips WHERE ?1 IS NULL OR session = ?1 ORDER BY sequence DESC LIMIT ?2",
             )?;
             let rows = statement.query_map(params![session, most as i64], clip_of)?;
-            Ok(rows.collect::<Result<_, _>>()?)
+            Ok(understood(rows)?)
         })
         .await
     }
@@ -414,11 +456,11 @@ impl Store {
     /// # Errors
     /// [`StudioError::Store`].
     pub async fn unfinished(&self) -> Result<Vec<ClipRecord>, StudioError> {
-        self.with(|connection| {
+        self.with(|table| {
             let mut statement =
-                connection.prepare_cached("SELECT * FROM clips WHERE state = 'accepted' ORDER BY sequence")?;
+                table.prepare_cached("SELECT * FROM clips WHERE state = 'accepted' ORDER BY sequence")?;
             let rows = statement.query_map([], clip_of)?;
-            Ok(rows.collect::<Result<_, _>>()?)
+            Ok(understood(rows)?)
         })
         .await
     }

@@ -5,6 +5,7 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use super::super::StudioError;
+use super::broken;
 
 /// Step `n` makes version `n + 1` of version `n`. Steps that were released are never changed.
 const STEPS: &[&str] = &[
@@ -48,26 +49,49 @@ const STEPS: &[&str] = &[
     "
     ALTER TABLE clips ADD COLUMN flow TEXT;
 ",
+    // How often the making of a clip was begun and not ended; files to be removed; when a server was last seen to run.
+    "
+    ALTER TABLE clips ADD COLUMN attempts INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE gone (id TEXT PRIMARY KEY) STRICT;
+    CREATE TRIGGER audio_gone AFTER DELETE ON audio BEGIN
+        INSERT OR IGNORE INTO gone (id) VALUES (OLD.id);
+    END;
+    CREATE TABLE clock (id INTEGER PRIMARY KEY, seen INTEGER NOT NULL) STRICT;
+",
 ];
 
-pub(super) fn open(path: &Path) -> Result<Connection, StudioError> {
-    let mut connection = Connection::open(path)?;
+/// Says that a table was written by a program newer than this one, if it was.
+pub(super) fn refuse_newer(connection: &Connection, path: &Path) -> Result<(), StudioError> {
+    let version = version(connection).map_err(|error| broken(path, error))?;
+    if version <= STEPS.len() {
+        return Ok(());
+    }
+    Err(StudioError::Store(format!(
+        "{} was written by a newer Continuo (version {version} of the tables, this one knows {}); update this one, or \
+         name another folder with --data.",
+        path.display(),
+        STEPS.len()
+    )))
+}
+
+/// Makes a table that was found sound ready for work.
+pub(super) fn prepare(connection: &mut Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
-    migrate(&mut connection, STEPS)?;
-    Ok(connection)
+    migrate(connection, STEPS)
 }
 
-fn migrate(connection: &mut Connection, steps: &[&str]) -> Result<(), StudioError> {
+/// From this version on a process that dies leaves no whole sound without a row.
+pub(super) const NOTHING_LEFT: usize = 3;
+
+pub(super) fn version(connection: &Connection) -> rusqlite::Result<usize> {
     let version: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    let version = version as usize;
-    if version > steps.len() {
-        return Err(StudioError::Store(format!(
-            "it was written by a newer Continuo (version {version} of the tables, this one knows {}); update this one.",
-            steps.len()
-        )));
-    }
+    Ok(version as usize)
+}
+
+fn migrate(connection: &mut Connection, steps: &[&str]) -> rusqlite::Result<()> {
+    let version = version(connection)?;
     for (index, step) in steps.iter().enumerate().skip(version) {
         let transaction = connection.transaction()?;
         transaction.execute_batch(step)?;
@@ -105,9 +129,9 @@ mod tests {
 
     #[test]
     fn a_file_of_a_newer_version_is_refused_in_a_sentence() {
-        let mut connection = Connection::open_in_memory().unwrap();
+        let connection = Connection::open_in_memory().unwrap();
         connection.pragma_update(None, "user_version", 99).unwrap();
-        let error = migrate(&mut connection, STEPS).unwrap_err().to_string();
-        assert!(error.contains("newer"), "{error}");
+        let error = refuse_newer(&connection, Path::new("studio.db")).unwrap_err().to_string();
+        assert!(error.contains("newer") && error.contains("studio.db"), "{error}");
     }
 }

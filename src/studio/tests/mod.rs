@@ -1,6 +1,8 @@
 //! The studio's promises, on the stand-in engine and a real folder.
 #![allow(clippy::unwrap_used)]
 
+mod durable;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -397,12 +399,11 @@ async fn what_is_old_or_too_much_is_removed_but_not_what_is_pinned() {
     }
     studio.pin(&sessions[0], true).await.unwrap();
     let size = wav(1.0, 32_000, 1).len() as u64;
-    let keep = Retention { age: Duration::from_secs(3600), bytes: 2 * size };
+    let keep = Retention { age: Some(Duration::from_secs(3600)), bytes: Some(2 * size) };
     assert_eq!(studio.store().sweep(keep).await.unwrap(), 2);
     assert_eq!((studio.store().bytes().await.unwrap(), files(folder.path())), (2 * size, 2));
     assert!(studio.session(&sessions[0]).await.is_ok());
-    // Everything is older than this.
-    let all = Retention { age: Duration::ZERO, bytes: 0 };
+    let all = Retention { age: None, bytes: Some(0) };
     studio.store().sweep(all).await.unwrap();
     assert_eq!(files(folder.path()), 1);
     studio.remove_session(&sessions[0]).await.unwrap();
