@@ -1,6 +1,6 @@
 //! `continuo transform` and `continuo loop`: one recording or one loop, from the flow models into a file.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,8 +9,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::load::{DeviceChoice, DtypeChoice, fetch};
 use super::log::note;
+use super::output::Output;
 use super::{Failure, ModelArgs, Outcome};
-use crate::audio::{FileFormat, decode, encode_file};
+use crate::audio::{decode, encode_file};
 use crate::engine::{
     Job, LoopModel, LoopSettings, LoopSpec, MakeLoop, Rendered, Shape, Step, Transform, TransformModel,
 };
@@ -18,9 +19,7 @@ use crate::model::melodyflow::MelodyFlow;
 use crate::model::stable_audio::StableAudio;
 use crate::model::weights::Target;
 use crate::model::{ModelError, hub_file, hub_files};
-use crate::studio::{
-    FineTune, FineTunes, Flows, LoadFlow, Riffs, StudioError, TransformWish, Variations, WeighFlow, random_seed,
-};
+use crate::studio::{FineTune, FineTunes, Flows, LoadFlow, Riffs, TransformWish, Variations, WeighFlow, random_seed};
 use crate::units::SampleRate;
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -141,7 +140,7 @@ pub(super) fn transform(args: TransformArgs) -> Outcome {
         keeps_rate: false,
     };
     let params = wish.over(&variations(&args.variations)?)?;
-    let format = FileFormat::of(&args.output)?;
+    let output = Output::at(&args.output)?;
     let bytes = std::fs::read(&args.input)
         .map_err(|error| Failure(format!("{} cannot be read: {error}.", args.input.display())))?;
     let sound = decode(bytes)?;
@@ -152,11 +151,11 @@ pub(super) fn transform(args: TransformArgs) -> Outcome {
     let codec = &model.config.codec;
     let sound = sound.stereo().at(SampleRate(codec.sample_rate))?;
     let job = Transform::new(&model, &sound.pcm, &params.prompt, params.settings(), params.seed).map_err(Failure)?;
-    write(job, format, &args.output, sound.seconds())
+    write(job, &output, sound.seconds())
 }
 
 pub(super) fn make_loop(args: LoopArgs) -> Outcome {
-    let format = FileFormat::of(&args.output)?;
+    let output = Output::at(&args.output)?;
     let (target, _) = args.place.dtype.on(&args.place.device.open()?);
     let advice =
         "accept their licence on huggingface.co, log in with `hf auth login` and let Continuo download them once";
@@ -171,7 +170,7 @@ pub(super) fn make_loop(args: LoopArgs) -> Outcome {
         seed: args.seed.unwrap_or_else(random_seed),
     };
     let job = MakeLoop::new(&model, spec, settings, None).map_err(|reason| Failure(format!("{reason}.")))?;
-    write(job, format, &args.output, 240.0 / args.bpm * f64::from(args.bars))
+    write(job, &output, 240.0 / args.bpm * f64::from(args.bars))
 }
 
 fn load_transform(name: &str, target: &Target) -> Result<TransformModel, ModelError> {
@@ -182,8 +181,11 @@ fn load_loop(name: &str, target: &Target) -> Result<LoopModel, ModelError> {
     StableAudio::load(&fetch(name)?, &fetch, target)
 }
 
-fn variations(file: &Option<PathBuf>) -> Result<Variations, StudioError> {
-    file.as_ref().map_or_else(Variations::built_in, |file| Variations::read(file))
+fn variations(file: &Option<PathBuf>) -> Result<Variations, Failure> {
+    match file {
+        Some(file) => Variations::read(file).map_err(|error| Failure(format!("--variations: {error}"))),
+        None => Ok(Variations::built_in()?),
+    }
 }
 
 /// The flow models of a server, loaded when they are first wanted.
@@ -199,7 +201,7 @@ pub(super) fn service(
         flows = flows.with_fine_tunes(base, Arc::new(Hub { base: base.clone(), place: place.clone() }));
     }
     Ok(match riffs {
-        Some(folder) => flows.with_riffs(Riffs::of(folder)?),
+        Some(folder) => flows.with_riffs(Riffs::of(folder).map_err(|error| Failure(format!("--riffs: {error}")))?),
         None => flows,
     })
 }
@@ -268,7 +270,7 @@ fn later<T: 'static>(
 }
 
 /// Works on a job until it is done, and writes what came out.
-fn write(mut job: impl Job<Output = Rendered>, format: FileFormat, output: &Path, seconds: f64) -> Outcome {
+fn write(mut job: impl Job<Output = Rendered>, output: &Output, seconds: f64) -> Outcome {
     let bar = ProgressBar::new(1);
     if let Ok(style) = ProgressStyle::with_template("{bar:40} step {pos} of {len}, {eta} left") {
         bar.set_style(style);
@@ -284,12 +286,7 @@ fn write(mut job: impl Job<Output = Rendered>, format: FileFormat, output: &Path
         }
     };
     bar.finish_and_clear();
-    let bytes = encode_file(format, &rendered.pcm, rendered.rate, rendered.channels)?;
-    // A file of that name is replaced only by a complete one.
-    let partial = output.with_extension("part");
-    std::fs::write(&partial, bytes)
-        .and_then(|()| std::fs::rename(&partial, output))
-        .map_err(|error| Failure(format!("{} cannot be written: {error}.", output.display())))?;
-    note(format_args!("{}: {seconds:.1} s of sound in {:.1} s", output.display(), begun.elapsed().as_secs_f64()));
+    output.write(&encode_file(output.format, &rendered.pcm, rendered.rate, rendered.channels)?)?;
+    note(format_args!("{}: {seconds:.1} s of sound in {:.1} s", output.name(), begun.elapsed().as_secs_f64()));
     Ok(())
 }

@@ -8,9 +8,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::load::load;
 use super::log::note;
+use super::output::Output;
 use super::sampling::SamplingArgs;
 use super::{Failure, ModelArgs, Outcome};
-use crate::audio::{FileFormat, encode_file};
+use crate::audio::encode_file;
 use crate::engine::{Engine, EngineConfig, Read, Voice, VoiceEnd, VoiceSpec, WeightedPrompt};
 use crate::units::{Frames, SampleRate, Samples};
 
@@ -32,7 +33,7 @@ pub(super) struct GenerateArgs {
 }
 
 pub(super) fn run(args: GenerateArgs) -> Outcome {
-    let format = FileFormat::of(&args.output)?;
+    let output = Output::at(&args.output)?;
     if !(args.seconds > 0.0 && args.seconds <= 86_400.0) {
         return Err(Failure(format!("--seconds is {} but must lie between 0 and 86400.", args.seconds)));
     }
@@ -43,15 +44,10 @@ pub(super) fn run(args: GenerateArgs) -> Outcome {
     let engine = Engine::start(load(&args.model)?, EngineConfig::default())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let piece = runtime.block_on(compose(&engine, spec, args.seconds))?;
-    let bytes = encode_file(format, &piece.pcm, piece.rate, piece.channels)?;
-    // A file of that name is replaced only by a complete one.
-    let partial = args.output.with_extension("part");
-    std::fs::write(&partial, bytes)
-        .and_then(|()| std::fs::rename(&partial, &args.output))
-        .map_err(|error| Failure(format!("{} cannot be written: {error}.", args.output.display())))?;
+    output.write(&encode_file(output.format, &piece.pcm, piece.rate, piece.channels)?)?;
     note(format_args!(
         "{}: {:.1} s of music in {:.1} s ({:.1}x real time)",
-        args.output.display(),
+        output.name(),
         args.seconds,
         piece.took,
         args.seconds / piece.took

@@ -153,7 +153,10 @@ pub(super) fn load(args: &ModelArgs) -> Result<Box<dyn Backend>, Failure> {
         Some(gigabytes) => (gigabytes * 1e9) as usize,
         None => memory::for_keys(&device),
     };
-    load_into(name, args, &device, kv_memory)
+    load_into(name, args, &device, kv_memory).map_err(|Failure(sentence)| match &args.model {
+        Some(_) => Failure(format!("--model: {sentence}")),
+        None => Failure(sentence),
+    })
 }
 
 /// Loads one more model beside those that are there.

@@ -7,6 +7,7 @@ mod load;
 mod log;
 mod memory;
 mod models;
+mod output;
 mod ports;
 mod proceed;
 mod sampling;
@@ -73,6 +74,7 @@ struct ModelArgs {
 }
 
 /// Why a command failed: one sentence for a person.
+#[derive(Debug)]
 struct Failure(String);
 
 impl<E: std::error::Error> From<E> for Failure {

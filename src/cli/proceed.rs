@@ -7,6 +7,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::load::load;
+use super::output::Output;
 use super::sampling::SamplingArgs;
 use super::{Failure, ModelArgs, Outcome};
 use crate::audio::{FileFormat, decode, encode_file};
@@ -37,7 +38,7 @@ pub(super) struct ContinueArgs {
 }
 
 pub(super) fn run(args: ContinueArgs) -> Outcome {
-    let format = FileFormat::of(&args.output)?;
+    let output = Output::at(&args.output)?;
     let bytes = std::fs::read(&args.input)
         .map_err(|error| Failure(format!("{} cannot be read: {error}.", args.input.display())))?;
     let wish = Wish {
@@ -62,19 +63,14 @@ pub(super) fn run(args: ContinueArgs) -> Outcome {
         studio.stop().await;
         made
     })?;
-    let file = match format {
+    let file = match output.format {
         FileFormat::Wav => file,
         format => {
             let sound = decode(file)?;
             encode_file(format, &sound.pcm, sound.rate, sound.channels)?
         }
     };
-    // A file of that name is replaced only by a complete one.
-    let partial = args.output.with_extension("part");
-    std::fs::write(&partial, file)
-        .and_then(|()| std::fs::rename(&partial, &args.output))
-        .map_err(|error| Failure(format!("{} cannot be written: {error}.", args.output.display())))?;
-    Ok(())
+    output.write(&file)
 }
 
 async fn make(studio: &Arc<Studio>, wish: Wish, bytes: Vec<u8>) -> Result<Vec<u8>, Failure> {

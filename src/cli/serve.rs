@@ -109,7 +109,7 @@ pub(super) fn run(args: ServeArgs) -> Outcome {
         return Err(Failure(format!("--model-memory is {gigabytes} but must lie between 0.1 and 10000 gigabytes.")));
     }
     if let Some(data) = &args.data {
-        crate::model::keep_downloads_in(data)?;
+        crate::model::keep_downloads_in(data).map_err(|error| Failure(format!("--data: {error}")))?;
     }
     let metrics =
         http::install_metrics().map_err(|error| Failure(format!("The metrics cannot be set up: {error}.")))?;
@@ -157,7 +157,10 @@ pub(super) fn run(args: ServeArgs) -> Outcome {
             },
         );
         let _following = match &args.prompts {
-            Some(path) => Some(PromptSets::start(Arc::clone(&station), path).await?),
+            Some(path) => {
+                let started = PromptSets::start(Arc::clone(&station), path).await;
+                Some(started.map_err(|error| Failure(format!("--prompts: {error}")))?)
+            }
             None => {
                 PromptSets::start_bundled(Arc::clone(&station)).await?;
                 None
