@@ -96,6 +96,62 @@ async fn a_folder_gains_and_loses_files() {
     until(|| names() == ["b-1"]).await;
 }
 
+/// A configuration map as an orchestrator mounts it: `set.json` leads through the link `..data` to a folder, and an update
+/// points `..data` at another one and removes the first.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn links_that_are_swapped_are_followed_again_and_again() {
+    use std::os::unix::fs::symlink;
+    let server = start().await;
+    let station = &server.app.station;
+    let set = |name: &str| set(&json!([{"name": name, "prompts": ["x"]}]));
+    let cases = [("data", "set.json"), ("data", "."), ("link", "set.json"), ("folder", "sets")];
+    for (number, (case, given)) in cases.into_iter().enumerate() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let swap = |leads_to: &str, name: &str| {
+            symlink(leads_to, root.join("new")).unwrap();
+            std::fs::rename(root.join("new"), root.join(name)).unwrap();
+        };
+        let begin = |n: usize| {
+            std::fs::create_dir(root.join(format!("..{n}"))).unwrap();
+            std::fs::write(root.join(format!("..{n}/set.json")), set(&format!("{number}-{n}"))).unwrap();
+            match case {
+                "data" => swap(&format!("..{n}"), "..data"),
+                "link" => swap(&format!("..{n}/set.json"), "set.json"),
+                _ => swap(&format!("..{n}"), "sets"),
+            }
+        };
+        begin(1);
+        if case == "data" {
+            symlink("..data/set.json", root.join("set.json")).unwrap();
+        }
+        let _sets = PromptSets::start(Arc::clone(station), &root.join(given)).await.unwrap();
+        for n in 2..4 {
+            begin(n);
+            std::fs::remove_dir_all(root.join(format!("..{}", n - 1))).unwrap();
+            until(|| station.named(&format!("{number}-{n}")).is_ok()).await;
+            assert!(station.named(&format!("{number}-{}", n - 1)).is_err(), "{case}: the old station plays on");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_vanishes_changes_nothing_until_it_is_back() {
+    let server = start().await;
+    let station = &server.app.station;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("set.json");
+    std::fs::write(&file, set(&json!([{"name": "first", "prompts": ["x"]}]))).unwrap();
+    let _sets = PromptSets::start(Arc::clone(station), &file).await.unwrap();
+    std::fs::remove_file(&file).unwrap();
+    // Longer than the time between two looks.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert!(station.named("first").is_ok());
+    std::fs::write(&file, set(&json!([{"name": "second", "prompts": ["x"]}]))).unwrap();
+    until(|| station.named("second").is_ok() && station.named("first").is_err()).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_for_one_voice_holds_many_stations_and_makes_no_sound_unheard() {
     let slow = Standin::default().with_step_time(Duration::from_millis(15));

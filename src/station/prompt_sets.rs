@@ -2,34 +2,36 @@
 //!
 //! An edited file takes effect without a restart: changed prompts glide in, new stations begin, removed ones end. A
 //! mistake in an edit is reported in the log and changes nothing.
+//!
+//! The files are read again and again and compared. Systems that tell of changes tell of folders: not of what a link
+//! leads to (a configuration map is links to a folder behind a link that is swapped), not of network disks.
 
 mod parse;
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::sleep;
 
 pub use parse::PromptSetError;
-use parse::{Entry, read};
+use parse::{Entry, Texts, entries, texts};
 
 use super::{Idle, Station, StationError, Stream, StreamSpec};
 use crate::engine::Steer;
 
 /// Seconds over which an edited prompt replaces the old one.
 const RAMP: f32 = 4.0;
+/// Time between two looks at the files.
+const LOOK: Duration = Duration::from_secs(1);
 /// Editors write a file in several steps; what follows within this time belongs to the same edit.
 const SETTLE: Duration = Duration::from_millis(250);
 
 /// Stations that follow a file or folder. Dropping it stops following; the stations play on.
 pub struct PromptSets {
     task: JoinHandle<()>,
-    _watcher: RecommendedWatcher,
 }
 
 impl Drop for PromptSets {
@@ -44,27 +46,32 @@ impl PromptSets {
     /// A station that the machine has no room for now is reported in the log, and tried again at the next change.
     ///
     /// # Errors
-    /// [`PromptSetError`] when the prompts cannot be read, are wrong, or cannot be watched.
+    /// [`PromptSetError`] when the prompts cannot be read or are wrong.
     pub async fn start(station: Arc<Station>, path: &Path) -> Result<Self, PromptSetError> {
-        let entries = read(path)?;
-        let (changed, mut changes) = mpsc::channel(1);
-        let watcher = watch(path, changed).map_err(|error| PromptSetError::Unwatchable {
-            path: path.display().to_string(),
-            reason: error.to_string(),
-        })?;
+        let first = texts(path)?;
         let mut running = Running { station, streams: HashMap::new() };
-        running.follow(entries).await;
+        running.follow(entries(path, &first)?).await;
+        let mut seen = Ok(first);
         let path = path.to_owned();
         let task = tokio::spawn(async move {
-            while changes.recv().await.is_some() {
-                while let Ok(Some(())) = timeout(SETTLE, changes.recv()).await {}
-                match read(&path) {
+            loop {
+                sleep(LOOK).await;
+                let mut now = look(&path).await;
+                if now == seen {
+                    continue;
+                }
+                while now != seen {
+                    seen = now;
+                    sleep(SETTLE).await;
+                    now = look(&path).await;
+                }
+                match seen.clone().and_then(|texts| entries(&path, &texts)) {
                     Ok(entries) => running.follow(entries).await,
                     Err(error) => tracing::warn!("{error} The stations stay as they were."),
                 }
             }
         });
-        Ok(Self { task, _watcher: watcher })
+        Ok(Self { task })
     }
 
     /// Starts the stations that come with the program; they follow nothing.
@@ -81,22 +88,13 @@ impl PromptSets {
 /// The stations that come with the program.
 const BUNDLED: &str = include_str!("../../prompts/stations.json");
 
-/// Watches the folder, not the file: editors put a new file in the old one's place.
-fn watch(path: &Path, changed: mpsc::Sender<()>) -> notify::Result<RecommendedWatcher> {
-    let path = path.canonicalize()?;
-    let (folder, file) = match path.parent() {
-        Some(parent) if !path.is_dir() => (parent.to_owned(), Some(path.clone())),
-        _ => (path.clone(), None),
-    };
-    let concerns = move |paths: &[PathBuf]| file.as_ref().is_none_or(|file| paths.iter().any(|path| path == file));
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // A full channel is fine: a change is already waiting to be seen.
-        if event.is_ok_and(|event| !event.kind.is_access() && concerns(&event.paths)) {
-            let _ = changed.try_send(());
-        }
-    })?;
-    watcher.watch(&folder, RecursiveMode::NonRecursive)?;
-    Ok(watcher)
+/// What the files hold now. A disk that does not answer holds up nobody else.
+async fn look(path: &Path) -> Result<Texts, PromptSetError> {
+    let (given, path) = (path.to_owned(), path.to_owned());
+    let read = tokio::task::spawn_blocking(move || texts(&path)).await;
+    read.unwrap_or_else(|error| {
+        Err(PromptSetError::Unreadable { path: given.display().to_string(), reason: error.to_string() })
+    })
 }
 
 /// What plays, beside the entry that it was started or last steered with.

@@ -57,14 +57,6 @@ pub enum PromptSetError {
     /// There is nothing to play.
     #[error("{0} holds no prompts; write {{\"prompts\": [\"lofi piano\"]}} into a .json file.")]
     Empty(String),
-    /// The operating system does not tell when files change.
-    #[error("Changes of {path} cannot be watched: {reason}.")]
-    Unwatchable {
-        /// As it was given.
-        path: String,
-        /// The system's words.
-        reason: String,
-    },
 }
 
 #[derive(Deserialize)]
@@ -127,29 +119,41 @@ impl From<Station> for Entry {
     }
 }
 
+/// Files and what they hold.
+pub(super) type Texts = Vec<(PathBuf, String)>;
+
 /// Reads a file, or every `.json` file of a folder in the order of their names.
 ///
 /// # Errors
-/// Any [`PromptSetError`] but `Unwatchable`; the first one found.
-pub(super) fn read(path: &Path) -> Result<Vec<Entry>, PromptSetError> {
-    let unreadable = |error: std::io::Error| PromptSetError::Unreadable {
+/// [`PromptSetError::Unreadable`].
+pub(super) fn texts(path: &Path) -> Result<Texts, PromptSetError> {
+    let unreadable = |path: &Path, error: std::io::Error| PromptSetError::Unreadable {
         path: path.display().to_string(),
         reason: error.to_string(),
     };
     let mut files = vec![path.to_owned()];
-    if std::fs::metadata(path).map_err(unreadable)?.is_dir() {
-        let paths = std::fs::read_dir(path).map_err(unreadable)?.map(|entry| Ok(entry.map_err(unreadable)?.path()));
+    if std::fs::metadata(path).map_err(|error| unreadable(path, error))?.is_dir() {
+        let entries = std::fs::read_dir(path).map_err(|error| unreadable(path, error))?;
+        let paths = entries.map(|entry| Ok(entry.map_err(|error| unreadable(path, error))?.path()));
         files = paths.collect::<Result<Vec<PathBuf>, _>>()?;
         files.retain(|file| file.extension().is_some_and(|extension| extension == "json"));
         files.sort();
     }
+    let read = |file: PathBuf| match std::fs::read_to_string(&file) {
+        Ok(text) => Ok((file, text)),
+        Err(error) => Err(unreadable(&file, error)),
+    };
+    files.into_iter().map(read).collect()
+}
+
+/// The stations that the files at `path` describe.
+///
+/// # Errors
+/// Any [`PromptSetError`] but `Unreadable`; the first one found.
+pub(super) fn entries(path: &Path, texts: &Texts) -> Result<Vec<Entry>, PromptSetError> {
     let mut entries = Vec::new();
-    for file in files {
-        let text = std::fs::read_to_string(&file).map_err(|error| PromptSetError::Unreadable {
-            path: file.display().to_string(),
-            reason: error.to_string(),
-        })?;
-        entries.extend(parse(&file, &text)?);
+    for (file, text) in texts {
+        entries.extend(parse(file, text)?);
     }
     let mut names = HashSet::new();
     if let Some(twice) = entries.iter().find(|entry| !names.insert(&entry.name)) {
@@ -222,6 +226,10 @@ fn without_place(message: &str) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    fn read(path: &Path) -> Result<Vec<Entry>, PromptSetError> {
+        entries(path, &texts(path)?)
+    }
 
     fn error(text: &str) -> String {
         parse(Path::new("x.json"), text).unwrap_err().to_string()
