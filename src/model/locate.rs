@@ -4,10 +4,11 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use hf_hub::Cache;
 use hf_hub::api::Progress;
 use hf_hub::api::sync::{ApiBuilder, ApiRepo};
-use hf_hub::{Cache, Repo};
 
+use super::cache::{Surroundings, snapshots};
 use super::{Files, ModelError};
 
 /// Told about a download: file name, bytes so far, bytes in all.
@@ -30,7 +31,7 @@ pub fn has_bundled() -> bool {
 }
 
 /// Finds the files of `name`. A Hugging Face id is looked up in the local cache first and downloaded only when
-/// something is missing there (`HF_HOME`, `HF_ENDPOINT` and a stored token are honoured).
+/// something is missing there (the variables of the hub's own library and a stored token are honoured).
 ///
 /// # Errors
 /// [`ModelError::NoSuchPlace`], [`ModelError::Download`], [`ModelError::NotBundled`].
@@ -90,13 +91,15 @@ pub fn keep_downloads_in(data: &Path) -> Result<(), ModelError> {
     Ok(())
 }
 
-fn cache() -> Cache {
-    DOWNLOADS.get().map_or_else(Cache::from_env, |folder| Cache::new(folder.clone()))
+/// None for a user without a home folder who names none.
+fn cache() -> Option<PathBuf> {
+    DOWNLOADS.get().cloned().or_else(|| Surroundings::here().cache())
 }
 
 /// The names of models that need no download: `bundled` and what the cache holds.
 pub fn on_disk() -> Vec<String> {
-    let mut names: Vec<String> = std::fs::read_dir(cache().path())
+    let mut names: Vec<String> = cache()
+        .and_then(|cache| std::fs::read_dir(cache).ok())
         .into_iter()
         .flatten()
         .flatten()
@@ -122,12 +125,11 @@ fn is_musicgen(folder: &Path) -> bool {
 }
 
 fn cached(id: &str) -> Option<PathBuf> {
-    let repo = cache().repo(Repo::model(id.to_owned()));
-    let folder = LAYOUTS.iter().find_map(|files| {
-        let found: Option<Vec<PathBuf>> = files.iter().map(|file| repo.get(file)).collect();
-        found?.first()?.parent().map(Path::to_owned)
-    })?;
-    shards(&folder).iter().all(|shard| folder.join(shard).is_file()).then_some(folder)
+    let is_whole = |folder: &PathBuf| {
+        let has = |file: &str| folder.join(file).is_file();
+        LAYOUTS.iter().any(|files| files.iter().all(|file| has(file))) && shards(folder).iter().all(|shard| has(shard))
+    };
+    snapshots(&cache()?, id).into_iter().find(is_whole)
 }
 
 /// Shard names of a sharded checkpoint; none for a single file.
@@ -149,13 +151,21 @@ fn repository(id: &str) -> Result<ApiRepo, ModelError> {
     if !is_hub_id(id) {
         return Err(ModelError::NoSuchPlace(id.to_owned()));
     }
-    let api = ApiBuilder::from_env()
-        .with_cache_dir(cache().path().clone())
-        .with_progress(false)
-        .with_retries(5)
-        .build()
-        .map_err(|error| ModelError::Download { id: id.to_owned(), reason: error.to_string() })?;
-    Ok(api.model(id.to_owned()))
+    let failed = |reason: String| ModelError::Download { id: id.to_owned(), reason };
+    let here = Surroundings::here();
+    if here.is_offline() {
+        return Err(failed("HF_HUB_OFFLINE is set".into()));
+    }
+    let place = "name a folder for downloads with HF_HOME, or with `serve --data`";
+    let cache = cache().ok_or_else(|| failed(format!("this user has no home folder; {place}")))?;
+    std::fs::create_dir_all(&cache)
+        .map_err(|error| failed(format!("there is no folder to keep it in: {error}; {place}")))?;
+    let mut api =
+        ApiBuilder::from_cache(Cache::new(cache)).with_token(here.token()).with_progress(false).with_retries(5);
+    if let Some(endpoint) = here.endpoint() {
+        api = api.with_endpoint(endpoint);
+    }
+    Ok(api.build().map_err(|error| failed(error.to_string()))?.model(id.to_owned()))
 }
 
 /// The names of a repository's files.
@@ -173,11 +183,16 @@ pub fn hub_files(id: &str) -> Result<Vec<String>, ModelError> {
 /// # Errors
 /// [`ModelError::NoSuchPlace`], [`ModelError::Download`].
 pub fn hub_file(id: &str, file: &str) -> Result<PathBuf, ModelError> {
-    let repo = repository(id)?;
-    if let Some(found) = cache().repo(Repo::model(id.to_owned())).get(file) {
+    if !is_hub_id(id) {
+        return Err(ModelError::NoSuchPlace(id.to_owned()));
+    }
+    let folders = cache().map_or_else(Vec::new, |cache| snapshots(&cache, id));
+    if let Some(found) = folders.into_iter().map(|folder| folder.join(file)).find(|path| path.is_file()) {
         return Ok(found);
     }
-    repo.get(file).map_err(|error| ModelError::Download { id: format!("{id}/{file}"), reason: error.to_string() })
+    repository(id)?
+        .get(file)
+        .map_err(|error| ModelError::Download { id: format!("{id}/{file}"), reason: error.to_string() })
 }
 
 fn download(id: &str, progress: &mut OnProgress<'_>) -> Result<PathBuf, ModelError> {

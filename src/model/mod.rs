@@ -6,6 +6,7 @@
 
 mod archive;
 pub mod audiocraft;
+mod cache;
 mod checkpoint;
 pub mod config;
 pub mod decoder;

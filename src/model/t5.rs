@@ -43,7 +43,9 @@ impl T5Encoder {
     /// [`ModelError::Weight`].
     pub fn new(config: &t5::Config, weights: &Weights<'_>) -> Result<Self> {
         let (width, inner) = (config.d_model, config.num_heads * config.d_kv);
-        let embedding = weights.get("shared.weight", &[config.vocab_size, width])?;
+        // One table under two names; whoever saves it keeps either.
+        let table = ["shared.weight", "encoder.embed_tokens.weight"].into_iter().find(|name| weights.has(name));
+        let embedding = weights.get(table.unwrap_or("shared.weight"), &[config.vocab_size, width])?;
         let blocks = (0..config.num_layers).map(|index| {
             let (first, second) = (
                 weights.at(format!("encoder.block.{index}.layer.0")),
