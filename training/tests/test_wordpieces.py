@@ -1,0 +1,44 @@
+"""Run with `python -m pytest tests` in this folder."""
+import os
+import sys
+
+import numpy as np
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+import wordpieces
+
+WORDS = ["[PAD]", "[unused0]", "\u4e00", "the", "rock", "metal", "guitar", "rain", "128", "play", "##ing", "##s", "ing",
+         *"abcdefghijklmnopqrstuvwxyz", *"0123456789", *("##" + c for c in "abcdefghijklmnopqrstuvwxyz0123456789"), ",", "-"]
+
+
+def table():
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(0, 1, (len(WORDS), 32)).astype(np.float32)
+    vectors[WORDS.index("metal")] = vectors[WORDS.index("rock")] + 0.3 * rng.normal(0, 1, 32)
+    return wordpieces.build(WORDS, vectors, 8)
+
+
+def test_a_word_is_spelled_by_the_fewest_pieces():
+    tok, _ = table()
+    assert tok.encode("playing rocks").tokens == ["\u2581play", "ing", "\u2581rock", "s", "</s>"]
+
+
+def test_every_tempo_is_one_piece():
+    tok, _ = table()
+    for bpm in (60, 128, 174):
+        assert f"\u2581{bpm}" in tok.encode(f"guitar, {bpm} bpm").tokens
+
+
+def test_any_typed_word_has_a_spelling_and_case_does_not_matter():
+    tok, rows = table()
+    assert tok.token_to_id("<unk>") not in tok.encode("Zydeco Qwx-9").ids
+    assert tok.encode("ROCK Café").ids == tok.encode("rock cafe").ids
+    assert tok.get_vocab_size() == len(rows) and not rows[:3].any()
+
+
+def test_words_that_are_used_alike_are_near():
+    tok, rows = table()
+    near = lambda a, b: float(wordpieces.meaning(tok, rows, a) @ wordpieces.meaning(tok, rows, b))
+    assert near("rock", "metal") > max(near("rock", "rain"), near("rock", "guitar"))
+    assert wordpieces.nearest(tok, rows, "metal", dict(wet=["rain"], loud=["rock"])) == "loud"
