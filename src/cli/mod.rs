@@ -1,6 +1,7 @@
 //! The command line: arguments in, exit code out. It puts the rooms together and holds no logic of their own.
 
 mod bench;
+mod edge;
 mod flows;
 mod generate;
 mod load;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use tokio::net::TcpListener;
 
+use super::edge::Edge;
 use super::load::{DtypeChoice, load, load_named, weigh};
 use super::ports::Ports;
 use super::{Failure, ModelArgs, Outcome};
@@ -29,6 +30,8 @@ pub(super) struct ServeArgs {
     port: u16,
     #[command(flatten)]
     ports: Ports,
+    #[command(flatten)]
+    edge: Edge,
     /// Let clients name addresses in private networks for the server to fetch sound from
     #[arg(long)]
     private_addresses: bool,
@@ -175,6 +178,7 @@ pub(super) fn run(args: ServeArgs) -> Outcome {
             private_addresses: args.private_addresses,
             ..Limits::default()
         };
+        args.edge.configure(&mut app);
         app.offered = args.offer;
         app.yt_dlp = args.yt_dlp;
         app.token = args.token;

@@ -9,7 +9,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::HttpError;
+use super::{HttpError, TrustedProxies};
 use crate::engine::Engine;
 use crate::station::Station;
 use crate::studio::Studio;
@@ -75,6 +75,8 @@ pub struct App {
     pub yt_dlp: PathBuf,
     /// Bearer token that every route but the page, `/healthz` and `/readyz` asks for.
     pub token: Option<String>,
+    /// Proxies that are believed about whose requests they pass on.
+    pub trusted_proxies: TrustedProxies,
     /// Where `/metrics` comes from.
     pub metrics: Option<PrometheusHandle>,
     /// Cancelled at shutdown: whatever is endless and not a listener of the station ends then.
@@ -99,6 +101,7 @@ impl App {
             offered: Vec::new(),
             yt_dlp: "yt-dlp".into(),
             token: None,
+            trusted_proxies: TrustedProxies::on_this_machine(),
             metrics: None,
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),

@@ -8,16 +8,16 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use warp::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE, LOCATION};
-use warp::http::{HeaderMap, HeaderValue, StatusCode};
+use warp::http::{HeaderValue, StatusCode};
 use warp::reply::{Response, with_header, with_status};
 use warp::sse::Event as Sse;
 use warp::{Filter, Reply};
 
-use super::connection::Connection;
+use super::client::owner;
 use super::error::reply;
 use super::router::get;
 use super::upload::{self, Fields, Upload};
-use super::{App, HttpError, Routes, body, connection, live};
+use super::{App, HttpError, Routes, body, live};
 use crate::audio::{FileFormat, decode, encode_file};
 use crate::station::{Idle, StreamSpec};
 use crate::studio::{Accepted, ClipId, Owner, SessionId, Snapshot, Status, Studio, StudioError};
@@ -86,22 +86,6 @@ fn to_stream(app: &Arc<App>) -> Routes {
             async move { reply(stream_from(&app, &id, body).await) }
         })
         .boxed()
-}
-
-/// Whom the queue takes a request for: the client's address, behind a proxy on this machine the one that it tells.
-pub(super) fn owner() -> impl Filter<Extract = (Owner,), Error = warp::Rejection> + Clone {
-    connection::of_request()
-        .and(warp::header::headers_cloned())
-        .map(|connection: Connection, headers: HeaderMap| owner_of(&connection, &headers))
-}
-
-/// See [`owner`].
-pub(super) fn owner_of(connection: &Connection, headers: &HeaderMap) -> Owner {
-    let told = headers.get("x-forwarded-for").and_then(|value| value.to_str().ok()?.rsplit(',').next());
-    match told {
-        Some(address) if connection.peer.ip().is_loopback() => Owner(address.trim().chars().take(64).collect()),
-        _ => Owner(connection.peer.ip().to_string()),
-    }
 }
 
 pub(super) fn file_format(file: &str) -> Option<FileFormat> {

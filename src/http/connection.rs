@@ -15,6 +15,8 @@ use super::Surface;
 pub(super) struct Connection {
     /// The client, or the proxy in front of us.
     pub peer: SocketAddr,
+    /// Our end.
+    pub local: Option<SocketAddr>,
     /// Who alone is spoken on its port; `None` is everything.
     pub surface: Option<&'static Surface>,
     /// Cancel it to close the connection at once, whatever is in flight.
@@ -30,13 +32,14 @@ pub(super) struct Connection {
 
 impl Connection {
     pub fn new(
-        peer: SocketAddr,
+        (peer, local): (SocketAddr, Option<SocketAddr>),
         surface: Option<&'static Surface>,
         place: OwnedSemaphorePermit,
         close: CancellationToken,
     ) -> Self {
         Self {
             peer,
+            local,
             surface,
             close,
             multiplexed: false,

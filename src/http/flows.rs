@@ -11,7 +11,8 @@ use warp::http::header::LOCATION;
 use warp::reply::{Response, with_header, with_status};
 use warp::{Filter, Reply};
 
-use super::clips::{file_format, no_store, owner, sound_file};
+use super::clips::{file_format, no_store, sound_file};
+use super::client::owner;
 use super::error::reply;
 use super::query::{Query, raw};
 use super::router::get;

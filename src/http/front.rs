@@ -13,8 +13,8 @@ use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use metrics::counter;
 use warp::Reply;
-use warp::http::header::{CONTENT_LENGTH, HeaderName, ORIGIN};
-use warp::http::{HeaderMap, Method, Version};
+use warp::http::header::{CONTENT_LENGTH, ORIGIN};
+use warp::http::{Method, Version};
 use warp::reply::Response;
 
 use super::connection::Connection;
@@ -52,10 +52,10 @@ impl Front {
     ) -> Result<Response, Infallible> {
         let began = Instant::now();
         connection.speaks();
-        let peer = connection.peer;
         let (method, path, version) = (request.method().clone(), request.uri().path().to_owned(), request.version());
         let origin = request.headers().get(ORIGIN).cloned();
-        let forwarded = forwarded_for(request.headers());
+        let client = self.app.trusted_proxies.client(connection.peer, connection.local, request.headers());
+        let (address, proxy) = (client.address, client.proxy.map(tracing::field::display));
         let surface = connection.surface.or_else(|| strip_prefix(&mut request));
         let mut response = match cors::preflight(&method, request.headers()) {
             Some(response) => response,
@@ -63,6 +63,7 @@ impl Front {
                 Ok(()) => {
                     connection.multiplexed = version == Version::HTTP_2;
                     request.extensions_mut().insert(connection);
+                    request.extensions_mut().insert(client);
                     self.route(surface, request).await
                 }
                 Err(error) => error.into_response(),
@@ -75,9 +76,9 @@ impl Front {
         let (status, elapsed) = (response.status().as_u16(), began.elapsed());
         // The query is left out: it may hold a token, and prompts are the listener's own business.
         if PROBES.contains(&path.as_str()) {
-            tracing::debug!(%peer, forwarded, %method, path, ?version, status, ?elapsed, "request");
+            tracing::debug!(client = %address, proxy, %method, path, ?version, status, ?elapsed, "request");
         } else {
-            tracing::info!(%peer, forwarded, %method, path, ?version, status, ?elapsed, "request");
+            tracing::info!(client = %address, proxy, %method, path, ?version, status, ?elapsed, "request");
         }
         counter!(HTTP_REQUESTS, "method" => label(&method), "status" => response.status().as_str().to_owned())
             .increment(1);
@@ -117,12 +118,6 @@ fn strip_prefix(request: &mut Request<Incoming>) -> Option<&'static Surface> {
 fn label(method: &Method) -> &'static str {
     let known = ["GET", "HEAD", "POST", "PATCH", "DELETE", "PUT", "OPTIONS"];
     known.into_iter().find(|name| method == name).unwrap_or("OTHER")
-}
-
-/// The client's address as a proxy tells it, for the log alone.
-fn forwarded_for(headers: &HeaderMap) -> Option<String> {
-    let value = headers.get(HeaderName::from_static("x-forwarded-for"))?.to_str().ok()?;
-    Some(value.chars().take(64).collect())
 }
 
 /// A response to HEAD keeps its headers, the length of a known body among them, and has no body.

@@ -8,6 +8,7 @@ mod app;
 mod audio;
 mod auth;
 mod body;
+mod client;
 mod clips;
 mod connection;
 mod cors;
@@ -39,6 +40,7 @@ mod web;
 mod ws;
 
 pub use app::{App, Limits, ModelLoader, ModelRequest};
+pub use client::TrustedProxies;
 pub use error::HttpError;
 pub use ops::install_metrics;
 pub use serve::{serve, terminated};

@@ -21,11 +21,11 @@ use warp::{Filter, Reply};
 use self::sets::Sets;
 use self::sound::Track;
 use super::body;
+use super::client::{self, Client};
 use super::connection::{self, Connection};
 use super::error::reply;
 use super::{App, HttpError, Routes, jerry, web};
 use crate::engine::{EngineError, VoiceSpec};
-use crate::studio::Owner;
 
 /// How much is generated ahead of a client that does not read: two blocks.
 const LEAD: Duration = Duration::from_secs(4);
@@ -45,11 +45,11 @@ pub(super) fn routes(app: &Arc<App>) -> Routes {
         let (app, sets) = (Arc::clone(app), Arc::clone(&sets));
         warp::any().map(move || (Arc::clone(&app), Arc::clone(&sets)))
     };
-    let client = connection::of_request().and(warp::header::headers_cloned()).map(Client::new);
+    let client = client::of_request();
     let generate =
-        once.or(twice).unify().and(context.clone()).and(client).and(body::bytes(app)).then(
-            |(app, sets): (Arc<App>, Arc<Sets>), client, body| async move {
-                reply(generate(&app, &sets, client, body).await)
+        once.or(twice).unify().and(context.clone()).and(client).and(connection::of_request()).and(body::bytes(app)).then(
+            |(app, sets): (Arc<App>, Arc<Sets>), client: Client, connection: Connection, body| async move {
+                reply(generate(&app, &sets, &client, &connection, body).await)
             },
         );
     let set_prompts = warp::path!("set_prompts")
@@ -58,8 +58,8 @@ pub(super) fn routes(app: &Arc<App>) -> Routes {
         .and(client)
         .and(warp::header::optional::<String>(SET_ID))
         .and(body::bytes(app))
-        .then(|(_, sets): (Arc<App>, Arc<Sets>), client, named, body| async move {
-            reply(set_prompts(&sets, client, named, body).await)
+        .then(|(_, sets): (Arc<App>, Arc<Sets>), client: Client, named, body| async move {
+            reply(set_prompts(&sets, &client, named, body).await)
         });
     let set_model = warp::path!("set_model")
         .and(warp::post())
@@ -67,21 +67,6 @@ pub(super) fn routes(app: &Arc<App>) -> Routes {
         .and(body::bytes(app))
         .then(|(app, sets), body| async move { reply(model::set(app, sets, body).await) });
     generate.or(set_prompts).unify().or(set_model).unify().boxed()
-}
-
-/// Who asks.
-struct Client {
-    connection: Connection,
-    /// For choosing among running sets: a proxy's word, else the peer's address.
-    address: String,
-}
-
-impl Client {
-    fn new(connection: Connection, headers: HeaderMap) -> Self {
-        let forwarded = headers.get("x-forwarded-for").and_then(|value| value.to_str().ok()?.split(',').next());
-        let address = forwarded.map_or_else(|| connection.peer.ip().to_string(), |address| address.trim().to_owned());
-        Self { connection, address }
-    }
 }
 
 /// Whatever is wrong with the JSON, the client's mistake is a 400.
@@ -106,16 +91,17 @@ struct Generate {
 async fn generate(
     app: &App,
     sets: &Arc<Sets>,
-    client: Client,
+    client: &Client,
+    connection: &Connection,
     body: Result<bytes::Bytes, HttpError>,
 ) -> Result<Response, HttpError> {
     let body = body?;
     if web::claims(&body) {
-        return Ok(web::generate(app, &body, Owner(client.address)).await);
+        return Ok(web::generate(app, &body, client.owner()).await);
     }
     if jerry::claims(&body) {
         // Forms have no business here, so no header matters.
-        return Ok(jerry::piece(app, "generate", Ok(body), &HeaderMap::new(), Owner(client.address)).await);
+        return Ok(jerry::piece(app, "generate", Ok(body), &HeaderMap::new(), client.owner()).await);
     }
     let wanted: Generate = parse(&body)?;
     if wanted.prompts.is_empty() || wanted.prompts.len() > MOST_PROMPTS {
@@ -136,8 +122,8 @@ async fn generate(
         tracks.push(Track::new(app.engine().join(spec).await.map_err(bad_prompt)?));
     }
     let controls = tracks.iter().map(Track::control).collect();
-    client.connection.may_wait();
-    let running = sets.add(client.address, wanted.prompts, controls);
+    connection.may_wait();
+    let running = sets.add(client, wanted.prompts, controls);
     let id = running.set.id;
     let mut response = sound::play(tracks, format, running, app.stopping.clone()).into_response();
     let headers = response.headers_mut();
@@ -156,7 +142,7 @@ struct SetPrompts {
 /// Addresses the named set; else, as with the original's one list, the newest: of this client if it has one.
 async fn set_prompts(
     sets: &Sets,
-    client: Client,
+    client: &Client,
     named: Option<String>,
     body: Result<bytes::Bytes, HttpError>,
 ) -> Result<Response, HttpError> {
@@ -167,7 +153,7 @@ async fn set_prompts(
     let named = named.map(|text| text.trim().parse::<u64>().map_err(|_| HttpError::BadRequest(not_a_set(&text))));
     let set = match named.transpose()?.or(wanted.set) {
         Some(id) => Some(sets.get(id).ok_or(HttpError::NoSet(id))?),
-        None => sets.newest(&client.address),
+        None => sets.newest(client),
     };
     // Without a running set there is nothing to change, which the original answers with 200 too.
     if let Some(set) = set {

@@ -133,7 +133,8 @@ impl Door {
             match port.listener.accept().await {
                 Ok((socket, peer)) => {
                     backoff = MIN_BACKOFF;
-                    let connection = Connection::new(peer, port.surface, place, closing.child_token());
+                    let ends = (peer, socket.local_addr().ok());
+                    let connection = Connection::new(ends, port.surface, place, closing.child_token());
                     let (front, patience) = (self.front.clone(), self.app.limits.request);
                     tokio::spawn(converse(socket, connection, front, patience, graceful.watcher()));
                 }

@@ -10,7 +10,8 @@ use warp::http::header::LOCATION;
 use warp::reply::{Response, with_header, with_status};
 use warp::{Filter, Reply};
 
-use super::clips::{accepted_reply, file_format, no_store, owner, sound_file};
+use super::clips::{accepted_reply, file_format, no_store, sound_file};
+use super::client::owner;
 use super::error::reply;
 use super::router::get;
 use super::upload::{self, Upload};

@@ -6,8 +6,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use socketioxide::extract::SocketRef;
 
-use super::super::clips::owner_of;
-use super::super::connection::Connection;
+use super::super::client::Client;
 use super::chunks::CHUNK;
 use super::payload::{Payload, decode_base64, encode_base64};
 use super::push::{to_one, to_room};
@@ -97,10 +96,8 @@ fn refused(kind: Kind, error: &StudioError) -> Refusal {
 
 impl Call<'_> {
     fn owner(&self) -> Owner {
-        let request = self.socket.req_parts();
-        let connection = request.extensions.get::<Connection>();
-        connection
-            .map_or_else(|| Owner(self.socket.id.to_string()), |connection| owner_of(connection, &request.headers))
+        let client = self.socket.req_parts().extensions.get::<Client>();
+        client.map_or_else(|| Owner(self.socket.id.to_string()), Client::owner)
     }
 
     fn known(&self) -> Result<&SessionId, Refusal> {

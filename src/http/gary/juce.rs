@@ -10,7 +10,7 @@ use warp::http::StatusCode;
 use warp::reply::{Response, with_status};
 use warp::{Filter, Reply};
 
-use super::super::clips::owner;
+use super::super::client::owner;
 use super::super::router::get;
 use super::super::{App, HttpError, Routes, body};
 use super::payload::{Payload, encode_base64};

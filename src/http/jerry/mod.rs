@@ -16,7 +16,7 @@ use warp::http::{HeaderMap, StatusCode};
 use warp::reply::{Response, with_status};
 use warp::{Filter, Reply};
 
-use super::clips::owner;
+use super::client::owner;
 use super::router::{Paths, get};
 use super::{App, HttpError, Routes, body, upload};
 use crate::studio::{Owner, StudioError};

@@ -1,6 +1,7 @@
 //! The running sets: one per `POST /generate`, so that two clients never meet in one list of prompts.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::join_all;
@@ -8,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engine::{EngineError, Steer, VoiceControl};
 use crate::http::HttpError;
+use crate::http::client::Client;
 
 /// All sets that play now.
 #[derive(Default)]
@@ -25,7 +27,7 @@ struct Inner {
 pub(super) struct Set {
     pub id: u64,
     /// Who asked for it.
-    client: String,
+    client: IpAddr,
     prompts: tokio::sync::Mutex<Vec<String>>,
     controls: Vec<VoiceControl>,
     /// Cancelled by an empty list of prompts: the set ends after its round.
@@ -46,11 +48,11 @@ impl Drop for Running {
 
 impl Sets {
     /// Enters a set; it leaves the list when the result is dropped.
-    pub fn add(self: &Arc<Self>, client: String, prompts: Vec<String>, controls: Vec<VoiceControl>) -> Running {
+    pub fn add(self: &Arc<Self>, client: &Client, prompts: Vec<String>, controls: Vec<VoiceControl>) -> Running {
         let mut inner = self.lock();
         inner.last_id += 1;
         let prompts = tokio::sync::Mutex::new(prompts);
-        let set = Arc::new(Set { id: inner.last_id, client, prompts, controls, over: CancellationToken::new() });
+        let set = Arc::new(Set { id: inner.last_id, client: client.address, prompts, controls, over: CancellationToken::new() });
         inner.running.insert(set.id, Arc::clone(&set));
         Running { sets: Arc::clone(self), set }
     }
@@ -60,9 +62,9 @@ impl Sets {
     }
 
     /// The set begun last, by `client` if it has one.
-    pub fn newest(&self, client: &str) -> Option<Arc<Set>> {
+    pub fn newest(&self, client: &Client) -> Option<Arc<Set>> {
         let inner = self.lock();
-        let own = inner.running.values().rev().find(|set| set.client == client);
+        let own = inner.running.values().rev().find(|set| set.client == client.address);
         own.or_else(|| inner.running.values().next_back()).cloned()
     }
 

@@ -13,7 +13,7 @@ use warp::http::{HeaderMap, HeaderValue, StatusCode};
 use warp::reply::{Response, with_status};
 use warp::{Filter, Reply};
 
-use super::clips::owner;
+use super::client::owner;
 use super::gary::{Payload, decode_base64, encode_base64};
 use super::router::{Paths, get};
 use super::{App, HttpError, Routes, body, form, upload};
