@@ -15,6 +15,7 @@ use warp::{Filter, Reply};
 
 use super::client::owner;
 use super::error::reply;
+use super::links::{self, Links};
 use super::router::get;
 use super::upload::{self, Fields, Upload};
 use super::{App, HttpError, Routes, body, live};
@@ -33,13 +34,14 @@ pub(super) fn routes(app: &Arc<App>) -> Routes {
 
 fn collection(app: &Arc<App>) -> Routes {
     let (for_list, for_create) = (Arc::clone(app), Arc::clone(app));
-    let list = get().then(move || {
+    let list = get().and(links::of_request()).then(move |links| {
         let app = Arc::clone(&for_list);
-        async move { reply(list(&app).await) }
+        async move { reply(list(&app, &links).await) }
     });
-    let create = warp::post().and(upload::of_request(app)).and(owner()).then(move |upload, owner| {
+    let upload = upload::of_request(app).and(owner()).and(links::of_request());
+    let create = warp::post().and(upload).then(move |upload, owner, links| {
         let app = Arc::clone(&for_create);
-        async move { reply(create(&app, upload, owner).await) }
+        async move { reply(create(&app, upload, owner, &links).await) }
     });
     warp::path!("v1" / "clips").and(list.or(create).unify()).boxed()
 }
@@ -47,13 +49,13 @@ fn collection(app: &Arc<App>) -> Routes {
 fn one(app: &Arc<App>) -> Routes {
     let (for_show, for_cancel) = (Arc::clone(app), Arc::clone(app));
     let id = warp::path!("v1" / "clips" / String);
-    let show = id.and(get()).then(move |id: String| {
+    let show = id.and(get()).and(links::of_request()).then(move |id: String, links| {
         let app = Arc::clone(&for_show);
-        async move { reply(show(&app, &id).await) }
+        async move { reply(show(&app, &id, &links).await) }
     });
-    let cancel = id.and(warp::delete()).then(move |id: String| {
+    let cancel = id.and(warp::delete()).and(links::of_request()).then(move |id: String, links| {
         let app = Arc::clone(&for_cancel);
-        async move { reply(cancel(&app, &id).await) }
+        async move { reply(cancel(&app, &id, &links).await) }
     });
     show.or(cancel).unify().boxed()
 }
@@ -69,9 +71,10 @@ fn parts(app: &Arc<App>) -> Routes {
             }
         })
         .and(get())
-        .then(move |(id, part): (String, String)| {
+        .and(links::of_request())
+        .then(move |(id, part): (String, String), links| {
             let app = Arc::clone(&app);
-            async move { reply(self::part(&app, &id, &part).await) }
+            async move { reply(self::part(&app, &id, &part, links).await) }
         })
         .boxed()
 }
@@ -81,9 +84,10 @@ fn to_stream(app: &Arc<App>) -> Routes {
     warp::path!("v1" / "clips" / String / "stream")
         .and(warp::post())
         .and(body::bytes(app))
-        .then(move |id: String, body| {
+        .and(links::of_request())
+        .then(move |id: String, body, links| {
             let app = Arc::clone(&for_stream);
-            async move { reply(stream_from(&app, &id, body).await) }
+            async move { reply(stream_from(&app, &id, body, &links).await) }
         })
         .boxed()
 }
@@ -102,16 +106,21 @@ fn clip_id(text: &str) -> Result<ClipId, HttpError> {
     text.parse().map_err(|_| StudioError::NoClip(text.chars().take(80).collect()).into())
 }
 
-async fn list(app: &App) -> Result<Response, HttpError> {
+async fn list(app: &App, links: &Links) -> Result<Response, HttpError> {
     let studio = app.studio()?;
     let mut clips = Vec::new();
     for record in studio.store().clips(None, LISTED).await? {
-        clips.push(view(&studio.clip(record.id).await?));
+        clips.push(view(&studio.clip(record.id).await?, links));
     }
     Ok(no_store(warp::reply::json(&json!({ "clips": clips }))))
 }
 
-async fn create(app: &App, upload: Result<Upload, HttpError>, owner: Owner) -> Result<Response, HttpError> {
+async fn create(
+    app: &App,
+    upload: Result<Upload, HttpError>,
+    owner: Owner,
+    links: &Links,
+) -> Result<Response, HttpError> {
     let Upload { fields, audio } = upload?;
     if audio.is_none() && fields == Fields::default() {
         return Err(HttpError::Unprocessable(
@@ -144,31 +153,35 @@ async fn create(app: &App, upload: Result<Upload, HttpError>, owner: Owner) -> R
             )));
         }
     };
-    accepted_reply(studio, &accepted).await
+    accepted_reply(studio, &accepted, links).await
 }
 
 /// 202 with the clip that was taken on.
-pub(super) async fn accepted_reply(studio: &Studio, accepted: &Accepted) -> Result<Response, HttpError> {
-    let view = view(&studio.clip(accepted.clip).await?);
+pub(super) async fn accepted_reply(
+    studio: &Studio,
+    accepted: &Accepted,
+    links: &Links,
+) -> Result<Response, HttpError> {
+    let view = view(&studio.clip(accepted.clip).await?, links);
     let taken = with_status(warp::reply::json(&view), StatusCode::ACCEPTED);
-    Ok(with_header(taken, LOCATION, format!("/v1/clips/{}", accepted.clip)).into_response())
+    Ok(with_header(taken, LOCATION, links.to(&format!("/v1/clips/{}", accepted.clip))).into_response())
 }
 
-async fn show(app: &App, id: &str) -> Result<Response, HttpError> {
+async fn show(app: &App, id: &str, links: &Links) -> Result<Response, HttpError> {
     let snapshot = app.studio()?.clip(clip_id(id)?).await?;
-    Ok(no_store(warp::reply::json(&view(&snapshot))))
+    Ok(no_store(warp::reply::json(&view(&snapshot, links))))
 }
 
-async fn cancel(app: &App, id: &str) -> Result<Response, HttpError> {
+async fn cancel(app: &App, id: &str, links: &Links) -> Result<Response, HttpError> {
     let (studio, id) = (app.studio()?, clip_id(id)?);
     studio.cancel(id).await?;
-    Ok(no_store(warp::reply::json(&view(&studio.clip(id).await?))))
+    Ok(no_store(warp::reply::json(&view(&studio.clip(id).await?, links))))
 }
 
-async fn part(app: &App, id: &str, part: &str) -> Result<Response, HttpError> {
+async fn part(app: &App, id: &str, part: &str, links: Links) -> Result<Response, HttpError> {
     let (studio, id) = (app.studio()?, clip_id(id)?);
     match part {
-        "events" => events(studio, id, app.stopping.clone()).await,
+        "events" => events(studio, id, links, app.stopping.clone()).await,
         "live.wav" => live::response(studio, id, FileFormat::Wav, app.stopping.clone()).await,
         "live.ogg" => live::response(studio, id, FileFormat::Ogg, app.stopping.clone()).await,
         file => {
@@ -212,19 +225,24 @@ pub(super) async fn sound_file(bytes: Bytes, format: FileFormat, name: &str) -> 
 }
 
 /// `status` events, the last of which is final.
-async fn events(studio: &Arc<Studio>, id: ClipId, stopping: CancellationToken) -> Result<Response, HttpError> {
+async fn events(
+    studio: &Arc<Studio>,
+    id: ClipId,
+    links: Links,
+    stopping: CancellationToken,
+) -> Result<Response, HttpError> {
     let snapshot = studio.clip(id).await?;
     let watch = studio.job(id).map(|job| job.status());
-    let rest = stream::unfold(Some((snapshot, watch)), |state| async move {
-        let (mut snapshot, mut watch) = state?;
+    let rest = stream::unfold(Some((snapshot, watch, links)), |state| async move {
+        let (mut snapshot, mut watch, links) = state?;
         if let Some(watch) = &mut watch {
             snapshot.status = watch.borrow_and_update().clone();
         }
-        let event = Sse::default().event("status").data(view(&snapshot).to_string());
+        let event = Sse::default().event("status").data(view(&snapshot, &links).to_string());
         let next = match watch {
             Some(mut watch) if !snapshot.status.is_final() => {
                 let changed = watch.changed().await.is_ok();
-                changed.then_some((snapshot, Some(watch)))
+                changed.then_some((snapshot, Some(watch), links))
             }
             _ => None,
         };
@@ -244,7 +262,12 @@ struct Onward {
     model: Option<String>,
 }
 
-async fn stream_from(app: &App, id: &str, body: Result<Bytes, HttpError>) -> Result<Response, HttpError> {
+async fn stream_from(
+    app: &App,
+    id: &str,
+    body: Result<Bytes, HttpError>,
+    links: &Links,
+) -> Result<Response, HttpError> {
     let (studio, id, body) = (app.studio()?, clip_id(id)?, body?);
     let onward: Onward = if body.is_empty() { Onward::default() } else { body::json(&body)? };
     if let Some(name) = &onward.name
@@ -267,15 +290,13 @@ async fn stream_from(app: &App, id: &str, body: Result<Bytes, HttpError>) -> Res
         idle: Idle::Pause,
     };
     let info = app.station.create_from(spec, Some(prefix)).await?.info();
-    let place = format!("/v1/streams/{}", info.id);
-    let created = with_status(warp::reply::json(&super::streams::View::from(info)), StatusCode::CREATED);
-    Ok(with_header(created, LOCATION, place).into_response())
+    Ok(super::streams::created(info, links))
 }
 
 /// A clip as clients see it.
-pub(super) fn view(Snapshot { record, status }: &Snapshot) -> Value {
+pub(super) fn view(Snapshot { record, status }: &Snapshot, links: &Links) -> Value {
     let id = record.id.to_string();
-    let url = |end: &str| format!("/v1/clips/{id}/{end}");
+    let url = |end: &str| links.to(&format!("/v1/clips/{id}/{end}"));
     let mut view = json!({
         "id": id,
         "session": record.session,

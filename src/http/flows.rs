@@ -14,6 +14,7 @@ use warp::{Filter, Reply};
 use super::clips::{file_format, no_store, sound_file};
 use super::client::owner;
 use super::error::reply;
+use super::links::{self, Links};
 use super::query::{Query, raw};
 use super::router::get;
 use super::{App, HttpError, Routes, body, upload};
@@ -35,13 +36,15 @@ pub(super) fn routes(app: &Arc<App>) -> Routes {
         async move { reply(presets(&app)) }
     });
     let sound = body::bytes_within(app.limits.upload, upload::PATIENCE);
-    let transform = warp::post().and(raw()).and(sound).and(owner()).then(move |query: String, body, owner| {
+    let recording = raw().and(sound).and(owner()).and(links::of_request());
+    let transform = warp::post().and(recording).then(move |query: String, body, owner, links| {
         let app = Arc::clone(&for_transform);
-        async move { reply(transform(&app, &query, body, owner).await) }
+        async move { reply(transform(&app, &query, body, owner, &links).await) }
     });
-    let make_loop = warp::post().and(body::bytes(app)).and(owner()).then(move |body, owner| {
+    let wish = body::bytes(app).and(owner()).and(links::of_request());
+    let make_loop = warp::post().and(wish).then(move |body, owner, links| {
         let app = Arc::clone(&for_loop);
-        async move { reply(make_loop(&app, body, owner).await) }
+        async move { reply(make_loop(&app, body, owner, &links).await) }
     });
     let transforms = warp::path!("v1" / "transforms").and(presets.or(transform).unify());
     let loops = warp::path!("v1" / "loops").and(make_loop);
@@ -61,9 +64,9 @@ fn kind() -> impl Filter<Extract = (String,), Error = warp::Rejection> + Copy {
 fn one(app: &Arc<App>) -> Routes {
     let (for_show, for_drop) = (Arc::clone(app), Arc::clone(app));
     let path = kind().and(warp::path::param()).and(warp::path::end());
-    let show = path.and(get()).then(move |kind: String, id: String| {
+    let show = path.and(get()).and(links::of_request()).then(move |kind: String, id: String, links| {
         let app = Arc::clone(&for_show);
-        async move { reply(show(&app, &kind, &id).await) }
+        async move { reply(show(&app, &kind, &id, &links).await) }
     });
     let end = path.and(warp::delete()).then(move |kind: String, id: String| {
         let app = Arc::clone(&for_drop);
@@ -98,6 +101,7 @@ async fn transform(
     query: &str,
     body: Result<Bytes, HttpError>,
     owner: Owner,
+    links: &Links,
 ) -> Result<Response, HttpError> {
     let studio = app.studio()?;
     let query = Query::parse(query, &[&FIELDS])?;
@@ -116,7 +120,7 @@ async fn transform(
     if body.is_none() && session.is_none() {
         return Err(bad("Send the recording as the body, for example with curl --data-binary @in.wav.".into()));
     }
-    accepted(studio, "transforms", &studio.transform(owner, session, wish, body).await?).await
+    accepted(studio, "transforms", &studio.transform(owner, session, wish, body).await?, links).await
 }
 
 fn number<T: FromStr>(query: &Query, name: &str) -> Result<Option<T>, HttpError> {
@@ -144,7 +148,12 @@ fn four() -> u32 {
     4
 }
 
-async fn make_loop(app: &App, body: Result<Bytes, HttpError>, owner: Owner) -> Result<Response, HttpError> {
+async fn make_loop(
+    app: &App,
+    body: Result<Bytes, HttpError>,
+    owner: Owner,
+    links: &Links,
+) -> Result<Response, HttpError> {
     let wish: LoopBody = body::json(&body?)?;
     let studio = app.studio()?;
     if wish.prompt.trim().is_empty() {
@@ -167,21 +176,27 @@ async fn make_loop(app: &App, body: Result<Bytes, HttpError>, owner: Owner) -> R
         seed: wish.seed.unwrap_or_else(random_seed),
     };
     let settings = LoopSettings { steps: wish.steps, guidance: Some(guidance), sampler: None };
-    accepted(studio, "loops", &studio.make_loop(owner, LoopParams { model: None, spec, settings }, None).await?).await
+    let params = LoopParams { model: None, spec, settings };
+    accepted(studio, "loops", &studio.make_loop(owner, params, None).await?, links).await
 }
 
 fn bad(sentence: String) -> HttpError {
     HttpError::BadRequest(sentence)
 }
 
-async fn accepted(studio: &Studio, kind: &str, taken: &Accepted) -> Result<Response, HttpError> {
+async fn accepted(
+    studio: &Studio,
+    kind: &str,
+    taken: &Accepted,
+    links: &Links,
+) -> Result<Response, HttpError> {
     let (id, record) = (taken.clip, studio.clip(taken.clip).await?.record);
-    let href = format!("/v1/{kind}/{id}");
+    let href = links.to(&format!("/v1/{kind}/{id}"));
     let body = json!({
         "id": id.to_string(),
         "href": href,
         "audio": format!("{href}/audio.wav"),
-        "events": format!("/v1/clips/{id}/events"),
+        "events": links.to(&format!("/v1/clips/{id}/events")),
         "session": taken.session,
         "seed": record.seed(),
     });
@@ -199,7 +214,7 @@ async fn find(studio: &Studio, kind: &str, id: &str) -> Result<Snapshot, HttpErr
     if clip.record.kind == wanted { Ok(clip) } else { Err(gone()) }
 }
 
-async fn show(app: &App, kind: &str, id: &str) -> Result<Response, HttpError> {
+async fn show(app: &App, kind: &str, id: &str, links: &Links) -> Result<Response, HttpError> {
     let studio = app.studio()?;
     let Snapshot { record, status } = find(studio, kind, id).await?;
     let mut view = json!({
@@ -225,7 +240,7 @@ async fn show(app: &App, kind: &str, id: &str) -> Result<Response, HttpError> {
             view["frames"] = json!(sound.frames());
             view["sample_rate"] = json!(sound.rate.0);
             view["channels"] = json!(sound.channels);
-            view["audio"] = json!(format!("/v1/{kind}/{}/audio.wav", record.id));
+            view["audio"] = json!(links.to(&format!("/v1/{kind}/{}/audio.wav", record.id)));
         }
         Status::Failed(reason) => (view["state"], view["error"]) = (json!("failed"), json!(reason)),
         Status::Cancelled => view["state"] = json!("cancelled"),

@@ -19,8 +19,9 @@ use warp::reply::Response;
 
 use super::connection::Connection;
 use super::gary::Sockets;
+use super::links::Links;
 use super::router::routes;
-use super::{App, HttpError, Routes, SURFACES, Surface, auth, cors};
+use super::{App, HttpError, Routes, SURFACES, Surface, auth, cors, target};
 use crate::telemetry::HTTP_REQUESTS;
 
 /// Asked every few seconds by machines: in the log only when it is asked for details.
@@ -52,6 +53,7 @@ impl Front {
     ) -> Result<Response, Infallible> {
         let began = Instant::now();
         connection.speaks();
+        target::tidy(&mut request);
         let (method, path, version) = (request.method().clone(), request.uri().path().to_owned(), request.version());
         let origin = request.headers().get(ORIGIN).cloned();
         let client = self.app.trusted_proxies.client(connection.peer, connection.local, request.headers());
@@ -63,6 +65,7 @@ impl Front {
                 Ok(()) => {
                     connection.multiplexed = version == Version::HTTP_2;
                     request.extensions_mut().insert(connection);
+                    request.extensions_mut().insert(Links::of(&client, request.headers()));
                     request.extensions_mut().insert(client);
                     self.route(surface, request).await
                 }

@@ -10,6 +10,7 @@ use warp::reply::Response;
 use warp::{Filter, Reply};
 
 use super::error::reply;
+use super::links::{self, Links};
 use super::router::{Paths, get};
 use super::{App, HttpError, Routes};
 use crate::studio::Lane;
@@ -49,8 +50,8 @@ pub(super) fn routes(app: &Arc<App>) -> Routes {
     let probes = probes(app);
     let app = Arc::clone(app);
     let metrics = warp::path!("metrics").and(get()).map(move || reply(metrics_page(&app)));
-    let described = warp::path!("v1" / "openapi.json").and(get()).map(|| {
-        let text = OPENAPI.replace("VERSION", env!("CARGO_PKG_VERSION"));
+    let described = warp::path!("v1" / "openapi.json").and(get()).and(links::of_request()).map(|links: Links| {
+        let text = OPENAPI.replace("VERSION", env!("CARGO_PKG_VERSION")).replace("ROOT", &links.to("/"));
         warp::reply::with_header(text, "content-type", "application/json").into_response()
     });
     probes.or(metrics).unify().or(described).unify().boxed()

@@ -13,6 +13,7 @@ use warp::{Filter, Reply};
 use super::clips::{accepted_reply, file_format, no_store, sound_file};
 use super::client::owner;
 use super::error::reply;
+use super::links::{self, Links};
 use super::router::get;
 use super::upload::{self, Upload};
 use super::{App, HttpError, Routes, body};
@@ -28,13 +29,13 @@ pub(super) fn routes(app: &Arc<App>) -> Routes {
 
 fn collection(app: &Arc<App>) -> Routes {
     let (for_list, for_create) = (Arc::clone(app), Arc::clone(app));
-    let list = get().then(move || {
+    let list = get().and(links::of_request()).then(move |links| {
         let app = Arc::clone(&for_list);
-        async move { reply(list(&app).await) }
+        async move { reply(list(&app, &links).await) }
     });
-    let create = warp::post().and(upload::of_request(app)).then(move |upload| {
+    let create = warp::post().and(upload::of_request(app)).and(links::of_request()).then(move |upload, links| {
         let app = Arc::clone(&for_create);
-        async move { reply(create(&app, upload).await) }
+        async move { reply(create(&app, upload, &links).await) }
     });
     warp::path!("v1" / "sessions").and(list.or(create).unify()).boxed()
 }
@@ -42,13 +43,14 @@ fn collection(app: &Arc<App>) -> Routes {
 fn one(app: &Arc<App>) -> Routes {
     let (for_show, for_change, for_delete) = (Arc::clone(app), Arc::clone(app), Arc::clone(app));
     let id = warp::path!("v1" / "sessions" / String);
-    let show = id.and(get()).then(move |id: String| {
+    let show = id.and(get()).and(links::of_request()).then(move |id: String, links| {
         let app = Arc::clone(&for_show);
-        async move { reply(show(&app, &id).await) }
+        async move { reply(show(&app, &id, &links).await) }
     });
-    let change = id.and(warp::patch()).and(body::bytes(app)).then(move |id: String, body| {
+    let patch = warp::patch().and(body::bytes(app)).and(links::of_request());
+    let change = id.and(patch).then(move |id: String, body, links| {
         let app = Arc::clone(&for_change);
-        async move { reply(change(&app, &id, body).await) }
+        async move { reply(change(&app, &id, body, &links).await) }
     });
     let delete = id.and(warp::delete()).then(move |id: String| {
         let app = Arc::clone(&for_delete);
@@ -70,25 +72,30 @@ fn verbs(app: &Arc<App>) -> Routes {
         .and(warp::post())
         .and(upload::of_request(app))
         .and(owner())
-        .then(move |(id, proceeds): (String, bool), upload, owner| {
+        .and(links::of_request())
+        .then(move |(id, proceeds): (String, bool), upload, owner, links| {
             let app = Arc::clone(&for_verbs);
-            async move { reply(make(&app, &id, proceeds, upload, owner).await) }
+            async move { reply(make(&app, &id, proceeds, upload, owner, &links).await) }
         })
         .boxed()
 }
 
 fn edits(app: &Arc<App>) -> Routes {
     let (for_undo, for_crop) = (Arc::clone(app), Arc::clone(app));
-    let undo = warp::path!("v1" / "sessions" / String / "undo").and(warp::post()).then(move |id: String| {
-        let app = Arc::clone(&for_undo);
-        async move { reply(undo(&app, &id).await) }
-    });
-    let crop = warp::path!("v1" / "sessions" / String / "crop").and(warp::post()).and(body::bytes(app)).then(
-        move |id, body| {
-            let (app, id): (_, String) = (Arc::clone(&for_crop), id);
-            async move { reply(crop(&app, &id, body).await) }
+    let undo = warp::path!("v1" / "sessions" / String / "undo").and(warp::post()).and(links::of_request()).then(
+        move |id: String, links| {
+            let app = Arc::clone(&for_undo);
+            async move { reply(undo(&app, &id, &links).await) }
         },
     );
+    let crop = warp::path!("v1" / "sessions" / String / "crop")
+        .and(warp::post())
+        .and(body::bytes(app))
+        .and(links::of_request())
+        .then(move |id: String, body, links| {
+            let app = Arc::clone(&for_crop);
+            async move { reply(crop(&app, &id, body, &links).await) }
+        });
     undo.or(crop).unify().boxed()
 }
 
@@ -112,12 +119,13 @@ fn sound(app: &Arc<App>) -> Routes {
         .boxed()
 }
 
-async fn list(app: &App) -> Result<Response, HttpError> {
-    let sessions: Vec<Value> = app.studio()?.store().sessions(LISTED).await?.iter().map(view).collect();
+async fn list(app: &App, links: &Links) -> Result<Response, HttpError> {
+    let sessions = app.studio()?.store().sessions(LISTED).await?;
+    let sessions: Vec<Value> = sessions.iter().map(|session| view(session, links)).collect();
     Ok(no_store(warp::reply::json(&json!({ "sessions": sessions }))))
 }
 
-async fn create(app: &App, upload: Result<Upload, HttpError>) -> Result<Response, HttpError> {
+async fn create(app: &App, upload: Result<Upload, HttpError>, links: &Links) -> Result<Response, HttpError> {
     let Upload { fields, audio } = upload?;
     let audio = audio.ok_or_else(|| {
         HttpError::Unprocessable("A session begins with a sound; send it as the body, or as `audio` of a form.".into())
@@ -125,21 +133,21 @@ async fn create(app: &App, upload: Result<Upload, HttpError>) -> Result<Response
     let studio = app.studio()?;
     let session = fields.session.as_deref().map(SessionId::parse).transpose()?;
     let session = studio.restore(session, Some(fields.wish()), audio).await?;
-    let created = with_status(shown(studio, &session).await?, StatusCode::CREATED);
-    Ok(with_header(created, LOCATION, format!("/v1/sessions/{session}")).into_response())
+    let created = with_status(shown(studio, &session, links).await?, StatusCode::CREATED);
+    Ok(with_header(created, LOCATION, links.to(&format!("/v1/sessions/{session}"))).into_response())
 }
 
-async fn shown(studio: &Studio, id: &SessionId) -> Result<Response, HttpError> {
+async fn shown(studio: &Studio, id: &SessionId, links: &Links) -> Result<Response, HttpError> {
     let session = studio.session(id).await?;
     let clips = studio.store().clips(Some(id), LISTED).await?;
-    let mut view = view(&session);
+    let mut view = view(&session, links);
     view["clips"] = clips.iter().map(|clip| clip.id.to_string()).collect();
     view["making"] = json!(studio.job_of(id).map(|job| job.record().id.to_string()));
     Ok(no_store(warp::reply::json(&view)))
 }
 
-async fn show(app: &App, id: &str) -> Result<Response, HttpError> {
-    shown(app.studio()?, &SessionId::parse(id)?).await
+async fn show(app: &App, id: &str, links: &Links) -> Result<Response, HttpError> {
+    shown(app.studio()?, &SessionId::parse(id)?, links).await
 }
 
 #[derive(Deserialize)]
@@ -148,11 +156,16 @@ struct Change {
     pinned: bool,
 }
 
-async fn change(app: &App, id: &str, body: Result<Bytes, HttpError>) -> Result<Response, HttpError> {
+async fn change(
+    app: &App,
+    id: &str,
+    body: Result<Bytes, HttpError>,
+    links: &Links,
+) -> Result<Response, HttpError> {
     let Change { pinned } = body::json(&body?)?;
     let (studio, id) = (app.studio()?, SessionId::parse(id)?);
     studio.pin(&id, pinned).await?;
-    shown(studio, &id).await
+    shown(studio, &id, links).await
 }
 
 async fn delete(app: &App, id: &str) -> Result<StatusCode, HttpError> {
@@ -166,6 +179,7 @@ async fn make(
     proceeds: bool,
     upload: Result<Upload, HttpError>,
     owner: Owner,
+    links: &Links,
 ) -> Result<Response, HttpError> {
     let Upload { fields, audio } = upload?;
     let (studio, id) = (app.studio()?, SessionId::parse(id)?);
@@ -178,13 +192,13 @@ async fn make(
             ));
         }
     };
-    accepted_reply(studio, &accepted).await
+    accepted_reply(studio, &accepted, links).await
 }
 
-async fn undo(app: &App, id: &str) -> Result<Response, HttpError> {
+async fn undo(app: &App, id: &str, links: &Links) -> Result<Response, HttpError> {
     let (studio, id) = (app.studio()?, SessionId::parse(id)?);
     studio.undo(&id).await?;
-    shown(studio, &id).await
+    shown(studio, &id, links).await
 }
 
 /// Seconds of the session's sound to keep.
@@ -196,15 +210,20 @@ struct Crop {
     to: Option<f64>,
 }
 
-async fn crop(app: &App, id: &str, body: Result<Bytes, HttpError>) -> Result<Response, HttpError> {
+async fn crop(
+    app: &App,
+    id: &str,
+    body: Result<Bytes, HttpError>,
+    links: &Links,
+) -> Result<Response, HttpError> {
     let Crop { from, to } = body::json(&body?)?;
     let (studio, id) = (app.studio()?, SessionId::parse(id)?);
     studio.crop_to(&id, from, to).await?;
-    shown(studio, &id).await
+    shown(studio, &id, links).await
 }
 
-fn view(session: &SessionRecord) -> Value {
-    let url = |end: &str| format!("/v1/sessions/{}/{end}", session.id);
+fn view(session: &SessionRecord, links: &Links) -> Value {
+    let url = |end: &str| links.to(&format!("/v1/sessions/{}/{end}", session.id));
     json!({
         "id": session.id,
         "origin": session.origin,

@@ -12,6 +12,7 @@ use warp::{Filter, Reply};
 
 use super::connection::Connection;
 use super::error::reply;
+use super::links::{self, Links};
 use super::input::{Change, Create};
 use super::query::{LISTEN, Query, format_named, raw};
 use super::router::get;
@@ -26,13 +27,13 @@ pub(super) fn routes(app: &Arc<App>) -> Routes {
 
 fn collection(app: &Arc<App>) -> Routes {
     let (for_list, for_create) = (Arc::clone(app), Arc::clone(app));
-    let list = get().map(move || {
-        let streams: Vec<View> = for_list.station.list().into_iter().map(View::from).collect();
+    let list = get().and(links::of_request()).map(move |links| {
+        let streams: Vec<View> = for_list.station.list().into_iter().map(|info| View::new(info, &links)).collect();
         no_store(warp::reply::json(&json!({ "streams": streams })))
     });
-    let create = warp::post().and(body::bytes(app)).then(move |body| {
+    let create = warp::post().and(body::bytes(app)).and(links::of_request()).then(move |body, links| {
         let app = Arc::clone(&for_create);
-        async move { reply(create(&app, body).await) }
+        async move { reply(create(&app, body, &links).await) }
     });
     warp::path!("v1" / "streams").and(list.or(create).unify()).boxed()
 }
@@ -40,7 +41,8 @@ fn collection(app: &Arc<App>) -> Routes {
 fn one(app: &Arc<App>) -> Routes {
     let (for_show, for_change, for_delete) = (Arc::clone(app), Arc::clone(app), Arc::clone(app));
     let id = warp::path!("v1" / "streams" / String);
-    let show = id.and(get()).map(move |id: String| reply(show(&for_show, &id)));
+    let show = id.and(get()).and(links::of_request());
+    let show = show.map(move |id: String, links| reply(self::show(&for_show, &id, &links)));
     let change = id.and(warp::patch()).and(body::bytes(app)).then(move |id: String, body| {
         let app = Arc::clone(&for_change);
         async move { reply(change(&app, &id, body).await) }
@@ -64,9 +66,10 @@ fn verbs(app: &Arc<App>) -> Routes {
             }
         })
         .and(warp::post())
-        .then(move |(id, verb): (String, Verb)| {
+        .and(links::of_request())
+        .then(move |(id, verb): (String, Verb), links| {
             let app = Arc::clone(&app);
-            async move { reply(verb.apply(&app, &id).await) }
+            async move { reply(verb.apply(&app, &id, &links).await) }
         })
         .boxed()
 }
@@ -99,21 +102,25 @@ fn sound(app: &Arc<App>) -> Routes {
         .boxed()
 }
 
-async fn create(app: &App, body: Result<Bytes, HttpError>) -> Result<Response, HttpError> {
+async fn create(app: &App, body: Result<Bytes, HttpError>, links: &Links) -> Result<Response, HttpError> {
     let spec = body::json::<Create>(&body?)?.into_spec()?;
     if let Some(name) = &spec.name
         && app.station.named(name).is_ok()
     {
         return Err(HttpError::NameTaken(name.clone()));
     }
-    let info = app.station.create(spec).await?.info();
-    let place = format!("/v1/streams/{}", info.id);
-    let created = with_status(warp::reply::json(&View::from(info)), StatusCode::CREATED);
-    Ok(with_header(created, LOCATION, place).into_response())
+    Ok(created(app.station.create(spec).await?.info(), links))
 }
 
-fn show(app: &App, id: &str) -> Result<Response, HttpError> {
-    Ok(no_store(warp::reply::json(&View::from(app.station.get(id)?.info()))))
+/// 201 with a new stream.
+pub(super) fn created(info: StreamInfo, links: &Links) -> Response {
+    let place = links.to(&format!("/v1/streams/{}", info.id));
+    let created = with_status(warp::reply::json(&View::new(info, links)), StatusCode::CREATED);
+    with_header(created, LOCATION, place).into_response()
+}
+
+fn show(app: &App, id: &str, links: &Links) -> Result<Response, HttpError> {
+    Ok(no_store(warp::reply::json(&View::new(app.station.get(id)?.info(), links))))
 }
 
 async fn change(app: &App, id: &str, body: Result<Bytes, HttpError>) -> Result<Response, HttpError> {
@@ -129,14 +136,14 @@ enum Verb {
 }
 
 impl Verb {
-    async fn apply(self, app: &App, id: &str) -> Result<Response, HttpError> {
+    async fn apply(self, app: &App, id: &str, links: &Links) -> Result<Response, HttpError> {
         let stream = app.station.get(id)?;
         match self {
             Self::Pause => stream.pause().await?,
             Self::Resume => stream.resume().await?,
             Self::Reset => return Ok(acknowledged(id, stream.reset().await?)),
         }
-        Ok(no_store(warp::reply::json(&View::from(stream.info()))))
+        Ok(no_store(warp::reply::json(&View::new(stream.info(), links))))
     }
 }
 
@@ -151,7 +158,7 @@ fn no_store(reply: impl Reply) -> Response {
 
 /// A stream and where to go from it.
 #[derive(Serialize)]
-pub(super) struct View {
+struct View {
     #[serde(flatten)]
     info: StreamInfo,
     urls: Urls,
@@ -166,9 +173,9 @@ struct Urls {
     events: String,
 }
 
-impl From<StreamInfo> for View {
-    fn from(info: StreamInfo) -> Self {
-        let url = |end: &str| format!("/v1/streams/{}/{end}", info.id);
+impl View {
+    fn new(info: StreamInfo, links: &Links) -> Self {
+        let url = |end: &str| links.to(&format!("/v1/streams/{}/{end}", info.id));
         let urls = Urls {
             ogg: url("audio.ogg"),
             mp3: url("audio.mp3"),
