@@ -168,9 +168,16 @@ async fn the_original_path_serves_page_api_and_rounds() {
     assert_eq!(u32::from_le_bytes(head.await.unwrap()), 256_000);
     rounds.kill().unwrap();
     rounds.wait().unwrap();
-    let cors = ["-H", "Origin: https://elsewhere.example", "-D", "-", "-o", "/dev/null"];
-    let headers = text(run(proxy.curl("/_/musicgen-stream/v1/streams", &cors)).await).to_lowercase();
-    assert!(headers.contains("access-control-allow-origin: https://elsewhere.example"), "{headers}");
+    let made = ["-d", r#"{"prompts": ["a"]}"#, "-D", "-", "-H", &format!("Origin: https://localhost:{}", proxy.port)];
+    let made = text(run(proxy.curl("/_/musicgen-stream/v1/streams", &made)).await);
+    let place =
+        made.lines().find_map(|line| line.to_lowercase().strip_prefix("location: ").map(str::to_owned)).unwrap();
+    assert!(
+        place.starts_with("/_/musicgen-stream/v1/streams/") && made.matches("\"/_/musicgen-stream/v1/").count() == 5
+    );
+    text(run(proxy.curl(place.trim(), &["-f"])).await);
+    let foreign = ["-d", "{}", "-w", "%{http_code}", "-H", "Origin: https://elsewhere.example"];
+    assert!(text(run(proxy.curl("/v1/streams", &foreign)).await).ends_with("403"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

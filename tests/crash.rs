@@ -109,7 +109,7 @@ async fn load(addr: SocketAddr, accepted: Accepted, client: usize) {
             1 => (format!("clips?verb=continue&seconds={seconds}&prompt_seconds=1"), (4 - 1 + seconds) * RATE as usize),
             _ => ("transforms?preset=celtic&steps=2".to_owned(), 4 * FLOW_RATE as usize),
         };
-        let head = format!("POST /v1/{path} HTTP/1.1\r\nX-Forwarded-For: {client}");
+        let head = format!("POST /v1/{path} HTTP/1.1\r\nX-Forwarded-For: 203.0.113.{client}");
         match request(addr, head, sound(4)).await {
             Some((202, body)) => {
                 let view: serde_json::Value = serde_json::from_slice(&body).unwrap();

@@ -179,3 +179,17 @@ fn a_command_whose_output_nobody_takes_ends_without_a_panic() {
     let told = String::from_utf8(told.stderr).unwrap();
     assert!(told.contains("standard output cannot be written"), "{told}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signals_of_terminals_and_log_rotators_change_nothing() {
+    let mut server = Server::start(Stdio::null(), "info");
+    server.ready().await;
+    let mut listener = get(server.addr, "/generate?prompt=a").await;
+    listener.some(100).await;
+    for signal in ["HUP", "USR1", "USR2", "ALRM", "PIPE"] {
+        server.signal(signal);
+        listener.some(4000).await;
+        assert!(server.process.try_wait().unwrap().is_none(), "SIG{signal} ended the server");
+    }
+    assert_eq!(get(server.addr, "/healthz").await.status, 200);
+}

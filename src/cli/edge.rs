@@ -2,9 +2,9 @@
 
 use clap::Args;
 
-use crate::http::{App, TrustedProxies};
+use crate::http::{AllowedOrigin, App, Origins, PublicName, TrustedProxies};
 
-/// Options about proxies.
+/// Options about proxies, and about pages that browsers show.
 #[derive(Args)]
 pub(super) struct Edge {
     /// A proxy that is believed about whose requests it passes on (X-Forwarded-For) and where it is reached
@@ -17,11 +17,20 @@ pub(super) struct Edge {
         default_value = "loopback"
     )]
     trusted_proxy: Vec<TrustedProxies>,
+    /// A name of this server, such as radio.example; without a token it answers to no other than these, addresses and
+    /// names of local networks; `*` is any; may be repeated
+    #[arg(long, env = "CONTINUO_PUBLIC_NAME", value_name = "NAME", value_delimiter = ',')]
+    public_name: Vec<PublicName>,
+    /// Origin of another site whose pages may use this server, such as https://friend.example; `*` is any; may be
+    /// repeated. With a token all may that have it
+    #[arg(long, env = "CONTINUO_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
+    allow_origin: Vec<AllowedOrigin>,
 }
 
 impl Edge {
     /// Tells the app.
     pub(super) fn configure(self, app: &mut App) {
+        app.origins = Origins { allowed: self.allow_origin, names: self.public_name };
         app.trusted_proxies = self.trusted_proxy.into_iter().fold(TrustedProxies::default(), TrustedProxies::and);
     }
 }

@@ -4,6 +4,7 @@ mod bench;
 mod edge;
 mod flows;
 mod generate;
+mod listen;
 mod load;
 mod log;
 mod memory;
@@ -13,6 +14,8 @@ mod ports;
 mod proceed;
 mod sampling;
 mod serve;
+#[cfg(unix)]
+mod signals;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -6,10 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use clap::Args;
-use tokio::net::TcpListener;
-
 use super::edge::Edge;
+use super::listen::listen;
 use super::load::{DtypeChoice, load, load_named, weigh};
 use super::ports::Ports;
 use super::{Failure, ModelArgs, Outcome};
@@ -19,12 +17,13 @@ use crate::http::{self, App, Limits, ModelLoader, ModelRequest, Port};
 use crate::station::{PromptSets, Station, StationConfig};
 use crate::studio::{AskModel, LoadModel, Retention, Store, Studio, StudioConfig};
 use crate::units::ModelId;
+use clap::Args;
 
 #[derive(Args)]
 pub(super) struct ServeArgs {
-    /// Address to listen on; 0.0.0.0 lets other machines in
+    /// Address or name to listen on; 0.0.0.0 lets other machines in, :: those with IPv6 too
     #[arg(long, env = "CONTINUO_HOST", default_value = "127.0.0.1")]
-    host: IpAddr,
+    host: String,
     /// Port to listen on
     #[arg(short, long, env = "CONTINUO_PORT", default_value_t = 8765)]
     port: u16,
@@ -116,22 +115,22 @@ pub(super) fn run(args: ServeArgs) -> Outcome {
     }
     let metrics =
         http::install_metrics().map_err(|error| Failure(format!("The metrics cannot be set up: {error}.")))?;
-    allow_many_sockets(args.max_listeners);
+    let handles = allow_many_sockets(args.max_listeners);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
+        #[cfg(unix)]
+        super::signals::outlive();
         // The address comes first: a wrong one is said before a model is loaded for minutes.
-        let listener = TcpListener::bind((args.host, args.port)).await.map_err(|error| {
-            Failure(format!("{}:{} cannot be listened on ({error}); take another --port.", args.host, args.port))
-        })?;
-        let address = listener.local_addr()?;
-        let mut ports = vec![Port::from(listener)];
-        for &(surface, port) in &args.ports.0 {
-            let listener = TcpListener::bind((args.host, port)).await.map_err(|error| {
-                let option = surface.option;
-                Failure(format!("{}:{port} cannot be listened on ({error}); take another --{option}.", args.host))
+        let own = [(None, args.port)].into_iter();
+        let mut ports: Vec<Port> = Vec::new();
+        for (surface, port) in own.chain(args.ports.0.iter().map(|&(surface, port)| (Some(surface), port))) {
+            let listeners = listen(&args.host, port).await.map_err(|error| {
+                let (host, option) = (&args.host, surface.map_or("port", |surface| surface.option));
+                Failure(format!("{host}:{port} cannot be listened on ({error}); take another --{option} or --host."))
             })?;
-            ports.push(Port { listener, surface: Some(surface) });
+            ports.extend(listeners.into_iter().map(|listener| Port { listener, surface }));
         }
+        let address = ports[0].listener.local_addr()?;
         let (choice, max_voices) = (args.model.clone(), args.max_voices);
         let engine = tokio::task::spawn_blocking(move || -> Result<Engine, Failure> {
             let backend = load(&choice)?;
@@ -174,7 +173,7 @@ pub(super) fn run(args: ServeArgs) -> Outcome {
         let mut app = App::new(station);
         app.studio = Some(studio);
         app.limits = Limits {
-            connections: args.max_listeners + 2000,
+            connections: places(args.max_listeners, handles),
             private_addresses: args.private_addresses,
             ..Limits::default()
         };
@@ -185,7 +184,12 @@ pub(super) fn run(args: ServeArgs) -> Outcome {
         app.metrics = Some(metrics);
         app.loader = Some(loader);
         app.on_disk = crate::model::on_disk;
-        tracing::info!("listening on http://{address}/");
+        match args.host.parse::<IpAddr>() {
+            Err(_) if !args.host.contains(':') => {
+                tracing::info!("listening on http://{}:{}/", args.host, address.port());
+            }
+            _ => tracing::info!("listening on http://{address}/"),
+        }
         let stop = async {
             if let Err(error) = end_at_second_signal() {
                 tracing::warn!("a second Ctrl-C will not be heard ({error})");
@@ -276,14 +280,30 @@ fn loader(engine: Engine, args: ModelArgs) -> ModelLoader {
     })
 }
 
-/// A listener is a file handle, and many systems begin with 1024 of them.
-fn allow_many_sockets(listeners: usize) {
+/// Connections at most: listeners and those who ask for other things, as far as there are file handles for them.
+fn places(listeners: usize, handles: Option<u64>) -> usize {
+    /// Handles for sounds, models, the store and whoever is told that there is no place.
+    const OTHERS: u64 = 128;
+    let wanted = listeners + 2000;
+    let most = handles.map(|handles| (handles.saturating_sub(OTHERS)).max(handles / 2));
+    most.map_or(wanted, |most| wanted.min(usize::try_from(most).unwrap_or(wanted)))
+}
+
+/// A listener is a file handle, and many systems begin with 1024 of them. How many there are.
+fn allow_many_sockets(listeners: usize) -> Option<u64> {
     #[cfg(unix)]
     match rlimit::increase_nofile_limit(listeners as u64 + 2048) {
-        Ok(handles) if handles < listeners as u64 + 64 => {
-            tracing::warn!("the system allows {handles} open files: raise `ulimit -n` for {listeners} listeners");
+        Ok(handles) => {
+            if handles < listeners as u64 + 64 {
+                tracing::warn!("the system allows {handles} open files: raise `ulimit -n` for {listeners} listeners");
+            }
+            Some(handles)
         }
-        Ok(_) => {}
-        Err(error) => tracing::warn!("the limit of open files cannot be raised: {error}"),
+        Err(error) => {
+            tracing::warn!("the limit of open files cannot be raised: {error}");
+            None
+        }
     }
+    #[cfg(not(unix))]
+    None
 }

@@ -9,7 +9,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{HttpError, TrustedProxies};
+use super::{HttpError, Origins, TrustedProxies};
 use crate::engine::Engine;
 use crate::station::Station;
 use crate::studio::Studio;
@@ -36,7 +36,7 @@ pub struct Limits {
     pub upload: usize,
     /// Whether addresses that clients send may lie in private networks.
     pub private_addresses: bool,
-    /// Connections at most; further ones wait in the kernel's backlog.
+    /// Connections at most: for a further one an idle one has to go, and if there is none it is told to come back.
     pub connections: usize,
     /// Time for a client to send the head of a request, and again for its body.
     pub request: Duration,
@@ -77,6 +77,8 @@ pub struct App {
     pub token: Option<String>,
     /// Proxies that are believed about whose requests they pass on.
     pub trusted_proxies: TrustedProxies,
+    /// Pages that may use a server without a token, and the names that it has.
+    pub origins: Origins,
     /// Where `/metrics` comes from.
     pub metrics: Option<PrometheusHandle>,
     /// Cancelled at shutdown: whatever is endless and not a listener of the station ends then.
@@ -102,6 +104,7 @@ impl App {
             yt_dlp: "yt-dlp".into(),
             token: None,
             trusted_proxies: TrustedProxies::on_this_machine(),
+            origins: Origins::default(),
             metrics: None,
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),

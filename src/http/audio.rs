@@ -8,13 +8,14 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use warp::Reply;
-use warp::http::header::{ACCEPT_RANGES, CACHE_CONTROL, CONTENT_TYPE};
+use warp::http::header::{ACCEPT_RANGES, CONTENT_TYPE};
 use warp::http::{HeaderMap, HeaderName, HeaderValue};
 use warp::reply::Response;
 
 use super::HttpError;
 use super::connection::Connection;
 use super::icy::{self, Interleaver};
+use super::response::unfinished;
 use crate::station::{Format, Listen, Listener, Stream};
 
 /// Where a page finds the id of the stream that it hears, to steer it.
@@ -27,10 +28,8 @@ pub(super) fn headers_only(format: Format, stream_id: Option<&str>) -> Response 
     let mut response = Response::default();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("none"));
-    // Proxies (nginx) must pass the sound on as it comes.
-    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    unfinished(headers);
     if let Some(Ok(id)) = stream_id.map(HeaderValue::from_str) {
         headers.insert(STREAM_ID, id);
     }

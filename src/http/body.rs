@@ -10,7 +10,8 @@ use warp::Filter;
 use warp::http::HeaderMap;
 use warp::http::header::{CONTENT_LENGTH, EXPECT};
 
-use super::{App, HttpError};
+use super::connection::{self, Connection};
+use super::{App, HttpError, json};
 
 /// How much of a refused upload is read away, so that the client sees our answer and not a reset.
 const DRAIN_BYTES: usize = 4 << 20;
@@ -29,7 +30,10 @@ pub(super) fn bytes_within(
     limit: usize,
     patience: Duration,
 ) -> impl Filter<Extract = (Result<Bytes, HttpError>,), Error = warp::Rejection> + Clone + use<> {
-    warp::header::headers_cloned().and(warp::body::stream()).then(move |headers, body| async move {
+    let connection = connection::of_request();
+    let request = warp::header::headers_cloned().and(connection).and(warp::body::stream());
+    request.then(move |headers, connection: Connection, body| async move {
+        let _uploads = connection.exchange.uploads();
         match timeout(patience, read(&headers, body, limit)).await {
             Ok(result) => result,
             Err(_) => Err(HttpError::TooSlow),
@@ -77,10 +81,10 @@ async fn read<B: Buf>(
 /// [`HttpError::BadRequest`] when it is not JSON, [`HttpError::Unprocessable`] when it is not what the route takes.
 pub(super) fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, HttpError> {
     // Structs would take an array of their fields' values as well.
-    if body.trim_ascii_start().first() == Some(&b'[') {
+    if json::first(body) == Some(b'[') {
         return Err(HttpError::Unprocessable("The JSON is an array; send an object.".into()));
     }
-    serde_json::from_slice(body).map_err(|error| match error.classify() {
+    json::parse(body).map_err(|error| match error.classify() {
         serde_json::error::Category::Data => HttpError::Unprocessable(format!("The JSON does not fit: {error}.")),
         _ => HttpError::BadRequest(format!("The body is not JSON: {error}.")),
     })

@@ -15,10 +15,11 @@ use warp::{Filter, Reply};
 
 use super::client::owner;
 use super::error::reply;
+use super::input::checked_name;
 use super::links::{self, Links};
 use super::router::get;
 use super::upload::{self, Fields, Upload};
-use super::{App, HttpError, Routes, body, live};
+use super::{App, HttpError, Routes, body, events, live};
 use crate::audio::{FileFormat, decode, encode_file};
 use crate::station::{Idle, StreamSpec};
 use crate::studio::{Accepted, ClipId, Owner, SessionId, Snapshot, Status, Studio, StudioError};
@@ -72,9 +73,10 @@ fn parts(app: &Arc<App>) -> Routes {
         })
         .and(get())
         .and(links::of_request())
-        .then(move |(id, part): (String, String), links| {
+        .and(events::has_seen_the_end())
+        .then(move |(id, part): (String, String), links, has_seen_the_end| {
             let app = Arc::clone(&app);
-            async move { reply(self::part(&app, &id, &part, links).await) }
+            async move { reply(self::part(&app, &id, &part, links, has_seen_the_end).await) }
         })
         .boxed()
 }
@@ -157,11 +159,7 @@ async fn create(
 }
 
 /// 202 with the clip that was taken on.
-pub(super) async fn accepted_reply(
-    studio: &Studio,
-    accepted: &Accepted,
-    links: &Links,
-) -> Result<Response, HttpError> {
+pub(super) async fn accepted_reply(studio: &Studio, accepted: &Accepted, links: &Links) -> Result<Response, HttpError> {
     let view = view(&studio.clip(accepted.clip).await?, links);
     let taken = with_status(warp::reply::json(&view), StatusCode::ACCEPTED);
     Ok(with_header(taken, LOCATION, links.to(&format!("/v1/clips/{}", accepted.clip))).into_response())
@@ -178,10 +176,10 @@ async fn cancel(app: &App, id: &str, links: &Links) -> Result<Response, HttpErro
     Ok(no_store(warp::reply::json(&view(&studio.clip(id).await?, links))))
 }
 
-async fn part(app: &App, id: &str, part: &str, links: Links) -> Result<Response, HttpError> {
+async fn part(app: &App, id: &str, part: &str, links: Links, has_seen_the_end: bool) -> Result<Response, HttpError> {
     let (studio, id) = (app.studio()?, clip_id(id)?);
     match part {
-        "events" => events(studio, id, links, app.stopping.clone()).await,
+        "events" => events(studio, id, links, has_seen_the_end, app.stopping.clone()).await,
         "live.wav" => live::response(studio, id, FileFormat::Wav, app.stopping.clone()).await,
         "live.ogg" => live::response(studio, id, FileFormat::Ogg, app.stopping.clone()).await,
         file => {
@@ -224,21 +222,28 @@ pub(super) async fn sound_file(bytes: Bytes, format: FileFormat, name: &str) -> 
     Ok(response)
 }
 
-/// `status` events, the last of which is final.
+/// `status` events, the last of which is final. Who has seen it is told not to come again.
 async fn events(
     studio: &Arc<Studio>,
     id: ClipId,
     links: Links,
+    has_seen_the_end: bool,
     stopping: CancellationToken,
 ) -> Result<Response, HttpError> {
     let snapshot = studio.clip(id).await?;
+    if has_seen_the_end && snapshot.status.is_final() {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
     let watch = studio.job(id).map(|job| job.status());
     let rest = stream::unfold(Some((snapshot, watch, links)), |state| async move {
         let (mut snapshot, mut watch, links) = state?;
         if let Some(watch) = &mut watch {
             snapshot.status = watch.borrow_and_update().clone();
         }
-        let event = Sse::default().event("status").data(view(&snapshot, &links).to_string());
+        let mut event = Sse::default().event("status").data(view(&snapshot, &links).to_string());
+        if snapshot.status.is_final() {
+            event = event.id(events::END);
+        }
         let next = match watch {
             Some(mut watch) if !snapshot.status.is_final() => {
                 let changed = watch.changed().await.is_ok();
@@ -249,8 +254,7 @@ async fn events(
         Some((Ok::<_, std::convert::Infallible>(event), next))
     });
     let kept_alive = warp::sse::keep_alive().stream(rest.take_until(stopping.cancelled_owned()));
-    let response = with_header(warp::sse::reply(kept_alive), CACHE_CONTROL, "no-store");
-    Ok(with_header(response, "x-accel-buffering", "no").into_response())
+    Ok(warp::sse::reply(kept_alive).into_response())
 }
 
 /// A stream that goes on from a clip; what is left out is as the clip has it.
@@ -270,11 +274,7 @@ async fn stream_from(
 ) -> Result<Response, HttpError> {
     let (studio, id, body) = (app.studio()?, clip_id(id)?, body?);
     let onward: Onward = if body.is_empty() { Onward::default() } else { body::json(&body)? };
-    if let Some(name) = &onward.name
-        && app.station.named(name).is_ok()
-    {
-        return Err(HttpError::NameTaken(name.clone()));
-    }
+    let name = checked_name(onward.name)?;
     let record = studio.clip(id).await?.record;
     let params = &record.params;
     let model = onward.model.or_else(|| params.model_name());
@@ -282,7 +282,7 @@ async fn stream_from(
     sampling.seed = None;
     let prefix = studio.prefix(id, model.as_deref()).await?;
     let spec = StreamSpec {
-        name: onward.name,
+        name,
         model: model.map(ModelId),
         prompts: vec![onward.prompt.as_deref().unwrap_or(params.text()).into()],
         sampling,

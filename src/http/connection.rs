@@ -2,13 +2,13 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use warp::Filter;
 
 use super::Surface;
+use super::exchange::Exchange;
+use super::places::Place;
 
 /// In every request's extensions; a WebSocket keeps a clone, and with it the connection's place.
 #[derive(Clone)]
@@ -23,43 +23,20 @@ pub(super) struct Connection {
     pub close: CancellationToken,
     /// Other requests may be in flight on it (HTTP/2).
     pub multiplexed: bool,
-    /// See [`Connection::may_wait`].
-    pub unhurried: Arc<AtomicBool>,
-    /// Set by the first request: until then the connection is on probation.
-    spoken: Arc<AtomicBool>,
-    _place: Arc<OwnedSemaphorePermit>,
+    /// How far it is with its request.
+    pub exchange: Arc<Exchange>,
+    pub place: Arc<Place>,
 }
 
 impl Connection {
     pub fn new(
         (peer, local): (SocketAddr, Option<SocketAddr>),
         surface: Option<&'static Surface>,
-        place: OwnedSemaphorePermit,
+        place: Place,
+        exchange: Arc<Exchange>,
         close: CancellationToken,
     ) -> Self {
-        Self {
-            peer,
-            local,
-            surface,
-            close,
-            multiplexed: false,
-            unhurried: Arc::new(AtomicBool::new(false)),
-            spoken: Arc::new(AtomicBool::new(false)),
-            _place: Arc::new(place),
-        }
-    }
-
-    /// From now on the client may stop reading for minutes without being given up: the original's player does so.
-    pub fn may_wait(&self) {
-        self.unhurried.store(true, Ordering::Relaxed);
-    }
-
-    pub fn speaks(&self) {
-        self.spoken.store(true, Ordering::Relaxed);
-    }
-
-    pub fn has_spoken(&self) -> bool {
-        self.spoken.load(Ordering::Relaxed)
+        Self { peer, local, surface, close, multiplexed: false, exchange, place: Arc::new(place) }
     }
 }
 

@@ -12,6 +12,9 @@ use crate::engine::EngineError;
 use crate::station::StationError;
 use crate::studio::StudioError;
 
+/// Characters of an error's text at most.
+const SENTENCE: usize = 1000;
+
 /// Why a request was not served; every sentence says what to send instead.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum HttpError {
@@ -43,12 +46,21 @@ pub enum HttpError {
     /// The token is missing or wrong.
     #[error("This server asks for a token; send `Authorization: Bearer TOKEN` or `?token=TOKEN`.")]
     Unauthorized,
+    /// The name by which the server was asked is not its own.
+    #[error("This server is not known as `{0}`; if that is its name, start it with --public-name {0}.")]
+    UnknownName(String),
+    /// A page of another origin wants to change something.
+    #[error(
+        "Pages of {0} may not use this server; start it with --allow-origin {0}, or with --public-name NAME if that is \
+         its own name."
+    )]
+    ForeignPage(String),
+    /// Every place is taken by somebody who listens or is worked for.
+    #[error("There are as many connections as this server takes (serve --max-listeners); try again in a moment.")]
+    Crowded,
     /// Not a WebSocket request.
     #[error("This path speaks WebSocket; connect with ws:// or wss:// over HTTP/1.1.")]
     UpgradeRequired,
-    /// The name is in use.
-    #[error("There is already a stream named `{0}`; choose another name or PATCH that one.")]
-    NameTaken(String),
     /// The named set of prompts does not play.
     #[error("No set of prompts numbered {0} plays; its number came in the X-Set-Id header of POST /generate.")]
     NoSet(u64),
@@ -89,10 +101,10 @@ impl HttpError {
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::UnknownName(_) | Self::ForeignPage(_) => StatusCode::FORBIDDEN,
             Self::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
-            Self::NameTaken(_) => StatusCode::CONFLICT,
             Self::NoLoader(_) => StatusCode::NOT_IMPLEMENTED,
-            Self::NotReady(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotReady(_) | Self::Crowded => StatusCode::SERVICE_UNAVAILABLE,
             Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Station(error) => station_status(error),
             Self::Studio(error) => studio_status(error),
@@ -113,7 +125,7 @@ impl HttpError {
             Self::Studio(
                 StudioError::QueueFull { retry_after, .. } | StudioError::TooManyOfYours { retry_after, .. },
             ) => Some(*retry_after),
-            Self::NotReady(_) => Some(5),
+            Self::NotReady(_) | Self::Crowded => Some(5),
             _ => None,
         }
     }
@@ -122,6 +134,7 @@ impl HttpError {
 fn station_status(error: &StationError) -> StatusCode {
     match error {
         StationError::NotFound(_) => StatusCode::NOT_FOUND,
+        StationError::NameTaken(_) => StatusCode::CONFLICT,
         StationError::Limit { .. } => StatusCode::TOO_MANY_REQUESTS,
         StationError::Ended(_) => StatusCode::GONE,
         StationError::NoMp3 => StatusCode::NOT_ACCEPTABLE,
@@ -165,7 +178,7 @@ impl Reply for HttpError {
             "type": "about:blank",
             "title": status.canonical_reason().unwrap_or("Error"),
             "status": status.as_u16(),
-            "detail": self.to_string(),
+            "detail": sentence(&self.to_string()),
         });
         let mut response = Response::new(problem.to_string().into());
         *response.status_mut() = status;
@@ -192,6 +205,16 @@ impl Reply for HttpError {
         }
         response
     }
+}
+
+/// An error's text on one line and not without end: it may quote what a client sent.
+pub(super) fn sentence(text: &str) -> String {
+    let mut chars = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    let mut short: String = chars.by_ref().take(SENTENCE).collect();
+    if chars.next().is_some() {
+        short.push('…');
+    }
+    short
 }
 
 /// The response of a handler, whichever way it went.

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 use serde_json::Value;
-use warp::http::header::CACHE_CONTROL;
-use warp::reply::{Response, with_header};
+use warp::http::{HeaderMap, StatusCode};
+use warp::reply::Response;
 use warp::sse::Event as Sse;
 use warp::{Filter, Reply};
 
@@ -19,6 +19,8 @@ use super::router::get;
 use super::{App, HttpError, Routes};
 use crate::station::{Event, Events};
 
+/// The id of the last event, and of no other: a browser names it when it comes again, which it does until it gets 204.
+pub(super) const END: &str = "end";
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How long a browser waits before it connects again.
 const RETRY: Duration = Duration::from_secs(2);
@@ -28,8 +30,20 @@ pub(super) fn routes(app: &Arc<App>) -> Routes {
     let app = Arc::clone(app);
     warp::path!("v1" / "streams" / String / "events")
         .and(get())
-        .map(move |id: String| reply(app.station.get(&id).map(|it| events(it.events())).map_err(HttpError::from)))
+        .and(has_seen_the_end())
+        .map(move |id: String, has_seen_the_end| {
+            let found = app.station.get(&id).map_err(HttpError::from);
+            reply(found.map(|stream| match has_seen_the_end && stream.has_ended() {
+                true => StatusCode::NO_CONTENT.into_response(),
+                false => events(stream.events()),
+            }))
+        })
         .boxed()
+}
+
+/// Whether the client, by its own word, had the last event before.
+pub(super) fn has_seen_the_end() -> impl Filter<Extract = (bool,), Error = std::convert::Infallible> + Copy {
+    warp::header::headers_cloned().map(|headers: HeaderMap| headers.contains_key("last-event-id"))
 }
 
 fn events(events: Events) -> Response {
@@ -39,12 +53,13 @@ fn events(events: Events) -> Response {
         Some((sse(&event), events))
     });
     let kept_alive = warp::sse::keep_alive().interval(KEEP_ALIVE).stream(first.chain(rest));
-    let response = with_header(warp::sse::reply(kept_alive), CACHE_CONTROL, "no-store");
-    with_header(response, "x-accel-buffering", "no").into_response()
+    warp::sse::reply(kept_alive).into_response()
 }
 
 fn sse(event: &Event) -> Result<Sse, serde_json::Error> {
     let data = serde_json::to_value(event)?;
     let name = data.get("type").and_then(Value::as_str).unwrap_or("message").to_owned();
-    Ok(Sse::default().event(name).data(data.to_string()))
+    let sse = Sse::default().data(data.to_string());
+    let sse = if matches!(event, Event::End { .. }) { sse.id(END) } else { sse };
+    Ok(sse.event(name))
 }

@@ -11,12 +11,13 @@ use warp::http::header::LOCATION;
 use warp::reply::{Response, with_header, with_status};
 use warp::{Filter, Reply};
 
-use super::clips::{file_format, no_store, sound_file};
 use super::client::owner;
+use super::clips::{file_format, no_store, sound_file};
 use super::error::reply;
 use super::links::{self, Links};
 use super::query::{Query, raw};
 use super::router::get;
+use super::seed::Seed;
 use super::{App, HttpError, Routes, body, upload};
 use crate::audio::decode;
 use crate::engine::{LoopSettings, LoopSpec, Shape};
@@ -113,7 +114,7 @@ async fn transform(
         flowstep: number(&query, "flowstep")?,
         solver: text("solver")?,
         steps: number(&query, "steps")?,
-        seed: number(&query, "seed")?,
+        seed: query.seed()?.exact(),
         keeps_rate: false,
     };
     let body = Some(body?).filter(|body| !body.is_empty());
@@ -141,7 +142,8 @@ struct LoopBody {
     avoid: String,
     guidance: Option<f64>,
     steps: Option<usize>,
-    seed: Option<u64>,
+    #[serde(default)]
+    seed: Seed,
 }
 
 fn four() -> u32 {
@@ -173,7 +175,7 @@ async fn make_loop(
         shape: Shape::Loop { bpm: wish.bpm, bars: wish.bars },
         seconds: None,
         given: None,
-        seed: wish.seed.unwrap_or_else(random_seed),
+        seed: wish.seed.exact().unwrap_or_else(random_seed),
     };
     let settings = LoopSettings { steps: wish.steps, guidance: Some(guidance), sampler: None };
     let params = LoopParams { model: None, spec, settings };
@@ -184,12 +186,7 @@ fn bad(sentence: String) -> HttpError {
     HttpError::BadRequest(sentence)
 }
 
-async fn accepted(
-    studio: &Studio,
-    kind: &str,
-    taken: &Accepted,
-    links: &Links,
-) -> Result<Response, HttpError> {
+async fn accepted(studio: &Studio, kind: &str, taken: &Accepted, links: &Links) -> Result<Response, HttpError> {
     let (id, record) = (taken.clip, studio.clip(taken.clip).await?.record);
     let href = links.to(&format!("/v1/{kind}/{id}"));
     let body = json!({

@@ -1,4 +1,5 @@
-//! What happens to every request, whichever route answers it: preflight, token, panics, HEAD, CORS, the access log.
+//! What happens to every request, whichever route answers it: who asks, which page, preflight, token, panics, HEAD,
+//! CORS, the access log.
 
 use std::any::Any;
 use std::convert::Infallible;
@@ -14,18 +15,18 @@ use hyper_util::service::TowerToHyperService;
 use metrics::counter;
 use warp::Reply;
 use warp::http::header::{CONTENT_LENGTH, ORIGIN};
-use warp::http::{Method, Version};
+use warp::http::{Method, StatusCode, Version};
 use warp::reply::Response;
 
+use super::access_log::{AccessLog, Line};
+use super::client::Client;
 use super::connection::Connection;
 use super::gary::Sockets;
 use super::links::Links;
+use super::origin::{self, Reading, Visit};
 use super::router::routes;
-use super::{App, HttpError, Routes, SURFACES, Surface, auth, cors, target};
+use super::{App, HttpError, Routes, SURFACES, Surface, auth, cors, ops, response, target};
 use crate::telemetry::HTTP_REQUESTS;
-
-/// Asked every few seconds by machines: in the log only when it is asked for details.
-const PROBES: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
 /// Answers requests; clones share everything.
 #[derive(Clone)]
@@ -36,13 +37,14 @@ pub(super) struct Front {
     /// Each original alone, as in [`SURFACES`].
     alone: Arc<[Routes]>,
     sockets: Option<Sockets>,
+    log: Arc<AccessLog>,
 }
 
 impl Front {
     pub fn new(app: Arc<App>) -> Self {
         let sockets = app.studio.as_ref().map(|studio| Sockets::new(&app, studio));
         let alone = SURFACES.iter().map(|surface| surface.alone(&app)).collect();
-        Self { routes: routes(&app), alone, sockets, app }
+        Self { routes: routes(&app), alone, sockets, log: Arc::default(), app }
     }
 
     /// Answers one request of `connection`; never fails.
@@ -52,40 +54,79 @@ impl Front {
         mut request: Request<Incoming>,
     ) -> Result<Response, Infallible> {
         let began = Instant::now();
-        connection.speaks();
+        let exchange = Arc::clone(&connection.exchange);
+        exchange.asked(request.version() != Version::HTTP_2);
+        let hosts = origin::hosts(&request);
         target::tidy(&mut request);
         let (method, path, version) = (request.method().clone(), request.uri().path().to_owned(), request.version());
-        let origin = request.headers().get(ORIGIN).cloned();
+        let from = request.headers().get(ORIGIN).cloned();
         let client = self.app.trusted_proxies.client(connection.peer, connection.local, request.headers());
-        let (address, proxy) = (client.address, client.proxy.map(tracing::field::display));
+        let log = Arc::clone(&self.log);
         let surface = connection.surface.or_else(|| strip_prefix(&mut request));
-        let mut response = match cors::preflight(&method, request.headers()) {
-            Some(response) => response,
-            None => match auth::check(self.app.token.as_deref(), request.uri(), request.headers()) {
+        let _work = exchange.works();
+        let taken = self.check(&request, &connection, &client, &hosts, surface);
+        let reading = *taken.as_ref().unwrap_or(&Reading::No);
+        let preflight = || cors::preflight(&method, request.headers()).filter(|_| reading != Reading::No);
+        let mut response = match taken.map(|_| preflight()) {
+            Err(error) => error.into_response(),
+            Ok(Some(preflight)) => preflight,
+            Ok(None) => match auth::check(self.app.token.as_deref(), request.uri(), request.headers()) {
                 Ok(()) => {
                     connection.multiplexed = version == Version::HTTP_2;
-                    request.extensions_mut().insert(connection);
-                    request.extensions_mut().insert(Links::of(&client, request.headers()));
-                    request.extensions_mut().insert(client);
+                    let links = Links::of(&client, request.headers());
+                    let extensions = request.extensions_mut();
+                    extensions.insert(connection);
+                    extensions.insert(links);
+                    extensions.insert(client.clone());
                     self.route(surface, request).await
                 }
                 Err(error) => error.into_response(),
             },
         };
+        if version != Version::HTTP_2 {
+            exchange.answered();
+        }
+        let is_unfinished = response::is_unfinished(&response);
+        if is_unfinished {
+            response::unfinished(response.headers_mut());
+        }
         if method == Method::HEAD {
             cut_body(&mut response);
+        } else if is_unfinished {
+            response = exchange.watched(response, version == Version::HTTP_11);
         }
-        cors::allow(origin.as_ref(), &mut response);
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            exchange.upgraded();
+        }
+        cors::allow(from.as_ref(), reading, &mut response);
         let (status, elapsed) = (response.status().as_u16(), began.elapsed());
-        // The query is left out: it may hold a token, and prompts are the listener's own business.
-        if PROBES.contains(&path.as_str()) {
-            tracing::debug!(client = %address, proxy, %method, path, ?version, status, ?elapsed, "request");
-        } else {
-            tracing::info!(client = %address, proxy, %method, path, ?version, status, ?elapsed, "request");
-        }
+        log.write(Line { client: &client, method: &method, path: &path, version, status, elapsed });
         counter!(HTTP_REQUESTS, "method" => label(&method), "status" => response.status().as_str().to_owned())
             .increment(1);
         Ok(response)
+    }
+
+    /// Whether a page may ask this, and read the answer. Probes are answered whatever they say about themselves.
+    fn check(
+        &self,
+        request: &Request<Incoming>,
+        connection: &Connection,
+        client: &Client,
+        hosts: &[String],
+        surface: Option<&'static Surface>,
+    ) -> Result<Reading, HttpError> {
+        let path = request.uri().path();
+        if ops::PROBES.iter().any(|(probe, _)| *probe == path) {
+            return Ok(Reading::No);
+        }
+        if connection.place.is_spare() {
+            return Err(HttpError::Crowded);
+        }
+        let (method, headers) = (request.method(), request.headers());
+        let of_original = surface.is_some() || !(path == "/v1" || path.starts_with("/v1/"));
+        let of_sockets = Sockets::serves(path);
+        let visit = Visit { method, headers, client, hosts, of_original, of_sockets };
+        self.app.origins.check(&visit, self.app.token.is_some())
     }
 
     async fn route(self, surface: Option<&'static Surface>, request: Request<Incoming>) -> Response {

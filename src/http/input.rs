@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::HttpError;
 use super::query::checked_seconds;
+use super::seed::Seed;
 use crate::engine::{Ack, SamplingPatch, Steer, WeightedPrompt};
 use crate::station::{Idle, Stream, StreamSpec};
 use crate::units::ModelId;
@@ -52,6 +53,19 @@ fn blend(prompts: Vec<Prompt>) -> Vec<WeightedPrompt> {
     prompts.into_iter().map(|prompt| prompt.0).collect()
 }
 
+/// A stream's name within bounds, wherever it was sent.
+pub(super) fn checked_name(name: Option<String>) -> Result<Option<String>, HttpError> {
+    match name {
+        Some(name)
+            if name.trim().is_empty() || name.chars().count() > MAX_NAME || name.chars().any(char::is_control) =>
+        {
+            let sentence = format!("`name` must have 1 to {MAX_NAME} printable characters; choose another or none.");
+            Err(HttpError::Unprocessable(sentence))
+        }
+        name => Ok(name),
+    }
+}
+
 /// `POST /v1/streams`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -63,27 +77,22 @@ pub(super) struct Create {
     temperature: Option<f32>,
     top_k: Option<u32>,
     guidance: Option<f32>,
-    seed: Option<u64>,
+    #[serde(default)]
+    seed: Seed,
 }
 
 impl Create {
     /// The stream that is asked for: it pauses while nobody listens.
     pub fn into_spec(self) -> Result<StreamSpec, HttpError> {
-        if let Some(name) = &self.name
-            && (name.trim().is_empty() || name.chars().count() > MAX_NAME || name.chars().any(char::is_control))
-        {
-            let sentence = format!("`name` must have 1 to {MAX_NAME} printable characters; choose another or none.");
-            return Err(HttpError::Unprocessable(sentence));
-        }
         Ok(StreamSpec {
-            name: self.name,
+            name: checked_name(self.name)?,
             model: self.model.map(ModelId),
             prompts: blend(self.prompts),
             sampling: SamplingPatch {
                 temperature: self.temperature,
                 top_k: self.top_k,
                 guidance: self.guidance,
-                seed: self.seed,
+                seed: self.seed.exact(),
             },
             seconds: checked_seconds(self.seconds)?,
             idle: Idle::Pause,
@@ -101,7 +110,8 @@ pub(super) struct Change {
     temperature: Option<f32>,
     top_k: Option<u32>,
     guidance: Option<f32>,
-    seed: Option<u64>,
+    #[serde(default)]
+    seed: Seed,
 }
 
 impl Change {
@@ -111,7 +121,7 @@ impl Change {
             temperature: self.temperature,
             top_k: self.top_k,
             guidance: self.guidance,
-            seed: self.seed,
+            seed: self.seed.patch(),
         };
         let steers = self.prompts.is_some() || sampling != SamplingPatch::default();
         if self.ramp.is_some() && self.prompts.is_none() {

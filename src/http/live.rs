@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use warp::Reply;
 use warp::http::HeaderValue;
-use warp::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use warp::http::header::CONTENT_TYPE;
 use warp::reply::Response;
 
 use super::HttpError;
@@ -36,9 +36,7 @@ pub(super) async fn response(
     let kind = if format == FileFormat::Ogg { "audio/ogg" } else { "audio/wav" };
     let mut response =
         warp::reply::stream(growing(preview, format).take_until(stopping.cancelled_owned())).into_response();
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     Ok(response)
 }
 

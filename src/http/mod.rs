@@ -4,6 +4,7 @@
 //! route is a warp filter made by one of the modules below and joined in `router`; every error is an [`HttpError`],
 //! which is mapped to a status and RFC 9457 JSON in one place. No tensors pass through here.
 
+mod access_log;
 mod app;
 mod audio;
 mod auth;
@@ -14,6 +15,7 @@ mod connection;
 mod cors;
 mod error;
 mod events;
+mod exchange;
 mod flows;
 mod form;
 mod front;
@@ -22,14 +24,19 @@ mod generate;
 mod icy;
 mod input;
 mod jerry;
+mod json;
 mod links;
 mod live;
 mod models;
 mod musicgen_stream;
 mod ops;
+mod origin;
 mod page;
+mod places;
 mod query;
+mod response;
 mod router;
+mod seed;
 mod serve;
 mod sessions;
 mod socket;
@@ -45,6 +52,7 @@ pub use app::{App, Limits, ModelLoader, ModelRequest};
 pub use client::TrustedProxies;
 pub use error::HttpError;
 pub use ops::install_metrics;
+pub use origin::{AllowedOrigin, Origins, PublicName};
 pub use serve::{serve, terminated};
 pub use surface::{Port, SURFACES, Surface};
 

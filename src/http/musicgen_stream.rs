@@ -14,7 +14,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use warp::http::HeaderMap;
-use warp::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use warp::http::header::{CONTENT_TYPE, HeaderValue};
 use warp::reply::Response;
 use warp::{Filter, Reply};
 
@@ -46,12 +46,16 @@ pub(super) fn routes(app: &Arc<App>) -> Routes {
         warp::any().map(move || (Arc::clone(&app), Arc::clone(&sets)))
     };
     let client = client::of_request();
-    let generate =
-        once.or(twice).unify().and(context.clone()).and(client).and(connection::of_request()).and(body::bytes(app)).then(
-            |(app, sets): (Arc<App>, Arc<Sets>), client: Client, connection: Connection, body| async move {
-                reply(generate(&app, &sets, &client, &connection, body).await)
-            },
-        );
+    let generate = once
+        .or(twice)
+        .unify()
+        .and(context.clone())
+        .and(client)
+        .and(connection::of_request())
+        .and(body::bytes(app))
+        .then(|(app, sets): (Arc<App>, Arc<Sets>), client: Client, connection: Connection, body| async move {
+            reply(generate(&app, &sets, &client, &connection, body).await)
+        });
     let set_prompts = warp::path!("set_prompts")
         .and(warp::post())
         .and(context.clone())
@@ -122,13 +126,12 @@ async fn generate(
         tracks.push(Track::new(app.engine().join(spec).await.map_err(bad_prompt)?));
     }
     let controls = tracks.iter().map(Track::control).collect();
-    connection.may_wait();
+    connection.exchange.may_wait();
     let running = sets.add(client, wanted.prompts, controls);
     let id = running.set.id;
     let mut response = sound::play(tracks, format, running, app.stopping.clone()).into_response();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(SET_ID, HeaderValue::from(id));
     Ok(response)
 }

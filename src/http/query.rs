@@ -8,6 +8,7 @@ use warp::Filter;
 
 pub(super) use self::decode::pairs;
 use super::HttpError;
+use super::seed::{NoSeed, Seed};
 use crate::engine::{SamplingPatch, VoiceSpec, WeightedPrompt};
 use crate::station::{Format, Listen};
 use crate::units::ModelId;
@@ -67,6 +68,12 @@ impl Query {
         self.one(name)?.map(|value| number(name, value, what)).transpose()
     }
 
+    /// The seed, by the rule of every route.
+    pub fn seed(&self) -> Result<Seed, HttpError> {
+        let Some(text) = self.one("seed")? else { return Ok(Seed::Unsaid) };
+        text.parse().map_err(|error: NoSeed| bad_value(format!("`seed` is `{}`; send {error}.", brief(text))))
+    }
+
     /// The blend: the n-th `weight` belongs to the n-th `prompt`.
     fn prompts(&self) -> Result<Vec<WeightedPrompt>, HttpError> {
         let (texts, weights) = (self.all("prompt"), self.all("weight"));
@@ -92,7 +99,7 @@ impl Query {
                 temperature: self.number("temperature", "a number, for example temperature=1.0")?,
                 top_k: self.number("top_k", "a whole number, for example top_k=250")?,
                 guidance: self.number("guidance", "a number, for example guidance=3.0")?,
-                seed: self.number("seed", "a whole number, for example seed=1")?,
+                seed: self.seed()?.exact(),
             },
             ..VoiceSpec::endless("")
         };
@@ -207,7 +214,8 @@ mod tests {
         assert_eq!(status, 400);
         assert!(text.contains("`promt`") && text.contains("prompt, weight"), "{text}");
         let (status, text) = sentence(parse("prompt=a&seed=x").unwrap().voice());
-        assert_eq!((status, text.as_str()), (400, "`seed` is `x`; send a whole number, for example seed=1."));
+        assert_eq!(status, 400);
+        assert!(text.starts_with("`seed` is `x`; send a whole number from 0"), "{text}");
         let (status, text) = sentence(parse("prompt=a&prompt=b&weight=1").unwrap().voice());
         assert_eq!(status, 400);
         assert!(text.contains("2 `prompt` but 1 `weight`"), "{text}");

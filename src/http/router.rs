@@ -167,4 +167,16 @@ mod tests {
         known.sort();
         assert_eq!(described, known);
     }
+
+    #[test]
+    fn every_operation_has_an_id_of_its_own() {
+        let described: serde_json::Value = serde_json::from_str(ops::OPENAPI).unwrap();
+        let items = described["paths"].as_object().unwrap().values();
+        let operations: Vec<_> = items.flat_map(|item| item.as_object().unwrap().values()).collect();
+        let operations = operations.into_iter().filter(|operation| operation.get("responses").is_some());
+        let ids: Vec<_> = operations.map(|operation| operation["operationId"].as_str().unwrap()).collect();
+        let different: std::collections::HashSet<_> = ids.iter().collect();
+        assert_eq!(ids.len(), different.len());
+        assert!(ids.len() > 100);
+    }
 }

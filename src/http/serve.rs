@@ -15,13 +15,14 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::connection::Connection;
+use super::exchange::Exchange;
 use super::front::Front;
+use super::places::Places;
 use super::socket::Socket;
 use super::{App, Port};
 
@@ -48,7 +49,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), io::Error> {
     let front = Front::new(Arc::clone(&app));
-    let places = Arc::new(Semaphore::new(app.limits.connections.min(Semaphore::MAX_PERMITS)));
+    let places = Places::new(app.limits.connections);
     let graceful = Arc::new(GracefulShutdown::new());
     let closing = CancellationToken::new();
     let mut accepting = JoinSet::new();
@@ -120,7 +121,7 @@ async fn upkeep(app: &App) {
 struct Door {
     front: Front,
     app: Arc<App>,
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
 }
 
 impl Door {
@@ -128,19 +129,20 @@ impl Door {
     async fn accept(self, port: Port, graceful: Arc<GracefulShutdown>, closing: CancellationToken) {
         let mut backoff = MIN_BACKOFF;
         loop {
-            // The place is taken first: at the limit, clients wait in the kernel's backlog and cost us nothing.
-            let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return };
             match port.listener.accept().await {
                 Ok((socket, peer)) => {
                     backoff = MIN_BACKOFF;
-                    let ends = (peer, socket.local_addr().ok());
-                    let connection = Connection::new(ends, port.surface, place, closing.child_token());
+                    let (ends, close) = ((peer, socket.local_addr().ok()), closing.child_token());
+                    let exchange = Arc::<Exchange>::default();
+                    let place = self.places.enter(peer.ip(), Arc::clone(&exchange), close.clone());
+                    let connection = Connection::new(ends, port.surface, place, exchange, close);
                     let (front, patience) = (self.front.clone(), self.app.limits.request);
                     tokio::spawn(converse(socket, connection, front, patience, graceful.watcher()));
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept connections; trying again");
+                    let made_room = self.places.make_room();
+                    tracing::warn!(%error, made_room, "cannot accept connections; trying again");
                     sleep(backoff).await;
                     backoff = (backoff * 2).min(MAX_BACKOFF);
                 }
@@ -158,7 +160,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 /// Serves one connection until it closes, is closed by [`Connection::close`], or never says anything.
 async fn converse(socket: TcpStream, connection: Connection, front: Front, patience: Duration, watcher: Watcher) {
     let peer = connection.peer;
-    let unhurried = Arc::clone(&connection.unhurried);
+    let (socket, exchange) = (Arc::new(socket), Arc::clone(&connection.exchange));
     if let Err(error) = tune(&socket) {
         tracing::debug!(%peer, %error, "socket options were refused");
     }
@@ -167,7 +169,8 @@ async fn converse(socket: TcpStream, connection: Connection, front: Front, patie
         service_fn(move |request: Request<Incoming>| front.clone().answer(connection.clone(), request))
     };
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(patience).max_buf_size(WRITE_BUFFER);
+    // Who has left is noticed by the exchange.
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(patience).max_buf_size(WRITE_BUFFER).half_close(true);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -175,13 +178,13 @@ async fn converse(socket: TcpStream, connection: Connection, front: Front, patie
         .keep_alive_timeout(Duration::from_secs(20))
         .max_concurrent_streams(256)
         .max_send_buf_size(WRITE_BUFFER);
-    let served =
-        builder.serve_connection_with_upgrades(TokioIo::new(Socket::new(socket, unhurried)), service).into_owned();
+    let io = TokioIo::new(Socket::new(Arc::clone(&socket), Arc::clone(&exchange)));
+    let served = builder.serve_connection_with_upgrades(io, service).into_owned();
     let mut served = std::pin::pin!(watcher.watch(served));
     // hyper's own header timeout starts only once it knows which version is spoken.
     let silent = async {
         sleep(patience).await;
-        if connection.has_spoken() {
+        if exchange.has_spoken() {
             std::future::pending::<()>().await;
         }
     };
@@ -190,6 +193,7 @@ async fn converse(socket: TcpStream, connection: Connection, front: Front, patie
             tracing::debug!(%peer, %error, "connection ended");
         },
         () = connection.close.cancelled() => tracing::debug!(%peer, "connection closed"),
+        () = exchange.left(&socket) => tracing::debug!(%peer, "client left"),
         () = silent => tracing::debug!(%peer, "connection said nothing"),
     }
 }

@@ -10,8 +10,8 @@ use warp::http::header::LOCATION;
 use warp::reply::{Response, with_header, with_status};
 use warp::{Filter, Reply};
 
-use super::clips::{accepted_reply, file_format, no_store, sound_file};
 use super::client::owner;
+use super::clips::{accepted_reply, file_format, no_store, sound_file};
 use super::error::reply;
 use super::links::{self, Links};
 use super::router::get;
@@ -156,12 +156,7 @@ struct Change {
     pinned: bool,
 }
 
-async fn change(
-    app: &App,
-    id: &str,
-    body: Result<Bytes, HttpError>,
-    links: &Links,
-) -> Result<Response, HttpError> {
+async fn change(app: &App, id: &str, body: Result<Bytes, HttpError>, links: &Links) -> Result<Response, HttpError> {
     let Change { pinned } = body::json(&body?)?;
     let (studio, id) = (app.studio()?, SessionId::parse(id)?);
     studio.pin(&id, pinned).await?;
@@ -210,12 +205,7 @@ struct Crop {
     to: Option<f64>,
 }
 
-async fn crop(
-    app: &App,
-    id: &str,
-    body: Result<Bytes, HttpError>,
-    links: &Links,
-) -> Result<Response, HttpError> {
+async fn crop(app: &App, id: &str, body: Result<Bytes, HttpError>, links: &Links) -> Result<Response, HttpError> {
     let Crop { from, to } = body::json(&body?)?;
     let (studio, id) = (app.studio()?, SessionId::parse(id)?);
     studio.crop_to(&id, from, to).await?;

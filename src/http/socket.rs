@@ -1,51 +1,83 @@
-//! A client's socket whose patience can change: most clients that stop reading are given up, some may take their time.
+//! A client's socket: what it writes is told to the connection's [`Exchange`], and its patience can change. Most clients
+//! that stop reading are given up, some may take their time.
 
 use std::io::{self, IoSlice};
+use std::net::Shutdown;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::exchange::Exchange;
+
 /// A TCP stream that looks at its connection's wish before it writes.
 pub(super) struct Socket {
-    tcp: TcpStream,
-    /// The client may leave bytes unread for as long as it likes; set while it is served.
-    unhurried: Arc<AtomicBool>,
-    done: bool,
+    /// Shared with who watches whether the client is there.
+    tcp: Arc<TcpStream>,
+    exchange: Arc<Exchange>,
+    /// The client may leave bytes unread for as long as it likes.
+    is_patient: bool,
 }
 
 impl Socket {
-    pub fn new(tcp: TcpStream, unhurried: Arc<AtomicBool>) -> Self {
-        Self { tcp, unhurried, done: false }
+    pub fn new(tcp: Arc<TcpStream>, exchange: Arc<Exchange>) -> Self {
+        Self { tcp, exchange, is_patient: false }
     }
 
     /// Takes back TCP_USER_TIMEOUT, which counts a closed window as silence. A client that has gone without a word is
     /// then noticed by the kernel's own, longer time.
     fn attend(&mut self) {
-        if self.done || !self.unhurried.load(Ordering::Relaxed) {
+        if self.is_patient || !self.exchange.is_unhurried() {
             return;
         }
-        self.done = true;
+        self.is_patient = true;
         #[cfg(any(target_os = "linux", target_os = "android"))]
-        if let Err(error) = socket2::SockRef::from(&self.tcp).set_tcp_user_timeout(None) {
+        if let Err(error) = SockRef::from(&*self.tcp).set_tcp_user_timeout(None) {
             tracing::debug!(%error, "the socket keeps its time limit");
+        }
+    }
+
+    /// Writes what the exchange has not sent early.
+    fn write(
+        &mut self,
+        context: &mut Context<'_>,
+        first: &[u8],
+        write: impl Fn(&TcpStream, usize) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        self.attend();
+        let early = self.exchange.writes(first);
+        loop {
+            ready!(self.tcp.poll_write_ready(context))?;
+            match write(&self.tcp, early) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+                Ok(written) => {
+                    self.exchange.wrote();
+                    return Poll::Ready(Ok(early + written));
+                }
+            }
         }
     }
 }
 
 impl AsyncRead for Socket {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_read(context, into)
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.tcp.poll_read_ready(context))?;
+            match self.tcp.try_read_buf(into) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return Poll::Ready(read.map(drop)),
+            }
+        }
     }
 }
 
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.attend();
-        Pin::new(&mut self.tcp).poll_write(context, bytes)
+        self.write(context, bytes, |tcp, early| tcp.try_write(&bytes[early..]))
     }
 
     fn poll_write_vectored(
@@ -53,20 +85,28 @@ impl AsyncWrite for Socket {
         context: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.attend();
-        Pin::new(&mut self.tcp).poll_write_vectored(context, parts)
+        let first = parts.iter().find(|part| !part.is_empty()).map_or(&[][..], |part| part);
+        self.write(context, first, |tcp, early| match early {
+            0 => tcp.try_write_vectored(parts),
+            early => tcp.try_write(&first[early..]),
+        })
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.tcp.is_write_vectored()
+        true
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_flush(context)
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // What is written is with the system.
+        self.exchange.flushed();
+        Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_shutdown(context)
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match SockRef::from(&*self.tcp).shutdown(Shutdown::Write) {
+            Err(error) if error.kind() != io::ErrorKind::NotConnected => Poll::Ready(Err(error)),
+            _ => Poll::Ready(Ok(())),
+        }
     }
 }
 
@@ -75,7 +115,6 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::time::Duration;
 
-    use socket2::SockRef;
     use tokio::io::AsyncWriteExt;
     use tokio::net::TcpListener;
 
@@ -88,12 +127,12 @@ mod tests {
         let (tcp, _) = listener.accept().await.unwrap();
         let limit = Some(Duration::from_secs(30));
         SockRef::from(&tcp).set_tcp_user_timeout(limit).unwrap();
-        let unhurried = Arc::new(AtomicBool::new(false));
-        let mut socket = Socket::new(tcp, Arc::clone(&unhurried));
+        let exchange = Arc::new(Exchange::default());
+        let mut socket = Socket::new(Arc::new(tcp), Arc::clone(&exchange));
         socket.write_all(b"head").await.unwrap();
-        assert_eq!(SockRef::from(&socket.tcp).tcp_user_timeout().unwrap(), limit);
-        unhurried.store(true, Ordering::Relaxed);
+        assert_eq!(SockRef::from(&*socket.tcp).tcp_user_timeout().unwrap(), limit);
+        exchange.may_wait();
         socket.write_all(b"body").await.unwrap();
-        assert_eq!(SockRef::from(&socket.tcp).tcp_user_timeout().unwrap(), None);
+        assert_eq!(SockRef::from(&*socket.tcp).tcp_user_timeout().unwrap(), None);
     }
 }

@@ -12,8 +12,8 @@ use warp::{Filter, Reply};
 
 use super::connection::Connection;
 use super::error::reply;
-use super::links::{self, Links};
 use super::input::{Change, Create};
+use super::links::{self, Links};
 use super::query::{LISTEN, Query, format_named, raw};
 use super::router::get;
 use super::{App, HttpError, Routes, audio, body, connection};
@@ -104,11 +104,6 @@ fn sound(app: &Arc<App>) -> Routes {
 
 async fn create(app: &App, body: Result<Bytes, HttpError>, links: &Links) -> Result<Response, HttpError> {
     let spec = body::json::<Create>(&body?)?.into_spec()?;
-    if let Some(name) = &spec.name
-        && app.station.named(name).is_ok()
-    {
-        return Err(HttpError::NameTaken(name.clone()));
-    }
     Ok(created(app.station.create(spec).await?.info(), links))
 }
 

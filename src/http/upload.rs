@@ -13,7 +13,8 @@ use warp::http::header::CONTENT_TYPE;
 use warp::{Filter, Rejection};
 
 use super::query::Query;
-use super::{App, HttpError, body, form};
+use super::seed::Seed;
+use super::{App, HttpError, body, form, json};
 use crate::studio::Wish;
 
 /// Time for an upload to arrive.
@@ -43,8 +44,8 @@ pub(super) struct Fields {
     pub temperature: Option<f32>,
     #[serde(default, deserialize_with = "number")]
     pub guidance: Option<f32>,
-    #[serde(default, deserialize_with = "number")]
-    pub seed: Option<u64>,
+    #[serde(default)]
+    pub seed: Seed,
 }
 
 impl Fields {
@@ -57,7 +58,7 @@ impl Fields {
             temperature: self.temperature,
             guidance: self.guidance,
             description: self.prompt.clone(),
-            seed: self.seed,
+            seed: self.seed.exact(),
         }
     }
 }
@@ -113,7 +114,7 @@ async fn parse(body: Bytes, headers: &HeaderMap, query: &str) -> Result<Upload, 
     if form::is_multipart(headers) {
         audio = form(body, headers, &mut fields).await?;
     } else if body.is_empty() {
-    } else if kind.starts_with("audio/") || !matches!(body.trim_ascii_start().first(), Some(b'{')) {
+    } else if kind.starts_with("audio/") || json::first(&body) != Some(b'{') {
         if kind.contains("json") {
             return Err(body::json::<Fields>(&body).err().unwrap_or_else(|| bad("Send a JSON object.")));
         }

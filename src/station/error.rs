@@ -8,6 +8,9 @@ pub enum StationError {
     /// No such stream.
     #[error("There is no stream `{0}`; GET /v1/streams lists those that exist.")]
     NotFound(String),
+    /// The name is in use.
+    #[error("There is already a stream named `{0}`; choose another name or PATCH that one.")]
+    NameTaken(String),
     /// A limit is reached.
     #[error("There are already {limit} {what}; try again in {retry_after} s or raise the limit with {option}.")]
     Limit {

@@ -52,7 +52,7 @@ impl Station {
     /// Starts a stream.
     ///
     /// # Errors
-    /// [`StationError::Limit`], [`StationError::Engine`].
+    /// [`StationError::NameTaken`], [`StationError::Limit`], [`StationError::Engine`].
     pub async fn create(&self, spec: StreamSpec) -> Result<Arc<Stream>, StationError> {
         self.create_from(spec, None).await
     }
@@ -60,10 +60,10 @@ impl Station {
     /// Starts a stream that goes on from a sound.
     ///
     /// # Errors
-    /// [`StationError::Limit`], [`StationError::Engine`].
+    /// [`StationError::NameTaken`], [`StationError::Limit`], [`StationError::Engine`].
     pub async fn create_from(&self, mut spec: StreamSpec, prefix: Option<Prefix>) -> Result<Arc<Stream>, StationError> {
         let asked = Instant::now();
-        self.admit()?;
+        self.admit(spec.name.as_deref())?;
         if spec.sampling.seed.is_none() {
             // Drawn here, so that the stream's state names the seed that would repeat it.
             spec.sampling.seed = Some(random_u64()? >> 11);
@@ -129,23 +129,29 @@ impl Station {
         {
             // Asked again: others may have come while the engine admitted the voice.
             let mut streams = self.streams();
-            self.admit_among(&streams)?;
+            self.admit_among(&streams, stream.name())?;
             streams.push(stream.clone());
         }
         tokio::spawn(task.run());
         Ok(stream)
     }
 
-    fn admit(&self) -> Result<(), StationError> {
-        self.admit_among(&self.streams())
+    fn admit(&self, name: Option<&str>) -> Result<(), StationError> {
+        self.admit_among(&self.streams(), name)
     }
 
-    fn admit_among(&self, streams: &[Arc<Stream>]) -> Result<(), StationError> {
+    fn admit_among(&self, streams: &[Arc<Stream>], name: Option<&str>) -> Result<(), StationError> {
         if self.closing.load(Ordering::Acquire) {
             return Err(StationError::Ended("the server is stopping".into()));
         }
         let limit = self.config.max_streams;
-        if streams.iter().filter(|stream| !stream.has_ended()).count() >= limit {
+        let live = || streams.iter().filter(|stream| !stream.has_ended());
+        if let Some(name) = name
+            && live().any(|stream| stream.name() == Some(name))
+        {
+            return Err(StationError::NameTaken(name.to_owned()));
+        }
+        if live().count() >= limit {
             return Err(StationError::Limit { what: "streams", limit, retry_after: 30, option: "--max-streams" });
         }
         Ok(())

@@ -286,7 +286,8 @@ impl Stream {
         self.ended.cancelled().await;
     }
 
-    pub(super) fn has_ended(&self) -> bool {
+    /// Whether it is over; it may still be asked why.
+    pub fn has_ended(&self) -> bool {
         self.ended.is_cancelled()
     }
 

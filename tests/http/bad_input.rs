@@ -84,7 +84,7 @@ async fn a_bad_sound_is_refused_by_every_surface_and_leaves_nothing() {
             ("/combine-audio", json!({"audioClips": [sound]}), "Server error"),
         ] {
             let mut answer = json(&server, path, &fields).await;
-            assert_eq!(answer.status, 500, "{what} at {path}");
+            assert_eq!(answer.status, 400, "{what} at {path}");
             assert!(answer.text().await.starts_with(begins));
         }
         assert!(empty(&server).await, "{what} left something behind");

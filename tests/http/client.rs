@@ -31,6 +31,13 @@ pub async fn send(addr: SocketAddr, head: &str, body: &[u8]) -> Answer {
     answer(socket).await
 }
 
+/// Sends bytes as they are.
+pub async fn raw(addr: SocketAddr, request: &[u8]) -> Answer {
+    let mut socket = TcpStream::connect(addr).await.unwrap();
+    let _ = socket.write_all(request).await;
+    answer(socket).await
+}
+
 /// Reads the head of a response.
 pub async fn answer(socket: TcpStream) -> Answer {
     timeout(PATIENCE, async {

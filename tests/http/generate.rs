@@ -31,7 +31,7 @@ async fn a_stream_is_not_cached_and_tells_its_id() {
     let server = start().await;
     let mut answer = get(server.addr, "/generate?prompt=lofi%20piano&prompt=r%26b+slow&weight=1&weight=3&seed=5").await;
     assert_eq!(answer.status, 200);
-    assert_eq!(answer.header("cache-control"), Some("no-store"));
+    assert_eq!(answer.header("cache-control"), Some("no-store, no-transform"));
     assert_eq!(answer.header("x-accel-buffering"), Some("no"));
     assert_eq!(answer.header("transfer-encoding"), Some("chunked"));
     assert!(answer.some(4).await.starts_with(b"OggS"));

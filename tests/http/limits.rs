@@ -78,17 +78,41 @@ async fn a_client_that_says_nothing_loses_its_place() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_beyond_the_limit_wait() {
-    let server = start_with(StationConfig::default(), |app| app.limits.connections = 2).await;
-    let first = get(server.addr, "/generate?prompt=a").await;
-    let mut second = get(server.addr, "/generate?prompt=a").await;
-    second.some(30_000).await;
-    let third = tokio::spawn(get(server.addr, "/healthz"));
-    // Half a second of sound: long enough for an answer, had the third a place.
-    second.some(6000).await;
-    assert!(!third.is_finished());
-    drop(first);
-    assert_eq!(third.await.unwrap().status, 200);
+async fn slow_uploads_and_idle_connections_make_room_for_listeners_and_probes() {
+    let server = start_with(StationConfig::default(), |app| app.limits.connections = 8).await;
+    let mut crowd = Vec::new();
+    for n in 0..40 {
+        let mut socket = TcpStream::connect(server.addr).await.unwrap();
+        let upload = "POST /v1/sessions HTTP/1.1\r\nHost: test\r\nContent-Length: 90000000\r\n\r\nRIFF";
+        let _ = socket.write_all(if n % 2 == 0 { upload.as_bytes() } else { b"GET /" }).await;
+        crowd.push(socket);
+    }
+    let mut listeners = Vec::new();
+    for _ in 0..8 {
+        let mut listener = get(server.addr, "/generate?prompt=a").await;
+        assert_eq!(listener.status, 200);
+        listener.some(100).await;
+        listeners.push(listener);
+    }
+    // Now everybody listens, so a further one has to come back; probes are answered.
+    for _ in 0..50 {
+        crowd.push(TcpStream::connect(server.addr).await.unwrap());
+    }
+    for _ in 0..40 {
+        assert_eq!(get(server.addr, "/healthz").await.status, 200);
+        assert_eq!(get(server.addr, "/readyz").await.status, 200);
+    }
+    let mut refused = get(server.addr, "/generate?prompt=b").await;
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("5")));
+    assert!(refused.problem().await.contains("--max-listeners"));
+    for listener in &mut listeners {
+        listener.some(30_000).await;
+    }
+    listeners.pop();
+    server.until_voices(7).await;
+    let mut ninth = get(server.addr, "/generate?prompt=b").await;
+    assert_eq!(ninth.status, 200);
+    ninth.some(100).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -164,7 +164,7 @@ async fn events_tell_title_steer_status_and_end() {
     let place = created(&server).await;
     let mut answer = get(server.addr, &format!("{place}/events")).await;
     assert_eq!(answer.header("content-type"), Some("text/event-stream"));
-    assert_eq!(answer.header("cache-control"), Some("no-store"));
+    assert_eq!(answer.header("cache-control"), Some("no-store, no-transform"));
     let mut text = String::new();
     while !text.contains("event:status") {
         text += &String::from_utf8(answer.piece().await.unwrap()).unwrap();

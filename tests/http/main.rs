@@ -2,20 +2,27 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod addresses;
 mod bad_input;
 mod beside;
 mod client;
+mod clients;
 mod clips;
 mod flows;
 mod generate;
+mod half_close;
 mod jerry;
 mod juce;
 mod limits;
 mod live;
+mod names;
 mod operate;
+mod origins;
 mod probe;
 mod server;
+mod spellings;
 mod steer;
 mod surfaces;
 mod terry;
+mod unfinished;
 mod web;

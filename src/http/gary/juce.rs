@@ -11,8 +11,9 @@ use warp::reply::{Response, with_status};
 use warp::{Filter, Reply};
 
 use super::super::client::owner;
+use super::super::error::sentence;
 use super::super::router::get;
-use super::super::{App, HttpError, Routes, body};
+use super::super::{App, HttpError, Routes, body, json};
 use super::payload::{Payload, encode_base64};
 use super::service::unix_time;
 use super::texts;
@@ -112,14 +113,15 @@ pub(super) fn answer(result: Result<Value, Failure>) -> Response {
     match result {
         Ok(body) => warp::reply::json(&body).into_response(),
         Err(Failure(status, error)) => {
-            with_status(warp::reply::json(&json!({ "success": false, "error": error })), status).into_response()
+            let body = json!({ "success": false, "error": sentence(&error) });
+            with_status(warp::reply::json(&body), status).into_response()
         }
     }
 }
 
 async fn perform(app: &App, verb: &str, body: Result<Bytes, HttpError>, owner: Owner) -> Result<Value, Failure> {
     let studio = app.studio()?;
-    let value = serde_json::from_slice(&body?).map_err(|error| format!("Invalid JSON format: {error}."))?;
+    let value = json::parse(&body?).map_err(|error| format!("Invalid JSON format: {error}."))?;
     let payload = Payload::parse(value)?;
     let session = payload.session()?;
     let required = || session.clone().ok_or_else(|| Failure::from("Session ID required".to_owned()));

@@ -4,8 +4,11 @@ use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::super::json;
+use super::super::seed::Seed;
 use crate::studio::{SessionId, TransformWish, Wish};
 
 /// Padding is checked by hand: everything that the original's decoder takes is taken.
@@ -32,11 +35,11 @@ impl Payload {
     }
 
     fn parse_text(text: &str, depth: usize) -> Result<Self, String> {
-        match serde_json::from_str(text) {
+        match json::parse(text.as_bytes()) {
             Ok(Value::Object(fields)) => Ok(Self(fields)),
             Ok(Value::String(inner)) if depth < 2 => Self::parse_text(&inner, depth + 1),
             Ok(other) => Err(format!("Invalid JSON format: it holds {}, not an object.", kind(&other))),
-            Err(error) => match serde_json::from_str(&text.replace('\\', "")) {
+            Err(error) => match json::parse(text.replace('\\', "").as_bytes()) {
                 Ok(Value::Object(fields)) => Ok(Self(fields)),
                 _ => Err(format!("Invalid JSON format: {error}.")),
             },
@@ -80,6 +83,13 @@ impl Payload {
         }
     }
 
+    /// The seed, if it matters which one.
+    pub fn seed(&self) -> Result<Option<u64>, String> {
+        let Some(value) = self.given("seed") else { return Ok(None) };
+        let seed = Seed::deserialize(value).map_err(|error| format!("seed: {error}."))?;
+        Ok(seed.exact())
+    }
+
     /// Whether a flag is set.
     pub fn flag(&self, name: &str) -> bool {
         self.given(name).is_some_and(|value| value.as_bool().unwrap_or_else(|| value == "true" || value == 1))
@@ -106,7 +116,6 @@ impl Payload {
     pub fn wish(&self) -> Result<Wish, String> {
         let top_k = self.whole("top_k")?;
         let top_k = top_k.map(|k| u32::try_from(k).map_err(|_| format!("top_k: {k} is below 0."))).transpose()?;
-        let seed = self.whole("seed")?;
         Ok(Wish {
             model: self.text("model_name")?.map(|name| name.replace('\\', "").trim().to_owned()),
             prompt_seconds: self.whole("prompt_duration")?.map(|seconds| seconds as f64),
@@ -115,7 +124,7 @@ impl Payload {
             temperature: self.number("temperature")?.map(|number| number as f32),
             guidance: self.number("cfg_coef")?.map(|number| number as f32),
             description: self.text("description")?.map(str::to_owned),
-            seed: seed.and_then(|seed| u64::try_from(seed).ok()),
+            seed: self.seed()?,
         })
     }
 
@@ -136,7 +145,7 @@ impl Payload {
             flowstep: flowstep.map(|flowstep| flowstep as f32),
             solver,
             steps: None,
-            seed: self.whole("seed")?.and_then(|seed| u64::try_from(seed).ok()),
+            seed: self.seed()?,
             keeps_rate: true,
         })
     }

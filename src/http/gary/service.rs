@@ -10,7 +10,7 @@ use warp::reply::{Response, with_status};
 use warp::{Filter, Reply};
 
 use super::super::router::get;
-use super::super::{App, HttpError, Routes, body};
+use super::super::{App, HttpError, Routes, body, json};
 use super::juce::{Failure, answer};
 use super::models;
 use super::payload::Payload;
@@ -66,7 +66,7 @@ fn notification(app: &Arc<App>) -> Routes {
 }
 
 fn notified(headers: &HeaderMap, body: Result<Bytes, HttpError>) -> Result<Value, Failure> {
-    let value = serde_json::from_slice(&body?).map_err(|error| format!("Invalid JSON format: {error}."))?;
+    let value = json::parse(&body?).map_err(|error| format!("Invalid JSON format: {error}."))?;
     let session = Payload::parse(value)?.session()?.ok_or_else(|| "session_id: Field required.".to_owned())?;
     let id = headers.get("x-notification-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
     let id = id.unwrap_or_else(|| format!("{session}_{}", unix_time()));

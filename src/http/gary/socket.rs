@@ -17,6 +17,7 @@ use socketioxide::{ParserConfig, SocketIo};
 use warp::reply::Response;
 
 use super::super::App;
+use super::super::error::sentence;
 use super::events;
 use super::push::Push;
 use crate::studio::Studio;
@@ -95,7 +96,7 @@ fn listen(socket: &SocketRef) {
             event,
             move |socket: SocketRef, TryData(data): TryData<Value>, State(gary): State<Gary>, ack: AckSender| async move {
                 if let Err(refusal) = events::handle(&gary, &socket, event, data.unwrap_or_default()).await {
-                    let mut error = json!({ "message": refusal.message });
+                    let mut error = json!({ "message": sentence(&refusal.message) });
                     if let Some(code) = refusal.code {
                         error["code"] = code.into();
                     }

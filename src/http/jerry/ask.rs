@@ -6,6 +6,7 @@ use warp::http::HeaderMap;
 
 use super::super::form;
 use super::super::gary::Payload;
+use super::super::json;
 use super::super::query::pairs;
 use super::Failure;
 use crate::engine::Sampler;
@@ -33,9 +34,8 @@ impl Ask {
                     fields.insert(part.name, text);
                 }
             }
-        } else if matches!(body.trim_ascii_start().first(), Some(b'{' | b'[' | b'"')) {
-            let value: Value =
-                serde_json::from_slice(&body).map_err(|error| format!("The body is not JSON: {error}."))?;
+        } else if matches!(json::first(&body), Some(b'{' | b'[' | b'"')) {
+            let value: Value = json::parse(&body).map_err(|error| format!("The body is not JSON: {error}."))?;
             return Ok(Self { fields: Payload::parse(value)?, audio: None });
         } else {
             let text = std::str::from_utf8(&body).map_err(|_| "Send JSON, or a form.".to_owned())?;
@@ -87,8 +87,7 @@ impl Ask {
 
     /// The seed; a negative one, or none, is a new one.
     pub(super) fn seed(&self) -> Result<u64, Failure> {
-        let seed = self.fields.whole("seed")?.and_then(|seed| u64::try_from(seed).ok());
-        Ok(seed.unwrap_or_else(|| crate::studio::random_seed() % SEEDS))
+        Ok(self.fields.seed()?.unwrap_or_else(|| crate::studio::random_seed() % SEEDS))
     }
 
     /// Whether JSON with base64 is wanted, rather than a file.

@@ -17,8 +17,9 @@ use warp::reply::{Response, with_status};
 use warp::{Filter, Reply};
 
 use super::client::owner;
+use super::error::sentence;
 use super::router::{Paths, get};
-use super::{App, HttpError, Routes, body, upload};
+use super::{App, HttpError, Routes, body, json, upload};
 use crate::studio::{Owner, StudioError};
 use ask::Ask;
 
@@ -85,7 +86,7 @@ fn all(app: &Arc<App>) -> Routes {
 
 /// Whether a `POST /generate` is meant for this surface: it has one prompt, and neither an address nor prompts.
 pub(super) fn claims(body: &[u8]) -> bool {
-    match serde_json::from_slice::<serde_json::Value>(body) {
+    match json::parse::<serde_json::Value>(body) {
         Ok(serde_json::Value::Object(fields)) => {
             fields.contains_key("prompt") && !fields.contains_key("prompts") && !fields.contains_key("url")
         }
@@ -144,7 +145,7 @@ impl From<StudioError> for Failure {
 
 fn answer(result: Result<Response, Failure>) -> Response {
     result.unwrap_or_else(|Failure(status, error, more)| {
-        let mut body = json!({ "success": false, "error": error });
+        let mut body = json!({ "success": false, "error": sentence(&error) });
         if let Some((name, value)) = more {
             body[name] = value;
         }

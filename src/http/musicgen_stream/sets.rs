@@ -52,7 +52,13 @@ impl Sets {
         let mut inner = self.lock();
         inner.last_id += 1;
         let prompts = tokio::sync::Mutex::new(prompts);
-        let set = Arc::new(Set { id: inner.last_id, client: client.address, prompts, controls, over: CancellationToken::new() });
+        let set = Arc::new(Set {
+            id: inner.last_id,
+            client: client.address,
+            prompts,
+            controls,
+            over: CancellationToken::new(),
+        });
         inner.running.insert(set.id, Arc::clone(&set));
         Running { sets: Arc::clone(self), set }
     }

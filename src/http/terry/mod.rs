@@ -14,9 +14,10 @@ use warp::reply::{Response, with_status};
 use warp::{Filter, Reply};
 
 use super::client::owner;
+use super::error::sentence;
 use super::gary::{Payload, decode_base64, encode_base64};
 use super::router::{Paths, get};
-use super::{App, HttpError, Routes, body, form, upload};
+use super::{App, HttpError, Routes, body, form, json, upload};
 use crate::studio::{Owner, SessionId, StudioError};
 
 /// Names of a form's file.
@@ -73,7 +74,7 @@ impl From<StudioError> for Failure {
 
 fn answer(result: Result<Response, Failure>) -> Response {
     result.unwrap_or_else(|Failure(status, error)| {
-        with_status(warp::reply::json(&json!({ "error": error })), status).into_response()
+        with_status(warp::reply::json(&json!({ "error": sentence(&error) })), status).into_response()
     })
 }
 
@@ -87,7 +88,7 @@ struct Request {
 
 async fn read(body: Bytes, headers: &HeaderMap) -> Result<Request, Failure> {
     if !form::is_multipart(headers) {
-        let value = serde_json::from_slice(&body).map_err(|error| format!("Invalid JSON format: {error}."))?;
+        let value = json::parse(&body).map_err(|error| format!("Invalid JSON format: {error}."))?;
         let payload = Payload::parse(value)?;
         let audio = payload.text("audio")?.filter(|text| !text.is_empty()).map(decode_base64).transpose();
         let audio = audio.map_err(|error| format!("Failed to load audio: {error}"))?;

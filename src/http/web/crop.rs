@@ -12,7 +12,7 @@ use warp::{Filter, Reply};
 
 use super::super::gary::{decode_base64, encode_base64};
 use super::super::router::get;
-use super::super::{App, HttpError, Routes, body};
+use super::super::{App, HttpError, Routes, body, json};
 use crate::audio::{AudioError, Sound, decode};
 use crate::units::SampleRate;
 
@@ -48,7 +48,7 @@ async fn answer(
         Ok(body) => body,
         Err(error) => return with_status(error.to_string(), error.status()).into_response(),
     };
-    let fields: Value = match serde_json::from_slice(&body) {
+    let fields: Value = match json::parse(&body) {
         Ok(fields) => fields,
         Err(error) => {
             let sentence = format!("{failed}: the body is not JSON: {error}.");
@@ -56,15 +56,19 @@ async fn answer(
         }
     };
     drop(body);
-    let made = tokio::task::spawn_blocking(move || mp3(work(&fields)?).map_err(|error| error.to_string()));
-    let made = made.await.unwrap_or_else(|error| Err(error.to_string()));
+    let made = tokio::task::spawn_blocking(move || {
+        // What was sent is the client's affair, an encoder that fails is ours.
+        let sound = work(&fields).map_err(|reason| (StatusCode::BAD_REQUEST, reason))?;
+        mp3(sound).map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
+    });
+    let made = made.await.unwrap_or_else(|error| Err((StatusCode::INTERNAL_SERVER_ERROR, error.to_string())));
     match made {
         Ok(file) => {
             let mut response = Response::new(encode_base64(&file).into());
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
             response
         }
-        Err(reason) => with_status(format!("{failed}: {reason}"), StatusCode::INTERNAL_SERVER_ERROR).into_response(),
+        Err((status, reason)) => with_status(format!("{failed}: {reason}"), status).into_response(),
     }
 }
 

@@ -11,9 +11,10 @@ use warp::reply::{Response, with_status};
 use warp::{Filter, Reply};
 
 use super::super::client::owner;
+use super::super::error::sentence;
 use super::super::gary::{Payload, decode_base64, encode_base64};
 use super::super::router::get;
-use super::super::{App, HttpError, Routes, body};
+use super::super::{App, HttpError, Routes, body, json};
 use super::fetch::{Means, Place};
 use crate::audio::{Sound, decode, tempo};
 use crate::studio::{Owner, SessionId, Snapshot, Status, Studio, StudioError, Wish};
@@ -108,14 +109,14 @@ fn answer(result: Result<Value, Failure>) -> Response {
     match result {
         Ok(body) => warp::reply::json(&body).into_response(),
         Err(Failure(status, error)) => {
-            with_status(warp::reply::json(&json!({ "error": error })), status).into_response()
+            with_status(warp::reply::json(&json!({ "error": sentence(&error) })), status).into_response()
         }
     }
 }
 
 /// Whether a `POST /generate` is meant for this surface: it has an address and no prompts.
 pub(in crate::http) fn claims(body: &[u8]) -> bool {
-    match serde_json::from_slice::<Value>(body) {
+    match json::parse::<Value>(body) {
         Ok(Value::Object(fields)) => fields.contains_key("url") && !fields.contains_key("prompts"),
         _ => false,
     }
@@ -128,7 +129,7 @@ pub(in crate::http) async fn generate(app: &App, body: &[u8], owner: Owner) -> R
 
 async fn begin(app: &App, body: &[u8], owner: Owner) -> Result<Value, Failure> {
     let studio = app.studio()?;
-    let value = serde_json::from_slice(body).map_err(|error| format!("Invalid JSON format: {error}."))?;
+    let value = json::parse(body).map_err(|error| format!("Invalid JSON format: {error}."))?;
     let payload = Payload::parse(value)?;
     let url = payload.text("url")?.unwrap_or_default().to_owned();
     let place = Place::parse(&url).ok_or("Invalid YouTube URL")?;
@@ -214,7 +215,7 @@ fn parsed(id: &str) -> Result<SessionId, Failure> {
 
 async fn proceed(app: &App, body: Result<Bytes, HttpError>, owner: Owner) -> Result<Value, Failure> {
     let studio = app.studio()?;
-    let value = serde_json::from_slice(&body?).map_err(|error| format!("Invalid JSON format: {error}."))?;
+    let value = json::parse(&body?).map_err(|error| format!("Invalid JSON format: {error}."))?;
     let payload = Payload::parse(value)?;
     let id = parsed(payload.text("task_id")?.unwrap_or_default()).map_err(|_| Failure::from("Invalid task ID"))?;
     studio.session(&id).await?;
