@@ -44,7 +44,8 @@ pub(super) struct Line<'a> {
 impl AccessLog {
     pub fn write(&self, line: Line<'_>) {
         let Line { client, method, path, version, status, elapsed } = line;
-        let (address, proxy) = (client.address, client.proxy.map(tracing::field::display));
+        let address = client.address;
+        let proxy = client.proxy.filter(|proxy| *proxy != address).map(tracing::field::display);
         if PROBES.contains(&path) {
             tracing::debug!(client = %address, proxy, %method, path, ?version, status, ?elapsed, "request");
             return;

@@ -52,12 +52,15 @@ impl Place {
     /// Whether there is no place but a spare one for this connection.
     pub fn is_spare(&self) -> bool {
         let mut inner = self.places.lock();
+        if !inner.guests.get(&self.number).is_some_and(|guest| guest.is_spare) {
+            return false;
+        }
         // Somebody may have left since it came.
-        let has_room = inner.guests.values().filter(|guest| !guest.is_spare).count() < self.places.limit;
-        inner.guests.get_mut(&self.number).is_some_and(|guest| {
-            guest.is_spare &= !has_room;
-            guest.is_spare
-        })
+        let is_spare = inner.count(false) >= self.places.limit;
+        if let Some(guest) = inner.guests.get_mut(&self.number) {
+            guest.is_spare = is_spare;
+        }
+        is_spare
     }
 }
 
@@ -74,9 +77,9 @@ impl Places {
     pub fn enter(self: &Arc<Self>, address: IpAddr, exchange: Arc<Exchange>, close: CancellationToken) -> Place {
         let mut inner = self.lock();
         let mut is_spare = false;
-        if inner.guests.values().filter(|guest| !guest.is_spare).count() >= self.limit {
+        if inner.guests.len() >= self.limit && inner.count(false) >= self.limit {
             is_spare = !inner.make_room(|guest| !guest.is_spare);
-            if is_spare && inner.guests.values().filter(|guest| guest.is_spare).count() >= SPARE {
+            if is_spare && inner.count(true) >= SPARE {
                 inner.make_room(|guest| guest.is_spare);
             }
         }
@@ -93,6 +96,11 @@ impl Places {
 }
 
 impl Inner {
+    /// How many have a spare place, or how many a real one.
+    fn count(&self, is_spare: bool) -> usize {
+        self.guests.values().filter(|guest| guest.is_spare == is_spare).count()
+    }
+
     fn make_room(&mut self, among: impl Fn(&Guest) -> bool) -> bool {
         for stage in [Stage::Idle, Stage::Uploads, Stage::Fetches] {
             let here = || self.guests.iter().filter(|(_, guest)| among(guest) && guest.exchange.stage() == stage);
