@@ -1,4 +1,6 @@
-"""Train the codec: `python codec.py --pool DIR --run DIR --minutes 30 [--device cuda]`."""
+"""Train the codec: `python codec.py --pool DIR --run DIR --minutes 30 [--device cuda]`.
+
+`--sizes band` makes one for recorded instruments; then an adversary joins after `--adversary` of the time."""
 import argparse
 import math
 import os
@@ -11,7 +13,8 @@ import torch.nn.utils.parametrize as parametrize
 from transformers import EncodecConfig, EncodecModel
 
 import fastconv
-from config import CODEC, HOP, SR
+from adversary import Adversary
+from config import CODEC, CODECS, HOP, SR
 from data import load_pool
 from muon import Muon
 from quantizer import Quantizer
@@ -19,9 +22,9 @@ from quantizer import Quantizer
 SCALES = ((2048, 96), (512, 48), (128, 20))
 
 
-def build():
+def build(sizes=CODEC):
     """The transformers model with plain weights (`with_weight_norm` gives the saved form)."""
-    model = EncodecModel(EncodecConfig(**CODEC))
+    model = EncodecModel(EncodecConfig(**sizes))
     for module in model.modules():
         if parametrize.is_parametrized(module, "weight"):
             parametrize.remove_parametrizations(module, "weight")
@@ -81,7 +84,9 @@ def train(args):
     path = os.path.join(args.run, "codec.pt")
     pool, _ = load_pool(args.pool)
     torch.manual_seed(0)
-    model, loss_of = build().to(device), SpectralLoss().to(device)
+    model, loss_of = build(CODECS[args.sizes]).to(device), SpectralLoss().to(device)
+    adversary = Adversary().to(device)
+    judging = torch.optim.AdamW(adversary.parameters(), 3e-4, betas=(0.8, 0.99))
     quantizer = Quantizer(model, device)
     params = [p for n, p in model.named_parameters() if not n.startswith("quantizer")]
     opts = [Muon([p for p in params if p.dim() > 1 and min(p.flatten(1).shape) > 4], args.muon_lr),
@@ -98,6 +103,9 @@ def train(args):
             o.load_state_dict(state)
         step, spent = saved["step"], saved["spent"]
         quantizer.load(saved["quantizer"])
+        if "adversary" in saved:
+            adversary.load_state_dict(saved["adversary"])
+            judging.load_state_dict(saved["judging"])
     encode, decode = fastconv.encode, fastconv.decode
     rng = np.random.default_rng(step + 7)
     begin, last_save = time.time() - spent, time.time()
@@ -120,27 +128,36 @@ def train(args):
         log_loss, mag_loss = loss_of(y, x)
         wave = (y - x).abs().mean()
         loss = log_loss + 30 * mag_loss + args.wave * wave + 0.25 * commit
+        fooled = alike = torch.zeros(())
+        if args.adversary is not None and done >= args.adversary:
+            told = adversary.loss(x, y)
+            judging.zero_grad(set_to_none=True)
+            told.backward()
+            judging.step()
+            fooled, alike = adversary.against(x, y)
+            joined = min(1, (done - args.adversary) / 0.05)
+            loss = loss + joined * (args.fool * fooled + args.alike * alike)
         model.zero_grad(set_to_none=True)
         loss.backward()
         for o in opts:
             o.step()
         step += 1
-        for k, v in (("log", log_loss), ("mag", mag_loss), ("wave", wave), ("commit", commit)):
+        for k, v in (("log", log_loss), ("mag", mag_loss), ("wave", wave), ("commit", commit), ("fooled", fooled), ("alike", alike)):
             v = float(v.detach())
             log[k] = 0.95 * log.get(k, v) + 0.05 * v
         if step % 25 == 0:
             print(f"{step} {spent:.0f}s lr {scale:.2f} " + " ".join(f"{k} {v:.4f}" for k, v in log.items()),
                   "usage", usage, flush=True)
         if time.time() - last_save > 120:
-            save(path, model, opts, quantizer, step, spent)
+            save(path, args.sizes, model, opts, quantizer, (adversary, judging), step, spent)
             last_save = time.time()
-    save(path, model, opts, quantizer, step, spent)
+    save(path, args.sizes, model, opts, quantizer, (adversary, judging), step, spent)
 
 
-def save(path, model, opts, quantizer, step, spent):
+def save(path, sizes, model, opts, quantizer, adversary, step, spent):
     quantizer.store()
-    torch.save(dict(model=model.state_dict(), opts=[o.state_dict() for o in opts], quantizer=quantizer.state(),
-                    step=step, spent=spent), path + ".tmp")
+    torch.save(dict(model=model.state_dict(), opts=[o.state_dict() for o in opts], quantizer=quantizer.state(), sizes=sizes,
+                    adversary=adversary[0].state_dict(), judging=adversary[1].state_dict(), step=step, spent=spent), path + ".tmp")
     os.replace(path + ".tmp", path)
 
 
@@ -158,4 +175,8 @@ if __name__ == "__main__":
     p.add_argument("--muon-lr", type=float, default=4e-3)
     p.add_argument("--wave", type=float, default=2.0)
     p.add_argument("--bf16", type=int, default=1)
+    p.add_argument("--sizes", choices=list(CODECS), default="synthesis")
+    p.add_argument("--adversary", type=float, help="share of the time after which one joins; 0.3 is good")
+    p.add_argument("--fool", type=float, default=0.3)
+    p.add_argument("--alike", type=float, default=1.0)
     train(p.parse_args())

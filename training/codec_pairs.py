@@ -1,7 +1,7 @@
 """Unseen pieces of the band before and after a codec, for its gate:
 `python codec_pairs.py --codec codec.pt --out DIR [--pieces 27] [--seconds 20]`.
 
-A codec of one channel gets the middle of both sides."""
+Left and right are encoded one after the other, as MusicGen does with two channels; `--middle` for their mean."""
 import argparse
 import os
 
@@ -11,7 +11,7 @@ import torch
 
 import fastconv
 from band.piece import NAMES, make_piece
-from config import CODEC, SR
+from config import SR
 from encode import encode_audio, load_codec
 from quantizer import dequantize
 
@@ -31,6 +31,7 @@ if __name__ == "__main__":
     p.add_argument("--out", required=True)
     p.add_argument("--pieces", type=int, default=len(NAMES))
     p.add_argument("--seconds", type=float, default=20)
+    p.add_argument("--middle", action="store_true")
     p.add_argument("--threads", type=int, default=1)
     a = p.parse_args()
     torch.set_num_threads(a.threads)
@@ -38,7 +39,7 @@ if __name__ == "__main__":
     codec = load_codec(a.codec)
     for i in range(a.pieces):
         audio, info = make_piece(FIRST_SEED + i, a.seconds, NAMES[i % len(NAMES)])
-        if CODEC["audio_channels"] == 1:
+        if a.middle:
             audio = audio.mean(0, keepdims=True)
         name = os.path.join(a.out, f"{info['style']}-{i}")
         soundfile.write(name + ".ref.flac", audio.T, SR)

@@ -14,6 +14,9 @@ CODEC = dict(
     num_residual_layers=1, use_conv_shortcut=False, compress=2, kernel_size=7,
     last_kernel_size=7, residual_kernel_size=3, normalize=False, chunk_length_s=None, overlap=None,
 )
+# For recorded instruments: twice the codebooks (1.8 kbit/s), no more columns for a decoder.
+CODEC_BAND = dict(CODEC, num_filters=20, hidden_size=96, codebook_dim=96, target_bandwidths=[1.8])
+CODECS = dict(synthesis=CODEC, band=CODEC_BAND)
 TEXT = dict(
     vocab_size=1024, d_model=128, d_kv=32, num_heads=4, d_ff=256, num_layers=2, feed_forward_proj="relu",
     dropout_rate=0.0, is_encoder_decoder=False, use_cache=False, pad_token_id=0, eos_token_id=1,

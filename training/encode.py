@@ -12,6 +12,7 @@ import fastconv
 from codec import build
 from composer.render import make_piece
 from composer.styles import NAMES
+from config import CODECS
 from quantizer import quantize
 
 SHARD = 100
@@ -20,8 +21,9 @@ BATCH = 10  # pieces that are encoded together
 
 
 def load_codec(path, device="cpu"):
-    model = build().to(device)
-    model.load_state_dict(torch.load(path, map_location=device, weights_only=False)["model"])
+    saved = torch.load(path, map_location=device, weights_only=False)
+    model = build(CODECS[saved.get("sizes", "synthesis")]).to(device)
+    model.load_state_dict(saved["model"])
     return model.eval()
 
 

@@ -5,6 +5,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pytest
 import torch
 from transformers import EncodecConfig, EncodecModel
 
@@ -20,24 +21,26 @@ import windows
 from composer.render import Piece, draw, loudness, make_piece
 from composer.styles import NAMES
 from composer.theory import HALF_FRAMES, asked_bpm, bpm_of, frequency
-from config import CODEC, HOP
+from adversary import Adversary
+from config import CODEC, CODECS, HOP
 from muon import orthogonal
 from quantizer import dequantize, quantize
 from config import KEEP, WINDOW
 from windows import MIDDLE, PREFIX, START, Pieces, longest_prefix
 
 
-def models():
+def models(sizes=CODEC):
     torch.manual_seed(0)
-    plain = codec.build().eval()
-    reference = EncodecModel(EncodecConfig(**CODEC)).eval()
+    plain = codec.build(sizes).eval()
+    reference = EncodecModel(EncodecConfig(**sizes)).eval()
     reference.load_state_dict(codec.with_weight_norm(plain.state_dict()))
     return plain, reference
 
 
 @torch.no_grad()
-def test_codec_equals_transformers():
-    plain, reference = models()
+@pytest.mark.parametrize("sizes", CODECS.values(), ids=CODECS)
+def test_codec_equals_transformers(sizes):
+    plain, reference = models(sizes)
     audio = torch.randn(2, 7 * HOP)
     z = fastconv.encode(plain, audio)
     assert torch.allclose(z, reference.encoder(audio[:, None]).transpose(1, 2), atol=1e-5)
@@ -46,8 +49,9 @@ def test_codec_equals_transformers():
 
 
 @torch.no_grad()
-def test_codes_equal_transformers():
-    plain, reference = models()
+@pytest.mark.parametrize("sizes", CODECS.values(), ids=CODECS)
+def test_codes_equal_transformers(sizes):
+    plain, reference = models(sizes)
     for a, b in zip(plain.quantizer.layers, reference.quantizer.layers):
         a.codebook.embed.normal_(0, 0.05)
         b.codebook.embed.copy_(a.codebook.embed)
@@ -66,6 +70,26 @@ def test_decoder_equals_transformers():
     mine = lm.decoder_logits(model, ids, lm.text_states(model, text, mask), mask)
     theirs = model(input_ids=text, attention_mask=mask, decoder_input_ids=ids.reshape(8, -1)).logits
     assert torch.allclose(mine.reshape(theirs.shape), theirs, atol=1e-4)
+
+
+def test_an_adversary_tells_noise_of_the_same_colour_from_a_tone():
+    """Which a distance of coarse spectra does not."""
+    torch.manual_seed(0)
+    t = torch.arange(6400) / 32000
+    draw = lambda: (torch.sin(2 * torch.pi * (400 + 100 * torch.rand(4, 1)) * t), 0.7 * torch.randn(4, 6400))
+    adversary = Adversary(width=4)
+    opt = torch.optim.AdamW(adversary.parameters(), 3e-3)
+    first = adversary.loss(*draw()).item()
+    for _ in range(25):
+        opt.zero_grad()
+        adversary.loss(*draw()).backward()
+        opt.step()
+    assert adversary.loss(*draw()).item() < 0.5 * first
+    real, made = draw()
+    fooled, alike = adversary.against(real, made.requires_grad_())
+    assert float(adversary.against(real, real)[1]) == 0 and float(alike) > 0
+    (fooled + alike).backward()
+    assert made.grad.abs().sum() > 0
 
 
 def test_delay_is_undone():
