@@ -1,5 +1,7 @@
 """Compose pieces and encode them to codes with a trained codec, in shards:
-`python encode.py --codec codec.pt --out DIR --pieces 2000 --seconds 24 [--device cuda]`."""
+`python encode.py --codec codec.pt --out DIR --pieces 2000 --seconds 24 [--device cuda] [--band]`.
+
+Two sides of a piece of the band give twice the codebooks, left and right in turns, as MusicGen has them."""
 import argparse
 import json
 import multiprocessing
@@ -55,7 +57,19 @@ def style_for(seed):
 
 
 def _job(args):
-    return make_piece(*args)
+    """Audio [channels, samples], and what is in it."""
+    seed, seconds, style, band = args
+    if band:
+        from band.piece import make_piece as play
+    else:
+        play = make_piece
+    audio, info = play(seed, seconds, style)
+    return np.atleast_2d(audio), info
+
+
+def in_turns(codes):
+    """Codes [pieces, channels, K, frames] -> [pieces, K x channels, frames]: of each codebook all channels."""
+    return codes.transpose(0, 2, 1, 3).reshape(len(codes), -1, codes.shape[-1])
 
 
 def main(a):
@@ -68,14 +82,15 @@ def main(a):
             if os.path.exists(path):
                 continue
             seeds = range(a.seed + shard * SHARD, a.seed + (shard + 1) * SHARD)
-            jobs = [(seed, a.seconds, style_for(seed)) for seed in seeds]
+            jobs = [(seed, a.seconds, None if a.band else style_for(seed), a.band) for seed in seeds]
             codes, infos, waiting = [], [], []
             for audio, info in pool.imap(_job, jobs):
                 waiting.append(torch.from_numpy(audio))
                 infos.append(info)
                 if len(waiting) == BATCH or len(infos) == SHARD:
-                    batch = encode_audio(model, torch.stack(waiting).to(a.device))
-                    codes.append(batch.to(torch.int16).cpu().numpy())
+                    sides = torch.stack(waiting).to(a.device)
+                    batch = encode_audio(model, sides.flatten(0, 1)).to(torch.int16).cpu().numpy()
+                    codes.append(in_turns(batch.reshape(*sides.shape[:2], *batch.shape[1:])))
                     waiting = []
             codes = np.concatenate(codes)
             np.savez(path + ".tmp.npz", codes=codes, info=json.dumps(infos))
@@ -92,6 +107,7 @@ if __name__ == "__main__":
     p.add_argument("--seed", type=int, default=1000000)
     p.add_argument("--first-shard", type=int, default=0)
     p.add_argument("--device", default="cpu")
+    p.add_argument("--band", action="store_true", help="recorded instruments, in stereo")
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--workers", type=int, default=1)
     main(p.parse_args())

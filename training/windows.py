@@ -27,6 +27,8 @@ OVERDUE = 0.25          # share of splices that are overdue chords
 STUCK = 0.1             # share of the others that begin with a stuck sound
 TEMPO = 0.35            # ... with the same style at another tempo
 HEARD = 0.3             # ... with what the decoder made, once there is some
+SECTION = 150           # frames that must be left of a section for its caption
+OF_SECTION = 0.4        # share of captions that are those of a section, where there are some
 GOOD = 0.15             # share of plain full windows that the decoder made itself, and made well
 
 
@@ -40,15 +42,26 @@ class Pieces:
 
     def __init__(self, tok, codes, infos):
         self.codes, self.infos, self.heard = codes, infos, []
-        # Ids of every caption, and whether it names a tempo.
-        self.words = [[(tok.encode(c).ids[:WORDS], bool(re.search("[0-9]{2}", c))) for c in info["captions"]] for info in infos]
+        # Ids of every caption, and whether it names a tempo; of whole pieces, and of their sections.
+        self.words = [self.read(tok, info["captions"]) for info in infos]
+        self.parts = [[(p["start"], p["end"], self.read(tok, p["captions"])) for p in info.get("sections", [])] for info in infos]
         self.of_style = {}
         for i, info in enumerate(infos):
             self.of_style.setdefault(info["style"], []).append(i)
 
-    def caption(self, rng, row, tempo):
-        said = [w for w, named in self.words[row] if named] if tempo else []
-        said = said or [w for w, _ in self.words[row]]
+    @staticmethod
+    def read(tok, captions):
+        return [(tok.encode(c).ids[:WORDS], bool(re.search("[0-9]{2}", c))) for c in captions]
+
+    def caption(self, rng, row, tempo, at=None):
+        """Ids of a caption. From frame `at` of the piece on, it may be that of the section there, if
+        most of a chord cycle is left of it."""
+        words = self.words[row]
+        here = [w for start, end, w in self.parts[row] if at is not None and start <= at < end - SECTION]
+        if here and rng.random() < OF_SECTION:
+            words = here[0]
+        said = [w for w, named in words if named] if tempo else []
+        said = said or [w for w, _ in words]
         return said[rng.integers(len(said))]
 
     def crop(self, rng, row, frames):
@@ -80,9 +93,9 @@ class Pieces:
         return np.arange(0, self.codes[row].shape[1] - frames + 1, 2 * self.infos[row]["half"])
 
     def continued(self, rng, row, frames):
-        """Codes [K, frames] of piece `row` from its start or from a bar line."""
+        """Codes [K, frames] of piece `row` from its start or from a bar line, and where that is."""
         at = 0 if rng.random() < BEGIN else int(rng.choice(self.bar_lines(row, frames)))
-        return self.codes[row][:, at:at + frames]
+        return self.codes[row][:, at:at + frames], at
 
     def overdue(self, rng, row, first, frames):
         """Codes [K, frames] of piece `row` whose sound stands still for more than a bar before
@@ -104,8 +117,8 @@ class Pieces:
             first = max(first, min(2 * self.infos[row]["half"] + 30, longest_prefix(frames)))
             return self.overdue(rng, row, first, frames), first, self.caption(rng, row, rng.random() < 0.5)
         before, tempo = self.astray(rng, row, first)
-        after = self.continued(rng, row, frames - first)
-        return np.concatenate([before, after], 1), first, self.caption(rng, row, tempo or rng.random() < 0.5)
+        after, at = self.continued(rng, row, frames - first)
+        return np.concatenate([before, after], 1), first, self.caption(rng, row, tempo or rng.random() < 0.5, at)
 
     def window(self, rng, frames, splices):
         """Codes [K, frames], where learning begins, and the ids of a caption."""
@@ -121,7 +134,7 @@ class Pieces:
                 return made.codes, 0, self.caption(rng, made.row, True)
         last = self.codes[row].shape[1] - frames
         at = 0 if rng.random() < BEGIN else int(rng.integers(0, last + 1))
-        return self.codes[row][:, at:at + frames], 0, self.caption(rng, row, False)
+        return self.codes[row][:, at:at + frames], 0, self.caption(rng, row, False, at)
 
     def batch(self, rng, size, frames, splices=0.0):
         """Codes [size, K, frames], text ids [size, words], first learned frames [size]."""

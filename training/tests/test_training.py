@@ -12,6 +12,7 @@ from transformers import EncodecConfig, EncodecModel
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import codec
+import encode
 import fastconv
 import lm
 import rollout
@@ -191,6 +192,23 @@ def test_only_what_comes_after_a_splice_is_learned():
     logits = lm.decoder_logits(model, lm.delay(codes)[:, :, :-1], lm.text_states(model, text, torch.ones_like(text)), torch.ones_like(text))
     after = [torch.nn.functional.cross_entropy(logits[0, k, 30 + k:40 + k], codes[0, k, 30:]) for k in range(4)]
     assert torch.allclose(spliced, torch.stack(after), atol=1e-4) and not torch.allclose(plain, spliced, atol=1e-4)
+
+
+def test_a_section_is_called_by_its_own_words_while_it_lasts():
+    tok = tokenizer.build(2000)
+    part = lambda start, end, word: dict(start=start, end=end, captions=[word])
+    info = dict(make_info(0), captions=["techno"], sections=[part(0, 400, "intro techno"), part(400, 900, "drop techno")])
+    some, rng = Pieces(tok, [np.zeros((4, 900), np.int16)], [info]), np.random.default_rng(0)
+    ids = lambda text: tok.encode(text).ids
+    said = lambda at: [some.caption(rng, 0, False, at) for _ in range(60)]
+    assert ids("intro techno") in said(0) and ids("drop techno") in said(500) and ids("techno") in said(0)
+    assert ids("intro techno") not in said(390) and ids("drop techno") not in said(0)
+
+
+def test_two_sides_give_codebooks_in_turns():
+    codes = np.arange(2 * 2 * 3 * 5).reshape(2, 2, 3, 5)
+    turned = encode.in_turns(codes)
+    assert turned.shape == (2, 6, 5) and np.array_equal(turned[1, 3], codes[1, 1, 1])
 
 
 def test_a_full_window_may_begin_with_all_that_a_stream_keeps():
