@@ -19,6 +19,8 @@ use warp::http::{HeaderMap, HeaderName, Method, Request};
 use super::HttpError;
 use super::client::Client;
 
+/// No page can set it.
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// Suffixes that no name server of the public answers for (RFC 6761, RFC 6762, RFC 8375, ICANN's .internal).
 const LOCAL: [&str; 4] = ["localhost", "local", "internal", "home.arpa"];
@@ -129,16 +131,17 @@ impl Origins {
             return Ok(Reading::PageWithCredentials);
         }
         let is_allowed = self.allowed.iter().any(|allowed| allowed.0 == "*");
-        let is_own = || self.is_own(&origin, visit);
-        if has_token || is_allowed || is_own() || (visit.of_original && is_app(&origin)) {
-            return Ok(Reading::Page);
-        }
-        let asks = |name, value: &str| {
+        let says = |name, value: &str| {
             let found = visit.headers.get(name).and_then(|found| found.to_str().ok());
             found.is_some_and(|found| found.eq_ignore_ascii_case(value))
         };
+        // Browsers say this of secure pages themselves, whatever host a proxy makes of theirs.
+        let is_own = || says(FETCH_SITE, "same-origin") || self.is_own(&origin, visit);
+        if has_token || is_allowed || is_own() || (visit.of_original && is_app(&origin)) {
+            return Ok(Reading::Page);
+        }
         // A preflight asks about the request that would follow, and would only be asked for what matters.
-        let only_reads = [Method::GET, Method::HEAD].contains(visit.method) && !asks(UPGRADE, "websocket");
+        let only_reads = [Method::GET, Method::HEAD].contains(visit.method) && !says(UPGRADE, "websocket");
         match only_reads && !visit.of_sockets {
             true => Ok(Reading::No),
             false => Err(HttpError::ForeignPage(brief(&origin))),
@@ -302,6 +305,8 @@ mod tests {
                 ("OPTIONS", &[]),
                 ("GET", &[("upgrade", "WebSocket")]),
                 ("GET", &[("sockets", "")]),
+                ("POST", &[("sec-fetch-site", "cross-site")]),
+                ("POST", &[("sec-fetch-site", "same-site")]),
                 // Nobody vouches for this header.
                 ("POST", &[("x-forwarded-host", "evil.example")]),
             ] {
@@ -323,6 +328,7 @@ mod tests {
             ("127.0.0.1:8765", "https://radio.example", &[], 'r'),
             ("127.0.0.1:8765", "https://radio.example:8443", &[], 'r'),
             ("127.0.0.1:8765", "https://cast.example", &[("via-proxy", ""), ("x-forwarded-host", "cast.example")], 'r'),
+            ("127.0.0.1:8765", "https://cast.example", &[("sec-fetch-site", "same-origin")], 'r'),
             ("127.0.0.1:8765", "https://friend.example", &[], 'c'),
         ] {
             for (method, more) in [("POST", [].as_slice()), ("GET", &[("upgrade", "websocket")])] {

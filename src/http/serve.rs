@@ -16,7 +16,7 @@ use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::{interval, sleep, timeout};
+use tokio::time::{Instant, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::connection::Connection;
@@ -37,6 +37,8 @@ const UPKEEP: Duration = Duration::from_secs(5);
 /// Pauses after failed accepts grow from the first to the second.
 const MIN_BACKOFF: Duration = Duration::from_millis(5);
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
+/// Time between two lines of the log about them.
+const COMPLAINTS: Duration = Duration::from_secs(10);
 
 /// Serves until `shutdown` completes, then ends every stream with a proper last page and closes within
 /// [`super::Limits::drain`] (twice that if listeners do not take their last bytes).
@@ -127,7 +129,7 @@ struct Door {
 impl Door {
     /// Never ends; aborted at shutdown. Connections live on in tasks of their own, until `closing` at the latest.
     async fn accept(self, port: Port, graceful: Arc<GracefulShutdown>, closing: CancellationToken) {
-        let mut backoff = MIN_BACKOFF;
+        let (mut backoff, mut complained) = (MIN_BACKOFF, None::<Instant>);
         loop {
             match port.listener.accept().await {
                 Ok((socket, peer)) => {
@@ -142,8 +144,12 @@ impl Door {
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     let made_room = self.places.make_room();
-                    tracing::warn!(%error, made_room, "cannot accept connections; trying again");
-                    sleep(backoff).await;
+                    if complained.is_none_or(|at| at.elapsed() >= COMPLAINTS) {
+                        complained = Some(Instant::now());
+                        tracing::warn!(%error, made_room, "cannot accept connections; trying again");
+                    }
+                    // Who makes room is gone in a moment.
+                    sleep(if made_room { MIN_BACKOFF } else { backoff }).await;
                     backoff = (backoff * 2).min(MAX_BACKOFF);
                 }
             }
