@@ -5,6 +5,7 @@ pub mod cli;
 pub mod engine;
 pub mod http;
 pub mod model;
+pub mod sandbox;
 pub mod station;
 pub mod studio;
 pub mod telemetry;

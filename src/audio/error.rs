@@ -16,7 +16,7 @@ pub enum AudioError {
         reason: String,
     },
     /// An upload that is no sound, or not in a format that is known.
-    #[error("The sound cannot be read: {0}. Send a WAV, AIFF, FLAC, MP3, Ogg or M4A file.")]
+    #[error("The sound cannot be read: {0}. Send a WAV, AIFF, FLAC, MP3, Ogg, M4A, WebM or CAF file.")]
     Unreadable(String),
     /// An upload without a sample.
     #[error("There is no sound in the file: it has not a single sample.")]
@@ -27,6 +27,12 @@ pub enum AudioError {
         /// The bound.
         seconds: f64,
     },
+    /// More sounds wait to be decoded than are decoded in a while.
+    #[error("Too many sounds are being decoded; try again in some seconds.")]
+    Busy,
+    /// The process that decodes could not be started, or did not answer.
+    #[error("The decoder could not be started: {0}.")]
+    NoDecoder(String),
     /// libopus refused its parameters.
     #[error("The Opus encoder could not be used: {0}.")]
     Opus(String),

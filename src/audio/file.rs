@@ -4,12 +4,9 @@ use std::borrow::Cow;
 use std::path::Path;
 use std::str::FromStr;
 
-use flacenc::component::BitRepr;
-use flacenc::error::Verify;
-
 use super::growing::in_memory;
 use super::wav::s16;
-use super::{AudioError, GrowingFile, Limiter, OPUS_RATE, StreamResampler};
+use super::{AudioError, GrowingFile, Limiter, OPUS_RATE, StreamResampler, flac};
 use crate::units::SampleRate;
 
 /// Bit rates of files: nobody waits for them, so quality goes first.
@@ -72,7 +69,7 @@ pub fn encode_file(format: FileFormat, pcm: &[f32], rate: SampleRate, channels: 
     let pcm = limited(pcm, channels);
     match format {
         FileFormat::Wav => wav(&pcm, rate, channels),
-        FileFormat::Flac => flac(&pcm, rate, channels),
+        FileFormat::Flac => flac::encode(&pcm, rate, channels),
         FileFormat::Ogg => opus(&pcm, rate, channels),
         FileFormat::Mp3 => mp3(&at_48k(&pcm, rate, channels)?, channels),
     }
@@ -110,24 +107,6 @@ fn wav(pcm: &[f32], rate: SampleRate, channels: usize) -> Result<Vec<u8>, AudioE
     };
     write().map_err(|error| in_memory(std::io::Error::other(error)))?;
     Ok(file.into_inner())
-}
-
-fn flac(pcm: &[f32], rate: SampleRate, channels: usize) -> Result<Vec<u8>, AudioError> {
-    let failed = |error: &dyn std::fmt::Debug| AudioError::Flac(format!("{error:?}"));
-    let samples: Vec<i32> = pcm.iter().map(|&sample| i32::from(s16(sample))).collect();
-    let config = flacenc::config::Encoder::default().into_verified().map_err(|error| failed(&error))?;
-    let source = flacenc::source::MemSource::from_samples(&samples, channels, 16, rate.0 as usize);
-    let stream =
-        flacenc::encode_with_fixed_block_size(&config, source, config.block_size).map_err(|error| failed(&error))?;
-    let mut sink = flacenc::bitsink::ByteSink::new();
-    stream.write(&mut sink).map_err(|error| failed(&error))?;
-    let mut file = sink.into_inner();
-    // The smallest block counts without the last one (RFC 9639, 8.2); the encoder counts it, and strict readers then
-    // find no frame.
-    if file.len() > 12 {
-        file.copy_within(10..12, 8);
-    }
-    Ok(file)
 }
 
 fn opus(pcm: &[f32], rate: SampleRate, channels: usize) -> Result<Vec<u8>, AudioError> {
@@ -189,11 +168,24 @@ mod tests {
     }
 
     #[test]
+    fn flac_keeps_rates_above_96_khz() {
+        let pcm: Vec<f32> = (0..2 * 20_001).map(|n| ((n / 2) as f32 * 0.0163).sin() * 0.5).collect();
+        for rate in [44_100, 96_000, 176_400, 192_000, 352_800, 384_000] {
+            let file = encode_file(FileFormat::Flac, &pcm, SampleRate(rate), 2).unwrap();
+            let sound = crate::audio::decode(&file).unwrap();
+            assert_eq!((sound.rate.0, sound.frames()), (rate, 20_001));
+            assert!(sound.pcm.iter().zip(&pcm).all(|(ours, given)| (ours - given).abs() < 1e-4), "{rate}");
+            let at_48k = decode(&file, "flac", 2).len() / 2;
+            assert!(at_48k.abs_diff((20_001 * 48_000u64 / u64::from(rate)) as usize) < 20, "{rate}: {at_48k}");
+        }
+    }
+
+    #[test]
     fn our_own_decoder_reads_every_format() {
         let pcm: Vec<f32> = (0..32_000 * 5 / 2).map(|n| (n as f32 * 0.0863).sin() * 0.5).collect();
         for extension in ["wav", "flac", "ogg", "mp3"] {
             let Ok(format) = extension.parse::<FileFormat>() else { continue };
-            let sound = crate::audio::decode(encode_file(format, &pcm, SampleRate(32_000), 1).unwrap()).unwrap();
+            let sound = crate::audio::decode(&encode_file(format, &pcm, SampleRate(32_000), 1).unwrap()).unwrap();
             assert!((sound.seconds() - 2.5).abs() < 0.03, "{extension}: {} s", sound.seconds());
         }
     }

@@ -142,7 +142,7 @@ mod tests {
             };
             let file = made(pcm.len());
             assert!(made(2) == file && made(5000) == file);
-            let sound = crate::audio::decode(file).unwrap();
+            let sound = crate::audio::decode(&file).unwrap();
             assert!((sound.seconds() - 3.0).abs() < 1e-3 && sound.channels == 2, "{} s", sound.seconds());
         }
     }

@@ -6,6 +6,7 @@
 mod decode;
 mod error;
 mod file;
+mod flac;
 mod growing;
 mod limiter;
 mod loudness;
@@ -21,7 +22,7 @@ mod tempo;
 mod true_peak;
 mod wav;
 
-pub use decode::{MAX_SECONDS, decode};
+pub use decode::{MAX_SECONDS, Parts, PcmSpec, Take, Trust, decode, decode_to};
 pub use error::AudioError;
 pub use file::{FileFormat, encode_file};
 pub use growing::GrowingFile;

@@ -11,7 +11,7 @@ use super::load::{DeviceChoice, DtypeChoice, fetch};
 use super::log::note;
 use super::output::Output;
 use super::{Failure, ModelArgs, Outcome};
-use crate::audio::{decode, encode_file};
+use crate::audio::encode_file;
 use crate::engine::{
     Job, LoopModel, LoopSettings, LoopSpec, MakeLoop, Rendered, Shape, Step, Transform, TransformModel,
 };
@@ -19,6 +19,7 @@ use crate::model::melodyflow::MelodyFlow;
 use crate::model::stable_audio::StableAudio;
 use crate::model::weights::Target;
 use crate::model::{ModelError, hub_file, hub_files};
+use crate::sandbox::Sandbox;
 use crate::studio::{FineTune, FineTunes, Flows, LoadFlow, Riffs, TransformWish, Variations, WeighFlow, random_seed};
 use crate::units::SampleRate;
 
@@ -143,7 +144,9 @@ pub(super) fn transform(args: TransformArgs) -> Outcome {
     let output = Output::at(&args.output)?;
     let bytes = std::fs::read(&args.input)
         .map_err(|error| Failure(format!("{} cannot be read: {error}.", args.input.display())))?;
-    let sound = decode(bytes)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let sandbox = Sandbox::of_this_program(Some("ffmpeg".into()))?;
+    let sound = runtime.block_on(sandbox.decode(bytes.into()))?;
 
     let (target, _) = args.place.dtype.on(&args.place.device.open()?);
     let advice = "let Continuo download them once from the Hugging Face hub (4 GB, CC-BY-NC)";

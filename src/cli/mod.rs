@@ -18,9 +18,12 @@ mod serve;
 mod signals;
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+
+use crate::sandbox;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -54,6 +57,15 @@ enum Command {
     Models(models::ModelsArgs),
     /// Measure this machine: decoder steps, codec, first sound, fan-out
     Bench(bench::BenchArgs),
+    /// Decode the sound on the standard input: what the server starts for every sound that it is sent
+    #[command(name = sandbox::COMMAND, hide = true)]
+    Decode {
+        /// Bytes of the file
+        length: u64,
+        /// Let this program do it
+        #[arg(long)]
+        ffmpeg: Option<PathBuf>,
+    },
 }
 
 /// Which model, where it runs, and in which number format.
@@ -99,6 +111,7 @@ pub fn run() -> ExitCode {
         Command::Loop(args) => flows::make_loop(args),
         Command::Models(args) => models::run(&args),
         Command::Bench(args) => bench::run(args),
+        Command::Decode { length, ffmpeg } => return sandbox::run(length, ffmpeg.as_deref()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

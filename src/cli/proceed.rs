@@ -12,11 +12,12 @@ use super::sampling::SamplingArgs;
 use super::{Failure, ModelArgs, Outcome};
 use crate::audio::{FileFormat, decode, encode_file};
 use crate::engine::{Engine, EngineConfig};
+use crate::sandbox::Sandbox;
 use crate::studio::{Owner, Status, Store, Studio, StudioConfig, Wish};
 
 #[derive(Args)]
 pub(super) struct ContinueArgs {
-    /// The sound to continue: WAV, AIFF, FLAC, MP3, Ogg or M4A
+    /// The sound to continue: WAV, AIFF, FLAC, MP3, Ogg, M4A, WebM or CAF
     #[arg(value_name = "FILE")]
     input: PathBuf,
     /// Seconds at the end of it that the music goes on from
@@ -53,12 +54,15 @@ pub(super) fn run(args: ContinueArgs) -> Outcome {
     };
     // A mistake is said before a model is loaded for minutes.
     wish.clone().over(None).validate()?;
-    decode(bytes.clone())?;
-    let backend = load(&args.model)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let sandbox = Sandbox::of_this_program(Some("ffmpeg".into()))?;
+    runtime.block_on(sandbox.decode(bytes.clone().into()))?;
+    let backend = load(&args.model)?;
     let file = runtime.block_on(async {
         let engine = Engine::start(backend, EngineConfig::default())?;
-        let studio = Studio::start(engine, Store::ephemeral()?, None, StudioConfig::default()).await?;
+        let studio =
+            Studio::start(engine, Store::ephemeral()?, None, StudioConfig { sandbox, ..StudioConfig::default() })
+                .await?;
         let made = make(&studio, wish, bytes).await;
         studio.stop().await;
         made
@@ -66,7 +70,7 @@ pub(super) fn run(args: ContinueArgs) -> Outcome {
     let file = match output.format {
         FileFormat::Wav => file,
         format => {
-            let sound = decode(file)?;
+            let sound = decode(&file)?;
             encode_file(format, &sound.pcm, sound.rate, sound.channels)?
         }
     };

@@ -14,6 +14,7 @@ use super::{Failure, ModelArgs, Outcome};
 use super::{log, memory};
 use crate::engine::{Engine, EngineConfig, KV_BUDGET};
 use crate::http::{self, App, Limits, ModelLoader, ModelRequest, Port};
+use crate::sandbox::Sandbox;
 use crate::station::{PromptSets, Station, StationConfig};
 use crate::studio::{AskModel, LoadModel, Retention, Store, Studio, StudioConfig};
 use crate::units::ModelId;
@@ -37,6 +38,10 @@ pub(super) struct ServeArgs {
     /// The program that fetches sound from video sites
     #[arg(long, value_name = "PROGRAM", default_value = "yt-dlp")]
     yt_dlp: PathBuf,
+    /// The program that is asked for sound in formats that Continuo does not know, if it is there; it sees no network
+    /// and no files
+    #[arg(long, value_name = "PROGRAM", default_value = "ffmpeg")]
+    ffmpeg: PathBuf,
     #[command(flatten)]
     model: ModelArgs,
     /// File or folder of prompt sets: their stations start with the server and follow every edit
@@ -242,6 +247,7 @@ async fn studio(engine: Engine, args: &ServeArgs, loader: ModelLoader) -> Result
             (&args.transform_model, &args.loop_model),
             (&args.variations, &args.riffs),
         )?,
+        sandbox: Sandbox::of_this_program(Some(args.ffmpeg.clone()))?,
         ..StudioConfig::default()
     };
     let load: AskModel<ModelId> = Arc::new(move |model| loader(ModelRequest { model, dtype: None }));

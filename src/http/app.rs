@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{HttpError, Origins, TrustedProxies};
 use crate::engine::Engine;
+use crate::sandbox::Sandbox;
 use crate::station::Station;
 use crate::studio::Studio;
 use crate::units::ModelId;
@@ -89,6 +90,8 @@ pub struct App {
     pub started: Instant,
     /// One model is loaded at a time: two at once could need twice the memory.
     loading: tokio::sync::Mutex<()>,
+    /// Where sounds are decoded without a studio.
+    sandbox: Sandbox,
 }
 
 impl App {
@@ -110,7 +113,13 @@ impl App {
             tasks: TaskTracker::new(),
             started: Instant::now(),
             loading: tokio::sync::Mutex::new(()),
+            sandbox: Sandbox::default(),
         }
+    }
+
+    /// Where sounds are decoded.
+    pub fn sandbox(&self) -> &Sandbox {
+        self.studio.as_ref().map_or(&self.sandbox, |studio| studio.sandbox())
     }
 
     /// The engine below the station.

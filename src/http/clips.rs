@@ -20,7 +20,7 @@ use super::links::{self, Links};
 use super::router::get;
 use super::upload::{self, Fields, Upload};
 use super::{App, HttpError, Routes, body, events, live};
-use crate::audio::{FileFormat, decode, encode_file};
+use crate::audio::{FileFormat, encode_file};
 use crate::station::{Idle, StreamSpec};
 use crate::studio::{Accepted, ClipId, Owner, SessionId, Snapshot, Status, Studio, StudioError};
 use crate::units::ModelId;
@@ -184,13 +184,18 @@ async fn part(app: &App, id: &str, part: &str, links: Links, has_seen_the_end: b
         "live.ogg" => live::response(studio, id, FileFormat::Ogg, app.stopping.clone()).await,
         file => {
             let format = file_format(file).ok_or_else(|| HttpError::NoRoute(file.to_owned()))?;
-            sound_file(studio.sound_of_clip(id).await?, format, &format!("{id}")).await
+            sound_file(studio, studio.sound_of_clip(id).await?, format, &format!("{id}")).await
         }
     }
 }
 
 /// A stored sound in the wanted format, to be saved as `name`.
-pub(super) async fn sound_file(bytes: Bytes, format: FileFormat, name: &str) -> Result<Response, HttpError> {
+pub(super) async fn sound_file(
+    studio: &Studio,
+    bytes: Bytes,
+    format: FileFormat,
+    name: &str,
+) -> Result<Response, HttpError> {
     let (kind, extension) = match format {
         FileFormat::Wav => ("audio/wav", "wav"),
         FileFormat::Flac => ("audio/flac", "flac"),
@@ -200,8 +205,8 @@ pub(super) async fn sound_file(bytes: Bytes, format: FileFormat, name: &str) -> 
     let file = if format == FileFormat::Wav && bytes.starts_with(b"RIFF") {
         bytes
     } else {
+        let mut sound = studio.sandbox().decode(bytes).await.map_err(StudioError::from)?;
         let converted = tokio::task::spawn_blocking(move || {
-            let mut sound = decode(bytes.to_vec())?;
             if sound.channels > 2 && format != FileFormat::Wav {
                 sound = sound.stereo();
             }

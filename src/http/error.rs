@@ -125,7 +125,7 @@ impl HttpError {
             Self::Studio(
                 StudioError::QueueFull { retry_after, .. } | StudioError::TooManyOfYours { retry_after, .. },
             ) => Some(*retry_after),
-            Self::NotReady(_) | Self::Crowded => Some(5),
+            Self::NotReady(_) | Self::Crowded | Self::Studio(StudioError::Crowded(_)) => Some(5),
             _ => None,
         }
     }
@@ -154,7 +154,7 @@ fn studio_status(error: &StudioError) -> StatusCode {
         | StudioError::NoAudio
         | StudioError::Cancelled => StatusCode::CONFLICT,
         StudioError::QueueFull { .. } | StudioError::TooManyOfYours { .. } => StatusCode::TOO_MANY_REQUESTS,
-        StudioError::Absent(_) => StatusCode::SERVICE_UNAVAILABLE,
+        StudioError::Absent(_) | StudioError::Crowded(_) => StatusCode::SERVICE_UNAVAILABLE,
         StudioError::NoRoom(_) => StatusCode::INSUFFICIENT_STORAGE,
         StudioError::Engine(error) => engine_status(error),
         StudioError::Store(_) | StudioError::Broken(_) | StudioError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,

@@ -19,7 +19,6 @@ use super::query::{Query, raw};
 use super::router::get;
 use super::seed::Seed;
 use super::{App, HttpError, Routes, body, upload};
-use crate::audio::decode;
 use crate::engine::{LoopSettings, LoopSpec, Shape};
 use crate::studio::{
     Accepted, Flow, Kind, LoopParams, Owner, SessionId, Snapshot, Status, Studio, StudioError, TransformWish,
@@ -231,8 +230,7 @@ async fn show(app: &App, kind: &str, id: &str, links: &Links) -> Result<Response
         Status::Running { steps, total } => (view["done"], view["of"]) = (json!(steps), json!(total)),
         Status::Completed => {
             let bytes = studio.sound_of_clip(record.id).await?;
-            let sound = tokio::task::spawn_blocking(move || decode(bytes.to_vec())).await;
-            let sound = sound.map_err(|error| StudioError::Broken(error.to_string()))?.map_err(StudioError::from)?;
+            let sound = studio.sandbox().decode(bytes).await.map_err(StudioError::from)?;
             view["state"] = json!("done");
             view["frames"] = json!(sound.frames());
             view["sample_rate"] = json!(sound.rate.0);
@@ -262,5 +260,5 @@ async fn audio(app: &App, kind: &str, id: &str, file: &str) -> Result<Response, 
     let studio = app.studio()?;
     let record = find(studio, kind, id).await?.record;
     let format = file_format(file).ok_or_else(|| HttpError::NoRoute(file.to_owned()))?;
-    sound_file(studio.sound_of_clip(record.id).await?, format, &record.id.to_string()).await
+    sound_file(studio, studio.sound_of_clip(record.id).await?, format, &record.id.to_string()).await
 }

@@ -31,7 +31,7 @@ pub(super) async fn response(
     stopping: CancellationToken,
 ) -> Result<Response, HttpError> {
     let Some(preview) = studio.preview(id).await? else {
-        return sound_file(studio.sound_of_clip(id).await?, format, &id.to_string()).await;
+        return sound_file(studio, studio.sound_of_clip(id).await?, format, &id.to_string()).await;
     };
     let kind = if format == FileFormat::Ogg { "audio/ogg" } else { "audio/wav" };
     let mut response =

@@ -110,8 +110,8 @@ fn sound(app: &Arc<App>) -> Routes {
             let app = Arc::clone(&app);
             async move {
                 let found = async {
-                    let bytes = app.studio()?.sound_of(&SessionId::parse(&id)?).await?;
-                    sound_file(bytes, format, &id).await
+                    let studio = app.studio()?;
+                    sound_file(studio, studio.sound_of(&SessionId::parse(&id)?).await?, format, &id).await
                 };
                 reply(found.await)
             }

@@ -12,6 +12,9 @@ pub enum StudioError {
     /// The upload is no sound that can be used.
     #[error("Failed to load audio: {0}")]
     Audio(String),
+    /// Too much is asked for at the same time.
+    #[error("{0}")]
+    Crowded(String),
     /// No such session.
     #[error("Session not found: there is no session `{0}`, or it was kept for its time and then removed.")]
     NoSession(String),
@@ -80,7 +83,11 @@ pub enum StudioError {
 
 impl From<AudioError> for StudioError {
     fn from(error: AudioError) -> Self {
-        Self::Audio(error.to_string())
+        match error {
+            AudioError::Busy => Self::Crowded(error.to_string()),
+            AudioError::NoDecoder(reason) => Self::Broken(reason),
+            error => Self::Audio(error.to_string()),
+        }
     }
 }
 

@@ -49,6 +49,7 @@ pub use verbs::Accepted;
 pub use wish::Wish;
 
 use crate::engine::Engine;
+use crate::sandbox::Sandbox;
 use models::Models;
 use queue::Lanes;
 
@@ -70,6 +71,8 @@ pub struct StudioConfig {
     pub flows: Flows,
     /// Time after the start in which no clip is made that was being made when a server ended without being asked to.
     pub probation: Duration,
+    /// Where given sounds are decoded.
+    pub sandbox: Sandbox,
 }
 
 impl StudioConfig {
@@ -90,6 +93,7 @@ impl Default for StudioConfig {
             retention: Retention::default(),
             flows: Flows::default(),
             probation: Duration::from_secs(3),
+            sandbox: Sandbox::default(),
         }
     }
 }
@@ -200,6 +204,11 @@ impl Studio {
     /// What outlives the process.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Where sounds are decoded.
+    pub fn sandbox(&self) -> &Sandbox {
+        &self.config.sandbox
     }
 
     /// The models of transforms and loops.

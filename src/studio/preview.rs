@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::run::work;
 use super::{ClipId, Job, Kind, Lane, Status, Studio, StudioError, shape};
-use crate::audio::{Sound, StreamResampler, decode};
+use crate::audio::{Sound, StreamResampler};
 use crate::units::{SampleRate, Samples};
 
 /// Seconds of the given sound that are handed out at once.
@@ -45,7 +45,8 @@ impl Studio {
         let before = match job.record.input {
             Some(input) => {
                 let bytes = self.store.read(input).await?;
-                Some(work(move || Ok(shape::before(kind, &shape::usable(decode(bytes.to_vec())?)?, &params))).await?)
+                let sound = self.stored(bytes).await?;
+                Some(work(move || Ok(shape::before(kind, &sound, &params))).await?)
             }
             None => None,
         };

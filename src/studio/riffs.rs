@@ -75,7 +75,7 @@ impl Riffs {
         let folder = self.0.as_deref().unwrap_or(Path::new("."));
         let bytes = std::fs::read(folder.join(&riff.file))
             .map_err(|error| StudioError::Invalid(format!("The riff {} cannot be read: {error}.", riff.file)))?;
-        let sound = decode(bytes)?.mono();
+        let sound = decode(&bytes)?.mono();
         let needed = sound.rate.samples(SECONDS * bpm / riff.bpm + 1.0).0 as usize;
         let sound = sound.cut(0, needed).stretched(riff.bpm / bpm);
         let kept = sound.rate.samples(SECONDS).0 as usize;

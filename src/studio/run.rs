@@ -4,12 +4,13 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use metrics::counter;
 
 use super::queue::Place;
 use super::{ClipId, ClipRecord, ClipState, Draft, Event, Job, Lane, Status, Studio, StudioError, shape};
-use crate::audio::{Sound, decode};
+use crate::audio::Sound;
 use crate::engine::{EngineError, Prefix, Priority, Read, Voice, VoiceEnd, VoiceSpec, WeightedPrompt};
 use crate::telemetry::CLIPS;
 use crate::units::{Frames, Samples};
@@ -144,7 +145,13 @@ impl Studio {
     pub(super) async fn input(&self, record: &ClipRecord) -> Result<Option<Sound>, StudioError> {
         let Some(id) = record.input else { return Ok(None) };
         let bytes = self.store.read(id).await?;
-        work(move || Ok(Some(shape::usable(decode(bytes.to_vec())?)?))).await
+        Ok(Some(self.stored(bytes).await?))
+    }
+
+    /// Decodes a stored sound, in a shape that results can have.
+    pub(super) async fn stored(&self, bytes: Bytes) -> Result<Sound, StudioError> {
+        let sound = self.sandbox().decode(bytes).await?;
+        work(move || shape::usable(sound)).await
     }
 
     /// Makes a piece; gives its file.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::flows::{Shared, Shelf};
 use super::run::work;
-use super::verbs::{Work, check};
+use super::verbs::Work;
 use super::{
     Accepted, FineTune, Flow, Job, Kind, Lane, LoopParams, Owner, Params, SessionId, SessionRecord, Status, Studio,
     StudioError, TransformWish,
@@ -49,7 +49,7 @@ impl Studio {
             }
         };
         if let Some(audio) = &audio {
-            check(audio).await?;
+            self.check(audio).await?;
         }
         self.begin(owner, Kind::Transform, record, Work::Flow(Flow::Transform(params)), audio).await
     }
@@ -69,7 +69,7 @@ impl Studio {
         let model = self.models.flow(&self.flows().loop_shelf(params.model.as_ref())?).await?;
         MakeLoop::check(&model, params.spec.shape).map_err(|reason| StudioError::Invalid(format!("{reason}.")))?;
         if let Some(given) = &given {
-            check(given).await?;
+            self.check(given).await?;
         }
         let session = SessionRecord::new(SessionId::random(), "loop", Params::default());
         self.begin(owner, Kind::Loop, session, Work::Flow(Flow::Loop(params)), given).await

@@ -12,7 +12,7 @@ use super::{
     AudioId, ClipId, ClipRecord, Draft, Flow, Job, Kind, Lane, Owner, Params, SessionId, SessionRecord, Snapshot,
     Status, Studio, StudioError, Wish,
 };
-use crate::audio::{Sound, decode};
+use crate::audio::Sound;
 use crate::engine::{EngineError, Prefix};
 
 /// Work was taken on.
@@ -101,7 +101,7 @@ impl Studio {
     ) -> Result<Accepted, StudioError> {
         let params = wish.over(None);
         params.validate()?;
-        check(&audio).await?;
+        self.check(&audio).await?;
         let session = SessionRecord::new(session.unwrap_or_else(SessionId::random), "bang", params.clone());
         self.begin(owner, Kind::Bang, session, Work::Piece(params), Some(audio)).await
     }
@@ -119,7 +119,7 @@ impl Studio {
         audio: Bytes,
     ) -> Result<Accepted, StudioError> {
         let params = wish.over(None);
-        check(&audio).await?;
+        self.check(&audio).await?;
         let session = SessionRecord::new(session, origin, params.clone());
         self.begin(owner, Kind::Bang, session, Work::Piece(params), Some(audio)).await
     }
@@ -153,7 +153,7 @@ impl Studio {
         let params = wish.over(Some(&record.params));
         params.validate()?;
         match &audio {
-            Some(audio) => drop(check(audio).await?),
+            Some(audio) => drop(self.check(audio).await?),
             None if record.current.is_none() => return Err(StudioError::NoAudio),
             None => {}
         }
@@ -319,8 +319,8 @@ impl Studio {
     /// [`StudioError::Invalid`] when nothing would be left, [`StudioError::NoSession`], [`StudioError::NoAudio`].
     pub async fn crop_to(self: &Arc<Self>, id: &SessionId, from: f64, to: Option<f64>) -> Result<(), StudioError> {
         let bytes = self.sound_of(id).await?;
+        let sound = self.stored(bytes).await?;
         let cut = work(move || {
-            let sound = shape::usable(decode(bytes.to_vec())?)?;
             let place = |seconds: f64| sound.rate.samples(seconds).0 as usize;
             let cut = sound.cut(place(from), to.map_or(usize::MAX, place));
             if cut.pcm.is_empty() {
@@ -343,10 +343,11 @@ impl Studio {
         let lease = self.models.lease(model).await?;
         let info = self.engine.models().into_iter().find(|info| info.id == lease.id);
         let info = info.ok_or_else(|| EngineError::UnknownModel(lease.id.clone()))?;
+        let sound = self.stored(bytes).await?;
         let prompt = work(move || {
             let seconds = info.keep as f64 / info.frame_rate();
             let params = Params { prompt_seconds: seconds, ..Params::default() };
-            shape::prompt(Kind::Continue, &shape::usable(decode(bytes.to_vec())?)?, &params, &info)
+            shape::prompt(Kind::Continue, &sound, &params, &info)
         });
         Ok(self.engine.encode(Some(&lease.id), prompt.await?.planes).await?)
     }
@@ -384,7 +385,7 @@ impl Studio {
         params: Option<Params>,
         audio: Bytes,
     ) -> Result<(), StudioError> {
-        check(&audio).await?;
+        self.check(&audio).await?;
         let kept = self.store.keep(audio, id).await?;
         let session = SessionRecord::new(id.clone(), origin, Params::default());
         self.edit(move |studio| async move {
@@ -606,6 +607,11 @@ impl Studio {
     pub async fn delivered(&self, clip: ClipId) -> Result<(), StudioError> {
         self.store.delivered(clip).await
     }
+
+    /// Decodes an upload to see that it is one.
+    pub(super) async fn check(&self, audio: &Bytes) -> Result<Sound, StudioError> {
+        Ok(self.sandbox().decode(audio.clone()).await?)
+    }
 }
 
 fn busy(lane: Lane) -> StudioError {
@@ -613,10 +619,4 @@ fn busy(lane: Lane) -> StudioError {
         Lane::Pieces | Lane::Loops => StudioError::Busy,
         Lane::Transforms => StudioError::TransformBusy,
     }
-}
-
-/// Decodes an upload to see that it is one.
-pub(super) async fn check(audio: &Bytes) -> Result<Sound, StudioError> {
-    let bytes = audio.to_vec();
-    work(move || Ok(decode(bytes)?)).await
 }

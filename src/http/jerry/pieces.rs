@@ -14,7 +14,7 @@ use super::super::App;
 use super::super::gary::encode_base64;
 use super::Failure;
 use super::ask::{Ask, brief};
-use crate::audio::{Sound, decode};
+use crate::audio::Sound;
 use crate::engine::{BARS, Given, LoopInfo, LoopSettings, LoopSpec, Mask, Shape, bar_seconds, fitting_bars, tempo};
 use crate::studio::{LoopParams, Owner, StudioError};
 
@@ -52,10 +52,7 @@ async fn deliver(app: &App, owner: Owner, wanted: Wanted) -> Result<Response, Fa
         }
         return Ok(response);
     }
-    let sound = {
-        let file = file.clone();
-        work(move || Ok(decode(file.to_vec())?)).await?
-    };
+    let sound = studio.sandbox().decode(file.clone()).await.map_err(StudioError::from)?;
     let (elapsed, hundredths) = (began.elapsed().as_secs_f64().max(0.001), |x: f64| (x * 100.0).round() / 100.0);
     let told = [
         ("negative_prompt", json!(params.spec.avoid)),
@@ -127,13 +124,11 @@ pub(super) async fn style_transfer(app: &App, ask: Ask, owner: Owner) -> Result<
     let strength = ask.number("style_strength", 0.8, (0.1, 1.0))?;
     let guidance = ask.number("cfg_scale", 6.0, (0.0, 20.0))?;
     let settings = LoopSettings { steps: Some(ask.steps(8, 100)?), guidance: Some(guidance), sampler: None };
-    let info = app.studio()?.loop_info(None).await?;
+    let studio = app.studio()?;
+    let info = studio.loop_info(None).await?;
     let mut metadata = common(prompt, &settings, &info);
     metadata["style_strength"] = json!(strength);
-    let sound = {
-        let audio = audio.clone();
-        work(move || Ok(decode(audio.to_vec())?)).await?
-    };
+    let sound = studio.sandbox().decode(audio.clone()).await.map_err(StudioError::from)?;
     let frames = (sound.seconds() * f64::from(info.rate.0)).ceil() as usize;
     metadata["input_audio_shape"] = json!([info.channels, frames]);
     let spec = LoopSpec {

@@ -13,7 +13,8 @@ use warp::{Filter, Reply};
 use super::super::gary::{decode_base64, encode_base64};
 use super::super::router::get;
 use super::super::{App, HttpError, Routes, body, json};
-use crate::audio::{AudioError, Sound, decode};
+use crate::audio::{AudioError, Sound};
+use crate::sandbox::Sandbox;
 use crate::units::SampleRate;
 
 /// Time for sounds to arrive.
@@ -27,14 +28,15 @@ const CLIPS: usize = 64;
 /// `/crop-audio`, `/combine-audio` and a `/health` that the original's own composition asks for in vain.
 pub(in crate::http) fn routes(app: &Arc<App>) -> Routes {
     let body = body::bytes_within(app.limits.upload, PATIENCE);
-    let crop = warp::path!("crop-audio")
-        .and(warp::post())
-        .and(body.clone())
-        .then(|body| async move { answer(body, "Error cropping audio", crop).await });
-    let combine = warp::path!("combine-audio")
-        .and(warp::post())
-        .and(body)
-        .then(|body| async move { answer(body, "Server error", combine).await });
+    let (for_crop, for_combine) = (app.sandbox().clone(), app.sandbox().clone());
+    let crop = warp::path!("crop-audio").and(warp::post()).and(body.clone()).then(move |body| {
+        let sandbox = for_crop.clone();
+        async move { answer(body, "Error cropping audio", async |fields| crop(&sandbox, fields).await).await }
+    });
+    let combine = warp::path!("combine-audio").and(warp::post()).and(body).then(move |body| {
+        let sandbox = for_combine.clone();
+        async move { answer(body, "Server error", async |fields| combine(&sandbox, fields).await).await }
+    });
     let health = warp::path!("health").and(get()).map(|| warp::reply::json(&json!({ "status": "ok" })).into_response());
     crop.or(combine).unify().or(health).unify().boxed()
 }
@@ -42,7 +44,7 @@ pub(in crate::http) fn routes(app: &Arc<App>) -> Routes {
 async fn answer(
     body: Result<Bytes, HttpError>,
     failed: &'static str,
-    work: fn(&Value) -> Result<Sound, String>,
+    make: impl AsyncFnOnce(Value) -> Result<Sound, String>,
 ) -> Response {
     let body = match body {
         Ok(body) => body,
@@ -56,12 +58,14 @@ async fn answer(
         }
     };
     drop(body);
-    let made = tokio::task::spawn_blocking(move || {
+    let made = match make(fields).await {
+        Ok(sound) => {
+            let file = work(move || mp3(sound).map_err(|error| error.to_string())).await;
+            file.map_err(|reason| (StatusCode::INTERNAL_SERVER_ERROR, reason))
+        }
         // What was sent is the client's affair, an encoder that fails is ours.
-        let sound = work(&fields).map_err(|reason| (StatusCode::BAD_REQUEST, reason))?;
-        mp3(sound).map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
-    });
-    let made = made.await.unwrap_or_else(|error| Err((StatusCode::INTERNAL_SERVER_ERROR, error.to_string())));
+        Err(reason) => Err((StatusCode::BAD_REQUEST, reason)),
+    };
     match made {
         Ok(file) => {
             let mut response = Response::new(encode_base64(&file).into());
@@ -72,33 +76,41 @@ async fn answer(
     }
 }
 
-fn sound(text: Option<&Value>) -> Result<Sound, String> {
+async fn sound(sandbox: &Sandbox, text: Option<&Value>) -> Result<Sound, String> {
     let text = text.and_then(Value::as_str).ok_or("a sound is missing; send it as base64.")?;
-    decode(decode_base64(text)?.to_vec()).map_err(|error| error.to_string())
+    sandbox.decode(decode_base64(text)?).await.map_err(|error| error.to_string())
 }
 
-fn crop(fields: &Value) -> Result<Sound, String> {
-    let sound = sound(fields.get("audioData"))?;
+async fn crop(sandbox: &Sandbox, fields: Value) -> Result<Sound, String> {
+    let sound = sound(sandbox, fields.get("audioData")).await?;
     let end = fields.get("end").and_then(seconds).ok_or("`end` must be seconds, or hh:mm:ss.")?;
     Ok(sound.cut(0, sound.rate.samples(end).0 as usize))
 }
 
+/// Work for the processor, off the runtime's threads.
+async fn work<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(error.to_string()))
+}
+
 /// All clips after another, in the shape of the first.
-fn combine(fields: &Value) -> Result<Sound, String> {
+async fn combine(sandbox: &Sandbox, fields: Value) -> Result<Sound, String> {
     let clips = fields.get("audioClips").and_then(Value::as_array).ok_or("`audioClips` must be an array.")?;
     if clips.is_empty() || clips.len() > CLIPS {
         return Err(format!("send 1 to {CLIPS} clips."));
     }
     let mut whole: Option<Sound> = None;
     for clip in clips {
-        let next = sound(Some(clip))?;
-        match &mut whole {
-            None => whole = Some(if next.channels > 2 { next.stereo() } else { next }),
-            Some(whole) => {
+        let next = sound(sandbox, Some(clip)).await?;
+        let so_far = whole.take();
+        let joined = work(move || match so_far {
+            None => Ok(if next.channels > 2 { next.stereo() } else { next }),
+            Some(mut whole) => {
                 let next = if whole.channels == 2 { next.stereo() } else { next.mono() };
                 whole.pcm.extend(next.at(whole.rate).map_err(|error| error.to_string())?.pcm);
+                Ok(whole)
             }
-        }
+        });
+        whole = Some(joined.await?);
     }
     whole.ok_or_else(|| "there is no clip.".into())
 }
@@ -148,19 +160,23 @@ mod tests {
         }
     }
 
-    #[test]
-    fn clips_are_cut_and_joined() {
-        let cut = crop(&json!({"audioData": clip(3, 44_100, 2), "end": "1.5"})).unwrap();
+    #[tokio::test]
+    async fn clips_are_cut_and_joined() {
+        let sandbox = Sandbox::in_process();
+        let cut = crop(&sandbox, json!({"audioData": clip(3, 44_100, 2), "end": "1.5"})).await.unwrap();
         assert_eq!((cut.frames(), cut.channels), (66_150, 2));
-        let both = combine(&json!({"audioClips": [clip(1, 44_100, 1), clip(2, 48_000, 2)]})).unwrap();
+        let clips = json!({"audioClips": [clip(1, 44_100, 1), clip(2, 48_000, 2)]});
+        let both = combine(&sandbox, clips).await.unwrap();
         assert_eq!((both.frames(), both.channels), (3 * 44_100, 1));
-        assert!(crop(&json!({"end": 1})).is_err() && combine(&json!({"audioClips": []})).is_err());
+        assert!(crop(&sandbox, json!({"end": 1})).await.is_err());
+        assert!(combine(&sandbox, json!({"audioClips": []})).await.is_err());
     }
 
-    #[test]
+    #[tokio::test]
     #[cfg(feature = "mp3")]
-    fn the_answer_is_an_mp3() {
-        let file = mp3(crop(&json!({"audioData": clip(3, 22_050, 1), "end": 2})).unwrap()).unwrap();
-        assert!((decode(file).unwrap().seconds() - 2.0).abs() < 0.1);
+    async fn the_answer_is_an_mp3() {
+        let fields = json!({"audioData": clip(3, 22_050, 1), "end": 2});
+        let file = mp3(crop(&Sandbox::in_process(), fields).await.unwrap()).unwrap();
+        assert!((crate::audio::decode(&file).unwrap().seconds() - 2.0).abs() < 0.1);
     }
 }

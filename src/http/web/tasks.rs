@@ -16,7 +16,7 @@ use super::super::gary::{Payload, decode_base64, encode_base64};
 use super::super::router::get;
 use super::super::{App, HttpError, Routes, body, json};
 use super::fetch::{Means, Place};
-use crate::audio::{Sound, decode, tempo};
+use crate::audio::{Sound, tempo};
 use crate::studio::{Owner, SessionId, Snapshot, Status, Studio, StudioError, Wish};
 use crate::units::SampleRate;
 
@@ -155,8 +155,9 @@ async fn begin(app: &App, body: &[u8], owner: Owner) -> Result<Value, Failure> {
     let means = Means { yt_dlp: &app.yt_dlp, private_addresses: app.limits.private_addresses };
     let fetched = place.fetch(from, wanted, &means).await;
     let (bytes, from_here) = fetched.map_err(|error| format!("Error accessing video: {error}"))?;
+    let sound = studio.sandbox().decode(bytes.into()).await;
+    let sound = sound.map_err(|error| format!("Error accessing video: {error}"))?;
     let part = work(move || {
-        let sound = decode(bytes).map_err(|error| format!("Error accessing video: {error}"))?;
         if from_here >= sound.seconds() {
             return Err("Timestamp is beyond video duration".to_owned());
         }
@@ -245,11 +246,8 @@ async fn sound(studio: &Studio, clip: &Snapshot) -> Result<String, Failure> {
     if clip.record.kind != crate::studio::Kind::Bang {
         return Ok(encode_base64(&bytes));
     }
-    work(move || {
-        let sound = decode(bytes.to_vec()).map_err(|error| error.to_string())?;
-        Ok(encode_base64(&levelled(sound, LOUDNESS).wav()))
-    })
-    .await
+    let sound = studio.sandbox().decode(bytes).await.map_err(|error| error.to_string())?;
+    work(move || Ok(encode_base64(&levelled(sound, LOUDNESS).wav()))).await
 }
 
 /// To a loudness, peaks rounded off.

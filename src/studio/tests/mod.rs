@@ -58,7 +58,7 @@ async fn running(studio: &Studio, clip: ClipId) {
 
 async fn result(studio: &Studio, accepted: &Accepted) -> Sound {
     assert_eq!(ended(studio, accepted.clip).await, Status::Completed);
-    decode(studio.sound_of_clip(accepted.clip).await.unwrap().to_vec()).unwrap()
+    decode(&studio.sound_of_clip(accepted.clip).await.unwrap()).unwrap()
 }
 
 fn files(folder: &Path) -> usize {
@@ -225,7 +225,7 @@ async fn a_transform_reads_and_writes_a_session_as_the_contract_says() {
     let retried = studio.retry(owner(), &session, wish).await.unwrap();
     let retried = result(&studio, &retried).await;
     assert_eq!(retried.frames(), 31 * 44_100);
-    let before = decode(input.to_vec()).unwrap().stereo();
+    let before = decode(&input).unwrap().stereo();
     assert!(retried.pcm[..44_100] == before.pcm[..44_100]);
     for (session, audio) in [(None, None), (Some(SessionId::random()), None)] {
         let refused = studio.transform(owner(), session, celtic(), audio).await;
