@@ -29,7 +29,7 @@ pub use growing::GrowingFile;
 pub use limiter::{CEILING, Limiter};
 pub use loudness::{Leveler, TARGET_LUFS};
 #[cfg(feature = "mp3")]
-pub use mp3::{Mp3Encoder, Mp3Frames, nearest_mp3_kbps};
+pub use mp3::{Mp3Encoder, Mp3Frames, Mp3Reservoir, nearest_mp3_kbps};
 pub use opus::{OPUS_FRAME, OPUS_RATE, OpusEncoder};
 pub use resample::StreamResampler;
 pub use sinc::sinc;

@@ -2,9 +2,24 @@
 
 use crate::audio::{AudioError, OPUS_FRAME, OpusEncoder, push_s16};
 #[cfg(feature = "mp3")]
-use crate::audio::{Mp3Encoder, Mp3Frames, OPUS_RATE};
+use crate::audio::{Mp3Encoder, Mp3Frames, Mp3Reservoir, OPUS_RATE};
 
 use super::Format;
+
+/// A packet.
+pub(super) struct Encoded<'a> {
+    pub(super) bytes: &'a [u8],
+    /// What whoever begins with it must be sent first.
+    pub(super) lead: Vec<u8>,
+    /// Frames of PCM that it lasts.
+    pub(super) frames: u64,
+}
+
+impl<'a> Encoded<'a> {
+    fn alone(bytes: &'a [u8], frames: u64) -> Self {
+        Self { bytes, lead: Vec::new(), frames }
+    }
+}
 
 /// Turns interleaved 48 kHz PCM into packets of one format.
 pub(super) struct Encoder {
@@ -15,7 +30,7 @@ pub(super) struct Encoder {
 enum Codec {
     Ogg(OpusEncoder),
     #[cfg(feature = "mp3")]
-    Mp3(Mp3Encoder, Mp3Frames),
+    Mp3(Box<Mp3Encoder>, Mp3Frames, Mp3Reservoir),
     Wav,
 }
 
@@ -24,7 +39,10 @@ impl Encoder {
         let codec = match format {
             Format::Ogg => Codec::Ogg(OpusEncoder::new(channels, kbps)?),
             #[cfg(feature = "mp3")]
-            Format::Mp3 => Codec::Mp3(Mp3Encoder::new(OPUS_RATE, channels, kbps)?, Mp3Frames::default()),
+            Format::Mp3 => {
+                let lame = Box::new(Mp3Encoder::new(OPUS_RATE, channels, kbps)?);
+                Codec::Mp3(lame, Mp3Frames::default(), Mp3Reservoir::default())
+            }
             #[cfg(not(feature = "mp3"))]
             Format::Mp3 => return Err(AudioError::NoMp3),
             Format::Wav => Codec::Wav,
@@ -40,21 +58,21 @@ impl Encoder {
         }
     }
 
-    /// Hands over packets as (bytes, frames of PCM that they last).
-    pub(super) fn push(&mut self, pcm: &[f32], packet: &mut impl FnMut(&[u8], u64)) -> Result<(), AudioError> {
+    /// Hands over packets.
+    pub(super) fn push(&mut self, pcm: &[f32], packet: &mut impl FnMut(Encoded<'_>)) -> Result<(), AudioError> {
         match &mut self.codec {
-            Codec::Ogg(opus) => opus.push(pcm, &mut |bytes| packet(bytes, OPUS_FRAME as u64)),
+            Codec::Ogg(opus) => opus.push(pcm, &mut |bytes| packet(Encoded::alone(bytes, OPUS_FRAME as u64))),
             #[cfg(feature = "mp3")]
-            Codec::Mp3(lame, frames) => {
+            Codec::Mp3(lame, frames, reservoir) => {
                 lame.push(pcm, frames.buffer())?;
-                frames.cut(&mut |bytes| packet(bytes, Mp3Frames::SAMPLES));
+                cut(frames, reservoir, packet);
                 Ok(())
             }
             Codec::Wav => {
                 let mut bytes = Vec::with_capacity(pcm.len() * 2);
                 push_s16(pcm, &mut bytes);
                 if !bytes.is_empty() {
-                    packet(&bytes, (pcm.len() / self.channels) as u64);
+                    packet(Encoded::alone(&bytes, (pcm.len() / self.channels) as u64));
                 }
                 Ok(())
             }
@@ -62,19 +80,27 @@ impl Encoder {
     }
 
     /// Hands over the last packets. Returns the exact end of the sound if it lies within the last packet.
-    pub(super) fn finish(&mut self, packet: &mut impl FnMut(&[u8], u64)) -> Result<Option<u64>, AudioError> {
+    pub(super) fn finish(&mut self, packet: &mut impl FnMut(Encoded<'_>)) -> Result<Option<u64>, AudioError> {
         match &mut self.codec {
             Codec::Ogg(opus) => {
-                opus.finish(&mut |bytes| packet(bytes, OPUS_FRAME as u64))?;
+                opus.finish(&mut |bytes| packet(Encoded::alone(bytes, OPUS_FRAME as u64)))?;
                 Ok(Some(opus.end()))
             }
             #[cfg(feature = "mp3")]
-            Codec::Mp3(lame, frames) => {
+            Codec::Mp3(lame, frames, reservoir) => {
                 lame.finish(frames.buffer())?;
-                frames.cut(&mut |bytes| packet(bytes, Mp3Frames::SAMPLES));
+                cut(frames, reservoir, packet);
                 Ok(None)
             }
             Codec::Wav => Ok(None),
         }
     }
+}
+
+#[cfg(feature = "mp3")]
+fn cut(frames: &mut Mp3Frames, reservoir: &mut Mp3Reservoir, packet: &mut impl FnMut(Encoded<'_>)) {
+    frames.cut(&mut |bytes| {
+        let lead = reservoir.pass(bytes);
+        packet(Encoded { bytes, lead, frames: Mp3Frames::SAMPLES });
+    });
 }

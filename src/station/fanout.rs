@@ -8,7 +8,7 @@ use std::task::Waker;
 use bytes::{Bytes, BytesMut};
 use metrics::{Counter, counter};
 
-use super::encoder::Encoder;
+use super::encoder::{Encoded, Encoder};
 use super::hub::{Hub, Variant};
 use super::ring::{Body, Page, Ring};
 use super::{Format, Listen};
@@ -47,8 +47,16 @@ struct Line {
 
 struct Packet {
     bytes: Bytes,
+    /// What whoever begins with it must be sent first.
+    lead: Bytes,
     start: u64,
     frames: u64,
+}
+
+impl Packet {
+    fn new(Encoded { bytes, lead, frames }: Encoded<'_>, start: u64) -> Self {
+        Self { bytes: Bytes::copy_from_slice(bytes), lead: lead.into(), start, frames }
+    }
 }
 
 /// A variant's page in the making.
@@ -63,7 +71,7 @@ struct Output {
 
 enum Draft {
     Ogg(PageBuilder),
-    Raw(BytesMut),
+    Raw { lead: Bytes, bytes: BytesMut },
 }
 
 impl Fanout {
@@ -176,10 +184,10 @@ impl Line {
     fn push(&mut self, pcm: &[f32], burst: u64, scratch: &mut Vec<Waker>) -> Result<bool, AudioError> {
         let before = self.position;
         let Self { encoder, position, recent, outputs, encoded, .. } = self;
-        encoder.push(pcm, &mut |bytes, frames| {
+        encoder.push(pcm, &mut |packet| {
             encoded.increment(1);
-            let packet = Packet { bytes: Bytes::copy_from_slice(bytes), start: *position, frames };
-            *position += frames;
+            let packet = Packet::new(packet, *position);
+            *position += packet.frames;
             outputs.iter_mut().for_each(|output| output.push(&packet, scratch));
             recent.push_back(packet);
         })?;
@@ -191,11 +199,15 @@ impl Line {
 
     fn finish(&mut self, scratch: &mut Vec<Waker>) -> Result<(), AudioError> {
         let mut rest = Vec::new();
-        let end = self.encoder.finish(&mut |bytes, frames| rest.push((Bytes::copy_from_slice(bytes), frames)))?;
+        let mut position = self.position;
+        let end = self.encoder.finish(&mut |packet| {
+            let packet = Packet::new(packet, position);
+            position += packet.frames;
+            rest.push(packet);
+        })?;
+        self.position = position;
         let last = rest.len().saturating_sub(1);
-        for (n, (bytes, frames)) in rest.into_iter().enumerate() {
-            let packet = Packet { bytes, start: self.position, frames };
-            self.position += frames;
+        for (n, packet) in rest.into_iter().enumerate() {
             self.encoded.increment(1);
             for output in &mut self.outputs {
                 if n == last && end.is_some() {
@@ -216,7 +228,7 @@ impl Line {
 impl Output {
     fn new(variant: Variant, pre_skip: u64, start: u64) -> Self {
         let Variant { listen, ring } = variant;
-        Self { listen, ring, pre_skip, start, end: start, body: Draft::new(listen.format, start) }
+        Self { listen, ring, pre_skip, start, end: start, body: Draft::new(listen.format, start, Bytes::new()) }
     }
 
     /// Adds a packet and sends the page if no further packet fits.
@@ -231,12 +243,12 @@ impl Output {
     fn add(&mut self, packet: &Packet) {
         if self.start == self.end {
             self.start = packet.start;
-            self.body = Draft::new(self.listen.format, packet.start);
+            self.body = Draft::new(self.listen.format, packet.start, packet.lead.clone());
         }
         self.end = packet.start + packet.frames;
         match &mut self.body {
             Draft::Ogg(page) => page.push(&packet.bytes),
-            Draft::Raw(bytes) => bytes.extend_from_slice(&packet.bytes),
+            Draft::Raw { bytes, .. } => bytes.extend_from_slice(&packet.bytes),
         }
     }
 
@@ -244,13 +256,13 @@ impl Output {
         if self.start == self.end {
             return;
         }
-        let body = match std::mem::replace(&mut self.body, Draft::Raw(BytesMut::new())) {
+        let body = match std::mem::replace(&mut self.body, Draft::new(Format::Wav, 0, Bytes::new())) {
             Draft::Ogg(page) => {
                 // Before the encoder's first packet there is nothing to converge from; the last page may be shorter.
                 let pre_skip = if self.start == 0 { self.pre_skip } else { CONVERGENCE.min(self.end - self.start) };
                 Body::Ogg { page: page.build(), pre_skip: pre_skip as u16 }
             }
-            Draft::Raw(bytes) => Body::Raw(bytes.freeze()),
+            Draft::Raw { lead, bytes } => Body::Raw { lead, bytes: bytes.freeze() },
         };
         self.ring.publish(Page { start: self.start, end: self.end, last, body }, scratch);
         self.start = self.end;
@@ -258,10 +270,10 @@ impl Output {
 }
 
 impl Draft {
-    fn new(format: Format, start: u64) -> Self {
+    fn new(format: Format, start: u64, lead: Bytes) -> Self {
         match format {
             Format::Ogg => Self::Ogg(SharedPage::new(start)),
-            Format::Mp3 | Format::Wav => Self::Raw(BytesMut::new()),
+            Format::Mp3 | Format::Wav => Self::Raw { lead, bytes: BytesMut::new() },
         }
     }
 }

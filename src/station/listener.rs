@@ -41,7 +41,10 @@ enum Shape {
         sequence: u32,
         granule: u64,
     },
-    Raw,
+    Raw {
+        /// Where the last page ended.
+        end: u64,
+    },
 }
 
 impl Listener {
@@ -92,9 +95,17 @@ impl Listener {
                 self.next = Some(shared.body().clone());
                 shared.header(*granule, *serial, *sequence, page.last)
             }
-            (Body::Raw(bytes), _) => bytes.clone(),
+            (Body::Raw { lead, bytes }, Shape::Raw { end }) => {
+                let follows = std::mem::replace(end, page.end) == page.start;
+                if follows || lead.is_empty() {
+                    return bytes.clone();
+                }
+                self.next = Some(bytes.clone());
+                lead.clone()
+            }
             // A ring holds pages of one format only.
             (Body::Ogg { page: shared, .. }, _) => shared.body().clone(),
+            (Body::Raw { bytes, .. }, _) => bytes.clone(),
         }
     }
 
@@ -109,9 +120,10 @@ impl Listener {
             }
             (Format::Wav, _) => {
                 let header = wav_header(OPUS_RATE, self.stream.channels() as u16);
-                (Shape::Raw, Some(Bytes::copy_from_slice(&header)))
+                (Shape::Raw { end: page.start }, Some(Bytes::copy_from_slice(&header)))
             }
-            _ => (Shape::Raw, None),
+            // Nothing was sent before this page.
+            _ => (Shape::Raw { end: u64::MAX }, None),
         }
     }
 }

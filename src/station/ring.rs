@@ -39,8 +39,8 @@ pub(super) enum Body {
         /// Frames that a decoder which begins here must drop.
         pre_skip: u16,
     },
-    /// The same for everybody.
-    Raw(Bytes),
+    /// The same for everybody; `lead` goes first where the page before was not sent.
+    Raw { lead: Bytes, bytes: Bytes },
 }
 
 /// Pages and the seats that read them.
