@@ -65,8 +65,8 @@ impl Output {
     }
 
     fn failure(&self, error: &std::io::Error) -> Failure {
-        // The name of the draft is nobody's concern.
-        let reason = error.get_ref().and_then(std::error::Error::source).map_or(error.to_string(), ToString::to_string);
+        // What is told beside the kind is the name of the draft.
+        let reason = if error.get_ref().is_some() { error.kind().to_string() } else { error.to_string() };
         Failure(format!("--output: {} cannot be written: {reason}; name another file.", self.name()))
     }
 }
@@ -92,6 +92,11 @@ mod tests {
         {
             let sentence = refused(&folder.path().join(name));
             assert!(sentence.contains("--output") && sentence.contains(word), "{sentence}");
+        }
+        #[cfg(target_os = "linux")]
+        {
+            let sentence = refused(Path::new("/proc/x.wav"));
+            assert!(sentence.contains("cannot be written") && !sentence.contains(".part"), "{sentence}");
         }
         let file = folder.path().join("file");
         std::fs::write(&file, b"x").unwrap();
