@@ -189,6 +189,7 @@ impl Studio {
         self.stopping.cancel();
         self.tasks.close();
         self.tasks.wait().await;
+        self.store.rest().await;
     }
 
     /// Everything that happens from now on, to every clip.

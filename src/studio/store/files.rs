@@ -45,19 +45,8 @@ impl Folder {
         self.path.join("audio").join(id.to_string())
     }
 
-    /// Bytes that are free on its disk, as far as that can be found out.
-    fn free(&self) -> Option<u64> {
-        #[cfg(unix)]
-        {
-            let disk = rustix::fs::statvfs(&self.path).ok()?;
-            Some(disk.f_bavail.saturating_mul(disk.f_frsize))
-        }
-        #[cfg(not(unix))]
-        None
-    }
-
     pub(super) fn has_room_for(&self, bytes: u64) -> bool {
-        self.free().is_none_or(|free| free >= bytes.saturating_add(RESERVE))
+        free(&self.path).is_none_or(|free| free >= bytes.saturating_add(RESERVE))
     }
 
     /// What a client is told of a failure, which the log is told with its place.
@@ -76,6 +65,22 @@ impl Folder {
             error => error,
         }
     }
+}
+
+/// Whether the disk of a folder has room for more than what is there.
+pub(super) fn has_room(path: &Path) -> bool {
+    free(path).is_none_or(|free| free >= RESERVE)
+}
+
+/// Bytes that are free on the disk of a folder, as far as that can be found out.
+fn free(path: &Path) -> Option<u64> {
+    #[cfg(unix)]
+    {
+        let disk = rustix::fs::statvfs(path).ok()?;
+        Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+    #[cfg(not(unix))]
+    None
 }
 
 /// A sound that is on the disk and that no row names yet. Dropped, it is gone.

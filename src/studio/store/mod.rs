@@ -148,6 +148,19 @@ impl Store {
     }
 
     fn open_as(path: &Path, ephemeral: bool, moments: clock::Moments) -> Result<Self, StudioError> {
+        Self::open_whole(path, ephemeral, moments).map_err(|error| {
+            if files::has_room(path) {
+                return error;
+            }
+            // Whatever failed did so for want of room.
+            StudioError::Store(format!(
+                "the disk of {} is full; make room on it, or name another folder with --data.",
+                path.display()
+            ))
+        })
+    }
+
+    fn open_whole(path: &Path, ephemeral: bool, moments: clock::Moments) -> Result<Self, StudioError> {
         let audio = path.join("audio");
         fs::create_dir_all(&audio).map_err(|error| broken(path, error))?;
         let lock = File::create(path.join("lock")).map_err(|error| broken(path, error))?;
@@ -180,6 +193,14 @@ impl Store {
     /// Bytes of all sounds at most, from now on.
     pub(super) fn keep_at_most(&self, bytes: Option<u64>) {
         self.most.store(bytes.unwrap_or(u64::MAX), Ordering::SeqCst);
+    }
+
+    /// Brings all that is written into the table's one file, as whoever copies it expects.
+    pub(super) async fn rest(&self) {
+        let all = self.with(|table| Ok(schema::gather(table)?));
+        if let Err(error) = all.await {
+            tracing::debug!(%error, "the table stays in two files");
+        }
     }
 
     /// Runs `call` on the store's thread. Once it was sent it is done, whether or not somebody waits for the answer.

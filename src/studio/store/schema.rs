@@ -79,7 +79,13 @@ pub(super) fn prepare(connection: &mut Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
-    migrate(connection, STEPS)
+    migrate(connection, STEPS)?;
+    gather(connection)
+}
+
+/// Moves what is in the log beside the table into the table.
+pub(super) fn gather(connection: &Connection) -> rusqlite::Result<()> {
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
 }
 
 /// From this version on a process that dies leaves no whole sound without a row.

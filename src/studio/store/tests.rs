@@ -186,8 +186,10 @@ async fn a_table_that_does_not_fit_its_sounds_stops_the_start_and_nothing_is_los
     for name in ["a", "b", "c", "d"] {
         put(&store, name, 3000).await;
     }
-    close(store, path);
+    store.rest().await;
     let whole = fs::read(&table).unwrap();
+    close(store, path);
+    assert_eq!(fs::read(&table).unwrap(), whole, "all of it is in one file");
     let other = tempfile::tempdir().unwrap();
     let elsewhere = Store::open(other.path()).unwrap();
     put(&elsewhere, "x", 10).await;
