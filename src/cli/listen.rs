@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 
 use tokio::net::{TcpListener, lookup_host};
 
-/// Listens on an address (IPv6 with brackets or without) or on every address of a name: `localhost` has two on most
-/// machines, and browsers try either. Must be called within a tokio runtime.
+/// Listens on an address (IPv6 with brackets or without) or on every address of a name: `localhost`
+/// has two on most machines, and browsers try either. Must be called within a tokio runtime.
 ///
 /// # Errors
-/// When the name has no address, or one cannot be listened on for another reason than that this machine lacks it.
+/// When the name has no address, or one cannot be listened on for another reason than that this
+/// machine lacks it.
 pub(super) async fn listen(host: &str, port: u16) -> io::Result<Vec<TcpListener>> {
     let host = host.trim();
     let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);

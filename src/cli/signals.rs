@@ -1,4 +1,5 @@
-//! Signals that change nothing: what they would do by default is end the process, and every stream with it.
+//! Signals that change nothing: what they would do by default is end the process, and every stream
+//! with it.
 
 use tokio::signal::unix::{SignalKind, signal};
 

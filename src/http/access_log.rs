@@ -30,8 +30,8 @@ struct Counts {
     requests: HashMap<IpAddr, u32>,
 }
 
-/// One request and what became of it. The query is left out: it may hold a token, and prompts are the listener's own
-/// business.
+/// One request and what became of it. The query is left out: it may hold a token, and prompts are
+/// the listener's own business.
 pub(super) struct Line<'a> {
     pub client: &'a Client,
     pub method: &'a Method,

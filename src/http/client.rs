@@ -1,9 +1,10 @@
 //! Who a client is: one address for fairness, quotas, running sets and the log.
 //!
-//! It is the peer's address, unless the peer is a trusted proxy; then it is what the proxy says in `X-Forwarded-For`.
-//! That header is read from the right, because each proxy appends the address that it saw itself: what a client wrote
-//! into the header stands left of the first address that belongs to no trusted proxy. `Forwarded` and `X-Real-IP` are
-//! not read: a proxy that sets one of these headers passes the others on as the client sent them.
+//! It is the peer's address, unless the peer is a trusted proxy; then it is what the proxy says in
+//! `X-Forwarded-For`. That header is read from the right, because each proxy appends the address
+//! that it saw itself: what a client wrote into the header stands left of the first address that
+//! belongs to no trusted proxy. `Forwarded` and `X-Real-IP` are not read: a proxy that sets one of
+//! these headers passes the others on as the client sent them.
 
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
@@ -29,7 +30,8 @@ pub struct TrustedProxies {
 }
 
 impl TrustedProxies {
-    /// What is trusted when nothing is said: proxies on this machine. Nobody else can come from its addresses.
+    /// What is trusted when nothing is said: proxies on this machine. Nobody else can come from its
+    /// addresses.
     pub fn on_this_machine() -> Self {
         Self { nets: nets(&LOOPBACK), this_machine: true }
     }
@@ -57,7 +59,8 @@ impl TrustedProxies {
         for value in headers.get_all(FORWARDED_FOR).iter().rev() {
             let hops = value.to_str().unwrap_or("unreadable").rsplit(',').map(str::trim);
             for hop in hops.filter(|hop| !hop.is_empty()) {
-                // Behind a hop that gives no address nothing is known: the last one that did counts.
+                // Behind a hop that gives no address nothing is known: the last one that did
+                // counts.
                 let Some(address) = address_of(hop) else { return client };
                 client.address = address;
                 if !self.trusts(address) {

@@ -1,10 +1,11 @@
 //! How far a connection is with its request, and whether the client is still there.
 //!
-//! A client may close its sending half as soon as its request is out and wait for the answer; one that leaves looks just
-//! the same, until it is sent something: then its system answers with a reset. So when the end of what a client sends is
-//! seen while nothing is being sent to it, bytes go out that change no answer: the beginning of the status line before
-//! the head, and zeros before the length of a chunk in a body that is not finished. Clients over HTTP/1.0 have no chunks;
-//! of them a quiet one is noticed when the sound goes on.
+//! A client may close its sending half as soon as its request is out and wait for the answer; one
+//! that leaves looks just the same, until it is sent something: then its system answers with a
+//! reset. So when the end of what a client sends is seen while nothing is being sent to it, bytes
+//! go out that change no answer: the beginning of the status line before the head, and zeros before
+//! the length of a chunk in a body that is not finished. Clients over HTTP/1.0 have no chunks; of
+//! them a quiet one is noticed when the sound goes on.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
@@ -23,7 +24,8 @@ use warp::reply::Response;
 const BEGINNING: &[u8] = b"HTTP/1.";
 /// Zeros before the length of one chunk; parsers take sixteen digits.
 const ZEROS: usize = 7;
-/// Time until the first byte that asks whether the client is there; it doubles with every further one.
+/// Time until the first byte that asks whether the client is there; it doubles with every further
+/// one.
 const PAUSE: Duration = Duration::from_millis(250);
 
 const IDLE: u8 = 0;
@@ -73,7 +75,8 @@ impl Drop for Counted {
 }
 
 impl Exchange {
-    /// From now on the client may stop reading for minutes without being given up: the original's player does so.
+    /// From now on the client may stop reading for minutes without being given up: the original's
+    /// player does so.
     pub fn may_wait(&self) {
         self.unhurried.store(true, Ordering::Relaxed);
     }
@@ -129,7 +132,8 @@ impl Exchange {
         self.phase.store(IDLE, Ordering::Relaxed);
     }
 
-    /// The same answer, with a body that counts as work until it ends; `in_chunks` is how HTTP/1.1 sends it.
+    /// The same answer, with a body that counts as work until it ends; `in_chunks` is how HTTP/1.1
+    /// sends it.
     pub fn watched(self: &Arc<Self>, response: Response, in_chunks: bool) -> Response {
         struct Watched(Arc<Exchange>, bool);
         impl Watched {

@@ -1,5 +1,6 @@
-//! JSON as clients send it: with a byte order mark, in UTF-16 (some shells write it), or with half of a character that
-//! JavaScript has two halves of. What cannot be read as a character becomes U+FFFD; the rest is as it was.
+//! JSON as clients send it: with a byte order mark, in UTF-16 (some shells write it), or with half
+//! of a character that JavaScript has two halves of. What cannot be read as a character becomes
+//! U+FFFD; the rest is as it was.
 
 use std::borrow::Cow;
 

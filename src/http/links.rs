@@ -1,7 +1,8 @@
 //! The addresses that the server gives out.
 //!
-//! Each is a path without scheme and host, so it is right under whatever name the server was reached. A proxy that
-//! serves it below a path and takes that path away says so in `X-Forwarded-Prefix`; from a trusted one it is put back.
+//! Each is a path without scheme and host, so it is right under whatever name the server was
+//! reached. A proxy that serves it below a path and takes that path away says so in
+//! `X-Forwarded-Prefix`; from a trusted one it is put back.
 
 use std::sync::Arc;
 
@@ -31,7 +32,8 @@ impl Links {
     }
 }
 
-/// The path that proxies took away: the first of several is the outermost. What is no path is no prefix.
+/// The path that proxies took away: the first of several is the outermost. What is no path is no
+/// prefix.
 fn prefix(headers: &HeaderMap) -> Option<String> {
     let mut whole = String::new();
     for value in headers.get_all(PREFIX) {

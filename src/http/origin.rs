@@ -1,13 +1,15 @@
 //! Which pages may use a server that asks for no token.
 //!
-//! A browser says with `Origin` which page a request comes from and with `Host` under which name it found the server.
-//! Pages of the server's own origin and of those that are allowed may do everything. Other pages may change nothing,
-//! open no socket and read no answer; what needs no `Origin`, an audio element say, plays. A name that is not the
-//! server's own is refused altogether: a page could have had its own name pointed here to look like ours. Programs send
-//! no `Origin` and are not concerned. With a token all this is left to the token, which other pages do not have.
+//! A browser says with `Origin` which page a request comes from and with `Host` under which name it
+//! found the server. Pages of the server's own origin and of those that are allowed may do
+//! everything. Other pages may change nothing, open no socket and read no answer; what needs no
+//! `Origin`, an audio element say, plays. A name that is not the server's own is refused
+//! altogether: a page could have had its own name pointed here to look like ours. Programs send no
+//! `Origin` and are not concerned. With a token all this is left to the token, which other pages do
+//! not have.
 //!
-//! The originals' clients are also pages in files (`null`, `file://`) and in browser extensions. On their routes, and on
-//! theirs alone, these may do everything too.
+//! The originals' clients are also pages in files (`null`, `file://`) and in browser extensions. On
+//! their routes, and on theirs alone, these may do everything too.
 
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -22,7 +24,8 @@ use super::client::Client;
 /// No page can set it.
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-/// Suffixes that no name server of the public answers for (RFC 6761, RFC 6762, RFC 8375, ICANN's .internal).
+/// Suffixes that no name server of the public answers for (RFC 6761, RFC 6762, RFC 8375, ICANN's
+/// .internal).
 const LOCAL: [&str; 4] = ["localhost", "local", "internal", "home.arpa"];
 
 /// Pages and names that are known.
@@ -54,7 +57,8 @@ impl FromStr for AllowedOrigin {
     }
 }
 
-/// `radio.example`, `*.radio.example` for what is below it, or `*` for any name. A scheme, port or path is left out.
+/// `radio.example`, `*.radio.example` for what is below it, or `*` for any name. A scheme, port or
+/// path is left out.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PublicName(String);
 
@@ -87,7 +91,8 @@ pub(super) enum Reading {
     No,
     /// The page that asked.
     Page,
-    /// The page that asked, also when it sends along what its browser knows of us (a proxy's cookie).
+    /// The page that asked, also when it sends along what its browser knows of us (a proxy's
+    /// cookie).
     PageWithCredentials,
 }
 
@@ -104,7 +109,8 @@ pub(super) struct Visit<'a> {
     pub of_sockets: bool,
 }
 
-/// The hosts of a request: of its target, else of its headers. None of them is a client of HTTP/1.0.
+/// The hosts of a request: of its target, else of its headers. None of them is a client of
+/// HTTP/1.0.
 pub(super) fn hosts<B>(request: &Request<B>) -> Vec<String> {
     match request.uri().authority() {
         Some(authority) if request.method() != Method::CONNECT => vec![authority.as_str().to_owned()],
@@ -140,7 +146,8 @@ impl Origins {
         if has_token || is_allowed || is_own() || (visit.of_original && is_app(&origin)) {
             return Ok(Reading::Page);
         }
-        // A preflight asks about the request that would follow, and would only be asked for what matters.
+        // A preflight asks about the request that would follow, and would only be asked for what
+        // matters.
         let only_reads = [Method::GET, Method::HEAD].contains(visit.method) && !says(UPGRADE, "websocket");
         match only_reads && !visit.of_sockets {
             true => Ok(Reading::No),
@@ -148,8 +155,8 @@ impl Origins {
         }
     }
 
-    /// Whether a name is the server's own. Addresses and names without a dot are: no page can have been served under
-    /// one that a stranger has pointed here.
+    /// Whether a name is the server's own. Addresses and names without a dot are: no page can have
+    /// been served under one that a stranger has pointed here.
     fn knows(&self, host: &str) -> bool {
         let Some((host, _)) = host_and_port(host) else { return false };
         let local = |end: &str| host.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
@@ -159,8 +166,8 @@ impl Origins {
             || self.names.iter().any(|name| name.covers(&host))
     }
 
-    /// Whether the page was served by us: under the host that it asks, the one that its proxy was asked for, or a name
-    /// of ours.
+    /// Whether the page was served by us: under the host that it asks, the one that its proxy was
+    /// asked for, or a name of ours.
     fn is_own(&self, origin: &str, visit: &Visit<'_>) -> bool {
         let Some((scheme, rest)) = origin.split_once("://") else { return false };
         let usual = match scheme {
@@ -187,7 +194,8 @@ fn is_app(origin: &str) -> bool {
     origin == "null" || origin.split_once("://").is_some_and(|(scheme, _)| !["http", "https"].contains(&scheme))
 }
 
-/// A host in lower case, without brackets and a final dot, and its port; an empty host (HTTP/1.1 allows it) is none.
+/// A host in lower case, without brackets and a final dot, and its port; an empty host (HTTP/1.1
+/// allows it) is none.
 fn host_and_port(text: &str) -> Option<(String, Option<u16>)> {
     if text.is_empty() {
         return Some((String::new(), None));
@@ -211,143 +219,4 @@ fn brief(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use warp::http::HeaderValue;
-
-    use super::*;
-
-    fn origins(allowed: &[&str], names: &[&str]) -> Origins {
-        Origins {
-            allowed: allowed.iter().map(|one| one.parse().unwrap()).collect(),
-            names: names.iter().map(|one| one.parse().unwrap()).collect(),
-        }
-    }
-
-    /// What becomes of a request: `r` readable, `c` with credentials, `-` taken but not readable, `x` refused.
-    fn ask(known: &Origins, method: &str, host: &str, origin: Option<&str>, headers: &[(&str, &str)]) -> char {
-        let mut map = HeaderMap::new();
-        for (name, value) in headers {
-            map.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
-        }
-        if let Some(origin) = origin {
-            map.insert(ORIGIN, HeaderValue::from_str(origin).unwrap());
-        }
-        let address = "127.0.0.1".parse().unwrap();
-        let client = Client { address, proxy: map.contains_key("via-proxy").then_some(address) };
-        let visit = Visit {
-            method: &method.parse().unwrap(),
-            headers: &map,
-            client: &client,
-            hosts: &[host.to_owned()],
-            of_original: map.contains_key("original"),
-            of_sockets: map.contains_key("sockets"),
-        };
-        match known.check(&visit, map.contains_key("token")) {
-            Ok(Reading::No) => '-',
-            Ok(Reading::Page) => 'r',
-            Ok(Reading::PageWithCredentials) => 'c',
-            Err(_) => 'x',
-        }
-    }
-
-    #[test]
-    fn names_that_can_be_pointed_here_by_strangers_must_be_known() {
-        let known = origins(&[], &["https://radio.example:8443/", "*.cast.example"]);
-        for host in [
-            "127.0.0.1:8765",
-            "localhost",
-            "LOCALHOST:1",
-            "localhost.:80",
-            "a.localhost",
-            "[::1]:8765",
-            "[::ffff:127.0.0.1]",
-            "203.0.113.4",
-            "continuo:8765",
-            "box.local",
-            "svc.ns.svc.cluster.local:80",
-            "",
-            "radio.example",
-            "Radio.Example:1",
-            "a.cast.example",
-        ] {
-            assert_eq!(ask(&known, "GET", host, None, &[]), '-', "{host}");
-        }
-        for host in [
-            "evil.example",
-            "evil.example:8765",
-            "localhost.evil.example",
-            "127.0.0.1.nip.io",
-            "127.0.0.1@evil.example",
-            "evillocal.example",
-            "cast.example",
-            "xradio.example",
-            "evil.example:80:90",
-            "a b.c",
-        ] {
-            assert_eq!(ask(&known, "GET", host, None, &[]), 'x', "{host}");
-            assert_eq!(ask(&known, "GET", host, None, &[("token", "")]), '-', "{host}");
-        }
-        assert_eq!(ask(&origins(&[], &["*"]), "GET", "any.example", None, &[]), '-');
-        assert_eq!(ask(&origins(&[], &["*"]), "POST", "any.example", Some("https://evil.example"), &[]), 'x');
-    }
-
-    #[test]
-    fn other_pages_change_nothing_and_read_nothing() {
-        let known = origins(&["https://friend.example"], &["radio.example"]);
-        let here = "127.0.0.1:8765";
-        for foreign in ["https://evil.example", "http://127.0.0.1:3000", "http://127.0.0.1", "null", "file://", "x"] {
-            assert_eq!(ask(&known, "GET", here, Some(foreign), &[]), '-', "{foreign}");
-            for (method, headers) in [
-                ("POST", [].as_slice()),
-                ("PATCH", &[]),
-                ("DELETE", &[]),
-                ("OPTIONS", &[]),
-                ("GET", &[("upgrade", "WebSocket")]),
-                ("GET", &[("sockets", "")]),
-                ("POST", &[("sec-fetch-site", "cross-site")]),
-                ("POST", &[("sec-fetch-site", "same-site")]),
-                // Nobody vouches for this header.
-                ("POST", &[("x-forwarded-host", "evil.example")]),
-            ] {
-                assert_eq!(ask(&known, method, here, Some(foreign), headers), 'x', "{method} {foreign}");
-            }
-        }
-        assert_eq!(ask(&known, "POST", here, None, &[]), '-');
-        assert_eq!(ask(&known, "POST", here, Some("https://evil.example"), &[("token", "")]), 'r');
-    }
-
-    #[test]
-    fn own_and_allowed_pages_may_do_everything() {
-        let known = origins(&["https://Friend.example/"], &["radio.example"]);
-        for (host, origin, headers, is) in [
-            ("127.0.0.1:8765", "http://127.0.0.1:8765", [].as_slice(), 'r'),
-            ("[::1]:8765", "http://[::1]:8765", &[], 'r'),
-            ("localhost", "http://localhost", &[], 'r'),
-            ("localhost:443", "https://localhost", &[], 'r'),
-            ("127.0.0.1:8765", "https://radio.example", &[], 'r'),
-            ("127.0.0.1:8765", "https://radio.example:8443", &[], 'r'),
-            ("127.0.0.1:8765", "https://cast.example", &[("via-proxy", ""), ("x-forwarded-host", "cast.example")], 'r'),
-            ("127.0.0.1:8765", "https://cast.example", &[("sec-fetch-site", "same-origin")], 'r'),
-            ("127.0.0.1:8765", "https://friend.example", &[], 'c'),
-        ] {
-            for (method, more) in [("POST", [].as_slice()), ("GET", &[("upgrade", "websocket")])] {
-                let headers = [headers, more].concat();
-                assert_eq!(ask(&known, method, host, Some(origin), &headers), is, "{method} {host} {origin}");
-            }
-        }
-        assert_eq!(ask(&origins(&["*"], &[]), "POST", "localhost", Some("https://any.example"), &[]), 'r');
-    }
-
-    #[test]
-    fn pages_in_files_and_extensions_reach_the_originals_routes() {
-        let known = Origins::default();
-        for app in ["null", "file://", "chrome-extension://abcdef", "capacitor://localhost"] {
-            for more in [("original", ""), ("sockets", "")] {
-                let is = if more.0 == "original" { 'r' } else { 'x' };
-                assert_eq!(ask(&known, "POST", "localhost", Some(app), &[more]), is, "{app} {more:?}");
-            }
-        }
-        assert_eq!(ask(&known, "POST", "localhost", Some("https://evil.example"), &[("original", "")]), 'x');
-    }
-}
+mod tests;

@@ -1,9 +1,10 @@
 //! Places for connections: there are only so many, and nobody keeps one by doing nothing.
 //!
-//! When all are taken, a newcomer gets the place of a connection that is idle, else of one whose upload is still on its
-//! way, else of one that takes its time to fetch an answer; of these, one of the client that has most of them. Listeners,
-//! sockets and requests that are being worked on keep theirs. When there is nobody else, the newcomer gets one of a few
-//! spare places, where probes are answered and everything else is told to come back.
+//! When all are taken, a newcomer gets the place of a connection that is idle, else of one whose
+//! upload is still on its way, else of one that takes its time to fetch an answer; of these, one of
+//! the client that has most of them. Listeners, sockets and requests that are being worked on keep
+//! theirs. When there is nobody else, the newcomer gets one of a few spare places, where probes are
+//! answered and everything else is told to come back.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -89,7 +90,8 @@ impl Places {
         Place { places: Arc::clone(self), number }
     }
 
-    /// Closes a connection that can be spared: the system has no room for more. Whether there was one.
+    /// Closes a connection that can be spared: the system has no room for more. Whether there was
+    /// one.
     pub fn make_room(&self) -> bool {
         self.lock().make_room(|_| true)
     }

@@ -1,5 +1,6 @@
-//! Seeds by one rule on every route: a whole number from 0 to 2^64 - 1, in any spelling that has this value (`7`, `7.0`,
-//! `1e9`, `"7"`), taken exactly. Nothing, null, an empty text and any negative whole number stand for any seed.
+//! Seeds by one rule on every route: a whole number from 0 to 2^64 - 1, in any spelling that has
+//! this value (`7`, `7.0`, `1e9`, `"7"`), taken exactly. Nothing, null, an empty text and any
+//! negative whole number stand for any seed.
 
 use std::fmt;
 use std::str::FromStr;
@@ -74,8 +75,8 @@ impl FromStr for Seed {
     }
 }
 
-/// The value of a decimal number without sign, digit by digit so that nothing is rounded: `None` when it is no whole
-/// number, `Some(None)` when it is too large.
+/// The value of a decimal number without sign, digit by digit so that nothing is rounded: `None`
+/// when it is no whole number, `Some(None)` when it is too large.
 fn whole(text: &str) -> Option<Option<u64>> {
     let (mantissa, exponent) = match text.split_once(['e', 'E']) {
         Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),

@@ -1,5 +1,5 @@
-//! A client's socket: what it writes is told to the connection's [`Exchange`], and its patience can change. Most clients
-//! that stop reading are given up, some may take their time.
+//! A client's socket: what it writes is told to the connection's [`Exchange`], and its patience can
+//! change. Most clients that stop reading are given up, some may take their time.
 
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
@@ -27,8 +27,8 @@ impl Socket {
         Self { tcp, exchange, is_patient: false }
     }
 
-    /// Takes back TCP_USER_TIMEOUT, which counts a closed window as silence. A client that has gone without a word is
-    /// then noticed by the kernel's own, longer time.
+    /// Takes back TCP_USER_TIMEOUT, which counts a closed window as silence. A client that has gone
+    /// without a word is then noticed by the kernel's own, longer time.
     fn attend(&mut self) {
         if self.is_patient || !self.exchange.is_unhurried() {
             return;

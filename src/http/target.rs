@@ -1,8 +1,8 @@
 //! What a request is for, in one spelling: a path that begins with a slash and has no two in a row.
 //!
-//! The originals' framework merges slashes, so addresses put together from a base that ends in one and a path that
-//! begins with one are out there. A proxy's form of a target (`http://host/path`) and `CONNECT` come down to a path too:
-//! no route has to know of them.
+//! The originals' framework merges slashes, so addresses put together from a base that ends in one
+//! and a path that begins with one are out there. A proxy's form of a target (`http://host/path`)
+//! and `CONNECT` come down to a path too: no route has to know of them.
 
 use hyper::Request;
 use warp::http::Uri;

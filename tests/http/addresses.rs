@@ -1,4 +1,5 @@
-//! Addresses in and out: paths below a proxy's prefix, slashes, and every form of a request's target.
+//! Addresses in and out: paths below a proxy's prefix, slashes, and every form of a request's
+//! target.
 
 use serde_json::Value;
 

@@ -1,4 +1,5 @@
-//! Clients that close their sending half once the request is out, and clients that leave: both look the same at first.
+//! Clients that close their sending half once the request is out, and clients that leave: both look
+//! the same at first.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! Bodies that are not finished when they begin: nobody in between may collect them, and every end is told.
+//! Bodies that are not finished when they begin: nobody in between may collect them, and every end
+//! is told.
 
 use serde_json::{Value, json};
 
