@@ -77,17 +77,17 @@ def main(a):
     os.makedirs(a.out, exist_ok=True)
     model = load_codec(a.codec, a.device)
     with multiprocessing.get_context("spawn").Pool(a.workers) as pool:
-        for shard in range(a.first_shard, a.first_shard + (a.pieces + SHARD - 1) // SHARD):
+        for shard in range(a.first_shard, a.first_shard + -(-a.pieces // a.shard)):
             path = os.path.join(a.out, f"codes-{shard:04d}.npz")
             if os.path.exists(path):
                 continue
-            seeds = range(a.seed + shard * SHARD, a.seed + (shard + 1) * SHARD)
+            seeds = range(a.seed + shard * a.shard, a.seed + (shard + 1) * a.shard)
             jobs = [(seed, a.seconds, None if a.band else style_for(seed), a.band) for seed in seeds]
             codes, infos, waiting = [], [], []
             for audio, info in pool.imap(_job, jobs):
                 waiting.append(torch.from_numpy(audio))
                 infos.append(info)
-                if len(waiting) == BATCH or len(infos) == SHARD:
+                if len(waiting) == BATCH or len(infos) == a.shard:
                     sides = torch.stack(waiting).to(a.device)
                     batch = encode_audio(model, sides.flatten(0, 1)).to(torch.int16).cpu().numpy()
                     codes.append(in_turns(batch.reshape(*sides.shape[:2], *batch.shape[1:])))
@@ -106,6 +106,7 @@ if __name__ == "__main__":
     p.add_argument("--seconds", type=float, default=24)
     p.add_argument("--seed", type=int, default=1000000)
     p.add_argument("--first-shard", type=int, default=0)
+    p.add_argument("--shard", type=int, default=SHARD, help="pieces in a file")
     p.add_argument("--device", default="cpu")
     p.add_argument("--band", action="store_true", help="recorded instruments, in stereo")
     p.add_argument("--threads", type=int, default=1)

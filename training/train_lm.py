@@ -1,7 +1,8 @@
 """Train decoder and text encoder on codes:
 `python train_lm.py --codes DIR --tokenizer DIR --text text.pt --run DIR --columns 60e6 [--device cuda]`.
 
-With `--init DIR` instead of `--text` it begins with the decoder and text encoder of a checkpoint folder.
+With `--init DIR` instead of `--text` it begins with the decoder and text encoder of a checkpoint folder, with
+`--init init.pt` with those of a smaller one (`widen.py`).
 The learning rate is constant but for its rise at first and the `--anneal` columns at the end, so that a run
 can be stopped, resumed and lengthened: `--columns` may change from one time to the next. `lm.pt` is all
 that it needs; it is written every two minutes and when the process is asked to end."""
@@ -72,11 +73,14 @@ def start_text(model, path):
 
 
 def start_from(model, folder):
-    """Take decoder and text encoder of a checkpoint folder."""
+    """Take decoder and text encoder of a checkpoint folder, or what `widen.py` made of one."""
+    if folder.endswith(".pt"):
+        model.load_state_dict(torch.load(folder, weights_only=True), strict=False)
+        return
     kept = MusicgenForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
     size = lambda m: (m.config.decoder.num_hidden_layers, m.config.decoder.hidden_size)
     if size(kept) != size(model):
-        raise SystemExit("the decoder in %s has %d layers of %d, config.py asks for %d of %d: begin with nothing (INIT=text)"
+        raise SystemExit("the decoder in %s has %d layers of %d, config.py asks for %d of %d: widen it first (INIT=wide)"
                          % (folder, *size(kept), *size(model)))
     state = kept.state_dict()
     model.load_state_dict({k: v for k, v in state.items() if not k.startswith("audio_encoder.")}, strict=False)
@@ -276,7 +280,7 @@ if __name__ == "__main__":
     p.add_argument("--codes", required=True)
     p.add_argument("--tokenizer", required=True)
     p.add_argument("--text", help="from pretrain_text.py")
-    p.add_argument("--init", help="checkpoint folder to begin with")
+    p.add_argument("--init", help="checkpoint folder to begin with, or init.pt of widen.py")
     p.add_argument("--run", required=True)
     p.add_argument("--columns", type=float, default=60e6, help="frames to learn, all in all")
     p.add_argument("--anneal", type=float, default=10e6, help="of them with a falling learning rate")

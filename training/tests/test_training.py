@@ -18,6 +18,7 @@ import lm
 import rollout
 import tokenizer
 import train_lm
+import widen
 import windows
 from composer.render import Piece, draw, loudness, make_piece
 from composer.styles import NAMES
@@ -262,6 +263,23 @@ def test_a_section_that_stands_still_for_four_seconds_is_never_good():
         codes[:, at:at + 110] = codes[:, at:at + 1]
         section = rollout.Section(codes, i, some.infos[i], ear)
         assert section.still and not section.good
+
+
+@torch.no_grad()
+def test_a_widened_decoder_says_what_the_smaller_one_said(monkeypatch):
+    torch.manual_seed(0)
+    new = lm.build().eval()
+    monkeypatch.setattr(lm, "DECODER", dict(lm.DECODER, hidden_size=192, ffn_dim=768))
+    old = lm.build().eval()
+    train_lm.start(old)
+    some = pieces()
+    for i, codes in enumerate(some.codes):
+        codes[:] = lively(i, np.random.default_rng(i), codes.shape[1])
+    batch = some.batch(np.random.default_rng(0), 2, 120)
+    widen.widen(old, new, batch)
+    mask, ids = (batch[1] > 0).long(), lm.delay(batch[0])[:, :, :-1]
+    want, got = (lm.decoder_logits(m, ids, lm.text_states(m, batch[1], mask), mask) for m in (old, new))
+    assert torch.corrcoef(torch.stack([want.flatten(), got.flatten()]))[0, 1] > 0.97
 
 
 def test_training_goes_on_from_a_checkpoint_folder(tmp_path):
