@@ -248,8 +248,7 @@ mod tests {
             let mut reservoir = Mp3Reservoir::default();
             let carriers: Vec<_> = frames.iter().map(|frame| reservoir.pass(frame)).collect();
             assert!(kbps > 192 || carriers.iter().filter(|carrier| !carrier.is_empty()).count() > 20);
-            for first in 10..50 {
-                let carrier = &carriers[first];
+            for (first, carrier) in carriers.iter().enumerate().take(50).skip(10) {
                 let joined = crate::audio::decode(&[&carrier[..], &frames[first..].concat()].concat()).unwrap();
                 let block = 1152 * channels;
                 let from = if carrier.is_empty() { 0 } else { block };
