@@ -1,7 +1,7 @@
 //! `continuo serve`: engine, station and HTTP put together.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -136,6 +136,8 @@ pub(super) fn run(args: ServeArgs) -> Outcome {
             ports.extend(listeners.into_iter().map(|listener| Port { listener, surface }));
         }
         let address = ports[0].listener.local_addr()?;
+        // So is a folder that cannot be used.
+        let store = store(args.data.as_deref())?;
         let (choice, max_voices) = (args.model.clone(), args.max_voices);
         let engine = tokio::task::spawn_blocking(move || -> Result<Engine, Failure> {
             let backend = load(&choice)?;
@@ -174,7 +176,7 @@ pub(super) fn run(args: ServeArgs) -> Outcome {
             }
         };
         let loader = loader(engine.clone(), args.model.clone());
-        let studio = studio(engine, &args, loader.clone()).await?;
+        let studio = studio(engine, &args, store, loader.clone()).await?;
         let mut app = App::new(station);
         app.studio = Some(studio);
         app.limits = Limits {
@@ -225,12 +227,16 @@ fn end_at_second_signal() -> std::io::Result<()> {
     Ok(())
 }
 
-async fn studio(engine: Engine, args: &ServeArgs, loader: ModelLoader) -> Result<Arc<Studio>, Failure> {
-    let store = match &args.data {
-        Some(folder) => Store::open(&folder.join("studio"))?,
+/// Where sessions and clips are kept.
+fn store(data: Option<&Path>) -> Result<Store, Failure> {
+    match data {
+        Some(folder) => Ok(Store::open(&folder.join("studio"))?),
         None => Store::ephemeral()
-            .map_err(|error| Failure(format!("{error} Or name a folder to keep sessions in with --data.")))?,
-    };
+            .map_err(|error| Failure(format!("{error} Or name a folder to keep sessions in with --data."))),
+    }
+}
+
+async fn studio(engine: Engine, args: &ServeArgs, store: Store, loader: ModelLoader) -> Result<Arc<Studio>, Failure> {
     let device = args.model.device.open()?;
     let config = StudioConfig {
         workers: args.clips.into(),
