@@ -1,6 +1,7 @@
 //! Continuo: a real-time live-streaming music server. See `ARCHITECTURE.md` for the picture.
 
 pub mod audio;
+pub mod budget;
 pub mod cli;
 pub mod engine;
 pub mod http;

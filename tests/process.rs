@@ -32,13 +32,13 @@ impl Server {
     fn start(log: impl Into<Stdio>, level: &str) -> Self {
         // A port that was free a moment ago: the log, which names the port, may have no reader here.
         let addr = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        Self::started(addr, continuo(&[]).env("RUST_LOG", level).stderr(log))
+    }
+
+    fn started(addr: SocketAddr, command: &mut Command) -> Self {
         let port = addr.port().to_string();
-        let process = continuo(&["serve", "--port", &port, "--model", MODEL, "--dtype", "f32", "--context", "30"])
-            .env("RUST_LOG", level)
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        Self { process, addr }
+        let arguments = ["serve", "--port", &port, "--model", MODEL, "--dtype", "f32", "--context", "30"];
+        Self { process: command.args(arguments).spawn().unwrap(), addr }
     }
 
     async fn ready(&mut self) {
@@ -192,4 +192,44 @@ async fn signals_of_terminals_and_log_rotators_change_nothing() {
         assert!(server.process.try_wait().unwrap().is_none(), "SIG{signal} ended the server");
     }
     assert_eq!(get(server.addr, "/healthz").await.status, 200);
+}
+
+/// A hub that has one checkpoint of 900 GB; gives what it was asked for.
+fn hub() -> (SocketAddr, std::sync::mpsc::Receiver<String>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (addr, (asked, requests)) = (listener.local_addr().unwrap(), std::sync::mpsc::channel());
+    std::thread::spawn(move || {
+        for socket in listener.incoming().map_while(Result::ok) {
+            let lines = BufReader::new(&socket).lines().map_while(Result::ok);
+            let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+            let body = match head[0].contains("/api/models/") {
+                true => r#"{"sha":"abc","siblings":[{"rfilename":"config.json"},{"rfilename":"model.safetensors"}]}"#,
+                false => "x",
+            };
+            let headers = "x-repo-commit: abc\r\netag: \"1\"\r\ncontent-range: bytes 0-0/900000000000";
+            let length = body.len();
+            let answer =
+                format!("HTTP/1.1 200 OK\r\n{headers}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
+            let _ = std::io::Write::write_all(&mut &socket, answer.as_bytes());
+            let _ = asked.send(head.join("\n").to_ascii_lowercase());
+        }
+    });
+    (addr, requests)
+}
+
+#[tokio::test]
+async fn a_model_that_would_never_fit_is_refused_before_it_is_downloaded() {
+    let (home, (hub, requests)) = (tempfile::tempdir().unwrap(), hub());
+    let addr = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut command = continuo(&[]);
+    command.env("HF_HOME", home.path()).env("HF_ENDPOINT", format!("http://{hub}")).stderr(Stdio::null());
+    let mut server = Server::started(addr, &mut command);
+    server.ready().await;
+    let mut refused = call(addr, "POST", "/v1/models", r#"{"model": "big/model"}"#).await;
+    assert_eq!(refused.status, 422);
+    let sentence = refused.text().await;
+    assert!(sentence.contains("900.0 GB") && sentence.contains("--model-memory"), "{sentence}");
+    let weights: Vec<String> = requests.try_iter().filter(|head| head.contains("safetensors")).collect();
+    assert!(weights.iter().all(|head| head.contains("range: bytes=0-0")), "{weights:?}");
+    assert_eq!(weights.len(), 1);
 }

@@ -35,7 +35,7 @@ pub use resample::StreamResampler;
 pub use sinc::sinc;
 pub use sound::Sound;
 pub use tempo::tempo;
-pub use wav::{push_s16, wav_header};
+pub use wav::{push_s16, wav_header, wav_header_of};
 
 /// Appends `pcm` of `from` channels to `out` with `to` channels; both are 1 or 2.
 pub fn remix(pcm: &[f32], from: usize, to: usize, out: &mut Vec<f32>) {

@@ -1,6 +1,6 @@
 //! A whole piece of PCM in memory, and what producers' tools do with it: mix, convert, cut, join, write.
 
-use super::{AudioError, StreamResampler, push_s16, wav_header};
+use super::{AudioError, StreamResampler, push_s16, wav_header_of};
 use crate::units::SampleRate;
 
 /// A piece of sound with its rate and channels.
@@ -100,11 +100,8 @@ impl Sound {
 
     /// A 16-bit WAV file of it. Sound above full scale is clipped; see [`Sound::within_full_scale`].
     pub fn wav(&self) -> Vec<u8> {
-        let bytes = (self.pcm.len() * 2) as u32;
         let mut file = Vec::with_capacity(44 + self.pcm.len() * 2);
-        file.extend(wav_header(self.rate.0, self.channels as u16));
-        file[4..8].copy_from_slice(&(36 + bytes).to_le_bytes());
-        file[40..44].copy_from_slice(&bytes.to_le_bytes());
+        file.extend(wav_header_of(self.rate.0, self.channels as u16, self.frames() as u64));
         push_s16(&self.pcm, &mut file);
         file
     }

@@ -17,6 +17,17 @@ pub fn wav_header(rate: u32, channels: u16) -> [u8; 44] {
     header
 }
 
+/// The same for `frames` frames of sound; more of them than the format can count are "until the end".
+pub fn wav_header_of(rate: u32, channels: u16, frames: u64) -> [u8; 44] {
+    let mut header = wav_header(rate, channels);
+    let bytes = frames.checked_mul(2 * u64::from(channels)).and_then(|bytes| u32::try_from(bytes).ok());
+    if let Some((bytes, all)) = bytes.and_then(|bytes| Some((bytes, bytes.checked_add(36)?))) {
+        header[4..8].copy_from_slice(&all.to_le_bytes());
+        header[40..44].copy_from_slice(&bytes.to_le_bytes());
+    }
+    header
+}
+
 /// Appends `pcm` as little-endian 16-bit samples; what is above full scale is clipped.
 pub fn push_s16(pcm: &[f32], out: &mut Vec<u8>) {
     out.extend(pcm.iter().flat_map(|&sample| s16(sample).to_le_bytes()));
@@ -38,6 +49,12 @@ mod tests {
         push_s16(&[0.0, 0.5, 1.5, -1.5], &mut bytes);
         let samples: Vec<i16> = bytes.chunks(2).map(|b| i16::from_le_bytes(b.try_into().unwrap())).collect();
         assert_eq!(samples, [0, 16_384, i16::MAX, i16::MIN]);
+    }
+
+    #[test]
+    fn a_length_that_the_header_cannot_hold_stays_open() {
+        assert_eq!(wav_header_of(48_000, 2, 1 << 30), wav_header(48_000, 2));
+        assert_eq!(wav_header_of(48_000, 2, 3)[40..], 12u32.to_le_bytes());
     }
 
     #[test]

@@ -188,14 +188,20 @@ fn load_into(name: &str, args: &ModelArgs, device: &Device, kv_memory: usize) ->
     Ok(Box::new(MusicGenBackend::new(ModelId(name.to_owned()), model, kv_memory)?))
 }
 
-/// Bytes of memory that a model will take, more or less, from the size of its files; fetches them if need be.
+/// Bytes of memory that a model will take, more or less, from the size of its files, which are not downloaded for it.
 pub(super) fn weigh(name: &str, args: &ModelArgs) -> Result<u64, ModelError> {
     /// Text encoder and codec, which audiocraft's exports leave out and which are never rounded.
     const COMPANIONS: f64 = 0.7e9;
-    let files = fetch(name)?;
-    let stored = files.weight_bytes() as f64;
+    let (stored, is_whole) = match model::on_hub(name)? {
+        Some(there) => (there.bytes, there.has_config),
+        None => {
+            let files = fetch(name)?;
+            (files.weight_bytes(), files.has("config.json"))
+        }
+    };
+    let stored = stored as f64;
     // Hugging Face's files are f32 and hold everything, audiocraft's are the decoder in f16.
-    let (rest, decoder) = if files.has("config.json") {
+    let (rest, decoder) = if is_whole {
         let rest = COMPANIONS.min(0.5 * stored);
         (rest, stored - rest)
     } else {

@@ -31,6 +31,12 @@ pub(super) fn for_keys(device: &Device) -> usize {
     }
 }
 
+/// Bytes for what requests hold unless the operator says otherwise: an eighth of the machine's memory, within bounds that
+/// let one large upload through and are enough for many.
+pub(super) fn for_requests() -> u64 {
+    (of_machine().unwrap_or(UNKNOWN) / 8).clamp(640 << 20, 1 << 30)
+}
+
 /// The memory of the first GPU, from the driver's own tool.
 fn of_gpu() -> Option<u64> {
     let query = ["--query-gpu=memory.total", "--format=csv,noheader,nounits", "--id=0"];

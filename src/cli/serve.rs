@@ -1,7 +1,7 @@
 //! `continuo serve`: engine, station and HTTP put together.
 
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -12,11 +12,12 @@ use super::load::{DtypeChoice, load, load_named, weigh};
 use super::ports::Ports;
 use super::{Failure, ModelArgs, Outcome};
 use super::{log, memory};
+use crate::budget::Budget;
 use crate::engine::{Engine, EngineConfig, KV_BUDGET};
 use crate::http::{self, App, Limits, ModelLoader, ModelRequest, Port};
 use crate::sandbox::Sandbox;
 use crate::station::{PromptSets, Station, StationConfig};
-use crate::studio::{AskModel, LoadModel, Retention, Store, Studio, StudioConfig};
+use crate::studio::{AskModel, LoadModel, Naming, Retention, Store, Studio, StudioConfig};
 use crate::units::ModelId;
 use clap::Args;
 
@@ -82,9 +83,18 @@ pub(super) struct ServeArgs {
     /// [default: half of the machine's memory, three quarters of a GPU's]
     #[arg(long, env = "CONTINUO_MODEL_MEMORY", value_name = "GB")]
     model_memory: Option<f64>,
+    /// Gigabytes of memory for what requests hold: bodies, decoded sound, conversions, messages. Beyond it they wait a
+    /// moment and are then told to come back [default: an eighth of the machine's memory, 1 at most]
+    #[arg(long, env = "CONTINUO_REQUEST_MEMORY", value_name = "GB")]
+    request_memory: Option<f64>,
     /// A model to offer in producers' menus besides those on disk: a Hugging Face id or a folder; may be repeated
     #[arg(long, value_name = "NAME")]
     offer: Vec<String>,
+    /// Models that clients may name besides those that are loaded, offered or on disk: names with * for anything, as in
+    /// facebook/*; may be repeated. Without it, and without a token, clients on this machine may name any model if the
+    /// server listens on a loopback address alone
+    #[arg(long, env = "CONTINUO_ALLOW_MODELS", value_name = "PATTERN", value_delimiter = ',')]
+    allow_models: Vec<String>,
     /// Days after which sessions and clips are removed that nobody touched, of the time that the server runs; 0 keeps them
     /// whatever their age
     #[arg(long, default_value_t = 7, value_name = "DAYS")]
@@ -115,6 +125,9 @@ pub(super) fn run(args: ServeArgs) -> Outcome {
     if let Some(gigabytes) = args.model_memory.filter(|gigabytes| !(0.1..=10_000.0).contains(gigabytes)) {
         return Err(Failure(format!("--model-memory is {gigabytes} but must lie between 0.1 and 10000 gigabytes.")));
     }
+    if let Some(gigabytes) = args.request_memory.filter(|gigabytes| !(0.6..=10_000.0).contains(gigabytes)) {
+        return Err(Failure(format!("--request-memory is {gigabytes} but must lie between 0.6 and 10000 gigabytes.")));
+    }
     if let Some(data) = &args.data {
         crate::model::keep_downloads_in(data).map_err(|error| Failure(format!("--data: {error}")))?;
     }
@@ -136,8 +149,6 @@ pub(super) fn run(args: ServeArgs) -> Outcome {
             ports.extend(listeners.into_iter().map(|listener| Port { listener, surface }));
         }
         let address = ports[0].listener.local_addr()?;
-        // So is a folder that cannot be used.
-        let store = store(args.data.as_deref())?;
         let (choice, max_voices) = (args.model.clone(), args.max_voices);
         let engine = tokio::task::spawn_blocking(move || -> Result<Engine, Failure> {
             let backend = load(&choice)?;
@@ -176,8 +187,12 @@ pub(super) fn run(args: ServeArgs) -> Outcome {
             }
         };
         let loader = loader(engine.clone(), args.model.clone());
-        let studio = studio(engine, &args, store, loader.clone()).await?;
+        let is_local = ports.iter().all(|port| port.listener.local_addr().is_ok_and(|at| at.ip().is_loopback()));
+        let studio = studio(engine, &args, loader.clone(), is_local).await?;
+        // Sound is decoded and converted beside what comes and goes, so that a full house of uploads is worked off.
+        let half = request_memory(&args) / 2;
         let mut app = App::new(station);
+        app.budget = Budget::new(half);
         app.studio = Some(studio);
         app.limits = Limits {
             connections: places(args.max_listeners, handles),
@@ -227,16 +242,13 @@ fn end_at_second_signal() -> std::io::Result<()> {
     Ok(())
 }
 
-/// Where sessions and clips are kept.
-fn store(data: Option<&Path>) -> Result<Store, Failure> {
-    match data {
-        Some(folder) => Ok(Store::open(&folder.join("studio"))?),
+/// `is_local`: the server listens on loopback addresses alone.
+async fn studio(engine: Engine, args: &ServeArgs, loader: ModelLoader, is_local: bool) -> Result<Arc<Studio>, Failure> {
+    let store = match &args.data {
+        Some(folder) => Store::open(&folder.join("studio"))?,
         None => Store::ephemeral()
-            .map_err(|error| Failure(format!("{error} Or name a folder to keep sessions in with --data."))),
-    }
-}
-
-async fn studio(engine: Engine, args: &ServeArgs, store: Store, loader: ModelLoader) -> Result<Arc<Studio>, Failure> {
+            .map_err(|error| Failure(format!("{error} Or name a folder to keep sessions in with --data.")))?,
+    };
     let device = args.model.device.open()?;
     let config = StudioConfig {
         workers: args.clips.into(),
@@ -248,6 +260,13 @@ async fn studio(engine: Engine, args: &ServeArgs, store: Store, loader: ModelLoa
             age: (args.keep_days > 0).then(|| Duration::from_secs(u64::from(args.keep_days) * 24 * 3600)),
             bytes: (args.keep_gb > 0).then(|| u64::from(args.keep_gb) << 30),
         },
+        naming: Naming {
+            patterns: args.allow_models.clone(),
+            offered: args.offer.clone(),
+            on_disk: crate::model::on_disk,
+            loopback_names_all: is_local && args.token.is_none() && args.allow_models.is_empty(),
+        },
+        budget: Budget::new(request_memory(args) / 2),
         flows: super::flows::service(
             &args.model,
             (&args.transform_model, &args.loop_model),
@@ -269,6 +288,11 @@ async fn studio(engine: Engine, args: &ServeArgs, store: Store, loader: ModelLoa
         })
     });
     Ok(Studio::start(engine, store, Some(LoadModel { weigh, load }), config).await?)
+}
+
+/// Bytes for what requests hold.
+fn request_memory(args: &ServeArgs) -> u64 {
+    args.request_memory.map_or_else(memory::for_requests, |gigabytes| (gigabytes * 1e9) as u64)
 }
 
 fn loader(engine: Engine, args: ModelArgs) -> ModelLoader {

@@ -4,16 +4,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{HttpError, Origins, TrustedProxies};
+use crate::budget::Budget;
 use crate::engine::Engine;
 use crate::sandbox::Sandbox;
 use crate::station::Station;
-use crate::studio::Studio;
+use crate::studio::{Decoded, Owner, Studio, StudioError, decode_within};
 use crate::units::ModelId;
 
 /// A wish for a model that is perhaps not loaded yet.
@@ -66,6 +68,8 @@ pub struct App {
     pub studio: Option<Arc<Studio>>,
     /// Bounds on clients.
     pub limits: Limits,
+    /// Memory for what requests hold.
+    pub budget: Budget,
     /// Loads models on request; without it `POST /v1/models` and `/set_model` only know loaded ones.
     pub loader: Option<ModelLoader>,
     /// Names of models that can be loaded without a download.
@@ -101,6 +105,7 @@ impl App {
             station,
             studio: None,
             limits: Limits::default(),
+            budget: Budget::default(),
             loader: None,
             on_disk: Vec::new,
             offered: Vec::new(),
@@ -140,11 +145,26 @@ impl App {
         self.studio.as_ref().ok_or_else(|| HttpError::NotReady("This server makes no clips, only streams.".into()))
     }
 
-    /// Makes sure that a model is loaded: at once when it is already, else through the loader.
+    /// Decodes a sound that a client sent, within the memory that there is for it.
     ///
     /// # Errors
-    /// [`HttpError::NoLoader`], [`HttpError::LoadFailed`].
-    pub async fn load_model(&self, request: ModelRequest) -> Result<ModelId, HttpError> {
+    /// [`StudioError::Audio`], [`StudioError::Exhausted`].
+    pub async fn decode(&self, file: Bytes) -> Result<Decoded, StudioError> {
+        match &self.studio {
+            Some(studio) => studio.decode(file).await,
+            None => decode_within(&self.budget, &self.sandbox, file).await,
+        }
+    }
+
+    /// Makes sure that a model is loaded: at once when it is already, else through the loader, once there is memory for
+    /// it.
+    ///
+    /// # Errors
+    /// [`StudioError::NotYours`] when it is not for `owner` to name; [`HttpError::NoLoader`], [`HttpError::LoadFailed`].
+    pub async fn load_model(&self, mut request: ModelRequest, owner: &Owner) -> Result<ModelId, HttpError> {
+        if let Some(studio) = &self.studio {
+            request.model = studio.permit(owner, &request.model)?;
+        }
         let _one_at_a_time = self.loading.lock().await;
         if request.dtype.is_none()
             && let Some(info) = self.engine().models().into_iter().find(|info| info.id.0 == request.model)
@@ -152,6 +172,14 @@ impl App {
             return Ok(info.id.clone());
         }
         let loader = self.loader.as_ref().ok_or_else(|| HttpError::NoLoader(request.model.clone()))?;
-        loader(request).await.map_err(HttpError::LoadFailed)
+        let (name, again) = (request.model.clone(), request.dtype.is_some());
+        let load = loader(request);
+        match &self.studio {
+            None => load.await.map_err(HttpError::LoadFailed),
+            Some(studio) => studio.load_with(&name, again, load).await.map_err(|error| match error {
+                StudioError::Model(reason) => HttpError::LoadFailed(reason),
+                error => error.into(),
+            }),
+        }
     }
 }

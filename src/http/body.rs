@@ -1,9 +1,12 @@
 //! Reading request bodies: counted while they arrive, JSON under any Content-Type, refusals that reach the client.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 use warp::Filter;
@@ -12,7 +15,13 @@ use warp::http::header::{CONTENT_LENGTH, EXPECT};
 
 use super::connection::{self, Connection};
 use super::{App, HttpError, json};
+use crate::budget::Budget;
 
+/// Time for an upload to arrive, and between two parts of a body.
+const PATIENCE: Duration = Duration::from_secs(300);
+const STALLED: Duration = Duration::from_secs(30);
+/// Bytes by which a body's share of the memory grows.
+const STEP: usize = 256 << 10;
 /// How much of a refused upload is read away, so that the client sees our answer and not a reset.
 const DRAIN_BYTES: usize = 4 << 20;
 const DRAIN_TIME: Duration = Duration::from_secs(2);
@@ -21,47 +30,51 @@ const DRAIN_TIME: Duration = Duration::from_secs(2);
 pub(super) fn bytes(
     app: &App,
 ) -> impl Filter<Extract = (Result<Bytes, HttpError>,), Error = warp::Rejection> + Clone + use<> {
-    bytes_within(app.limits.body, app.limits.request)
+    bytes_within(app, app.limits.body, app.limits.request)
 }
 
-/// Extracts the whole body of at most `limit` bytes that arrives within `patience`, or why it was refused. Never
-/// rejects.
-pub(super) fn bytes_within(
+/// Extracts the whole body of an upload, or why it was refused. Never rejects.
+pub(super) fn upload(
+    app: &App,
+) -> impl Filter<Extract = (Result<Bytes, HttpError>,), Error = warp::Rejection> + Clone + use<> {
+    bytes_within(app, app.limits.upload, PATIENCE)
+}
+
+/// Of at most `limit` bytes that arrive within `patience`.
+fn bytes_within(
+    app: &App,
     limit: usize,
     patience: Duration,
 ) -> impl Filter<Extract = (Result<Bytes, HttpError>,), Error = warp::Rejection> + Clone + use<> {
+    let budget = app.budget.clone();
     let connection = connection::of_request();
     let request = warp::header::headers_cloned().and(connection).and(warp::body::stream());
-    request.then(move |headers, connection: Connection, body| async move {
-        let _uploads = connection.exchange.uploads();
-        match timeout(patience, read(&headers, body, limit)).await {
-            Ok(result) => result,
-            Err(_) => Err(HttpError::TooSlow),
+    request.then(move |headers, connection: Connection, body| {
+        let budget = budget.clone();
+        async move {
+            let _uploads = connection.exchange.uploads();
+            match timeout(patience, read(&headers, body, limit, &budget)).await {
+                Ok(result) => result,
+                Err(_) => Err(HttpError::TooSlow),
+            }
         }
     })
 }
 
 async fn read<B: Buf>(
     headers: &HeaderMap,
-    body: impl Stream<Item = Result<B, warp::Error>>,
+    body: impl Stream<Item = Result<B, impl Display>>,
     limit: usize,
+    budget: &Budget,
 ) -> Result<Bytes, HttpError> {
     let mut body = std::pin::pin!(body);
     let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    let mut collected = BytesMut::new();
-    let mut too_large = announced.is_some_and(|length| length > limit as u64);
-    while !too_large && let Some(part) = body.next().await {
-        let mut part = part.map_err(|error| HttpError::BadRequest(format!("The body broke off: {error}.")))?;
-        too_large = collected.len() + part.remaining() > limit;
-        if !too_large {
-            collected.extend_from_slice(&part.copy_to_bytes(part.remaining()));
-        }
-    }
-    if !too_large {
-        return Ok(collected.freeze());
-    }
+    let read = match announced {
+        Some(length) if length > limit as u64 => Err(HttpError::TooLarge(limit)),
+        _ => take(&mut body, (announced.unwrap_or(0) as usize, limit), budget).await,
+    };
     // A client that waits for "100 Continue" has not sent anything yet and must not be asked to.
-    if !headers.contains_key(EXPECT) {
+    if matches!(read, Err(HttpError::TooLarge(_) | HttpError::Exhausted(_))) && !headers.contains_key(EXPECT) {
         let mut drained = 0;
         let _ = timeout(DRAIN_TIME, async {
             while drained < DRAIN_BYTES
@@ -72,7 +85,49 @@ async fn read<B: Buf>(
         })
         .await;
     }
-    Err(HttpError::TooLarge(limit))
+    read
+}
+
+/// Takes a body of at most `limit` bytes in, and memory for what has come: what is announced is only set aside.
+async fn take<B: Buf>(
+    body: &mut (impl Stream<Item = Result<B, impl Display>> + Unpin),
+    (announced, limit): (usize, usize),
+    budget: &Budget,
+) -> Result<Bytes, HttpError> {
+    let mut collected = BytesMut::with_capacity(announced);
+    let mut share = budget.take(0).await?;
+    while let Some(part) = next(body).await? {
+        let mut part = part.map_err(|error| HttpError::BadRequest(format!("The body broke off: {error}.")))?;
+        let length = collected.len() + part.remaining();
+        if length > limit {
+            return Err(HttpError::TooLarge(limit));
+        }
+        if length as u64 > share.bytes() {
+            let step = if length < STEP { 4 << 10 } else { STEP };
+            share.grow(length.next_multiple_of(step) as u64).await?;
+        }
+        collected.extend_from_slice(&part.copy_to_bytes(part.remaining()));
+    }
+    Ok(share.hold(collected))
+}
+
+/// Reads the whole body of a request that goes past the routes.
+///
+/// # Errors
+/// Why it was refused.
+pub(super) async fn collect(
+    headers: &HeaderMap,
+    body: Incoming,
+    limit: usize,
+    budget: &Budget,
+) -> Result<Bytes, HttpError> {
+    let body = body.into_data_stream();
+    timeout(PATIENCE, read(headers, body, limit, budget)).await.unwrap_or(Err(HttpError::TooSlow))
+}
+
+/// The next part of a body. A client that has stopped sending must not hold memory for long.
+async fn next<T>(body: &mut (impl Stream<Item = T> + Unpin)) -> Result<Option<T>, HttpError> {
+    timeout(STALLED, body.next()).await.map_err(|_| HttpError::TooSlow)
 }
 
 /// Parses a JSON object, whatever the Content-Type says.

@@ -7,20 +7,21 @@ use futures_util::stream::{self, StreamExt};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
-use warp::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE, LOCATION};
-use warp::http::{HeaderValue, StatusCode};
+use warp::http::StatusCode;
+use warp::http::header::{CACHE_CONTROL, LOCATION};
 use warp::reply::{Response, with_header, with_status};
 use warp::sse::Event as Sse;
 use warp::{Filter, Reply};
 
 use super::client::owner;
 use super::error::reply;
+use super::file::{self, Wanted, wanted};
 use super::input::checked_name;
 use super::links::{self, Links};
 use super::router::get;
 use super::upload::{self, Fields, Upload};
 use super::{App, HttpError, Routes, body, events, live};
-use crate::audio::{FileFormat, encode_file};
+use crate::audio::FileFormat;
 use crate::station::{Idle, StreamSpec};
 use crate::studio::{Accepted, ClipId, Owner, SessionId, Snapshot, Status, Studio, StudioError};
 use crate::units::ModelId;
@@ -74,9 +75,10 @@ fn parts(app: &Arc<App>) -> Routes {
         .and(get())
         .and(links::of_request())
         .and(events::has_seen_the_end())
-        .then(move |(id, part): (String, String), links, has_seen_the_end| {
+        .and(wanted())
+        .then(move |(id, part): (String, String), links, has_seen_the_end, wanted| {
             let app = Arc::clone(&app);
-            async move { reply(self::part(&app, &id, &part, links, has_seen_the_end).await) }
+            async move { reply(self::part(&app, &id, &part, (links, has_seen_the_end), &wanted).await) }
         })
         .boxed()
 }
@@ -86,10 +88,11 @@ fn to_stream(app: &Arc<App>) -> Routes {
     warp::path!("v1" / "clips" / String / "stream")
         .and(warp::post())
         .and(body::bytes(app))
+        .and(owner())
         .and(links::of_request())
-        .then(move |id: String, body, links| {
+        .then(move |id: String, body, owner, links| {
             let app = Arc::clone(&for_stream);
-            async move { reply(stream_from(&app, &id, body, &links).await) }
+            async move { reply(stream_from(&app, &id, body, (&owner, &links)).await) }
         })
         .boxed()
 }
@@ -176,55 +179,23 @@ async fn cancel(app: &App, id: &str, links: &Links) -> Result<Response, HttpErro
     Ok(no_store(warp::reply::json(&view(&studio.clip(id).await?, links))))
 }
 
-async fn part(app: &App, id: &str, part: &str, links: Links, has_seen_the_end: bool) -> Result<Response, HttpError> {
+async fn part(
+    app: &App,
+    id: &str,
+    part: &str,
+    (links, has_seen_the_end): (Links, bool),
+    wanted: &Wanted,
+) -> Result<Response, HttpError> {
     let (studio, id) = (app.studio()?, clip_id(id)?);
     match part {
         "events" => events(studio, id, links, has_seen_the_end, app.stopping.clone()).await,
-        "live.wav" => live::response(studio, id, FileFormat::Wav, app.stopping.clone()).await,
-        "live.ogg" => live::response(studio, id, FileFormat::Ogg, app.stopping.clone()).await,
+        "live.wav" => live::response(studio, id, FileFormat::Wav, wanted, app.stopping.clone()).await,
+        "live.ogg" => live::response(studio, id, FileFormat::Ogg, wanted, app.stopping.clone()).await,
         file => {
             let format = file_format(file).ok_or_else(|| HttpError::NoRoute(file.to_owned()))?;
-            sound_file(studio, studio.sound_of_clip(id).await?, format, &format!("{id}")).await
+            file::sound(studio, studio.output(id).await?, format, &id.to_string(), wanted).await
         }
     }
-}
-
-/// A stored sound in the wanted format, to be saved as `name`.
-pub(super) async fn sound_file(
-    studio: &Studio,
-    bytes: Bytes,
-    format: FileFormat,
-    name: &str,
-) -> Result<Response, HttpError> {
-    let (kind, extension) = match format {
-        FileFormat::Wav => ("audio/wav", "wav"),
-        FileFormat::Flac => ("audio/flac", "flac"),
-        FileFormat::Ogg => ("audio/ogg", "ogg"),
-        FileFormat::Mp3 => ("audio/mpeg", "mp3"),
-    };
-    let file = if format == FileFormat::Wav && bytes.starts_with(b"RIFF") {
-        bytes
-    } else {
-        let mut sound = studio.sandbox().decode(bytes).await.map_err(StudioError::from)?;
-        let converted = tokio::task::spawn_blocking(move || {
-            if sound.channels > 2 && format != FileFormat::Wav {
-                sound = sound.stereo();
-            }
-            encode_file(format, &sound.pcm, sound.rate, sound.channels)
-        });
-        converted
-            .await
-            .map_err(|error| StudioError::Broken(error.to_string()))?
-            .map_err(|error| HttpError::Unprocessable(error.to_string()))?
-            .into()
-    };
-    let mut response = Response::new(file.into());
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    if let Ok(value) = HeaderValue::from_str(&format!("inline; filename=\"{name}.{extension}\"")) {
-        headers.insert(CONTENT_DISPOSITION, value);
-    }
-    Ok(response)
 }
 
 /// `status` events, the last of which is final. Who has seen it is told not to come again.
@@ -275,7 +246,7 @@ async fn stream_from(
     app: &App,
     id: &str,
     body: Result<Bytes, HttpError>,
-    links: &Links,
+    (owner, links): (&Owner, &Links),
 ) -> Result<Response, HttpError> {
     let (studio, id, body) = (app.studio()?, clip_id(id)?, body?);
     let onward: Onward = if body.is_empty() { Onward::default() } else { body::json(&body)? };
@@ -285,7 +256,7 @@ async fn stream_from(
     let model = onward.model.or_else(|| params.model_name());
     let mut sampling = params.sampling();
     sampling.seed = None;
-    let prefix = studio.prefix(id, model.as_deref()).await?;
+    let prefix = studio.prefix(owner, id, model.as_deref()).await?;
     let spec = StreamSpec {
         name,
         model: model.map(ModelId),

@@ -8,6 +8,7 @@ use warp::Filter;
 
 use super::Surface;
 use super::exchange::Exchange;
+use super::meter::Meter;
 use super::places::Place;
 
 /// In every request's extensions; a WebSocket keeps a clone, and with it the connection's place.
@@ -25,6 +26,8 @@ pub(super) struct Connection {
     pub multiplexed: bool,
     /// How far it is with its request.
     pub exchange: Arc<Exchange>,
+    /// Counts what goes over it.
+    pub meter: Arc<Meter>,
     pub place: Arc<Place>,
 }
 
@@ -36,7 +39,8 @@ impl Connection {
         exchange: Arc<Exchange>,
         close: CancellationToken,
     ) -> Self {
-        Self { peer, local, surface, close, multiplexed: false, exchange, place: Arc::new(place) }
+        let meter = Arc::default();
+        Self { peer, local, surface, close, multiplexed: false, exchange, meter, place: Arc::new(place) }
     }
 }
 

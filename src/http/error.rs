@@ -8,6 +8,7 @@ use warp::http::header::{
 use warp::http::{HeaderValue, StatusCode};
 use warp::reply::Response;
 
+use crate::budget::Exhausted;
 use crate::engine::EngineError;
 use crate::station::StationError;
 use crate::studio::StudioError;
@@ -40,6 +41,9 @@ pub enum HttpError {
     /// The body is too large.
     #[error("The body is larger than {0} bytes; send less.")]
     TooLarge(usize),
+    /// The file is shorter than the range begins.
+    #[error("The file has {0} bytes, all of which lie before the range that was asked for.")]
+    NoSuchRange(u64),
     /// The body did not arrive in time.
     #[error("The body did not arrive in time; send it at once.")]
     TooSlow,
@@ -79,6 +83,9 @@ pub enum HttpError {
     /// A bug.
     #[error("The server made a mistake with this request; it is in the log, and other requests are served as before.")]
     Panicked,
+    /// The memory for requests is in use.
+    #[error(transparent)]
+    Exhausted(#[from] Exhausted),
     /// From the station.
     #[error(transparent)]
     Station(#[from] StationError),
@@ -99,12 +106,13 @@ impl HttpError {
             Self::NoRoute(_) | Self::NoSet(_) | Self::NoFlow(..) => StatusCode::NOT_FOUND,
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::NoSuchRange(_) => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::UnknownName(_) | Self::ForeignPage(_) => StatusCode::FORBIDDEN,
             Self::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
             Self::NoLoader(_) => StatusCode::NOT_IMPLEMENTED,
-            Self::NotReady(_) | Self::Crowded => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotReady(_) | Self::Crowded | Self::Exhausted(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Station(error) => station_status(error),
             Self::Studio(error) => studio_status(error),
@@ -126,6 +134,7 @@ impl HttpError {
                 StudioError::QueueFull { retry_after, .. } | StudioError::TooManyOfYours { retry_after, .. },
             ) => Some(*retry_after),
             Self::NotReady(_) | Self::Crowded | Self::Studio(StudioError::Crowded(_)) => Some(5),
+            Self::Exhausted(_) | Self::Studio(StudioError::Exhausted(_)) => Some(crate::budget::RETRY_AFTER),
             _ => None,
         }
     }
@@ -145,6 +154,7 @@ fn station_status(error: &StationError) -> StatusCode {
 fn studio_status(error: &StudioError) -> StatusCode {
     match error {
         StudioError::Invalid(_) | StudioError::Audio(_) | StudioError::Model(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        StudioError::NotYours(_) => StatusCode::FORBIDDEN,
         StudioError::NoSession(_) | StudioError::NoClip(_) => StatusCode::NOT_FOUND,
         StudioError::NotReady(_)
         | StudioError::Busy
@@ -154,7 +164,7 @@ fn studio_status(error: &StudioError) -> StatusCode {
         | StudioError::NoAudio
         | StudioError::Cancelled => StatusCode::CONFLICT,
         StudioError::QueueFull { .. } | StudioError::TooManyOfYours { .. } => StatusCode::TOO_MANY_REQUESTS,
-        StudioError::Absent(_) | StudioError::Crowded(_) => StatusCode::SERVICE_UNAVAILABLE,
+        StudioError::Absent(_) | StudioError::Crowded(_) | StudioError::Exhausted(_) => StatusCode::SERVICE_UNAVAILABLE,
         StudioError::NoRoom(_) => StatusCode::INSUFFICIENT_STORAGE,
         StudioError::Engine(error) => engine_status(error),
         StudioError::Store(_) | StudioError::Broken(_) | StudioError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,

@@ -12,13 +12,14 @@ use warp::reply::{Response, with_header, with_status};
 use warp::{Filter, Reply};
 
 use super::client::owner;
-use super::clips::{file_format, no_store, sound_file};
+use super::clips::{file_format, no_store};
 use super::error::reply;
+use super::file::{self, Wanted, wanted};
 use super::links::{self, Links};
 use super::query::{Query, raw};
 use super::router::get;
 use super::seed::Seed;
-use super::{App, HttpError, Routes, body, upload};
+use super::{App, HttpError, Routes, body};
 use crate::engine::{LoopSettings, LoopSpec, Shape};
 use crate::studio::{
     Accepted, Flow, Kind, LoopParams, Owner, SessionId, Snapshot, Status, Studio, StudioError, TransformWish,
@@ -35,8 +36,7 @@ pub(super) fn routes(app: &Arc<App>) -> Routes {
         let app = Arc::clone(&for_presets);
         async move { reply(presets(&app)) }
     });
-    let sound = body::bytes_within(app.limits.upload, upload::PATIENCE);
-    let recording = raw().and(sound).and(owner()).and(links::of_request());
+    let recording = raw().and(body::upload(app)).and(owner()).and(links::of_request());
     let transform = warp::post().and(recording).then(move |query: String, body, owner, links| {
         let app = Arc::clone(&for_transform);
         async move { reply(transform(&app, &query, body, owner, &links).await) }
@@ -82,9 +82,10 @@ fn file(app: &Arc<App>) -> Routes {
         if file_format(&file).is_some() { Ok((kind, id, file)) } else { Err(warp::reject::not_found()) }
     })
     .and(get())
-    .then(move |(kind, id, file): (String, String, String)| {
+    .and(wanted())
+    .then(move |(kind, id, file): (String, String, String), wanted| {
         let app = Arc::clone(&app);
-        async move { reply(audio(&app, &kind, &id, &file).await) }
+        async move { reply(audio(&app, &kind, &id, &file, &wanted).await) }
     })
     .boxed()
 }
@@ -229,12 +230,11 @@ async fn show(app: &App, kind: &str, id: &str, links: &Links) -> Result<Response
         Status::Starting | Status::Loading => (view["done"], view["of"]) = (json!(0), json!(0)),
         Status::Running { steps, total } => (view["done"], view["of"]) = (json!(steps), json!(total)),
         Status::Completed => {
-            let bytes = studio.sound_of_clip(record.id).await?;
-            let sound = studio.sandbox().decode(bytes).await.map_err(StudioError::from)?;
+            let shape = studio.shape_of_clip(record.id).await?;
             view["state"] = json!("done");
-            view["frames"] = json!(sound.frames());
-            view["sample_rate"] = json!(sound.rate.0);
-            view["channels"] = json!(sound.channels);
+            view["frames"] = json!(shape.frames);
+            view["sample_rate"] = json!(shape.rate.0);
+            view["channels"] = json!(shape.channels);
             view["audio"] = json!(links.to(&format!("/v1/{kind}/{}/audio.wav", record.id)));
         }
         Status::Failed(reason) => (view["state"], view["error"]) = (json!("failed"), json!(reason)),
@@ -256,9 +256,9 @@ async fn forget(app: &App, kind: &str, id: &str) -> Result<Response, HttpError> 
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-async fn audio(app: &App, kind: &str, id: &str, file: &str) -> Result<Response, HttpError> {
+async fn audio(app: &App, kind: &str, id: &str, file: &str, wanted: &Wanted) -> Result<Response, HttpError> {
     let studio = app.studio()?;
     let record = find(studio, kind, id).await?.record;
     let format = file_format(file).ok_or_else(|| HttpError::NoRoute(file.to_owned()))?;
-    sound_file(studio, studio.sound_of_clip(record.id).await?, format, &record.id.to_string()).await
+    file::sound(studio, studio.output(record.id).await?, format, &record.id.to_string(), wanted).await
 }

@@ -9,11 +9,11 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use warp::Reply;
 use warp::http::HeaderValue;
-use warp::http::header::CONTENT_TYPE;
+use warp::http::header::{ACCEPT_RANGES, CONTENT_TYPE};
 use warp::reply::Response;
 
 use super::HttpError;
-use super::clips::sound_file;
+use super::file::{self, Wanted};
 use crate::audio::{FileFormat, GrowingFile, Sound};
 use crate::studio::{ClipId, Preview, Studio, StudioError};
 
@@ -28,15 +28,21 @@ pub(super) async fn response(
     studio: &Arc<Studio>,
     id: ClipId,
     format: FileFormat,
+    wanted: &Wanted,
     stopping: CancellationToken,
 ) -> Result<Response, HttpError> {
-    let Some(preview) = studio.preview(id).await? else {
-        return sound_file(studio, studio.sound_of_clip(id).await?, format, &id.to_string()).await;
+    // What is still growing has no ranges, and who asks for its headers does not wait for it.
+    let mut response = if wanted.head && studio.job(id).is_some() {
+        Response::default()
+    } else {
+        let Some(preview) = studio.preview(id).await? else {
+            return file::sound(studio, studio.output(id).await?, format, &id.to_string(), wanted).await;
+        };
+        warp::reply::stream(growing(preview, format).take_until(stopping.cancelled_owned())).into_response()
     };
-    let kind = if format == FileFormat::Ogg { "audio/ogg" } else { "audio/wav" };
-    let mut response =
-        warp::reply::stream(growing(preview, format).take_until(stopping.cancelled_owned())).into_response();
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("none"));
     Ok(response)
 }
 

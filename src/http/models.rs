@@ -7,18 +7,20 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use warp::Filter;
 
+use super::client::owner;
 use super::error::reply;
 use super::router::get;
 use super::{App, HttpError, ModelRequest, Routes, body};
 use crate::engine::ModelInfo;
+use crate::studio::Owner;
 
 /// `GET` and `POST /v1/models`.
 pub(super) fn routes(app: &Arc<App>) -> Routes {
     let (for_list, for_load) = (Arc::clone(app), Arc::clone(app));
     let list = get().map(move || warp::reply::Reply::into_response(warp::reply::json(&list(&for_list))));
-    let load = warp::post().and(body::bytes(app)).then(move |body| {
+    let load = warp::post().and(body::bytes(app)).and(owner()).then(move |body, owner| {
         let app = Arc::clone(&for_load);
-        async move { reply(load(&app, body).await.map(|view| warp::reply::json(&view))) }
+        async move { reply(load(&app, body, &owner).await.map(|view| warp::reply::json(&view))) }
     });
     warp::path!("v1" / "models").and(list.or(load).unify()).boxed()
 }
@@ -58,12 +60,12 @@ struct Load {
     default: bool,
 }
 
-async fn load(app: &App, body: Result<Bytes, HttpError>) -> Result<Value, HttpError> {
+async fn load(app: &App, body: Result<Bytes, HttpError>, owner: &Owner) -> Result<Value, HttpError> {
     let Load { model, dtype, default } = body::json(&body?)?;
     if model.trim().is_empty() {
         return Err(HttpError::Unprocessable("`model` is empty; send a Hugging Face id, a folder or bundled.".into()));
     }
-    let id = app.load_model(ModelRequest { model, dtype }).await?;
+    let id = app.load_model(ModelRequest { model, dtype }, owner).await?;
     if default {
         app.engine().set_default_model(&id)?;
     }

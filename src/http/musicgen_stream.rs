@@ -21,7 +21,7 @@ use warp::{Filter, Reply};
 use self::sets::Sets;
 use self::sound::Track;
 use super::body;
-use super::client::{self, Client};
+use super::client::{self, Client, owner};
 use super::connection::{self, Connection};
 use super::error::reply;
 use super::{App, HttpError, Routes, jerry, web};
@@ -68,8 +68,9 @@ pub(super) fn routes(app: &Arc<App>) -> Routes {
     let set_model = warp::path!("set_model")
         .and(warp::post())
         .and(context)
+        .and(owner())
         .and(body::bytes(app))
-        .then(|(app, sets), body| async move { reply(model::set(app, sets, body).await) });
+        .then(|(app, sets), owner, body| async move { reply(model::set(app, sets, owner, body).await) });
     generate.or(set_prompts).unify().or(set_model).unify().boxed()
 }
 

@@ -30,6 +30,8 @@ use super::{App, Port};
 const SEND_BUFFER: usize = 64 << 10;
 /// Bytes that hyper may hold for one connection.
 const WRITE_BUFFER: usize = 64 << 10;
+/// Bytes that an HTTP/2 client may send on a stream before they are read.
+const STREAM_WINDOW: u32 = 256 << 10;
 /// How long bytes may stay unacknowledged, or a window closed, before the connection is given up.
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often the metrics recorder tidies its histograms.
@@ -167,6 +169,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 async fn converse(socket: TcpStream, connection: Connection, front: Front, patience: Duration, watcher: Watcher) {
     let peer = connection.peer;
     let (socket, exchange) = (Arc::new(socket), Arc::clone(&connection.exchange));
+    let meter = Arc::clone(&connection.meter);
     if let Err(error) = tune(&socket) {
         tracing::debug!(%peer, %error, "socket options were refused");
     }
@@ -183,8 +186,11 @@ async fn converse(socket: TcpStream, connection: Connection, front: Front, patie
         .keep_alive_interval(Some(Duration::from_secs(20)))
         .keep_alive_timeout(Duration::from_secs(20))
         .max_concurrent_streams(256)
+        // What a client may send before it is asked for: on all streams together little more than on one.
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(2 * STREAM_WINDOW)
         .max_send_buf_size(WRITE_BUFFER);
-    let io = TokioIo::new(Socket::new(Arc::clone(&socket), Arc::clone(&exchange)));
+    let io = TokioIo::new(Socket::new(Arc::clone(&socket), Arc::clone(&exchange), meter));
     let served = builder.serve_connection_with_upgrades(io, service).into_owned();
     let mut served = std::pin::pin!(watcher.watch(served));
     // hyper's own header timeout starts only once it knows which version is spoken.

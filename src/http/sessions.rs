@@ -11,8 +11,9 @@ use warp::reply::{Response, with_header, with_status};
 use warp::{Filter, Reply};
 
 use super::client::owner;
-use super::clips::{accepted_reply, file_format, no_store, sound_file};
+use super::clips::{accepted_reply, file_format, no_store};
 use super::error::reply;
+use super::file::{self, Wanted, wanted};
 use super::links::{self, Links};
 use super::router::get;
 use super::upload::{self, Upload};
@@ -106,12 +107,14 @@ fn sound(app: &Arc<App>) -> Routes {
             file_format(&file).map(|format| (id, format)).ok_or_else(warp::reject::not_found)
         })
         .and(get())
-        .then(move |(id, format): (String, _)| {
+        .and(wanted())
+        .then(move |(id, format): (String, _), wanted: Wanted| {
             let app = Arc::clone(&app);
             async move {
                 let found = async {
                     let studio = app.studio()?;
-                    sound_file(studio, studio.sound_of(&SessionId::parse(&id)?).await?, format, &id).await
+                    let current = studio.current(&SessionId::parse(&id)?).await?;
+                    file::sound(studio, current, format, &id, &wanted).await
                 };
                 reply(found.await)
             }

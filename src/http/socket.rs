@@ -12,19 +12,21 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::exchange::Exchange;
+use super::meter::Meter;
 
 /// A TCP stream that looks at its connection's wish before it writes.
 pub(super) struct Socket {
     /// Shared with who watches whether the client is there.
     tcp: Arc<TcpStream>,
     exchange: Arc<Exchange>,
+    meter: Arc<Meter>,
     /// The client may leave bytes unread for as long as it likes.
     is_patient: bool,
 }
 
 impl Socket {
-    pub fn new(tcp: Arc<TcpStream>, exchange: Arc<Exchange>) -> Self {
-        Self { tcp, exchange, is_patient: false }
+    pub fn new(tcp: Arc<TcpStream>, exchange: Arc<Exchange>, meter: Arc<Meter>) -> Self {
+        Self { tcp, exchange, meter, is_patient: false }
     }
 
     /// Takes back TCP_USER_TIMEOUT, which counts a closed window as silence. A client that has gone
@@ -56,6 +58,7 @@ impl Socket {
                 Err(error) => return Poll::Ready(Err(error)),
                 Ok(written) => {
                     self.exchange.wrote();
+                    self.meter.wrote(written);
                     return Poll::Ready(Ok(early + written));
                 }
             }
@@ -69,7 +72,7 @@ impl AsyncRead for Socket {
             ready!(self.tcp.poll_read_ready(context))?;
             match self.tcp.try_read_buf(into) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                read => return Poll::Ready(read.map(drop)),
+                read => return Poll::Ready(read.and_then(|bytes| self.meter.read(bytes))),
             }
         }
     }
@@ -128,7 +131,7 @@ mod tests {
         let limit = Some(Duration::from_secs(30));
         SockRef::from(&tcp).set_tcp_user_timeout(limit).unwrap();
         let exchange = Arc::new(Exchange::default());
-        let mut socket = Socket::new(Arc::new(tcp), Arc::clone(&exchange));
+        let mut socket = Socket::new(Arc::new(tcp), Arc::clone(&exchange), Arc::default());
         socket.write_all(b"head").await.unwrap();
         assert_eq!(SockRef::from(&*socket.tcp).tcp_user_timeout().unwrap(), limit);
         exchange.may_wait();

@@ -2,7 +2,6 @@
 //! query. All three end in the same fields.
 
 use std::str::FromStr;
-use std::time::Duration;
 
 use bytes::Bytes;
 use serde::de::Error as _;
@@ -15,10 +14,9 @@ use warp::{Filter, Rejection};
 use super::query::Query;
 use super::seed::Seed;
 use super::{App, HttpError, body, form, json};
+use crate::budget::Budget;
 use crate::studio::Wish;
 
-/// Time for an upload to arrive.
-pub(super) const PATIENCE: Duration = Duration::from_secs(300);
 /// Fields of a request for a clip.
 const FIELDS: [&str; 10] =
     ["verb", "session", "prompt", "model", "prompt_seconds", "seconds", "top_k", "temperature", "guidance", "seed"];
@@ -94,14 +92,22 @@ pub(super) struct Upload {
 pub(super) fn of_request(
     app: &App,
 ) -> impl Filter<Extract = (Result<Upload, HttpError>,), Error = Rejection> + Clone + use<> {
-    body::bytes_within(app.limits.upload, PATIENCE).and(warp::header::headers_cloned()).and(super::query::raw()).then(
-        |body: Result<Bytes, HttpError>, headers: HeaderMap, query: String| async move {
-            parse(body?, &headers, &query).await
+    let (budget, most) = (app.budget.clone(), app.limits.body);
+    body::upload(app).and(warp::header::headers_cloned()).and(super::query::raw()).then(
+        move |body: Result<Bytes, HttpError>, headers: HeaderMap, query: String| {
+            let budget = budget.clone();
+            async move { parse(body?, &headers, &query, (&budget, most)).await }
         },
     )
 }
 
-async fn parse(body: Bytes, headers: &HeaderMap, query: &str) -> Result<Upload, HttpError> {
+/// `most` bytes are more than any JSON without a sound in it has.
+async fn parse(
+    body: Bytes,
+    headers: &HeaderMap,
+    query: &str,
+    (budget, most): (&Budget, usize),
+) -> Result<Upload, HttpError> {
     let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default().to_ascii_lowercase();
     let query = Query::parse(query, &[&FIELDS])?;
     let mut fields = Map::new();
@@ -112,8 +118,10 @@ async fn parse(body: Bytes, headers: &HeaderMap, query: &str) -> Result<Upload, 
     }
     let mut audio = None;
     if form::is_multipart(headers) {
-        audio = form(body, headers, &mut fields).await?;
+        audio = form(body, headers, &mut fields, budget).await?;
     } else if body.is_empty() {
+    } else if body.len() > most && (kind.contains("json") || json::first(&body) == Some(b'{')) {
+        return Err(HttpError::TooLarge(most));
     } else if kind.starts_with("audio/") || json::first(&body) != Some(b'{') {
         if kind.contains("json") {
             return Err(body::json::<Fields>(&body).err().unwrap_or_else(|| bad("Send a JSON object.")));
@@ -127,9 +135,14 @@ async fn parse(body: Bytes, headers: &HeaderMap, query: &str) -> Result<Upload, 
     Ok(Upload { fields, audio })
 }
 
-async fn form(body: Bytes, headers: &HeaderMap, fields: &mut Map<String, Value>) -> Result<Option<Bytes>, HttpError> {
+async fn form(
+    body: Bytes,
+    headers: &HeaderMap,
+    fields: &mut Map<String, Value>,
+    budget: &Budget,
+) -> Result<Option<Bytes>, HttpError> {
     let mut audio = None;
-    for part in form::parts(body, headers).await? {
+    for part in form::parts(body, headers, budget).await? {
         if part.name == FILE {
             if audio.replace(part.content).is_some() {
                 return Err(bad("The form has two files; send one in the field `audio`."));
@@ -159,7 +172,7 @@ mod tests {
     async fn upload(kind: &str, query: &str, body: &str) -> Result<Upload, HttpError> {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, kind.parse().unwrap());
-        parse(Bytes::copy_from_slice(body.as_bytes()), &headers, query).await
+        parse(Bytes::copy_from_slice(body.as_bytes()), &headers, query, (&Budget::default(), 1 << 20)).await
     }
 
     #[tokio::test]

@@ -1,15 +1,17 @@
 //! `torch.save` archives as audiocraft's exports are: tensors below `best_state`, the training run's configuration in
 //! `xp.cfg`, as YAML text or as a pickled OmegaConf object.
 
-use std::io::{BufReader, Cursor, Read};
+use std::collections::HashMap;
+use std::io::{BufReader, Cursor};
 use std::path::Path;
 
 use candle_core::pickle::{Object, PthTensors, Stack};
 use candle_core::{DType, Device, Tensor};
+use yaml_rust2::parser::{Event, Parser};
 use yaml_rust2::{Yaml, YamlLoader, yaml::Hash};
 
 use super::weights::TensorSource;
-use super::{Files, ModelError, Result};
+use super::{Files, ModelError, Result, pickle};
 
 /// One `torch.save` archive.
 pub(crate) struct Archive<'a> {
@@ -33,9 +35,9 @@ impl<'a> Archive<'a> {
                 zip.by_index(index).is_ok_and(|entry| entry.name().is_ok_and(|name| name.ends_with("data.pkl")))
             })
             .ok_or_else(|| archive.wrong("there is no data.pkl in it"))?;
-        let mut pickle = Vec::new();
-        let mut entry = zip.by_index(index).map_err(|error| archive.wrong(error))?;
-        entry.read_to_end(&mut pickle).map_err(|error| archive.wrong(error))?;
+        let entry = zip.by_index(index).map_err(|error| archive.wrong(error))?;
+        let pickle = pickle::read_within(entry).map_err(|reason| archive.wrong(reason))?;
+        pickle::check(&pickle).map_err(|reason| archive.wrong(reason))?;
         let mut stack = Stack::empty();
         let read = stack.read_loop(&mut Cursor::new(pickle)).and_then(|()| stack.finalize());
         let object = read.map_err(|error| archive.wrong(error))?;
@@ -65,6 +67,7 @@ impl<'a> Archive<'a> {
         if self.entry("best_state").is_none() {
             return Err(self.wrong("it has no best_state"));
         }
+        pickle::check_archive(&self.path).map_err(|reason| self.wrong(reason))?;
         Ok(PthSource(PthTensors::new(&self.path, Some("best_state"))?))
     }
 
@@ -94,6 +97,11 @@ pub(crate) struct PthSource(PthTensors);
 impl PthSource {
     /// Those of a file, below `key` if there is one.
     pub(crate) fn open(path: &Path, key: Option<&str>) -> Result<Self> {
+        pickle::check_archive(path).map_err(|reason| ModelError::Wrong {
+            place: path.parent().unwrap_or(Path::new("")).display().to_string(),
+            file: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            reason,
+        })?;
         Ok(Self(PthTensors::new(path, key)?))
     }
 
@@ -142,11 +150,59 @@ fn plain(object: &Object) -> Option<Yaml> {
     })
 }
 
+/// Bytes of a configuration text, nodes that it may unfold to, and nodes in nodes.
+const MOST_TEXT: usize = 1 << 20;
+const MOST_NODES: usize = 100_000;
+const MOST_DEPTH: usize = 64;
+
+/// Counts what a YAML text unfolds to before it is built: an alias is a copy of what it stands for, and copies of
+/// copies make gigabytes of a few hundred bytes.
+fn check_yaml(text: &str) -> std::result::Result<(), String> {
+    if text.len() > MOST_TEXT {
+        return Err(format!("xp.cfg has more than {} MB", MOST_TEXT >> 20));
+    }
+    let mut parser = Parser::new_from_str(text);
+    let mut anchors: HashMap<usize, usize> = HashMap::new();
+    // Of every open container its anchor and its nodes.
+    let mut open: Vec<(usize, usize)> = vec![(0, 0)];
+    let mut total = 0usize;
+    loop {
+        let (event, _) = parser.next_token().map_err(|error| format!("xp.cfg is no YAML: {error}"))?;
+        let (anchor, nodes) = match event {
+            Event::StreamEnd => return Ok(()),
+            Event::SequenceStart(anchor, _) | Event::MappingStart(anchor, _) => {
+                open.push((anchor, 1));
+                if open.len() > MOST_DEPTH {
+                    return Err(format!("xp.cfg nests more than {MOST_DEPTH} nodes"));
+                }
+                continue;
+            }
+            Event::SequenceEnd | Event::MappingEnd => open.pop().unwrap_or_default(),
+            Event::Scalar(text, _, anchor, _) => (anchor, 1 + text.len() / 32),
+            Event::Alias(anchor) => {
+                let nodes = anchors.get(&anchor).copied().unwrap_or(1);
+                total = total.saturating_add(nodes);
+                (0, nodes)
+            }
+            _ => continue,
+        };
+        anchors.insert(anchor, nodes);
+        if let Some((_, outer)) = open.last_mut() {
+            *outer = outer.saturating_add(nodes);
+            total = total.max(*outer);
+        }
+        if total > MOST_NODES {
+            return Err(format!("xp.cfg unfolds to more than {MOST_NODES} nodes"));
+        }
+    }
+}
+
 /// The configuration text of a training run: YAML whose `${...}` references are resolved when asked for.
 pub(crate) struct Settings(Yaml);
 
 impl Settings {
     fn parse(text: &str) -> std::result::Result<Self, String> {
+        check_yaml(text)?;
         let mut documents = YamlLoader::load_from_str(text).map_err(|error| format!("xp.cfg is no YAML: {error}"))?;
         if documents.is_empty() {
             return Err("xp.cfg is empty".into());
@@ -193,6 +249,20 @@ impl Settings {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn aliases_of_aliases_and_nests_are_refused_and_one_alias_is_not() {
+        let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for n in 1..12 {
+            bomb += &format!("a{n}: &a{n} [{}]\n", vec![format!("*a{}", n - 1); 9].join(", "));
+        }
+        let refused = |text: &str| Settings::parse(text).err().unwrap();
+        assert!(refused(&bomb).contains("unfolds"));
+        assert!(refused(&format!("a: {}", "[".repeat(200))).contains("nests"));
+        assert!(refused(&format!("a: {}", " ".repeat(2 << 20))).contains("1 MB"));
+        let shared = Settings::parse("adam: &id001 [0.9, 0.95]\nother: *id001\n").unwrap();
+        assert_eq!(shared.numbers("other"), Some(vec![0.9, 0.95]));
+    }
 
     #[test]
     fn references_are_resolved_when_asked_for_and_only_then() {

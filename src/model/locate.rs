@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use hf_hub::Cache;
 use hf_hub::api::Progress;
-use hf_hub::api::sync::{ApiBuilder, ApiRepo};
+use hf_hub::api::sync::{Api, ApiBuilder, ApiRepo};
 
 use super::cache::{Surroundings, snapshots};
 use super::{Files, ModelError};
@@ -65,10 +65,13 @@ fn is_hub_id(name: &str) -> bool {
 const LAYOUTS: [&[&str]; 5] = [
     &["model_config.json", "model.safetensors"],
     &["model.safetensors", "config.json"],
-    &["model.safetensors.index.json", "config.json"],
+    &[INDEX, "config.json"],
     &["state_dict.bin", "compression_state_dict.bin"],
     &["compression_state_dict.bin"],
 ];
+/// Of a sharded checkpoint, which weights are in which file.
+const INDEX: &str = "model.safetensors.index.json";
+const NO_LAYOUT: &str = "it holds no checkpoint in a known layout";
 /// Taken along when present.
 const OPTIONAL: [&str; 3] = ["generation_config.json", "tokenizer.json", "preprocessor_config.json"];
 
@@ -135,7 +138,7 @@ fn cached(id: &str) -> Option<PathBuf> {
 /// Shard names of a sharded checkpoint; none for a single file.
 fn shards(folder: &Path) -> Vec<String> {
     let read = || -> Option<Vec<String>> {
-        let bytes = std::fs::read(folder.join("model.safetensors.index.json")).ok()?;
+        let bytes = std::fs::read(folder.join(INDEX)).ok()?;
         let index: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
         let mut names: Vec<String> =
             index["weight_map"].as_object()?.values().filter_map(|name| name.as_str().map(str::to_owned)).collect();
@@ -146,8 +149,52 @@ fn shards(folder: &Path) -> Vec<String> {
     read().unwrap_or_default()
 }
 
+/// A checkpoint that would have to be downloaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OnHub {
+    /// Bytes of its weights.
+    pub bytes: u64,
+    /// Whether it is in a Hugging Face layout.
+    pub has_config: bool,
+}
+
+/// What would be downloaded for `name`; nothing when its files are here.
+///
+/// # Errors
+/// [`ModelError::NoSuchPlace`], [`ModelError::Download`].
+pub fn on_hub(name: &str) -> Result<Option<OnHub>, ModelError> {
+    if name == BUNDLED || Path::new(name).is_dir() || !is_hub_id(name) || cached(name).is_some() {
+        return Ok(None);
+    }
+    let failed = |reason: String| ModelError::Download { id: name.to_owned(), reason };
+    let (api, repo) = hub(name)?;
+    let info = repo.info().map_err(|error| failed(error.to_string()))?;
+    let there: Vec<&str> = info.siblings.iter().map(|file| file.rfilename.as_str()).collect();
+    let layout = layout_of(&there).ok_or_else(|| failed(NO_LAYOUT.into()))?;
+    let mut files: Vec<String> = layout.iter().map(|file| (*file).to_owned()).collect();
+    if layout.contains(&INDEX) {
+        let index = repo.get(INDEX).map_err(|error| failed(format!("{INDEX}: {error}")))?;
+        files.extend(index.parent().map(shards).unwrap_or_default());
+    }
+    let mut bytes = 0;
+    for file in files.iter().filter(|file| file.ends_with(".safetensors") || file.ends_with(".bin")) {
+        let data = api.metadata(&repo.url(file)).map_err(|error| failed(format!("{file}: {error}")))?;
+        bytes += data.size() as u64;
+    }
+    Ok(Some(OnHub { bytes, has_config: layout.contains(&"config.json") }))
+}
+
+/// The layout that a repository's files make up.
+fn layout_of(there: &[&str]) -> Option<&'static &'static [&'static str]> {
+    LAYOUTS.iter().find(|files| files.iter().all(|file| there.contains(file)))
+}
+
 /// A repository on the hub.
 fn repository(id: &str) -> Result<ApiRepo, ModelError> {
+    hub(id).map(|(_, repo)| repo)
+}
+
+fn hub(id: &str) -> Result<(Api, ApiRepo), ModelError> {
     if !is_hub_id(id) {
         return Err(ModelError::NoSuchPlace(id.to_owned()));
     }
@@ -165,7 +212,9 @@ fn repository(id: &str) -> Result<ApiRepo, ModelError> {
     if let Some(endpoint) = here.endpoint() {
         api = api.with_endpoint(endpoint);
     }
-    Ok(api.build().map_err(|error| failed(error.to_string()))?.model(id.to_owned()))
+    let api = api.build().map_err(|error| failed(error.to_string()))?;
+    let repo = api.model(id.to_owned());
+    Ok((api, repo))
 }
 
 /// The names of a repository's files.
@@ -200,10 +249,7 @@ fn download(id: &str, progress: &mut OnProgress<'_>) -> Result<PathBuf, ModelErr
     let repo = repository(id)?;
     let info = repo.info().map_err(|error| failed(error.to_string()))?;
     let there: Vec<&str> = info.siblings.iter().map(|file| file.rfilename.as_str()).collect();
-    let layout = LAYOUTS
-        .iter()
-        .find(|files| files.iter().all(|file| there.contains(file)))
-        .ok_or_else(|| failed("it holds no checkpoint in a known layout".into()))?;
+    let layout = layout_of(&there).ok_or_else(|| failed(NO_LAYOUT.into()))?;
     let mut folder = PathBuf::new();
     let mut fetch = |file: &str| -> Result<PathBuf, ModelError> {
         let meter = Meter { progress, file: file.to_owned(), done: 0, size: 0 };

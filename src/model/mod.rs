@@ -18,6 +18,7 @@ pub mod kernels;
 mod locate;
 pub mod melodyflow;
 mod musicgen;
+mod pickle;
 pub mod sampler;
 pub mod stable_audio;
 pub mod t5;
@@ -29,6 +30,8 @@ pub mod weights;
 pub use checkpoint::Checkpoint;
 pub use error::{ModelError, Result};
 pub use files::Files;
-pub use locate::{BUNDLED, OnProgress, has_bundled, hub_file, hub_files, keep_downloads_in, locate, on_disk};
+pub use locate::{
+    BUNDLED, OnHub, OnProgress, has_bundled, hub_file, hub_files, keep_downloads_in, locate, on_disk, on_hub,
+};
 pub use musicgen::{MusicGen, WaveEncoder};
 pub use text::TextEncoder;

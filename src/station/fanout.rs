@@ -28,6 +28,8 @@ pub(super) struct Fanout {
     /// The last burst's worth of sound, in blocks as they came.
     history: VecDeque<Vec<f32>>,
     history_frames: u64,
+    /// Frames that were pushed.
+    position: u64,
     lines: Vec<Line>,
     scratch: Vec<Waker>,
 }
@@ -37,7 +39,7 @@ struct Line {
     format: Format,
     kbps: u32,
     encoder: Encoder,
-    /// Frames that were put into packets.
+    /// Frames that were put into packets; of WAV, which says how much is to come, on the stream's time line.
     position: u64,
     /// The last burst's worth of packets, for a variant that joins.
     recent: VecDeque<Packet>,
@@ -76,7 +78,15 @@ enum Draft {
 
 impl Fanout {
     pub(super) fn new(hub: Arc<Hub>, channels: usize) -> Self {
-        Self { hub, channels, history: VecDeque::new(), history_frames: 0, lines: Vec::new(), scratch: Vec::new() }
+        Self {
+            hub,
+            channels,
+            history: VecDeque::new(),
+            history_frames: 0,
+            position: 0,
+            lines: Vec::new(),
+            scratch: Vec::new(),
+        }
     }
 
     /// Makes encoders for variants that found their first listener, drops those that lost their last one.
@@ -105,7 +115,8 @@ impl Fanout {
                 let encoder = Encoder::new(format, kbps, self.channels)?;
                 let encoded = counter!(PACKETS_ENCODED);
                 let recent = VecDeque::new();
-                let mut line = Line { format, kbps, encoder, position: 0, recent, outputs: Vec::new(), encoded };
+                let position = if format == Format::Wav { self.position - self.history_frames } else { 0 };
+                let mut line = Line { format, kbps, encoder, position, recent, outputs: Vec::new(), encoded };
                 for block in &self.history {
                     line.push(block, self.hub.burst(false), &mut self.scratch)?;
                     // Two seconds take a few dozen milliseconds: other tasks of this thread must not wait for them.
@@ -133,7 +144,9 @@ impl Fanout {
         for line in &mut self.lines {
             made |= line.push(&block, burst, &mut self.scratch)?;
         }
-        self.history_frames += (block.len() / self.channels) as u64;
+        let frames = (block.len() / self.channels) as u64;
+        self.history_frames += frames;
+        self.position += frames;
         self.history.push_back(block);
         while let Some(oldest) = self.history.front() {
             let frames = (oldest.len() / self.channels) as u64;

@@ -13,7 +13,7 @@ use super::ring::{Body, Page, Ring};
 use super::stream::Stream;
 use super::{Format, Listen};
 use crate::audio::ogg::StreamHead;
-use crate::audio::{OPUS_RATE, wav_header};
+use crate::audio::{OPUS_RATE, wav_header, wav_header_of};
 use crate::telemetry::{BYTES_SENT, LISTENERS};
 
 /// One receiver. Dropping it leaves.
@@ -119,7 +119,11 @@ impl Listener {
                 (Shape::Ogg { serial, sequence: 1, granule: 0 }, Some(header))
             }
             (Format::Wav, _) => {
-                let header = wav_header(OPUS_RATE, self.stream.channels() as u16);
+                let channels = self.stream.channels() as u16;
+                let header = match self.stream.length() {
+                    Some(frames) => wav_header_of(OPUS_RATE, channels, frames.saturating_sub(page.start)),
+                    None => wav_header(OPUS_RATE, channels),
+                };
                 (Shape::Raw { end: page.start }, Some(Bytes::copy_from_slice(&header)))
             }
             // Nothing was sent before this page.

@@ -105,6 +105,7 @@ impl Station {
     ) -> Result<Arc<Stream>, StationError> {
         let (model, rate) = (source.model(), SampleRate(OPUS_RATE));
         let burst = rate.samples(self.config.burst.max(MIN_BURST)).0;
+        let length = spec.seconds.map(|seconds| rate.samples(seconds).0);
         let (stream, commands) = Stream::new(Begin {
             id: format!("{:016x}{:016x}", random_u64()?, random_u64()?),
             name: spec.name,
@@ -114,16 +115,12 @@ impl Station {
             prompts: spec.prompts,
             sampling: model.sampling.patched(spec.sampling),
             burst,
+            length,
             remote: source.remote(),
             places: (self.places.clone(), self.config.max_listeners),
             asked,
         });
-        let plan = Plan {
-            idle: spec.idle,
-            grace: Duration::from_secs_f64(self.config.grace.max(0.0)),
-            length: spec.seconds.map(|seconds| rate.samples(seconds).0),
-            burst,
-        };
+        let plan = Plan { idle: spec.idle, grace: Duration::from_secs_f64(self.config.grace.max(0.0)), length, burst };
         let task = Task::new(stream.clone(), source, commands, plan)
             .map_err(|error| EngineError::Invalid(error.to_string()))?;
         {

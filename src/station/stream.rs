@@ -40,6 +40,8 @@ pub(super) struct Begin {
     pub(super) sampling: Sampling,
     /// Frames that a new listener gets at once.
     pub(super) burst: u64,
+    /// Frames that it will have, if it has an end.
+    pub(super) length: Option<u64>,
     pub(super) remote: Arc<dyn Remote>,
     /// Places for listeners, over all streams, and how many there are.
     pub(super) places: (Arc<Semaphore>, usize),
@@ -52,6 +54,7 @@ pub struct Stream {
     name: Option<String>,
     channels: usize,
     rate: SampleRate,
+    length: Option<u64>,
     remote: Arc<dyn Remote>,
     hub: Arc<Hub>,
     places: (Arc<Semaphore>, usize),
@@ -112,6 +115,7 @@ impl Stream {
             name: begin.name,
             channels: begin.channels,
             rate: begin.rate,
+            length: begin.length,
             remote: begin.remote,
             hub: Arc::new(Hub::new(begin.burst)),
             places: begin.places,
@@ -143,6 +147,11 @@ impl Stream {
     /// Rate of the voice that it began with; listeners always get 48 kHz.
     pub(super) fn voice_rate(&self) -> SampleRate {
         self.rate
+    }
+
+    /// Frames that it will have unless it is paused or ended early; none if it is endless.
+    pub(super) fn length(&self) -> Option<u64> {
+        self.length
     }
 
     /// Everything that may be shown.

@@ -1,6 +1,7 @@
 //! The room's one error type: a sentence per variant.
 
 use crate::audio::AudioError;
+use crate::budget::Exhausted;
 use crate::engine::EngineError;
 
 /// Why the studio could not do what was asked.
@@ -55,12 +56,21 @@ pub enum StudioError {
         /// A sensible wait in seconds.
         retry_after: u64,
     },
+    /// It is not for this client to name.
+    #[error(
+        "`{0}` is not among the models that clients of this server may name: those that are loaded, offered or on its \
+         disk, as GET /api/models lists them. Its operator can allow more with --allow-models."
+    )]
+    NotYours(String),
     /// The model cannot be had.
     #[error("{0}")]
     Model(String),
     /// No model of this kind was named when the server was started.
     #[error("{0}")]
     Absent(&'static str),
+    /// The memory for requests is in use.
+    #[error(transparent)]
+    Exhausted(#[from] Exhausted),
     /// From the engine.
     #[error(transparent)]
     Engine(#[from] EngineError),

@@ -6,10 +6,13 @@
 //! answers look is left to `http`.
 
 mod clip;
+mod decoded;
 mod error;
+mod files;
 mod flow;
 mod flows;
 mod models;
+mod naming;
 mod params;
 mod preview;
 mod queue;
@@ -34,20 +37,23 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use clip::{Event, Job, Part, Snapshot, Status};
+pub use decoded::{Decoded, decode_within};
 pub use error::StudioError;
 pub use flow::{Flow, LoopParams, TransformParams, TransformWish, random_seed};
 pub use flows::{FineTune, FineTunes, Flows, LoadFlow, MOST_LOOPS, WeighFlow};
 pub use models::{AskModel, LoadModel};
+pub use naming::Naming;
 pub use params::{
     AudioId, ClipId, Kind, Lane, MAX_PIECE_SECONDS, Owner, PIECE_SECONDS, PROMPT_SECONDS, Params, SessionId,
 };
 pub use preview::Preview;
 pub use riffs::{Riff, Riffs};
-pub use store::{ClipRecord, ClipState, Draft, Retention, SessionRecord, Store};
+pub use store::{ClipRecord, ClipState, Draft, Retention, SessionRecord, SoundFile, Store, tag};
 pub use variations::{Variation, Variations};
 pub use verbs::Accepted;
 pub use wish::Wish;
 
+use crate::budget::Budget;
 use crate::engine::Engine;
 use crate::sandbox::Sandbox;
 use models::Models;
@@ -73,6 +79,10 @@ pub struct StudioConfig {
     pub probation: Duration,
     /// Where given sounds are decoded.
     pub sandbox: Sandbox,
+    /// Which models clients may name.
+    pub naming: Naming,
+    /// Memory for decoded sound.
+    pub budget: Budget,
 }
 
 impl StudioConfig {
@@ -94,6 +104,8 @@ impl Default for StudioConfig {
             flows: Flows::default(),
             probation: Duration::from_secs(3),
             sandbox: Sandbox::default(),
+            naming: Naming::default(),
+            budget: Budget::default(),
         }
     }
 }

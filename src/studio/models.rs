@@ -107,6 +107,28 @@ impl Models {
         Ok(Lease { id, shelf: Arc::clone(&self.shelf) })
     }
 
+    /// Loads a model for its operator: it stays until he removes it.
+    ///
+    /// # Errors
+    /// As [`Models::lease`].
+    pub(super) async fn load_with(
+        &self,
+        name: &str,
+        again: bool,
+        load: impl Future<Output = Result<ModelId, String>>,
+    ) -> Result<ModelId, StudioError> {
+        let _one_at_a_time = self.loading.lock().await;
+        self.forget_the_gone();
+        if let Some(lease) = self.present(Some(name)).filter(|_| !again) {
+            return Ok(lease.id.clone());
+        }
+        if let Some(loader) = &self.loader {
+            let need = (loader.weigh)(name.to_owned()).await.map_err(StudioError::Model)?;
+            self.make_room(&format!("`{name}`"), need).await?;
+        }
+        load.await.map_err(StudioError::Model)
+    }
+
     /// A model of transforms or loops, loaded if need be.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::run::work;
 use super::{ClipId, Job, Kind, Lane, Status, Studio, StudioError, shape};
 use crate::audio::{Sound, StreamResampler};
+use crate::budget::Share;
 use crate::units::{SampleRate, Samples};
 
 /// Seconds of the given sound that are handed out at once.
@@ -17,6 +18,8 @@ pub struct Preview {
     shape: Option<(SampleRate, usize)>,
     /// What lies before the piece, and how much of it was handed out.
     head: Option<Sound>,
+    /// The memory that it takes.
+    share: Option<Share>,
     given: usize,
     /// What the piece's first moments are faded from.
     joint: Option<Sound>,
@@ -44,15 +47,30 @@ impl Studio {
         let (kind, params) = (job.record.kind, job.record.params.clone());
         let before = match job.record.input {
             Some(input) => {
-                let bytes = self.store.read(input).await?;
-                let sound = self.stored(bytes).await?;
-                Some(work(move || Ok(shape::before(kind, &sound, &params))).await?)
+                let sound = self.decode(self.store.read(input).await?).await?;
+                let before = move || {
+                    let (sound, share) = sound.into_parts();
+                    Ok((shape::before(kind, &shape::usable(sound)?, &params), share))
+                };
+                Some(work(before).await?)
             }
             None => None,
         };
+        let (before, share) = before.unzip();
         let shape = before.as_ref().map(|(head, _)| (head.rate, head.channels));
         let (head, joint) = before.unzip();
-        Ok(Some(Preview { job, shape, head, given: 0, joint, heard: 0, resampler: None, left: None, over: false }))
+        Ok(Some(Preview {
+            job,
+            shape,
+            head,
+            share,
+            given: 0,
+            joint,
+            heard: 0,
+            resampler: None,
+            left: None,
+            over: false,
+        }))
     }
 }
 
@@ -68,7 +86,7 @@ impl Preview {
             self.given += head.rate.samples(SLICE).0 as usize;
             return Ok(Some(head.cut(from, self.given)));
         }
-        self.head = None;
+        (self.head, self.share) = (None, None);
         while !self.over {
             let part = self.job.hear(self.heard).await;
             let mut pcm = Vec::new();

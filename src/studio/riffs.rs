@@ -33,7 +33,7 @@ impl Riff {
         if note.len() != 1 || !("a"..="g").contains(&note) {
             return None;
         }
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
         let bpm: f64 = rest[..digits].parse().ok().filter(|bpm| (20.0..=400.0).contains(bpm))?;
         let rest = rest[digits..].strip_prefix('_').unwrap_or(&rest[digits..]).strip_prefix("bpm")?;
         let number = rest.strip_prefix('_').map(|number| number.chars().all(|c| c.is_ascii_digit()));
@@ -93,6 +93,7 @@ mod tests {
     fn names_say_key_and_tempo() {
         for (file, expected) in [
             ("a_120bpm.wav", Some(("a", 120.0))),
+            ("b_92.5bpm.wav", Some(("b", 92.5))),
             ("Csharp_90_bpm.wav", Some(("csharp", 90.0))),
             ("g_140bpm_2.WAV", Some(("g", 140.0))),
             ("fsharp_100_bpm_12.wav", Some(("fsharp", 100.0))),

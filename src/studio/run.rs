@@ -4,12 +4,11 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use futures_util::FutureExt;
 use metrics::counter;
 
 use super::queue::Place;
-use super::{ClipId, ClipRecord, ClipState, Draft, Event, Job, Lane, Status, Studio, StudioError, shape};
+use super::{ClipId, ClipRecord, ClipState, Decoded, Draft, Event, Job, Lane, Status, Studio, StudioError, shape};
 use crate::audio::Sound;
 use crate::engine::{EngineError, Prefix, Priority, Read, Voice, VoiceEnd, VoiceSpec, WeightedPrompt};
 use crate::telemetry::CLIPS;
@@ -142,16 +141,10 @@ impl Studio {
     }
 
     /// The sound that a clip works on.
-    pub(super) async fn input(&self, record: &ClipRecord) -> Result<Option<Sound>, StudioError> {
+    pub(super) async fn input(&self, record: &ClipRecord) -> Result<Option<Decoded>, StudioError> {
         let Some(id) = record.input else { return Ok(None) };
-        let bytes = self.store.read(id).await?;
-        Ok(Some(self.stored(bytes).await?))
-    }
-
-    /// Decodes a stored sound, in a shape that results can have.
-    pub(super) async fn stored(&self, bytes: Bytes) -> Result<Sound, StudioError> {
-        let sound = self.sandbox().decode(bytes).await?;
-        work(move || shape::usable(sound)).await
+        let sound = self.decode_patiently(self.store.read(id).await?).await?;
+        Ok(Some(work(move || sound.try_map(shape::usable)).await?))
     }
 
     /// Makes a piece; gives its file.
@@ -161,10 +154,10 @@ impl Studio {
         let lease = self.models.lease(params.model_name().as_deref()).await?;
         let model = self.engine.models().into_iter().find(|model| model.id == lease.id);
         let model = model.ok_or_else(|| EngineError::UnknownModel(lease.id.clone()))?;
-        let sound = self.input(record).await?;
+        let sound = self.input(record).await?.map(Arc::new);
         let prefix = match &sound {
             Some(sound) => {
-                let (kind, sound, params, model) = (record.kind, sound.clone(), params.clone(), Arc::clone(&model));
+                let (kind, sound, params, model) = (record.kind, Arc::clone(sound), params.clone(), Arc::clone(&model));
                 let prompt = work(move || shape::prompt(kind, &sound, &params, &model)).await?;
                 Some(Prefix { heard: true, ..self.engine.encode(Some(&lease.id), prompt.planes).await? })
             }
@@ -187,7 +180,7 @@ impl Studio {
         let part = job.copy();
         let piece = Sound { pcm: part.pcm, channels: part.channels, rate: part.rate };
         let kind = record.kind;
-        work(move || Ok(shape::result(kind, sound.as_ref(), piece, &params)?.wav())).await
+        work(move || Ok(shape::result(kind, sound.as_ref().map(|sound| &***sound), piece, &params)?.wav())).await
     }
 
     /// A place in the engine; live streams may hold all slots for a while.

@@ -8,8 +8,8 @@ use super::flows::{Shared, Shelf};
 use super::run::work;
 use super::verbs::Work;
 use super::{
-    Accepted, FineTune, Flow, Job, Kind, Lane, LoopParams, Owner, Params, SessionId, SessionRecord, Status, Studio,
-    StudioError, TransformWish,
+    Accepted, Decoded, FineTune, Flow, Job, Kind, Lane, LoopParams, Owner, Params, SessionId, SessionRecord, Status,
+    Studio, StudioError, TransformWish,
 };
 use crate::audio::Sound;
 use crate::engine::{LoopInfo, LoopModel, MakeLoop, Rendered, Solving, Transform};
@@ -66,6 +66,9 @@ impl Studio {
         params: LoopParams,
         given: Option<Bytes>,
     ) -> Result<Accepted, StudioError> {
+        if let Some(tune) = &params.model {
+            self.permit_tune(&owner, tune)?;
+        }
         let model = self.models.flow(&self.flows().loop_shelf(params.model.as_ref())?).await?;
         MakeLoop::check(&model, params.spec.shape).map_err(|reason| StudioError::Invalid(format!("{reason}.")))?;
         if let Some(given) = &given {
@@ -73,6 +76,18 @@ impl Studio {
         }
         let session = SessionRecord::new(SessionId::random(), "loop", Params::default());
         self.begin(owner, Kind::Loop, session, Work::Flow(Flow::Loop(params)), given).await
+    }
+
+    /// Whether `owner` may name a fine-tune: one that is loaded, or a repository as [`Studio::permit`] has it.
+    ///
+    /// # Errors
+    /// [`StudioError::NotYours`].
+    pub fn permit_tune(&self, owner: &Owner, tune: &FineTune) -> Result<(), StudioError> {
+        let held = self.flows().held_loops().unwrap_or_default();
+        if held.iter().any(|(which, _)| which.as_ref() == Some(tune)) {
+            return Ok(());
+        }
+        self.permit(owner, &tune.repo).map(drop)
     }
 
     /// What a loop model is, loaded if need be.
@@ -85,7 +100,7 @@ impl Studio {
 
     /// Makes a transform or a loop; gives its file.
     pub(super) async fn solve(&self, job: &Job, flow: &Flow) -> Result<Vec<u8>, StudioError> {
-        let sound = self.input(&job.record).await?;
+        let (sound, _share) = self.input(&job.record).await?.map(Decoded::into_parts).unzip();
         match flow {
             Flow::Transform(params) => {
                 let model = self.warm(job, &self.flows().transform).await?;

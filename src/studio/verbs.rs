@@ -12,8 +12,8 @@ use super::{
     AudioId, ClipId, ClipRecord, Draft, Flow, Job, Kind, Lane, Owner, Params, SessionId, SessionRecord, Snapshot,
     Status, Studio, StudioError, Wish,
 };
-use crate::audio::Sound;
 use crate::engine::{EngineError, Prefix};
+use crate::units::ModelId;
 
 /// Work was taken on.
 #[derive(Debug, Clone, PartialEq)]
@@ -153,7 +153,7 @@ impl Studio {
         let params = wish.over(Some(&record.params));
         params.validate()?;
         match &audio {
-            Some(audio) => drop(self.check(audio).await?),
+            Some(audio) => self.check(audio).await?,
             None if record.current.is_none() => return Err(StudioError::NoAudio),
             None => {}
         }
@@ -190,6 +190,13 @@ impl Studio {
     ) -> Result<Accepted, StudioError> {
         if let Work::Piece(params) = &mut work {
             params.validate()?;
+            if let Some(name) = params.model_name() {
+                let known = self.permit(&owner, &name)?;
+                // Clients are told the name that they sent, unless it is only another spelling.
+                if known != name {
+                    params.model = known;
+                }
+            }
             // Drawn here, so that a clip that is made again after a restart is the same.
             params.seed = params.seed.or_else(|| Some(random_seed()));
         }
@@ -318,9 +325,9 @@ impl Studio {
     /// # Errors
     /// [`StudioError::Invalid`] when nothing would be left, [`StudioError::NoSession`], [`StudioError::NoAudio`].
     pub async fn crop_to(self: &Arc<Self>, id: &SessionId, from: f64, to: Option<f64>) -> Result<(), StudioError> {
-        let bytes = self.sound_of(id).await?;
-        let sound = self.stored(bytes).await?;
+        let sound = self.decode(self.sound_of(id).await?).await?;
         let cut = work(move || {
+            let sound = sound.try_map(shape::usable)?;
             let place = |seconds: f64| sound.rate.samples(seconds).0 as usize;
             let cut = sound.cut(place(from), to.map_or(usize::MAX, place));
             if cut.pcm.is_empty() {
@@ -338,18 +345,39 @@ impl Studio {
     ///
     /// # Errors
     /// [`StudioError::NotReady`], [`StudioError::NoClip`], [`StudioError::Engine`].
-    pub async fn prefix(&self, clip: ClipId, model: Option<&str>) -> Result<Prefix, StudioError> {
-        let bytes = self.sound_of_clip(clip).await?;
-        let lease = self.models.lease(model).await?;
+    pub async fn prefix(&self, owner: &Owner, clip: ClipId, model: Option<&str>) -> Result<Prefix, StudioError> {
+        let model = model.map(|name| self.permit(owner, name)).transpose()?;
+        let sound = self.decode(self.sound_of_clip(clip).await?).await?;
+        let lease = self.models.lease(model.as_deref()).await?;
         let info = self.engine.models().into_iter().find(|info| info.id == lease.id);
         let info = info.ok_or_else(|| EngineError::UnknownModel(lease.id.clone()))?;
-        let sound = self.stored(bytes).await?;
         let prompt = work(move || {
             let seconds = info.keep as f64 / info.frame_rate();
             let params = Params { prompt_seconds: seconds, ..Params::default() };
-            shape::prompt(Kind::Continue, &sound, &params, &info)
+            shape::prompt(Kind::Continue, &*sound.try_map(shape::usable)?, &params, &info)
         });
         Ok(self.engine.encode(Some(&lease.id), prompt.await?.planes).await?)
+    }
+
+    /// The spelling that a model's name is known under, if `owner` may name it.
+    ///
+    /// # Errors
+    /// [`StudioError::NotYours`].
+    pub fn permit(&self, owner: &Owner, name: &str) -> Result<String, StudioError> {
+        self.config.naming.permit(&self.engine, owner, name)
+    }
+
+    /// Loads a model by `load` once there is memory for it; what is there already is loaded again only if `again`.
+    ///
+    /// # Errors
+    /// [`StudioError::Model`] when it cannot be loaded, or would never fit.
+    pub async fn load_with(
+        &self,
+        name: &str,
+        again: bool,
+        load: impl Future<Output = Result<ModelId, String>>,
+    ) -> Result<ModelId, StudioError> {
+        self.models.load_with(name, again, load).await
     }
 
     /// Loads a model, or does nothing if it is there.
@@ -397,20 +425,20 @@ impl Studio {
         .await
     }
 
-    /// Goes back to the input of the last continue, retry or transform, and answers with its bytes.
+    /// Goes back to the input of the last continue, retry or transform, and says which sound that is.
     ///
     /// # Errors
     /// [`StudioError::NoSession`], [`StudioError::NothingToUndo`], [`StudioError::Store`].
-    pub async fn undo(self: &Arc<Self>, id: &SessionId) -> Result<Bytes, StudioError> {
+    pub async fn undo(self: &Arc<Self>, id: &SessionId) -> Result<AudioId, StudioError> {
         let id = id.clone();
-        let input = self.edit(move |studio| async move {
+        self.edit(move |studio| async move {
             let mut session = studio.store.session(&id).await?;
             let input = session.input.ok_or(StudioError::NothingToUndo)?;
             session.current = Some(input);
             studio.store.accept(session, None, None).await?;
             Ok(input)
-        });
-        self.store.read(input.await?).await
+        })
+        .await
     }
 
     /// Whether a session is kept whatever its age.
@@ -521,11 +549,11 @@ impl Studio {
         Ok(Snapshot { status: unwritten.unwrap_or_else(|| Status::at_rest(&record)), record: Arc::new(record) })
     }
 
-    /// Waits for a clip and gives its sound. A clip whose sound nobody waits for any more is given up.
+    /// Waits for a clip and says which sound it made. A clip whose sound nobody waits for any more is given up.
     ///
     /// # Errors
     /// [`StudioError::Failed`], [`StudioError::Cancelled`], [`StudioError::NotReady`] when the server ends first.
-    pub async fn outcome(self: &Arc<Self>, clip: ClipId) -> Result<Bytes, StudioError> {
+    pub async fn outcome(self: &Arc<Self>, clip: ClipId) -> Result<AudioId, StudioError> {
         let mut awaited = Awaited { studio: Arc::clone(self), clip, wanted: true };
         let status = match self.job(clip) {
             Some(job) => {
@@ -541,7 +569,7 @@ impl Studio {
         match status {
             Status::Failed(reason) => Err(StudioError::Failed(reason)),
             Status::Cancelled => Err(StudioError::Cancelled),
-            _ => self.sound_of_clip(clip).await,
+            _ => self.output(clip).await,
         }
     }
 
@@ -609,8 +637,8 @@ impl Studio {
     }
 
     /// Decodes an upload to see that it is one.
-    pub(super) async fn check(&self, audio: &Bytes) -> Result<Sound, StudioError> {
-        Ok(self.sandbox().decode(audio.clone()).await?)
+    pub(super) async fn check(&self, audio: &Bytes) -> Result<(), StudioError> {
+        self.decode(audio.clone()).await.map(drop)
     }
 }
 

@@ -78,6 +78,8 @@ async fn a_loop_has_exactly_its_bars() {
         ("funk 120bpm", Value::Null, 2),
         ("funk 140bpm", json!("auto"), 4),
         ("funk 120bpm", json!(1), 1),
+        ("funk at 92.5 BPM", Value::Null, 2),
+        ("funk, bpm: 87,5", json!(1), 1),
         ("funk 120 BPM", json!("4"), 4),
         // Sixteen seconds do not fit: halved.
         ("funk 120bpm", json!(8), 4),

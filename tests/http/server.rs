@@ -8,7 +8,7 @@ use continuo::engine::standin::Standin;
 use continuo::engine::{Engine, EngineConfig};
 use continuo::http::{self, App};
 use continuo::station::{Station, StationConfig};
-use continuo::studio::{Flows, Store, Studio, StudioConfig};
+use continuo::studio::{Flows, Naming, Store, Studio, StudioConfig};
 use continuo::units::ModelId;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
@@ -38,18 +38,29 @@ pub async fn start_with(station: StationConfig, change: impl FnOnce(&mut App)) -
 
 /// A server on another machine, say a slower one.
 pub async fn start_on(backend: Standin, station: StationConfig, change: impl FnOnce(&mut App)) -> Server {
-    serve(backend, station, Flows::default(), change).await
+    serve(backend, station, StudioConfig::default(), change).await
+}
+
+/// A server whose clients may name these models.
+pub async fn start_naming(naming: Naming, change: impl FnOnce(&mut App)) -> Server {
+    let studio = StudioConfig { naming, ..StudioConfig::default() };
+    serve(Standin::default(), StationConfig::default(), studio, change).await
 }
 
 /// A server with models for transforms and loops.
 pub async fn start_flows(flows: Flows) -> Server {
-    serve(Standin::default(), StationConfig::default(), flows, |_| {}).await
+    let studio = StudioConfig { flows, ..StudioConfig::default() };
+    serve(Standin::default(), StationConfig::default(), studio, |_| {}).await
 }
 
-async fn serve(backend: Standin, station: StationConfig, flows: Flows, change: impl FnOnce(&mut App)) -> Server {
+async fn serve(
+    backend: Standin,
+    station: StationConfig,
+    config: StudioConfig,
+    change: impl FnOnce(&mut App),
+) -> Server {
     let engine = Engine::start(Box::new(backend), EngineConfig::default()).unwrap();
     let store = Store::ephemeral().unwrap();
-    let config = StudioConfig { flows, ..StudioConfig::default() };
     let studio = Studio::start(engine.clone(), store, None, config).await.unwrap();
     let mut app = App::new(Station::new(engine, station));
     app.studio = Some(studio);

@@ -54,7 +54,7 @@ fn run_one(model: &Arc<StableAudio>, tensors: &Recorded, name: &str, run: &Value
     let (request, config) = (&run["request"], &model.config);
     let endpoint = run["endpoint"].as_str().unwrap();
     let prompt = run["metadata"]["prompt"].as_str().or(request["prompt"].as_str()).unwrap();
-    let bpm = tempo(prompt).map(f64::from);
+    let bpm = tempo(prompt);
     let guided = endpoint.ends_with("loop-guided");
     let bars = run["bars"].as_u64().or(run["metadata"]["bars"].as_u64()).map(|bars| bars as u32);
     let whole = config.seconds().floor().max(1.0);
@@ -154,7 +154,7 @@ pub fn check_handlers(folder: &Path) {
             assert_eq!(tempo(prompt), None, "{prompt}");
         }
         let Some(bars) = run["bars"].as_u64() else { continue };
-        let bpm = f64::from(tempo(prompt).unwrap());
+        let bpm = tempo(prompt).unwrap();
         let window = run["call"]["sample_size"].as_f64().unwrap() / 44_100.0;
         assert_eq!(u64::from(fitting_bars(bpm, window - 1.0)), bars, "{prompt}");
         let samples = loop_samples(bpm, bars as u32, 44_100).min(run["call"]["sample_size"].as_u64().unwrap() as usize);

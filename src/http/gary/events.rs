@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::json;
 use socketioxide::extract::SocketRef;
 
+use super::super::base64;
 use super::super::client::Client;
 use super::chunks::CHUNK;
-use super::payload::{Payload, decode_base64, encode_base64};
-use super::push::{to_one, to_room};
+use super::payload::{Parsed, Payload};
+use super::push::{Sounding, to_one, to_room};
 use super::socket::Gary;
 use super::texts;
 use crate::studio::{Job, Kind, Lane, Owner, SessionId, Status, StudioError};
@@ -30,8 +31,8 @@ pub(super) const EVENTS: &[&str] = &[
     "request_progress_status",
 ];
 
-/// Base64 text that one `restore_processed_audio` may carry.
-const RESTORE: usize = 96 << 20;
+/// Bytes of sound that one `restore_processed_audio` may carry: 96 MiB of base64 text.
+const RESTORE: usize = 72 << 20;
 
 /// Why a request is not done: the `error` event.
 pub(super) struct Refusal {
@@ -48,15 +49,22 @@ impl From<String> for Refusal {
 }
 
 /// Handles one event of a socket.
-pub(super) async fn handle(gary: &Gary, socket: &SocketRef, event: &str, data: Value) -> Result<(), Refusal> {
+pub(super) async fn handle(gary: &Gary, socket: &SocketRef, event: &str, data: Option<Parsed>) -> Result<(), Refusal> {
     // A beginning has no content, and clients send anything.
-    let payload = if event == "begin_restore_audio" { Payload::default() } else { Payload::parse(data)? };
+    let mut payload = match data {
+        _ if event == "begin_restore_audio" => Payload::default(),
+        Some(Parsed(payload)) => payload?,
+        None => return Err("Unsupported data type: nothing; send an object.".to_owned().into()),
+    };
+    // It is in memory already: whoever had to wait would only hold it longer.
+    let share = gary.members.budget.try_take(payload.bytes() as u64).map_err(|error| error.to_string())?;
+    payload.hold(share);
     let session = payload.session()?;
     let fresh = event == "process_audio_request";
     if let Some(session) = session.as_ref().filter(|_| !fresh) {
-        socket.join(session.to_string());
+        gary.members.join(socket, session);
     }
-    let call = Call { gary, socket, payload, session: session.clone() };
+    let mut call = Call { gary, socket, payload, session: session.clone() };
     let done = match event {
         "process_audio_request" => call.bang().await,
         "continue_music_request" => call.proceed().await,
@@ -113,7 +121,7 @@ impl Call<'_> {
         self.payload.require(&["audio_data", "model_name", "prompt_duration"])?;
         let (wish, audio) = (self.payload.wish()?, self.audio()?);
         let session = SessionId::random();
-        self.socket.join(session.to_string());
+        self.gary.members.join(self.socket, &session);
         let held = self.gary.push.hold(&session);
         let accepted = self.gary.studio.bang(self.owner(), Some(session.clone()), wish, audio).await;
         if let Err(error) = accepted {
@@ -134,7 +142,7 @@ impl Call<'_> {
                 return Err("No session ID provided and no audio data to create session".to_owned().into());
             }
         };
-        self.socket.join(session.to_string());
+        self.gary.members.join(self.socket, &session);
         let held = self.gary.push.hold(&session);
         let accepted = self.gary.studio.proceed(self.owner(), Some(session.clone()), wish, audio).await;
         if let Err(error) = accepted {
@@ -161,7 +169,7 @@ impl Call<'_> {
     async fn transform(&self) -> Done {
         let (wish, audio) = (self.payload.transform()?, self.payload.audio()?);
         let session = self.session.clone().unwrap_or_else(SessionId::random);
-        self.socket.join(session.to_string());
+        self.gary.members.join(self.socket, &session);
         let held = self.gary.push.hold(&session);
         let accepted = self.gary.studio.transform(self.owner(), Some(session.clone()), wish, audio).await;
         if let Err(error) = accepted {
@@ -188,16 +196,15 @@ impl Call<'_> {
     async fn undo(&self) -> Done {
         let session = self.known()?;
         let audio = self.gary.studio.undo(session).await.map_err(|error| error.to_string())?;
-        let undone = json!({ "audio_data": encode_base64(&audio), "session_id": session });
-        to_room(self.socket, session, "transform_undone", &undone).await;
-        Ok(())
+        let sent = Sounding { audio, session, variation: None };
+        sent.send(self.gary, self.socket, "transform_undone").await.map_err(|error| error.to_string().into())
     }
 
     async fn crop(&self) -> Done {
         let audio = self.audio()?;
         let done = self.gary.studio.crop(self.session.clone(), audio).await;
         let (session, auto_created) = done.map_err(|error| refused(Kind::Bang, &error))?;
-        self.socket.join(session.to_string());
+        self.gary.members.join(self.socket, &session);
         let complete =
             json!({ "message": "The cropped audio is kept.", "session_id": session, "auto_created": auto_created });
         to_room(self.socket, &session, "update_cropped_audio_complete", &complete).await;
@@ -220,7 +227,7 @@ impl Call<'_> {
 
     async fn restore(&self) -> Done {
         self.payload.require(&["audio_data", "model_name", "prompt_duration"])?;
-        if self.payload.text("audio_data")?.is_some_and(|text| text.len() > RESTORE) {
+        if self.payload.bytes() > RESTORE {
             let message = "The audio is too large for one message; restore it in chunks.".to_owned();
             return Err(Refusal { message, code: Some("DATA_TOO_LARGE"), session: None });
         }
@@ -228,7 +235,7 @@ impl Call<'_> {
         let size = audio.len();
         let restored = self.gary.studio.restore(None, Some(wish), audio).await;
         let session = restored.map_err(|error| refused(Kind::Bang, &error))?;
-        self.socket.join(session.to_string());
+        self.gary.members.join(self.socket, &session);
         let complete = json!({ "message": "The audio is restored.", "session_id": session, "data_size": size });
         to_room(self.socket, &session, "restore_complete", &complete).await;
         Ok(())
@@ -236,21 +243,22 @@ impl Call<'_> {
 
     fn begin_chunks(&self) -> Done {
         let session = SessionId::random();
-        self.socket.join(session.to_string());
-        self.gary.chunks.begin(session.clone());
+        self.gary.members.join(self.socket, &session);
+        self.gary.chunks.begin(self.socket.id, session.clone())?;
         to_one(self.socket, "ready_for_chunks", &json!({ "session_id": session, "chunk_size": CHUNK }));
         Ok(())
     }
 
-    async fn chunk(&self) -> Done {
-        let session = self.session.as_ref().ok_or_else(|| "Missing required chunk data".to_owned())?;
+    async fn chunk(&mut self) -> Done {
+        let session = &self.session.clone().ok_or_else(|| "Missing required chunk data".to_owned())?;
         let place = |name: &str| -> Result<usize, Refusal> {
             let number = self.payload.whole(name)?.and_then(|number| usize::try_from(number).ok());
             number.ok_or_else(|| "Missing required chunk data".to_owned().into())
         };
         let (index, total) = (place("chunk_index")?, place("total_chunks")?);
-        let piece = self.payload.text("chunk")?.ok_or_else(|| "Missing required chunk data".to_owned())?;
-        let progress = self.gary.chunks.add(session, (index, total), piece, self.payload.flag("is_last"))?;
+        let is_last = self.payload.flag("is_last");
+        let piece = self.payload.take_slice().ok_or_else(|| "Missing required chunk data".to_owned())?;
+        let progress = self.gary.chunks.add(self.socket.id, session, (index, total), piece, is_last)?;
         let received = json!({
             "session_id": session, "chunk_index": index, "total_chunks": total, "received_chunks": progress.received,
         });
@@ -259,7 +267,11 @@ impl Call<'_> {
             to_one(self.socket, "chunks_missing", &json!({ "session_id": session, "missing_chunks": missing }));
         }
         if let Some(text) = progress.text {
-            let audio = decode_base64(&text).map_err(|error| format!("audio_data: {error}"))?;
+            let share =
+                self.gary.members.budget.take(2 * text.len() as u64).await.map_err(|error| error.to_string())?;
+            let audio = tokio::task::spawn_blocking(move || base64::decode(&text)).await;
+            let audio = audio.map_err(|error| error.to_string())?.map_err(|error| format!("audio_data: {error}"))?;
+            let audio = share.hold(audio);
             let wish = self.payload.wish()?;
             let wish = (wish.model.is_some() && wish.prompt_seconds.is_some()).then_some(wish);
             let restored = self.gary.studio.restore(Some(session.clone()), wish, audio).await;

@@ -2,10 +2,9 @@
 //! `{success: false, error}`; the plug-in looks at nothing else.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::json;
 use warp::http::StatusCode;
 use warp::reply::{Response, with_status};
 use warp::{Filter, Reply};
@@ -13,14 +12,12 @@ use warp::{Filter, Reply};
 use super::super::client::owner;
 use super::super::error::sentence;
 use super::super::router::get;
-use super::super::{App, HttpError, Routes, body, json};
-use super::payload::{Payload, encode_base64};
+use super::super::sounding::Told;
+use super::super::{App, HttpError, Routes, body};
+use super::payload::Payload;
 use super::service::unix_time;
 use super::texts;
 use crate::studio::{ClipId, Lane, Owner, SessionId, Snapshot, Status, Studio, StudioError};
-
-/// Time for a request with a sound to arrive.
-const PATIENCE: Duration = Duration::from_secs(300);
 
 /// All routes of this file.
 pub(super) fn routes(app: &Arc<App>) -> Routes {
@@ -42,7 +39,7 @@ fn verbs(app: &Arc<App>) -> Routes {
             known.into_iter().find(|name| *name == verb).ok_or_else(warp::reject::not_found)
         })
         .and(warp::post())
-        .and(body::bytes_within(app.limits.upload, PATIENCE))
+        .and(body::upload(app))
         .and(owner())
         .then(move |verb: &'static str, body: Result<Bytes, HttpError>, owner: Owner| {
             let app = Arc::clone(&for_verbs);
@@ -71,9 +68,9 @@ fn latest(app: &Arc<App>) -> Routes {
             async move {
                 let (status, body) = match latest_audio(&app, &id).await {
                     Ok(found) => found,
-                    Err(Failure(status, message)) => (status, json!({ "status": "error", "message": message })),
+                    Err(Failure(status, message)) => (status, json!({ "status": "error", "message": message }).into()),
                 };
-                with_status(warp::reply::json(&body), status).into_response()
+                with_status(body, status).into_response()
             }
         })
         .boxed()
@@ -109,9 +106,9 @@ impl From<HttpError> for Failure {
     }
 }
 
-pub(super) fn answer(result: Result<Value, Failure>) -> Response {
+pub(super) fn answer(result: Result<impl Into<Told>, Failure>) -> Response {
     match result {
-        Ok(body) => warp::reply::json(&body).into_response(),
+        Ok(body) => body.into().into_response(),
         Err(Failure(status, error)) => {
             let body = json!({ "success": false, "error": sentence(&error) });
             with_status(warp::reply::json(&body), status).into_response()
@@ -119,10 +116,9 @@ pub(super) fn answer(result: Result<Value, Failure>) -> Response {
     }
 }
 
-async fn perform(app: &App, verb: &str, body: Result<Bytes, HttpError>, owner: Owner) -> Result<Value, Failure> {
+async fn perform(app: &App, verb: &str, body: Result<Bytes, HttpError>, owner: Owner) -> Result<Told, Failure> {
     let studio = app.studio()?;
-    let value = json::parse(&body?).map_err(|error| format!("Invalid JSON format: {error}."))?;
-    let payload = Payload::parse(value)?;
+    let payload = Payload::read(body?, &app.budget).await?;
     let session = payload.session()?;
     let required = || session.clone().ok_or_else(|| Failure::from("Session ID required".to_owned()));
     let audio =
@@ -150,17 +146,18 @@ async fn perform(app: &App, verb: &str, body: Result<Bytes, HttpError>, owner: O
         }
         "undo_transform" => {
             let session = required()?;
-            let sound = encode_base64(&studio.undo(&session).await?);
-            return Ok(json!({
-                "success": true, "session_id": session, "message": "Undone.", "audio_data": sound,
-            }));
+            let undone = studio.undo(&session).await?;
+            let sound = studio.store().sound(undone).await?;
+            let told = json!({ "success": true, "session_id": session, "message": "Undone." });
+            return Ok(Told::from(told).with("audio_data", Some(sound)));
         }
         _ => {
             let (session, auto_created) = studio.crop(session.clone(), audio()?).await?;
             return Ok(json!({
                 "success": true, "session_id": session, "message": "The cropped audio is kept.",
                 "auto_created": auto_created,
-            }));
+            })
+            .into());
         }
     };
     Ok(json!({
@@ -169,7 +166,8 @@ async fn perform(app: &App, verb: &str, body: Result<Bytes, HttpError>, owner: O
         "message": "Taken on.",
         "note": "Ask /api/juce/poll_status for how far it is.",
         "info": "The result is the session's sound once its status is `completed`.",
-    }))
+    })
+    .into())
 }
 
 /// The clip that a session waits for, else its latest; and whether a piece and whether a transform is being made.
@@ -187,7 +185,7 @@ async fn state(studio: &Studio, id: &SessionId) -> Result<(Option<Snapshot>, [bo
     }
 }
 
-async fn poll_status(app: &App, id: &str) -> Result<Value, Failure> {
+async fn poll_status(app: &App, id: &str) -> Result<Told, Failure> {
     let studio = app.studio()?;
     let not_found = || Failure(StatusCode::NOT_FOUND, "Session not found".into());
     let id = SessionId::parse(id).map_err(|_| not_found())?;
@@ -204,7 +202,7 @@ async fn poll_status(app: &App, id: &str) -> Result<Value, Failure> {
         Some((_, Status::Cancelled)) => ("failed", Some("The clip was cancelled.".to_owned())),
     };
     let sound = match session.current {
-        Some(current) if !busy => Some(encode_base64(&studio.store().read(current).await?)),
+        Some(current) if !busy => Some(studio.store().sound(current).await?),
         _ => None,
     };
     let (clip_id, state, lane) = match &clip {
@@ -214,7 +212,7 @@ async fn poll_status(app: &App, id: &str) -> Result<Value, Failure> {
     let mut queue = texts::queue_status(&id, clip_id, &state, studio.load(lane));
     queue["timestamp"] = json!(unix_time());
     queue["from_worker"] = json!(false);
-    Ok(json!({
+    let told = json!({
         "success": true,
         "session_id": id,
         "generation_in_progress": generating,
@@ -222,7 +220,6 @@ async fn poll_status(app: &App, id: &str) -> Result<Value, Failure> {
         "progress": state.percent() * u64::from(clip.is_some()),
         "status": status,
         "error": error,
-        "audio_data": sound,
         "queue_status": queue,
         "session_data": {
             "model_name": session.params.model,
@@ -234,17 +231,18 @@ async fn poll_status(app: &App, id: &str) -> Result<Value, Failure> {
             },
             "description": session.params.description,
         },
-    }))
+    });
+    Ok(Told::from(told).with("audio_data", sound))
 }
 
 /// For clients that slept while their music was made.
-async fn latest_audio(app: &App, id: &str) -> Result<(StatusCode, Value), Failure> {
+async fn latest_audio(app: &App, id: &str) -> Result<(StatusCode, Told), Failure> {
     let studio = app.studio()?;
-    let not_found = || Ok((StatusCode::NOT_FOUND, json!({ "status": "not_found" })));
+    let not_found = || Ok((StatusCode::NOT_FOUND, json!({ "status": "not_found" }).into()));
     let Ok(id) = SessionId::parse(id) else { return not_found() };
     if studio.job_of(&id).is_some() {
         let message = "The music is still being made.";
-        return Ok((StatusCode::ACCEPTED, json!({ "status": "in_progress", "message": message })));
+        return Ok((StatusCode::ACCEPTED, json!({ "status": "in_progress", "message": message }).into()));
     }
     let session = match studio.session(&id).await {
         Ok(session) => session,
@@ -252,20 +250,17 @@ async fn latest_audio(app: &App, id: &str) -> Result<(StatusCode, Value), Failur
         Err(error) => return Err(error.into()),
     };
     let Some(current) = session.current else {
-        return Ok((StatusCode::NOT_FOUND, json!({ "status": "no_audio" })));
+        return Ok((StatusCode::NOT_FOUND, json!({ "status": "no_audio" }).into()));
     };
-    let sound = encode_base64(&studio.store().read(current).await?);
+    let sound = studio.store().sound(current).await?;
     if let Some(clip) = studio.undelivered(&id).await? {
         studio.delivered(clip.id).await?;
     }
-    Ok((
-        StatusCode::OK,
-        json!({
-            "status": "success",
-            "audio_data": sound,
-            "model_name": session.params.model,
-            "prompt_duration": session.params.prompt_seconds,
-            "session_id": id,
-        }),
-    ))
+    let told = json!({
+        "status": "success",
+        "model_name": session.params.model,
+        "prompt_duration": session.params.prompt_seconds,
+        "session_id": id,
+    });
+    Ok((StatusCode::OK, Told::from(told).with("audio_data", Some(sound))))
 }

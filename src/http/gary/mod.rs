@@ -5,6 +5,7 @@
 mod chunks;
 mod events;
 mod juce;
+mod members;
 mod models;
 mod payload;
 mod push;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 
 use warp::Filter;
 
-pub(super) use payload::{Payload, decode_base64, encode_base64};
+pub(super) use payload::Payload;
 pub(super) use socket::Sockets;
 
 use super::router::Paths;

@@ -32,8 +32,12 @@ const LARGE: [&str; 11] = [
 ];
 
 /// `{small, medium, large}`: the loaded models first, then those that are offered or on disk, then those that can be
-/// downloaded.
-pub(super) fn grouped(loaded: &[Arc<ModelInfo>], here: impl IntoIterator<Item = String>) -> Value {
+/// downloaded and that the client may name.
+pub(super) fn grouped(
+    loaded: &[Arc<ModelInfo>],
+    here: impl IntoIterator<Item = String>,
+    may_name: impl Fn(&str) -> bool,
+) -> Value {
     let mut sizes: [Vec<String>; 3] = Default::default();
     let here = loaded.iter().map(|model| model.id.0.clone()).chain(here);
     for name in here {
@@ -50,7 +54,7 @@ pub(super) fn grouped(loaded: &[Arc<ModelInfo>], here: impl IntoIterator<Item = 
     }
     for (size, known) in sizes.iter_mut().zip([&SMALL[..], &MEDIUM, &LARGE]) {
         let more: Vec<String> =
-            known.iter().map(|name| (*name).to_owned()).filter(|name| !size.contains(name)).collect();
+            known.iter().map(|name| (*name).to_owned()).filter(|name| !size.contains(name) && may_name(name)).collect();
         size.extend(more);
     }
     let [small, medium, large] = sizes.map(|names| entries(&names));
@@ -91,7 +95,7 @@ mod tests {
 
     #[test]
     fn checkpoints_of_one_training_are_a_group_in_order() {
-        let models = grouped(&[], vec!["me/my-large".into(), "thepatch/hoenn_lofi".into()]);
+        let models = grouped(&[], vec!["me/my-large".into(), "thepatch/hoenn_lofi".into()], |_| true);
         let large = &models["large"];
         assert_eq!(large[0], json!({"name": "my-large", "path": "me/my-large", "type": "single"}));
         assert_eq!(large[1], json!({"name": "hoenn_lofi", "path": "thepatch/hoenn_lofi", "type": "single"}));

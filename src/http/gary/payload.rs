@@ -1,61 +1,151 @@
-//! What clients send: objects, JSON text, or JSON text with too many backslashes; numbers as texts; lenient base64.
+//! What clients send: objects, JSON text, or JSON text with too many backslashes; numbers as texts.
 
-use base64::Engine as _;
-use base64::alphabet::STANDARD;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use std::collections::HashMap;
+use std::fmt::Formatter;
+
 use bytes::Bytes;
 use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use super::super::json;
 use super::super::seed::Seed;
+use super::super::{HttpError, base64, json};
+use crate::budget::{Budget, Share};
 use crate::studio::{SessionId, TransformWish, Wish};
 
-/// Padding is checked by hand: everything that the original's decoder takes is taken.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &STANDARD,
-    GeneralPurposeConfig::new()
-        .with_decode_allow_trailing_bits(true)
-        .with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
+/// Fields whose texts are sounds in base64: they are decoded as they are read, and never kept as text.
+const SOUNDS: [&str; 2] = ["audio_data", "audio"];
+/// The field that holds a slice of such a text.
+const SLICE: &str = "chunk";
+/// Bytes of any other text, and of a name.
+const LONGEST: usize = 64 << 10;
+const LONGEST_NAME: usize = 80;
+/// Fields that any request here could have.
+const FIELDS: usize = 64;
+/// Bytes from which on a body is read off the runtime's threads.
+const LARGE: usize = 64 << 10;
 
-/// A payload's fields.
+/// A payload's fields: numbers, short texts, sounds. What else is sent is read over, whatever its size.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Payload(Map<String, Value>);
+pub(crate) struct Payload {
+    /// Arrays and objects are kept as empty ones.
+    fields: Map<String, Value>,
+    sounds: HashMap<String, Result<Bytes, String>>,
+    /// Texts that are too long to be what they claim.
+    too_long: Vec<String>,
+}
 
 impl Payload {
-    /// An object as it is; a text as the JSON in it, strictly first (also twice over), then without its backslashes:
-    /// one client escapes more than it should.
-    pub fn parse(value: Value) -> Result<Self, String> {
-        match value {
-            Value::Object(fields) => Ok(Self(fields)),
-            Value::String(text) => Self::parse_text(&text, 0),
-            other => Err(format!("Unsupported data type: {}; send an object.", kind(&other))),
+    /// Reads a body: an object, or a text as the JSON in it, strictly first (also twice over), then without its
+    /// backslashes: one client escapes more than it should. Sounds in it are taken from `budget`.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub async fn read(body: Bytes, budget: &Budget) -> Result<Self, HttpError> {
+        if body.len() < LARGE {
+            return Self::parse(&body).map_err(HttpError::BadRequest);
+        }
+        // Decoded; with escapes it is in memory once more.
+        let unescaped = if body.contains(&b'\\') { body.len() as u64 } else { 0 };
+        let share = budget.take(body.len() as u64 / 4 * 3 + unescaped).await?;
+        let read = tokio::task::spawn_blocking(move || Self::parse(&body)).await;
+        let read = read.unwrap_or_else(|error| Err(format!("The body could not be read: {error}.")));
+        let mut payload = read.map_err(HttpError::BadRequest)?;
+        payload.hold(share);
+        Ok(payload)
+    }
+
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub fn parse(body: &[u8]) -> Result<Self, String> {
+        match json::parse::<Parsed>(body) {
+            Ok(Parsed(payload)) => payload,
+            Err(error) => Err(format!("Invalid JSON format: {error}.")),
         }
     }
 
+    /// The fields of a form.
+    pub fn of_form(fields: impl IntoIterator<Item = (String, String)>) -> Self {
+        let mut payload = Self::default();
+        for (name, text) in fields.into_iter().take(FIELDS) {
+            payload.insert_text(name, &text);
+        }
+        payload
+    }
+
     fn parse_text(text: &str, depth: usize) -> Result<Self, String> {
-        match json::parse(text.as_bytes()) {
-            Ok(Value::Object(fields)) => Ok(Self(fields)),
-            Ok(Value::String(inner)) if depth < 2 => Self::parse_text(&inner, depth + 1),
-            Ok(other) => Err(format!("Invalid JSON format: it holds {}, not an object.", kind(&other))),
-            Err(error) => match json::parse(text.replace('\\', "").as_bytes()) {
-                Ok(Value::Object(fields)) => Ok(Self(fields)),
+        let read = |text: &str| {
+            let clean = json::clean(text.as_bytes());
+            let mut reader = serde_json::Deserializer::from_slice(&clean);
+            let parsed = Read { depth }.deserialize(&mut reader)?;
+            reader.end().map(|()| parsed)
+        };
+        match read(text) {
+            Ok(payload) => payload,
+            Err(error) => match read(&text.replace('\\', "")) {
+                Ok(Ok(payload)) => Ok(payload),
                 _ => Err(format!("Invalid JSON format: {error}.")),
             },
         }
     }
 
+    fn insert_text(&mut self, name: String, text: &str) {
+        if SOUNDS.contains(&name.as_str()) && !text.is_empty() {
+            self.sounds.insert(name, base64::decode(text));
+        } else if text.len() > LONGEST && name != SLICE {
+            self.too_long.push(name);
+        } else {
+            self.fields.insert(name, text.into());
+        }
+    }
+
+    /// Bytes of its sounds and slices.
+    pub fn bytes(&self) -> usize {
+        let sounds: usize = self.sounds.values().flatten().map(Bytes::len).sum();
+        sounds + self.fields.get(SLICE).and_then(Value::as_str).map_or(0, str::len)
+    }
+
+    /// Lets its sounds hold a share for as long as they are needed.
+    pub fn hold(&mut self, mut share: Share) {
+        for sound in self.sounds.values_mut().flatten() {
+            if let Ok(own) = share.split(sound.len() as u64) {
+                *sound = own.hold(std::mem::take(sound));
+            }
+        }
+    }
+
+    /// The slice of a text, moved out.
+    pub fn take_slice(&mut self) -> Option<String> {
+        match self.fields.remove(SLICE) {
+            Some(Value::String(text)) => Some(text),
+            _ => None,
+        }
+    }
+
     fn given(&self, name: &str) -> Option<&Value> {
-        self.0.get(name).filter(|value| !value.is_null())
+        self.fields.get(name).filter(|value| !value.is_null())
     }
 
     /// A text; absent and null are the same.
     pub fn text(&self, name: &str) -> Result<Option<&str>, String> {
+        if self.too_long.iter().any(|long| long == name) {
+            return Err(format!("{name}: the text has more than {} kB.", LONGEST >> 10));
+        }
         match self.given(name) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
             Some(other) => Err(format!("{name}: a text is expected, and {} was sent.", kind(other))),
+        }
+    }
+
+    /// The sound of a field, if one was sent.
+    pub fn sound(&self, name: &str) -> Result<Option<Bytes>, String> {
+        match self.sounds.get(name) {
+            Some(sound) => sound.clone().map(Some),
+            // What is there under this name is no text.
+            None => self.text(name).map(|_| None),
         }
     }
 
@@ -104,12 +194,9 @@ impl Payload {
         }
     }
 
-    /// The sound, if one was sent.
+    /// The sound of `audio_data`, if one was sent.
     pub fn audio(&self) -> Result<Option<Bytes>, String> {
-        match self.text("audio_data")? {
-            None | Some("") => Ok(None),
-            Some(text) => decode_base64(text).map(Some).map_err(|error| format!("audio_data: {error}")),
-        }
+        self.sound("audio_data").map_err(|error| format!("audio_data: {error}"))
     }
 
     /// How the piece is to be made; fields that must be there are named by the caller.
@@ -152,8 +239,192 @@ impl Payload {
 
     /// Fails unless every one of `names` was sent.
     pub fn require(&self, names: &[&str]) -> Result<(), String> {
-        let missing: Vec<&str> = names.iter().copied().filter(|name| self.given(name).is_none()).collect();
+        let missing: Vec<&str> = names
+            .iter()
+            .copied()
+            .filter(|name| self.given(name).is_none() && !self.sounds.contains_key(*name))
+            .collect();
         if missing.is_empty() { Ok(()) } else { Err(format!("Field required: {}.", missing.join(", "))) }
+    }
+}
+
+/// What a JSON text holds; what is wrong with it as a payload is told in its own words.
+pub(super) struct Parsed(pub(super) Result<Payload, String>);
+
+impl<'de> Deserialize<'de> for Parsed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Read { depth: 0 }.deserialize(deserializer).map(Self)
+    }
+}
+
+/// Reads a payload `depth` texts deep.
+struct Read {
+    depth: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for Read {
+    type Value = Result<Payload, String>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl Read {
+    fn other(&self, kind: &str) -> Result<Payload, String> {
+        Err(match self.depth {
+            0 => format!("Unsupported data type: {kind}; send an object."),
+            _ => format!("Invalid JSON format: it holds {kind}, not an object."),
+        })
+    }
+}
+
+impl<'de> Visitor<'de> for Read {
+    type Value = Result<Payload, String>;
+
+    fn expecting(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut payload = Payload::default();
+        while let Some(name) = map.next_key_seed(Name)? {
+            match name {
+                Some(name) if payload.fields.len() > FIELDS && !payload.fields.contains_key(&name) => {
+                    map.next_value::<IgnoredAny>()?;
+                    while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                    return Ok(Err(format!("The JSON has more than {FIELDS} fields; send what is asked for.")));
+                }
+                Some(name) => map.next_value_seed(Field { payload: &mut payload, name })?,
+                None => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(Ok(payload))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        if self.depth > 2 {
+            return Ok(self.other("a text"));
+        }
+        Ok(Payload::parse_text(text, self.depth + 1))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(self.other("an array"))
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(self.other("a truth value"))
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(self.other("a number"))
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(self.other("a number"))
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(self.other("a number"))
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(self.other("nothing"))
+    }
+}
+
+/// Reads a name, unless it is longer than any that means something.
+struct Name;
+
+impl<'de> DeserializeSeed<'de> for Name {
+    type Value = Option<String>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Name {
+    type Value = Option<String>;
+
+    fn expecting(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+        Ok((name.len() <= LONGEST_NAME).then(|| name.to_owned()))
+    }
+}
+
+/// Reads a value into its field; of what is no field's value only the kind is kept.
+struct Field<'a> {
+    payload: &'a mut Payload,
+    name: String,
+}
+
+impl Field<'_> {
+    fn put(self, value: Value) {
+        self.payload.fields.insert(self.name, value);
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Field<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Field<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<(), E> {
+        self.payload.insert_text(self.name, text);
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<(), E> {
+        self.put(value.into());
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<(), E> {
+        self.put(value.into());
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<(), E> {
+        self.put(value.into());
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<(), E> {
+        self.put(value.into());
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        self.put(Value::Null);
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        self.put(Value::Array(Vec::new()));
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        self.put(Value::Object(Map::new()));
+        Ok(())
     }
 }
 
@@ -168,36 +439,6 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// Base64 as the original's decoder takes it: what is outside the alphabet is left out, only bad padding fails.
-pub(crate) fn decode_base64(text: &str) -> Result<Bytes, String> {
-    let broken = |reason: &dyn std::fmt::Display| format!("the base64 text is broken: {reason}.");
-    // A data URI's prefix would otherwise count as base64.
-    let text = match text.split_once(";base64,") {
-        Some((prefix, rest)) if prefix.starts_with("data:") => rest,
-        _ => text,
-    };
-    let clean: Vec<u8>;
-    let in_alphabet = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'+' || *byte == b'/';
-    let bytes = text.as_bytes();
-    let end = bytes.iter().rposition(|&byte| byte != b'=').map_or(0, |last| last + 1);
-    let body = if bytes[..end].iter().all(in_alphabet) {
-        &bytes[..end]
-    } else {
-        clean = bytes.iter().copied().take_while(|&byte| byte != b'=').filter(in_alphabet).collect();
-        &clean
-    };
-    let padding = bytes.iter().filter(|&&byte| byte == b'=').count();
-    if !(body.len() + padding).is_multiple_of(4) && (body.len() % 4 == 1 || padding < (4 - body.len() % 4) % 4) {
-        return Err(broken(&"its length is wrong, or its padding is missing"));
-    }
-    BASE64.decode(body).map(Bytes::from).map_err(|error| broken(&error))
-}
-
-/// Base64 with padding.
-pub(crate) fn encode_base64(bytes: &[u8]) -> String {
-    base64::engine::general_purpose::STANDARD.encode(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -205,30 +446,34 @@ mod tests {
 
     use super::*;
 
+    fn parse(value: &Value) -> Result<Payload, String> {
+        Payload::parse(value.to_string().as_bytes())
+    }
+
     #[test]
     fn objects_and_texts_of_objects_are_the_same() {
         let object = json!({"session_id": "a", "description": "say \"hi\""});
         let text = object.to_string();
         let twice = serde_json::to_string(&text).unwrap();
-        let expected = Payload::parse(object).unwrap();
-        assert_eq!(Payload::parse(Value::String(text)).unwrap(), expected);
-        assert_eq!(Payload::parse(Value::String(twice)).unwrap(), expected);
+        let expected = parse(&object).unwrap();
+        assert_eq!(parse(&Value::String(text)).unwrap(), expected);
+        assert_eq!(parse(&Value::String(twice)).unwrap(), expected);
         // As the phone sends it.
         let escaped = r#"{\"session_id\":\"a\",\"audio_data\":\"UklG\/w==\"}"#;
-        let payload = Payload::parse(Value::String(escaped.into())).unwrap();
+        let payload = parse(&Value::String(escaped.into())).unwrap();
         assert_eq!(payload.audio().unwrap().unwrap(), Bytes::from_static(b"RIF\xff"));
     }
 
     #[test]
     fn what_is_no_object_is_named() {
-        assert!(Payload::parse(json!("{")).unwrap_err().starts_with("Invalid JSON format:"));
-        assert!(Payload::parse(json!("[1]")).unwrap_err().starts_with("Invalid JSON format:"));
-        assert!(Payload::parse(json!(3)).unwrap_err().starts_with("Unsupported data type:"));
+        assert!(parse(&json!("{")).unwrap_err().starts_with("Invalid JSON format:"));
+        assert!(parse(&json!("[1]")).unwrap_err().starts_with("Invalid JSON format:"));
+        assert!(parse(&json!(3)).unwrap_err().starts_with("Unsupported data type:"));
     }
 
     #[test]
     fn numbers_may_be_texts_but_not_halves() {
-        let wish = |value: Value| Payload::parse(value).unwrap().wish();
+        let wish = |value: Value| parse(&value).unwrap().wish();
         let fine =
             wish(json!({"prompt_duration": "6", "top_k": 100.0, "temperature": "0.5", "cfg_coef": null})).unwrap();
         assert_eq!(
@@ -248,16 +493,35 @@ mod tests {
     }
 
     #[test]
-    fn base64_is_lenient_but_not_about_its_length() {
-        let bytes: Vec<u8> = (0..=255).collect();
-        let text = encode_base64(&bytes);
-        assert_eq!(decode_base64(&text).unwrap(), bytes);
-        let folded: String =
-            text.as_bytes().chunks(76).map(|line| format!("{}\r\n", std::str::from_utf8(line).unwrap())).collect();
-        assert_eq!(decode_base64(&folded).unwrap(), bytes);
-        assert_eq!(decode_base64(&format!("data:audio/wav;base64,{text}")).unwrap(), bytes);
-        assert!(decode_base64("abcde").is_err());
-        assert!(decode_base64("ab").is_err());
-        assert_eq!(decode_base64("").unwrap(), b"".as_slice());
+    fn what_means_nothing_is_read_over_and_not_kept() {
+        let long = "x".repeat(100_000);
+        let body = format!(
+            r#"{{"audio_data": [{}0], "model_name": {{"a": [[[]]]}}, "{long}": 1, "description": "{long}"}}"#,
+            "0,".repeat(100_000)
+        );
+        let payload = Payload::parse(body.as_bytes()).unwrap();
+        assert!(payload.too_long == ["description"]);
+        assert!(payload.fields.values().all(|value| value.to_string().len() < 20));
+        assert!(payload.audio().unwrap_err().contains("an array was sent"));
+        assert!(payload.text("model_name").unwrap_err().contains("an object was sent"));
+        assert!(payload.text("description").unwrap_err().contains("64 kB"));
+        let many: String = (0..5000).map(|n| format!("\"a{n}\": {n}, ")).collect();
+        let many = Payload::parse(format!(r#"{{{many} "a": 1}}"#).as_bytes());
+        assert!(many.unwrap_err().contains("more than 64 fields"));
+        // However deep it nests.
+        let deep = format!(r#"{{"x": {}1{}, "session_id": "a"}}"#, "[".repeat(500_000), "]".repeat(500_000));
+        assert!(Payload::parse(deep.as_bytes()).unwrap().session().unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_sound_holds_its_part_of_the_memory_until_it_is_used() {
+        let budget = Budget::new(1 << 20);
+        let text = base64::encode(&vec![7; 90_000]);
+        let payload = Payload::read(format!(r#"{{"audio_data": "{text}"}}"#).into(), &budget).await.unwrap();
+        let sound = payload.audio().unwrap().unwrap();
+        drop(payload);
+        assert_eq!((sound.len(), budget.bytes() - budget.free()), (90_000, 88 << 10));
+        drop(sound);
+        assert_eq!(budget.free(), budget.bytes());
     }
 }

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
 use serde_json::{Value, json};
 use socketioxide::SocketIo;
 use socketioxide::extract::SocketRef;
@@ -14,10 +15,10 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_util::sync::CancellationToken;
 
-use super::payload::encode_base64;
+use super::super::base64;
 use super::socket::Gary;
 use super::texts;
-use crate::studio::{ClipRecord, ClipState, Event, Flow, Kind, SessionId, Status};
+use crate::studio::{AudioId, ClipRecord, ClipState, Event, Flow, Kind, SessionId, Status, StudioError};
 
 /// Time between two progress events of a session, alone and when several clips are made.
 const PACE: Duration = Duration::from_secs(1);
@@ -25,7 +26,7 @@ const SLOW_PACE: Duration = Duration::from_secs(2);
 /// A session's pace is forgotten after so long.
 const FORGET: Duration = Duration::from_secs(3600);
 /// Base64 text of a transform at most, as in the original.
-const MOST: usize = 128 << 20;
+const MOST: u64 = 128 << 20;
 /// Percent from which on no report follows but the end.
 const LAST: u64 = 95;
 
@@ -150,19 +151,28 @@ pub(super) async fn deliver(gary: &Gary, socket: &SocketRef, clip: &ClipRecord) 
     let session = &clip.session;
     let mut code = None;
     let failure = match clip.state {
-        ClipState::Completed => match gary.studio.sound_of_clip(clip.id).await {
-            Ok(audio) if clip.kind == Kind::Transform && audio.len() / 3 * 4 > MOST => {
+        ClipState::Completed => match large(gary, clip).await {
+            Ok(true) => {
                 code = Some("DATA_TOO_LARGE");
                 Some("The transformed audio is too large for one message; fetch it by HTTP.".to_owned())
             }
-            Ok(audio) => {
-                let mut result = json!({ "audio_data": encode_base64(&audio), "session_id": session });
-                if let Some(Flow::Transform(params)) = &clip.flow {
-                    result["variation"] = json!(params.variation);
-                    let whole = json!({ "progress": 100, "session_id": session });
-                    to_room(socket, session, "progress_update", &whole).await;
+            Ok(false) => {
+                let Some(audio) = clip.output else { return };
+                let variation = match &clip.flow {
+                    Some(Flow::Transform(params)) => {
+                        let whole = json!({ "progress": 100, "session_id": session });
+                        to_room(socket, session, "progress_update", &whole).await;
+                        Some(&params.variation)
+                    }
+                    _ => None,
+                };
+                let sent = Sounding { audio, session, variation: variation.map(|name| json!(name)) };
+                if let Err(error) = sent.send(gary, socket, texts::result_event(clip.kind)).await {
+                    // It is handed over when the session is asked for again.
+                    let error = json!({ "message": error.to_string(), "session_id": session });
+                    to_room(socket, session, "error", &error).await;
+                    return;
                 }
-                to_room(socket, session, texts::result_event(clip.kind), &result).await;
                 None
             }
             Err(error) => Some(error.to_string()),
@@ -182,6 +192,43 @@ pub(super) async fn deliver(gary: &Gary, socket: &SocketRef, clip: &ClipRecord) 
     }
     if let Err(error) = gary.studio.delivered(clip.id).await {
         tracing::warn!(%error, "that a result was handed over could not be written");
+    }
+}
+
+/// Whether a result is more than clients take in one message.
+async fn large(gary: &Gary, clip: &ClipRecord) -> Result<bool, StudioError> {
+    let output = clip.output.ok_or_else(|| StudioError::NotReady(clip.id.to_string()))?;
+    let bytes = gary.studio.store().sound(output).await?.bytes;
+    Ok(clip.kind == Kind::Transform && bytes / 3 * 4 > MOST)
+}
+
+/// A stored sound on its way to the room of its session.
+pub(super) struct Sounding<'a> {
+    pub(super) audio: AudioId,
+    pub(super) session: &'a SessionId,
+    pub(super) variation: Option<Value>,
+}
+
+#[derive(Serialize)]
+struct Message<'a> {
+    audio_data: String,
+    session_id: &'a SessionId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    variation: Option<Value>,
+}
+
+impl Sounding<'_> {
+    /// Sends it, once there is memory for it.
+    pub(super) async fn send(self, gary: &Gary, socket: &SocketRef, event: &str) -> Result<(), StudioError> {
+        let bytes = gary.studio.store().sound(self.audio).await?.bytes;
+        // The file and its text; the message takes its own.
+        let _share = gary.members.budget.take(bytes + bytes / 3 * 4).await?;
+        let file = gary.studio.store().read(self.audio).await?;
+        let text = tokio::task::spawn_blocking(move || base64::encode(&file)).await;
+        let audio_data = text.map_err(|error| StudioError::Broken(error.to_string()))?;
+        let length = audio_data.len() as u64;
+        let message = Message { audio_data, session_id: self.session, variation: self.variation };
+        Ok(gary.members.send(socket, self.session, event, (&message, length)).await?)
     }
 }
 

@@ -9,23 +9,29 @@ use warp::http::{HeaderMap, StatusCode};
 use warp::reply::{Response, with_status};
 use warp::{Filter, Reply};
 
+use super::super::client::owner;
 use super::super::router::get;
-use super::super::{App, HttpError, Routes, body, json};
+use super::super::{App, HttpError, Routes, body};
 use super::juce::{Failure, answer};
 use super::models;
 use super::payload::Payload;
+use crate::studio::Owner;
 
 /// Fine-tunes that the original warms up, besides the default model; here only when no download is needed for it.
 const WARM: [(&str, &str); 2] =
     [("thepatch/hoenn_lofi", "lofi fine-tune, large"), ("thepatch/bleeps-medium", "bleeps fine-tune, medium")];
 
+fn may_name(app: &App, owner: &Owner, name: &str) -> bool {
+    app.studio.as_ref().is_some_and(|studio| studio.permit(owner, name).is_ok())
+}
+
 /// All routes of this file.
 pub(super) fn routes(app: &Arc<App>) -> Routes {
     let (for_health, for_models, for_cleanup) = (Arc::clone(app), Arc::clone(app), Arc::clone(app));
     let health = warp::path!("health").and(get()).map(move || health(&for_health));
-    let models = warp::path!("api" / "models").and(get()).map(move || {
+    let models = warp::path!("api" / "models").and(get()).and(owner()).map(move |owner: Owner| {
         let here = for_models.offered.iter().cloned().chain((for_models.on_disk)());
-        let models = models::grouped(&for_models.engine().models(), here);
+        let models = models::grouped(&for_models.engine().models(), here, |name| may_name(&for_models, &owner, name));
         let updated_at = iso_time();
         warp::reply::json(&json!({ "success": true, "models": models, "updated_at": updated_at })).into_response()
     });
@@ -66,8 +72,7 @@ fn notification(app: &Arc<App>) -> Routes {
 }
 
 fn notified(headers: &HeaderMap, body: Result<Bytes, HttpError>) -> Result<Value, Failure> {
-    let value = json::parse(&body?).map_err(|error| format!("Invalid JSON format: {error}."))?;
-    let session = Payload::parse(value)?.session()?.ok_or_else(|| "session_id: Field required.".to_owned())?;
+    let session = Payload::parse(&body?)?.session()?.ok_or_else(|| "session_id: Field required.".to_owned())?;
     let id = headers.get("x-notification-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
     let id = id.unwrap_or_else(|| format!("{session}_{}", unix_time()));
     let message = "This server has a queue of its own, which tells its clients itself.";

@@ -6,20 +6,30 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Full};
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::Service;
-use serde_json::{Value, json};
+use serde_json::json;
 use socketioxide::extract::{AckSender, SocketRef, State, TryData};
+use socketioxide::socket::Sid;
 use socketioxide::{ParserConfig, SocketIo};
+use warp::Reply;
+use warp::http::Method;
+use warp::http::header::UPGRADE;
 use warp::reply::Response;
 
-use super::super::App;
+use super::super::connection::Connection;
 use super::super::error::sentence;
+use super::super::{App, HttpError, body};
+use super::chunks::Chunks;
 use super::events;
+use super::members::Members;
+use super::payload::Parsed;
 use super::push::Push;
+use crate::budget::Exhausted;
 use crate::studio::Studio;
 
 /// As the original announces them.
@@ -35,7 +45,8 @@ const PACKETS: usize = 1024;
 pub(super) struct Gary {
     pub(super) studio: Arc<Studio>,
     pub(super) push: Arc<Push>,
-    pub(super) chunks: Arc<super::chunks::Chunks>,
+    pub(super) chunks: Arc<Chunks>,
+    pub(super) members: Arc<Members>,
 }
 
 type Answer = dyn Fn(Request<Incoming>) -> BoxFuture<'static, Response> + Send + Sync;
@@ -48,7 +59,13 @@ impl Sockets {
     /// Sockets that speak to the studio until the app stops. Must be called within a tokio runtime.
     pub(crate) fn new(app: &App, studio: &Arc<Studio>) -> Self {
         let (push, inbox) = Push::new();
-        let gary = Gary { studio: Arc::clone(studio), push: Arc::new(push), chunks: Arc::default() };
+        let gary = Gary {
+            studio: Arc::clone(studio),
+            push: Arc::new(push),
+            chunks: Arc::new(Chunks::new(app.budget.clone())),
+            members: Arc::new(Members::new(app.budget.clone())),
+        };
+        let members = Arc::clone(&gary.members);
         let (service, io) = SocketIo::builder()
             .ping_interval(PING_INTERVAL)
             .ping_timeout(PING_TIMEOUT)
@@ -60,12 +77,35 @@ impl Sockets {
             .with_parser(ParserConfig::common().max_incoming_binary_buf_size(MESSAGE))
             .with_state(gary.clone())
             .build_svc();
-        io.ns("/", async |socket: SocketRef| listen(&socket));
+        io.ns("/", async |socket: SocketRef, State(gary): State<Gary>| listen(&socket, &gary));
         tokio::spawn(super::push::run(io, gary, inbox, app.stopping.clone()));
         Self(Arc::new(move |request| {
-            let answer = service.call(request);
+            let (members, polls) = (Arc::clone(&members), request.method() == Method::GET);
+            let socket = socket_of(request.uri().query().unwrap_or_default());
+            match (socket, request.extensions().get::<Connection>()) {
+                (socket, Some(connection)) if request.headers().contains_key(UPGRADE) => {
+                    connection.meter.watch(&members.budget);
+                    if let Some(socket) = socket {
+                        members.carried_by(socket, connection);
+                    } else if !members.admits() {
+                        return full();
+                    }
+                }
+                (None, _) if !members.admits() => return full(),
+                _ => {}
+            }
+            let service = service.clone();
             Box::pin(async move {
-                let response = match answer.await {
+                let (parts, body) = request.into_parts();
+                let body = match parts.method {
+                    Method::POST => match body::collect(&parts.headers, body, MESSAGE, &members.budget).await {
+                        Ok(body) => body,
+                        Err(error) => return error.into_response(),
+                    },
+                    _ => Bytes::new(),
+                };
+                let request = Request::from_parts(parts, Full::new(body));
+                let response = match service.call(request).await {
                     Ok(response) => response,
                     Err(never) => match never {},
                 };
@@ -74,6 +114,13 @@ impl Sockets {
                 let body = match body.collect().await {
                     Ok(body) => body.to_bytes(),
                     Err(never) => match never {},
+                };
+                let Some(socket) = socket.filter(|_| polls) else { return Response::from_parts(parts, body.into()) };
+                members.polled(socket, body.len() as u64);
+                // What was fetched leaves the queue and is here until it is read.
+                let body = match members.budget.take(body.len() as u64).await {
+                    Ok(share) => share.hold(body),
+                    Err(_) => body,
                 };
                 Response::from_parts(parts, body.into())
             })
@@ -90,12 +137,31 @@ impl Sockets {
     }
 }
 
-fn listen(socket: &SocketRef) {
+fn full() -> BoxFuture<'static, Response> {
+    Box::pin(std::future::ready(HttpError::Exhausted(Exhausted).into_response()))
+}
+
+/// The socket that a request names.
+fn socket_of(query: &str) -> Option<Sid> {
+    query.split('&').find_map(|pair| pair.strip_prefix("sid=")?.parse().ok())
+}
+
+fn listen(socket: &SocketRef, gary: &Gary) {
+    gary.members.enter(socket);
+    socket.on_fallback(async |socket: SocketRef, State(gary): State<Gary>| gary.members.used(socket.id));
+    socket.on_disconnect(async |socket: SocketRef, State(gary): State<Gary>| {
+        gary.chunks.forget_socket(socket.id);
+        gary.members.leave(socket.id);
+    });
     for &event in events::EVENTS {
         socket.on(
             event,
-            move |socket: SocketRef, TryData(data): TryData<Value>, State(gary): State<Gary>, ack: AckSender| async move {
-                if let Err(refusal) = events::handle(&gary, &socket, event, data.unwrap_or_default()).await {
+            move |socket: SocketRef, TryData(data): TryData<Parsed>, State(gary): State<Gary>, ack: AckSender| async move {
+                let Some(_turn) = gary.members.turn(socket.id) else {
+                    gary.members.cut(socket);
+                    return;
+                };
+                if let Err(refusal) = events::handle(&gary, &socket, event, data.ok()).await {
                     let mut error = json!({ "message": sentence(&refusal.message) });
                     if let Some(code) = refusal.code {
                         error["code"] = code.into();

@@ -1,16 +1,15 @@
 //! What a request says, as JSON or as a form; every value within its bounds, every mistake a sentence.
 
 use bytes::Bytes;
-use serde_json::{Map, Value};
 use warp::http::HeaderMap;
 
-use super::super::form;
 use super::super::gary::Payload;
 use super::super::json;
 use super::super::query::pairs;
+use super::super::{App, form};
 use super::Failure;
 use crate::engine::Sampler;
-use crate::studio::FineTune;
+use crate::studio::{FineTune, Owner, Studio};
 
 /// Seeds as the original draws them.
 const SEEDS: u64 = (1 << 32) - 1;
@@ -23,25 +22,24 @@ pub(super) struct Ask {
 }
 
 impl Ask {
-    pub(super) async fn read(body: Bytes, headers: &HeaderMap) -> Result<Self, Failure> {
-        let (mut fields, mut audio) = (Map::new(), None);
+    pub(super) async fn read(app: &App, body: Bytes, headers: &HeaderMap) -> Result<Self, Failure> {
+        let (mut fields, mut audio) = (Vec::new(), None);
         if form::is_multipart(headers) {
-            for part in form::parts(body, headers).await? {
+            for part in form::parts(body, headers, &app.budget).await? {
                 if part.is_file || part.name == "audio_file" {
                     audio = Some(part.content).filter(|content| !content.is_empty());
                 } else {
-                    let text = part.text()?.into();
-                    fields.insert(part.name, text);
+                    let text = part.text()?.to_owned();
+                    fields.push((part.name, text));
                 }
             }
         } else if matches!(json::first(&body), Some(b'{' | b'[' | b'"')) {
-            let value: Value = json::parse(&body).map_err(|error| format!("The body is not JSON: {error}."))?;
-            return Ok(Self { fields: Payload::parse(value)?, audio: None });
+            return Ok(Self { fields: Payload::read(body, &app.budget).await?, audio: None });
         } else {
             let text = std::str::from_utf8(&body).map_err(|_| "Send JSON, or a form.".to_owned())?;
-            fields.extend(pairs(text).into_iter().map(|(name, value)| (name, value.into())));
+            fields.extend(pairs(text));
         }
-        Ok(Self { fields: Payload::parse(Value::Object(fields))?, audio })
+        Ok(Self { fields: Payload::of_form(fields), audio })
     }
 
     /// A text that was sent and is not empty.
@@ -99,8 +97,8 @@ impl Ask {
         }
     }
 
-    /// Weights in place of the standard ones.
-    pub(super) fn model(&self) -> Result<Option<FineTune>, Failure> {
+    /// Weights in place of the standard ones, if `owner` may name them.
+    pub(super) fn model(&self, studio: &Studio, owner: &Owner) -> Result<Option<FineTune>, Failure> {
         match self.text("model_type")? {
             None | Some("standard") => Ok(None),
             Some("finetune") => {
@@ -108,7 +106,9 @@ impl Ask {
                 let (Some(repo), Some(checkpoint)) = (repo, checkpoint) else {
                     return Err("A finetune needs finetune_repo and finetune_checkpoint.".to_owned().into());
                 };
-                Ok(Some(FineTune { repo: repo.to_owned(), checkpoint: checkpoint.to_owned() }))
+                let tune = FineTune { repo: repo.to_owned(), checkpoint: checkpoint.to_owned() };
+                studio.permit_tune(owner, &tune)?;
+                Ok(Some(tune))
             }
             Some(other) => Err(format!("model_type is `{}` but must be standard or finetune.", brief(other)).into()),
         }

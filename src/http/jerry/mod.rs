@@ -19,7 +19,7 @@ use warp::{Filter, Reply};
 use super::client::owner;
 use super::error::sentence;
 use super::router::{Paths, get};
-use super::{App, HttpError, Routes, body, json, upload};
+use super::{App, HttpError, Routes, body, json};
 use crate::studio::{Owner, StudioError};
 use ask::Ask;
 
@@ -72,15 +72,12 @@ fn all(app: &Arc<App>) -> Routes {
     });
     let what: BoxedFilter<(&'static str,)> = one.or(more).unify().boxed();
     let for_pieces = Arc::clone(app);
-    let pieces = what
-        .and(warp::post())
-        .and(body::bytes_within(app.limits.upload, upload::PATIENCE))
-        .and(warp::header::headers_cloned())
-        .and(owner())
-        .then(move |what, body, headers: HeaderMap, owner| {
+    let pieces = what.and(warp::post()).and(body::upload(app)).and(warp::header::headers_cloned()).and(owner()).then(
+        move |what, body, headers: HeaderMap, owner| {
             let app = Arc::clone(&for_pieces);
             async move { piece(&app, what, body, &headers, owner).await }
-        });
+        },
+    );
     pieces.or(models::routes(app)).unify().boxed()
 }
 
@@ -103,7 +100,7 @@ pub(super) async fn piece(
     owner: Owner,
 ) -> Response {
     let made = async {
-        let ask = Ask::read(body?, headers).await?;
+        let ask = Ask::read(app, body?, headers).await?;
         match what {
             "loop" => pieces::make_loop(app, ask, owner).await,
             "style-transfer" => pieces::style_transfer(app, ask, owner).await,

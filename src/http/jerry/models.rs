@@ -8,13 +8,14 @@ use warp::http::{HeaderMap, StatusCode};
 use warp::reply::{Response, with_status};
 use warp::{Filter, Reply};
 
+use super::super::client::owner;
 use super::super::query::{pairs, raw};
 use super::super::router::get;
 use super::super::{App, HttpError, Routes, body};
 use super::ask::Ask;
 use super::{Failure, answer, shown};
 use crate::engine::LoopInfo;
-use crate::studio::{FineTune, Flows, MOST_LOOPS, StudioError};
+use crate::studio::{FineTune, Flows, MOST_LOOPS, Owner, Studio, StudioError};
 
 pub(super) fn routes(app: &Arc<App>) -> Routes {
     let riffs = shown(app, warp::path!("riffs" / "available").boxed(), async |app| riffs(&app));
@@ -40,9 +41,10 @@ pub(super) fn routes(app: &Arc<App>) -> Routes {
         .and(warp::post())
         .and(body::bytes(app))
         .and(warp::header::headers_cloned())
-        .then(move |what: &'static str, body: Result<Bytes, HttpError>, headers: HeaderMap| {
+        .and(owner())
+        .then(move |what: &'static str, body: Result<Bytes, HttpError>, headers: HeaderMap, owner| {
             let app = Arc::clone(&for_asked);
-            async move { answer(perform(&app, what, body, &headers).await) }
+            async move { answer(perform(&app, what, body, &headers, &owner).await) }
         });
     let shown = riffs.or(status).unify().or(info).unify().or(health).unify();
     shown.or(prompts).unify().or(asked).unify().boxed()
@@ -175,13 +177,14 @@ async fn perform(
     what: &str,
     body: Result<Bytes, HttpError>,
     headers: &HeaderMap,
+    owner: &Owner,
 ) -> Result<Response, Failure> {
     let flows = app.studio()?.flows().clone();
     let body = body?;
     let answer = match what {
-        "checkpoints" => checkpoints(&flows, &Ask::read(body, headers).await?).await?,
+        "checkpoints" => checkpoints(app.studio()?, &Ask::read(app, body, headers).await?, owner).await?,
         "switch" => {
-            let which = Ask::read(body, headers).await?.model()?;
+            let which = Ask::read(app, body, headers).await?.model(app.studio()?, owner)?;
             let info = app.studio()?.loop_info(which.as_ref()).await?;
             json!({
                 "success": true,
@@ -202,9 +205,10 @@ async fn perform(
     Ok(warp::reply::json(&answer).into_response())
 }
 
-async fn checkpoints(flows: &Flows, ask: &Ask) -> Result<Value, Failure> {
-    let tuned = flows.fine_tunes()?;
+async fn checkpoints(studio: &Studio, ask: &Ask, owner: &Owner) -> Result<Value, Failure> {
+    let tuned = studio.flows().fine_tunes()?;
     let repo = ask.text("finetune_repo")?.ok_or_else(|| "finetune_repo is required.".to_owned())?.to_owned();
+    studio.permit(owner, &repo)?;
     let asked = repo.clone();
     let found = tokio::task::spawn_blocking(move || tuned.checkpoints(&asked)).await;
     let found = found.map_err(|error| StudioError::Broken(error.to_string()))?;

@@ -11,7 +11,8 @@ use warp::http::{HeaderValue, StatusCode};
 use warp::reply::Response;
 
 use super::super::App;
-use super::super::gary::encode_base64;
+use super::super::file;
+use super::super::sounding::Told;
 use super::Failure;
 use super::ask::{Ask, brief};
 use crate::audio::Sound;
@@ -42,9 +43,9 @@ async fn deliver(app: &App, owner: Owner, wanted: Wanted) -> Result<Response, Fa
     let began = Instant::now();
     let Wanted { params, given, mut metadata, name, base64 } = wanted;
     let taken = studio.make_loop(owner, params.clone(), given).await?;
-    let file = studio.outcome(taken.clip).await?;
+    let file = studio.store().sound(studio.outcome(taken.clip).await?).await?;
     if !base64 {
-        let mut response = Response::new(file.into());
+        let mut response = file::whole(file)?;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("audio/wav"));
         if let Ok(value) = HeaderValue::from_str(&format!("attachment; filename=\"{name}\"")) {
@@ -52,29 +53,30 @@ async fn deliver(app: &App, owner: Owner, wanted: Wanted) -> Result<Response, Fa
         }
         return Ok(response);
     }
-    let sound = studio.sandbox().decode(file.clone()).await.map_err(StudioError::from)?;
+    let shape = studio.shape_of_clip(taken.clip).await?;
+    let seconds = shape.frames as f64 / f64::from(shape.rate.0);
     let (elapsed, hundredths) = (began.elapsed().as_secs_f64().max(0.001), |x: f64| (x * 100.0).round() / 100.0);
     let told = [
         ("negative_prompt", json!(params.spec.avoid)),
         ("seed", json!(params.spec.seed)),
-        ("sample_rate", json!(sound.rate.0)),
+        ("sample_rate", json!(shape.rate.0)),
         ("generation_time", json!(hundredths(elapsed))),
-        ("realtime_factor", json!(hundredths(sound.seconds() / elapsed))),
-        ("detected_bpm", json!(tempo(&params.spec.text))),
+        ("realtime_factor", json!(hundredths(seconds / elapsed))),
+        ("detected_bpm", tempo(&params.spec.text).map_or(Value::Null, told_bpm)),
     ];
     for (name, value) in told {
         metadata[name] = value;
     }
     if matches!(params.spec.shape, Shape::Loop { .. }) {
-        metadata["loop_duration_seconds"] = json!(sound.seconds());
+        metadata["loop_duration_seconds"] = json!(seconds);
     } else {
         metadata["duration_seconds"] = match params.spec.shape {
-            Shape::First(seconds) => json!(seconds as u64),
-            _ => json!(sound.seconds()),
+            Shape::First(asked) => json!(asked as u64),
+            _ => json!(seconds),
         };
     }
-    let body = json!({ "success": true, "audio_base64": encode_base64(&file), "metadata": metadata });
-    Ok(warp::reply::json(&body).into_response())
+    let told = json!({ "success": true, "metadata": metadata });
+    Ok(Told::from(told).with("audio_base64", Some(file)).into_response())
 }
 
 /// Work for the processor, off the runtime's threads.
@@ -94,7 +96,7 @@ fn common(prompt: &str, settings: &LoopSettings, info: &LoopInfo) -> Value {
 
 /// `POST /generate`: the first seconds of a window.
 pub(super) async fn generate(app: &App, ask: Ask, owner: Owner) -> Result<Response, Failure> {
-    let (prompt, model) = (ask.prompt()?, ask.model()?);
+    let (prompt, model) = (ask.prompt()?, ask.model(app.studio()?, &owner)?);
     let (seed, base64, sampler) = (ask.seed()?, ask.wants_base64()?, ask.sampler()?);
     let guidance = ask.number("cfg_scale", 1.0, (0.0, 20.0))?;
     ask.steps(1, 250)?;
@@ -128,9 +130,10 @@ pub(super) async fn style_transfer(app: &App, ask: Ask, owner: Owner) -> Result<
     let info = studio.loop_info(None).await?;
     let mut metadata = common(prompt, &settings, &info);
     metadata["style_strength"] = json!(strength);
-    let sound = studio.sandbox().decode(audio.clone()).await.map_err(StudioError::from)?;
+    let sound = app.studio()?.decode(audio.clone()).await?;
     let frames = (sound.seconds() * f64::from(info.rate.0)).ceil() as usize;
     metadata["input_audio_shape"] = json!([info.channels, frames]);
+    drop(sound);
     let spec = LoopSpec {
         text: prompt.to_owned(),
         avoid: ask.text("negative_prompt")?.unwrap_or_default().to_owned(),
@@ -144,14 +147,18 @@ pub(super) async fn style_transfer(app: &App, ask: Ask, owner: Owner) -> Result<
     deliver(app, owner, Wanted { params, given: Some(audio), metadata, name, base64 }).await
 }
 
+/// A tempo as the original's clients know it: a whole number where it is one.
+fn told_bpm(bpm: f64) -> Value {
+    if bpm.fract() == 0.0 { json!(bpm as u64) } else { json!(bpm) }
+}
+
 /// The tempo that a prompt names.
-fn bpm(prompt: &str) -> Result<u32, Failure> {
+fn bpm(prompt: &str) -> Result<f64, Failure> {
     tempo(prompt).ok_or_else(|| "The prompt names no tempo; add one, as in `128bpm`.".to_owned().into())
 }
 
 /// Bars of a loop: those that were asked for, halved until they fit; else the most that leave `most` seconds.
-fn bars_of(asked: Option<u32>, bpm: u32, most: f64, info: &LoopInfo) -> u32 {
-    let bpm = f64::from(bpm);
+fn bars_of(asked: Option<u32>, bpm: f64, most: f64, info: &LoopInfo) -> u32 {
     let fits = |bars: u32| bar_seconds(bpm) * f64::from(bars) <= info.longest_loop();
     match asked {
         Some(asked) => BARS.into_iter().find(|&bars| bars <= asked && fits(bars)).unwrap_or(1),
@@ -186,8 +193,8 @@ fn without_drums(prompt: &str) -> String {
 }
 
 /// What the metadata of every loop tell.
-fn of_loop(metadata: &mut Value, (bpm, bars): (u32, u32), original: &str, kind: &str, info: &LoopInfo) {
-    let bar = bar_seconds(f64::from(bpm));
+fn of_loop(metadata: &mut Value, (bpm, bars): (f64, u32), original: &str, kind: &str, info: &LoopInfo) {
+    let bar = bar_seconds(bpm);
     let told = [
         ("original_prompt", json!(original)),
         ("loop_type", json!(kind)),
@@ -204,7 +211,7 @@ fn of_loop(metadata: &mut Value, (bpm, bars): (u32, u32), original: &str, kind: 
 /// `POST /generate/loop`: whole bars at the prompt's tempo, from text, or from a given sound as well.
 pub(super) async fn make_loop(app: &App, ask: Ask, owner: Owner) -> Result<Response, Failure> {
     let prompt = ask.prompt()?;
-    let (bpm, model, seed) = (bpm(prompt)?, ask.model()?, ask.seed()?);
+    let (bpm, model, seed) = (bpm(prompt)?, ask.model(app.studio()?, &owner)?, ask.seed()?);
     let (kind, text, avoid) = kind_of_loop(&ask, prompt, "auto")?;
     let (asked, base64) = (ask.bars()?, ask.text("return_format")?.is_some_and(|format| format != "file"));
     let strength = ask.number("style_strength", 0.8, (0.01, 1.0))?;
@@ -222,7 +229,7 @@ pub(super) async fn make_loop(app: &App, ask: Ask, owner: Owner) -> Result<Respo
     let spec = LoopSpec {
         text: told(&text, bpm),
         avoid,
-        shape: Shape::Loop { bpm: bpm.into(), bars },
+        shape: Shape::Loop { bpm, bars },
         seconds: None,
         given: given.as_ref().map(|_| Given::Vary(strength)),
         seed,
@@ -233,14 +240,14 @@ pub(super) async fn make_loop(app: &App, ask: Ask, owner: Owner) -> Result<Respo
 }
 
 /// The text with its tempo, should that have gone with a word that was taken out.
-fn told(text: &str, bpm: u32) -> String {
+fn told(text: &str, bpm: f64) -> String {
     if tempo(text) == Some(bpm) { text.to_owned() } else { format!("{text} {bpm}bpm") }
 }
 
 /// `POST /generate/loop-guided`: a loop that a given sound pulls towards itself.
 pub(super) async fn guided(app: &App, ask: Ask, owner: Owner) -> Result<Response, Failure> {
     let (audio, prompt) = (ask.audio()?, ask.prompt()?);
-    let (bpm, model, seed) = (bpm(prompt)?, ask.model()?, ask.seed()?);
+    let (bpm, model, seed) = (bpm(prompt)?, ask.model(app.studio()?, &owner)?, ask.seed()?);
     let (asked, base64, sampler) = (ask.bars()?, ask.wants_base64()?, ask.sampler()?);
     let mask = match ask.text("guidance_mask")? {
         None | Some("fade") => Mask::Fade,
@@ -264,8 +271,8 @@ pub(super) async fn guided(app: &App, ask: Ask, owner: Owner) -> Result<Response
     let spec = LoopSpec {
         text: prompt.to_owned(),
         avoid: ask.text("negative_prompt")?.unwrap_or_default().to_owned(),
-        shape: Shape::Loop { bpm: bpm.into(), bars },
-        seconds: Some(bar_seconds(bpm.into()) * f64::from(bars)),
+        shape: Shape::Loop { bpm, bars },
+        seconds: Some(bar_seconds(bpm) * f64::from(bars)),
         given: Some(Given::Pull { mask, strength, ramp }),
         seed,
     };
@@ -297,7 +304,7 @@ pub(super) async fn with_riff(app: &App, ask: Ask, owner: Owner) -> Result<Respo
     };
     // By the seed, so that the same request makes the same loop.
     let riff = of_key[(seed % of_key.len() as u64) as usize].clone();
-    let given: Sound = work(move || studio.flows().riffs().sound(&riff, bpm.into())).await?;
+    let given: Sound = work(move || studio.flows().riffs().sound(&riff, bpm)).await?;
     let bars = bars_of(asked, bpm, RIFF_SECONDS.min(info.longest_loop()), &info);
     let settings = LoopSettings { steps: Some(steps), guidance: Some(guidance), sampler: None };
     let mut metadata = common(&text, &settings, &info);
@@ -310,7 +317,7 @@ pub(super) async fn with_riff(app: &App, ask: Ask, owner: Owner) -> Result<Respo
     let spec = LoopSpec {
         text: told(&text, bpm),
         avoid,
-        shape: Shape::Loop { bpm: bpm.into(), bars },
+        shape: Shape::Loop { bpm, bars },
         seconds: Some(VARIED_SECONDS),
         given: Some(Given::Vary(strength)),
         seed,
@@ -334,11 +341,11 @@ mod tests {
     fn bars_fit_the_window_at_every_tempo() {
         let info = info(524_288);
         for (bpm, bars) in [(44, 1), (45, 2), (88, 2), (89, 4), (170, 4), (176, 4), (177, 8)] {
-            assert_eq!(bars_of(None, bpm, info.seconds() - FREE_SECONDS, &info), bars, "{bpm}");
+            assert_eq!(bars_of(None, f64::from(bpm), info.seconds() - FREE_SECONDS, &info), bars, "{bpm}");
         }
         // What was asked for and is too long is halved until it fits.
         for (asked, bpm, bars) in [(8, 170, 8), (8, 150, 4), (8, 60, 2), (4, 120, 4), (1, 120, 1)] {
-            assert_eq!(bars_of(Some(asked), bpm, 0.0, &info), bars, "{asked} at {bpm}");
+            assert_eq!(bars_of(Some(asked), f64::from(bpm), 0.0, &info), bars, "{asked} at {bpm}");
         }
     }
 

@@ -13,6 +13,7 @@ use super::sets::Sets;
 use super::{empty, parse};
 use crate::engine::EngineError;
 use crate::http::{App, HttpError, ModelRequest};
+use crate::studio::Owner;
 use crate::units::ModelId;
 
 /// An outcome within this time has its own status. Later the headers have to go out, so that nobody between the
@@ -29,7 +30,12 @@ struct SetModel {
 }
 
 /// The end of the reply's body means that the model is ready.
-pub(super) async fn set(app: Arc<App>, sets: Arc<Sets>, body: Result<Bytes, HttpError>) -> Result<Response, HttpError> {
+pub(super) async fn set(
+    app: Arc<App>,
+    sets: Arc<Sets>,
+    owner: Owner,
+    body: Result<Bytes, HttpError>,
+) -> Result<Response, HttpError> {
     let wanted: SetModel = parse(&body?)?;
     if wanted.model.trim().is_empty() {
         return Err(HttpError::BadRequest("`model` is empty; send a Hugging Face id or a folder.".into()));
@@ -41,7 +47,7 @@ pub(super) async fn set(app: Arc<App>, sets: Arc<Sets>, body: Result<Bytes, Http
     };
     let request = ModelRequest { model: wanted.model, dtype };
     // A task of its own: a load that has begun is finished even when the client hangs up.
-    let mut change = tokio::spawn(change(app, sets, request));
+    let mut change = tokio::spawn(change(app, sets, owner, request));
     match tokio::time::timeout(PATIENCE, &mut change).await {
         Ok(outcome) => outcome.unwrap_or(Err(HttpError::Panicked)).map(|()| empty()),
         Err(_) => Ok(late(change)),
@@ -61,9 +67,9 @@ fn late(change: JoinHandle<Result<(), HttpError>>) -> Response {
     response
 }
 
-async fn change(app: Arc<App>, sets: Arc<Sets>, request: ModelRequest) -> Result<(), HttpError> {
+async fn change(app: Arc<App>, sets: Arc<Sets>, owner: Owner, request: ModelRequest) -> Result<(), HttpError> {
     let before = app.engine().models().first().map(|info| info.id.clone());
-    let model = app.load_model(request).await?;
+    let model = app.load_model(request, &owner).await?;
     app.engine().set_default_model(&model)?;
     for voice in sets.voices() {
         carry(voice.set_model(&model).await.map(drop))?;

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, json};
 use warp::http::header::CONTENT_TYPE;
 use warp::http::{HeaderMap, HeaderValue, StatusCode};
 use warp::reply::{Response, with_status};
@@ -15,9 +15,10 @@ use warp::{Filter, Reply};
 
 use super::client::owner;
 use super::error::sentence;
-use super::gary::{Payload, decode_base64, encode_base64};
+use super::gary::Payload;
 use super::router::{Paths, get};
-use super::{App, HttpError, Routes, body, form, json, upload};
+use super::sounding::Told;
+use super::{App, HttpError, Routes, body, file, form};
 use crate::studio::{Owner, SessionId, StudioError};
 
 /// Names of a form's file.
@@ -31,7 +32,7 @@ pub(super) fn routes(app: &Arc<App>) -> Routes {
     let (for_transform, for_variations, for_health) = (Arc::clone(app), Arc::clone(app), Arc::clone(app));
     let transform = warp::path!("transform")
         .and(warp::post())
-        .and(body::bytes_within(app.limits.upload, upload::PATIENCE))
+        .and(body::upload(app))
         .and(warp::header::headers_cloned())
         .and(owner())
         .then(move |body, headers: HeaderMap, owner| {
@@ -86,24 +87,22 @@ struct Request {
     is_form: bool,
 }
 
-async fn read(body: Bytes, headers: &HeaderMap) -> Result<Request, Failure> {
+async fn read(app: &App, body: Bytes, headers: &HeaderMap) -> Result<Request, Failure> {
     if !form::is_multipart(headers) {
-        let value = json::parse(&body).map_err(|error| format!("Invalid JSON format: {error}."))?;
-        let payload = Payload::parse(value)?;
-        let audio = payload.text("audio")?.filter(|text| !text.is_empty()).map(decode_base64).transpose();
-        let audio = audio.map_err(|error| format!("Failed to load audio: {error}"))?;
+        let payload = Payload::read(body, &app.budget).await?;
+        let audio = payload.sound("audio").map_err(|error| format!("Failed to load audio: {error}"))?;
         return Ok(Request { payload, audio, is_form: false });
     }
-    let (mut fields, mut audio) = (Map::new(), None);
-    for part in form::parts(body, headers).await? {
+    let (mut fields, mut audio) = (Vec::new(), None);
+    for part in form::parts(body, headers, &app.budget).await? {
         if part.is_file || FILES.contains(&part.name.as_str()) {
             audio = Some(part.content).filter(|content| !content.is_empty());
         } else {
-            let text = part.text()?.into();
-            fields.insert(part.name, text);
+            let text = part.text()?.to_owned();
+            fields.push((part.name, text));
         }
     }
-    Ok(Request { payload: Payload::parse(Value::Object(fields))?, audio, is_form: true })
+    Ok(Request { payload: Payload::of_form(fields), audio, is_form: true })
 }
 
 async fn transform(
@@ -113,7 +112,7 @@ async fn transform(
     owner: Owner,
 ) -> Result<Response, Failure> {
     let studio = app.studio()?;
-    let Request { payload, audio, is_form } = read(body?, headers).await?;
+    let Request { payload, audio, is_form } = read(app, body?, headers).await?;
     let session = payload.session()?;
     let variation = payload.text("variation")?;
     if variation.is_none() || (session.is_none() && !is_form) {
@@ -134,13 +133,13 @@ async fn transform(
     }
     let session = session.unwrap_or_else(SessionId::random);
     let taken = studio.transform(owner, Some(session), wish, Some(audio)).await?;
-    let sound = studio.outcome(taken.clip).await?;
+    let sound = studio.store().sound(studio.outcome(taken.clip).await?).await?;
     if is_form {
-        let mut response = Response::new(sound.into());
+        let mut response = file::whole(sound)?;
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("audio/wav"));
         return Ok(response);
     }
-    Ok(warp::reply::json(&json!({ "audio": encode_base64(&sound), "message": "Audio transformed." })).into_response())
+    Ok(Told::from(json!({ "message": "Audio transformed." })).with("audio", Some(sound)).into_response())
 }
 
 /// Every preset, with what it asks for.

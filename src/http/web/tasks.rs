@@ -1,7 +1,6 @@
 //! Tasks of the web app: a piece from a place in a video or file, ending with a bar; more of it; how far it is.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use ebur128::{EbuR128, Mode};
@@ -12,16 +11,15 @@ use warp::{Filter, Reply};
 
 use super::super::client::owner;
 use super::super::error::sentence;
-use super::super::gary::{Payload, decode_base64, encode_base64};
+use super::super::gary::Payload;
 use super::super::router::get;
+use super::super::sounding::Told;
 use super::super::{App, HttpError, Routes, body, json};
 use super::fetch::{Means, Place};
 use crate::audio::{Sound, tempo};
-use crate::studio::{Owner, SessionId, Snapshot, Status, Studio, StudioError, Wish};
+use crate::studio::{Owner, SessionId, Snapshot, SoundFile, Status, Studio, StudioError, Wish};
 use crate::units::SampleRate;
 
-/// Time for a sound to arrive.
-const PATIENCE: Duration = Duration::from_secs(300);
 /// Rate of results.
 const RATE: SampleRate = SampleRate(32_000);
 /// Seconds that the tempo is measured on.
@@ -41,20 +39,18 @@ pub(super) fn routes(app: &Arc<App>) -> Routes {
             async move {
                 match body {
                     Ok(body) => generate(&app, &body, owner).await,
-                    Err(error) => answer(Err(error.into())),
+                    Err(error) => answer(Err::<Value, _>(error.into())),
                 }
             }
         },
     );
     let for_proceed = Arc::clone(app);
-    let proceed = warp::path!("continue")
-        .and(warp::post())
-        .and(body::bytes_within(app.limits.upload, PATIENCE))
-        .and(owner())
-        .then(move |body: Result<Bytes, HttpError>, owner| {
+    let proceed = warp::path!("continue").and(warp::post()).and(body::upload(app)).and(owner()).then(
+        move |body: Result<Bytes, HttpError>, owner| {
             let app = Arc::clone(&for_proceed);
             async move { answer(proceed(&app, body, owner).await) }
-        });
+        },
+    );
     let for_show = Arc::clone(app);
     let show = warp::path!(String / String)
         .and_then(|what: String, id| async move {
@@ -105,9 +101,9 @@ impl From<HttpError> for Failure {
     }
 }
 
-fn answer(result: Result<Value, Failure>) -> Response {
+fn answer(result: Result<impl Into<Told>, Failure>) -> Response {
     match result {
-        Ok(body) => warp::reply::json(&body).into_response(),
+        Ok(body) => body.into().into_response(),
         Err(Failure(status, error)) => {
             with_status(warp::reply::json(&json!({ "error": sentence(&error) })), status).into_response()
         }
@@ -129,8 +125,7 @@ pub(in crate::http) async fn generate(app: &App, body: &[u8], owner: Owner) -> R
 
 async fn begin(app: &App, body: &[u8], owner: Owner) -> Result<Value, Failure> {
     let studio = app.studio()?;
-    let value = json::parse(body).map_err(|error| format!("Invalid JSON format: {error}."))?;
-    let payload = Payload::parse(value)?;
+    let payload = Payload::parse(body)?;
     let url = payload.text("url")?.unwrap_or_default().to_owned();
     let place = Place::parse(&url).ok_or("Invalid YouTube URL")?;
     let from = payload.number("currentTime")?.unwrap_or(0.0);
@@ -139,8 +134,10 @@ async fn begin(app: &App, body: &[u8], owner: Owner) -> Result<Value, Failure> {
     }
     let prompt = payload.whole("promptLength")?.unwrap_or(6) as f64;
     let (least, most) = range(payload.text("duration")?.unwrap_or("16-18"))?;
+    // The original's default, where it may be had.
+    let usual = Some("facebook/musicgen-small").filter(|name| studio.permit(&owner, name).is_ok());
     let wish = |seconds: f64| Wish {
-        model: Some(payload.text("model").ok().flatten().unwrap_or("facebook/musicgen-small").to_owned()),
+        model: payload.text("model").ok().flatten().or(usual).map(str::to_owned),
         prompt_seconds: Some(prompt),
         seconds: Some(seconds),
         top_k: Some(150),
@@ -155,8 +152,10 @@ async fn begin(app: &App, body: &[u8], owner: Owner) -> Result<Value, Failure> {
     let means = Means { yt_dlp: &app.yt_dlp, private_addresses: app.limits.private_addresses };
     let fetched = place.fetch(from, wanted, &means).await;
     let (bytes, from_here) = fetched.map_err(|error| format!("Error accessing video: {error}"))?;
-    let sound = studio.sandbox().decode(bytes.into()).await;
-    let sound = sound.map_err(|error| format!("Error accessing video: {error}"))?;
+    let sound = studio.decode(bytes.into()).await.map_err(|error| match error {
+        StudioError::Audio(reason) => format!("Error accessing video: {reason}").into(),
+        error => Failure::from(error),
+    })?;
     let part = work(move || {
         if from_here >= sound.seconds() {
             return Err("Timestamp is beyond video duration".to_owned());
@@ -216,12 +215,11 @@ fn parsed(id: &str) -> Result<SessionId, Failure> {
 
 async fn proceed(app: &App, body: Result<Bytes, HttpError>, owner: Owner) -> Result<Value, Failure> {
     let studio = app.studio()?;
-    let value = json::parse(&body?).map_err(|error| format!("Invalid JSON format: {error}."))?;
-    let payload = Payload::parse(value)?;
+    let payload = Payload::read(body?, &app.budget).await?;
     let id = parsed(payload.text("task_id")?.unwrap_or_default()).map_err(|_| Failure::from("Invalid task ID"))?;
     studio.session(&id).await?;
-    let sound = payload.text("audio")?.ok_or("`audio` is missing; send the sound as base64.")?;
-    let sound = decode_base64(sound).map_err(|error| format!("audio: {error}"))?;
+    let sound = payload.sound("audio").map_err(|error| format!("audio: {error}"))?;
+    let sound = sound.ok_or("`audio` is missing; send the sound as base64.")?;
     let wish = Wish {
         model: Some(payload.text("model")?.ok_or("`model` is missing.")?.to_owned()),
         prompt_seconds: Some(payload.number("prompt_duration")?.unwrap_or(6.0)),
@@ -241,13 +239,13 @@ fn status_of(clip: Option<&Snapshot>) -> (&'static str, Option<String>) {
 }
 
 /// The result, levelled; of a `/continue` as it is.
-async fn sound(studio: &Studio, clip: &Snapshot) -> Result<String, Failure> {
-    let bytes = studio.sound_of_clip(clip.record.id).await?;
+async fn sound(studio: &Studio, clip: &Snapshot) -> Result<SoundFile, Failure> {
+    let output = studio.output(clip.record.id).await?;
     if clip.record.kind != crate::studio::Kind::Bang {
-        return Ok(encode_base64(&bytes));
+        return Ok(studio.store().sound(output).await?);
     }
-    let sound = studio.sandbox().decode(bytes).await.map_err(|error| error.to_string())?;
-    work(move || Ok(encode_base64(&levelled(sound, LOUDNESS).wav()))).await
+    let level = |sound: Sound| Ok(levelled(sound, LOUDNESS).wav());
+    Ok(studio.converted(output, "levelled.wav", level).await?)
 }
 
 /// To a loudness, peaks rounded off.
@@ -263,7 +261,7 @@ fn levelled(mut sound: Sound, target: f64) -> Sound {
     sound
 }
 
-async fn task(app: &App, id: &str) -> Result<Value, Failure> {
+async fn task(app: &App, id: &str) -> Result<Told, Failure> {
     let (studio, id) = (app.studio()?, parsed(id)?);
     let session = studio.session(&id).await?;
     let clip = studio.latest(&id).await?;
@@ -274,26 +272,28 @@ async fn task(app: &App, id: &str) -> Result<Value, Failure> {
     };
     let mut origin = session.origin.splitn(3, ' ').skip(1);
     let timestamp = origin.next().and_then(|text| text.parse::<f64>().ok());
-    Ok(json!({
+    let told = json!({
         "_id": { "$oid": id },
         "rq_job_id": clip.map(|clip| clip.record.id.to_string()),
         "youtube_url": origin.next(),
         "timestamp": timestamp,
         "status": status,
         "output_filename": format!("{id}.wav"),
-        "audio": audio,
         "error": error,
-    }))
+    });
+    Ok(Told::from(told).with("audio", audio))
 }
 
-async fn result(app: &App, id: &str) -> Result<Value, Failure> {
+async fn result(app: &App, id: &str) -> Result<Told, Failure> {
     let (studio, id) = (app.studio()?, parsed(id)?);
     studio.session(&id).await?;
     let clip = studio.latest(&id).await?;
     let (status, _) = status_of(clip.as_ref());
     match clip {
-        Some(clip) if status == "completed" => Ok(json!({ "status": status, "audio": sound(studio, &clip).await? })),
-        _ => Ok(json!({ "status": status })),
+        Some(clip) if status == "completed" => {
+            Ok(Told::from(json!({ "status": status })).with("audio", Some(sound(studio, &clip).await?)))
+        }
+        _ => Ok(json!({ "status": status }).into()),
     }
 }
 

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use rusqlite::Connection;
 
 use super::super::{AudioId, SessionId, StudioError};
+use super::conversions::{self, Conversions};
 use super::{Store, sweep};
 
 /// How the name of a file ends that no row names yet.
@@ -23,6 +24,8 @@ const DISK_FULL: &str = "the disk of the server is full. Remove sessions that ar
 /// A folder that this process alone uses.
 pub(super) struct Folder {
     pub(super) path: PathBuf,
+    /// Of the sounds, to other formats.
+    pub(super) conversions: Conversions,
     /// Held for as long as the store lives.
     pub(super) _lock: File,
     /// Removed with the store.
@@ -41,7 +44,7 @@ impl Drop for Folder {
 }
 
 impl Folder {
-    fn file(&self, id: AudioId) -> PathBuf {
+    pub(super) fn file(&self, id: AudioId) -> PathBuf {
         self.path.join("audio").join(id.to_string())
     }
 
@@ -50,7 +53,7 @@ impl Folder {
     }
 
     /// What a client is told of a failure, which the log is told with its place.
-    fn failed(&self, doing: &str, path: &Path, error: &io::Error) -> StudioError {
+    pub(super) fn failed(&self, doing: &str, path: &Path, error: &io::Error) -> StudioError {
         tracing::error!("{} cannot be {doing}: {error}", path.display());
         match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StudioError::NoRoom(DISK_FULL.into()),
@@ -191,6 +194,7 @@ pub(super) fn remove_gone(connection: &Connection, folder: &Path, stuck: &mut Ha
     for id in gone.into_iter().filter(|id| !stuck.contains(id)).collect::<Vec<_>>() {
         // The table is a file like any other: only names that are made here lead to a file.
         let path = id.parse::<AudioId>().ok().map(|id| folder.join("audio").join(id.to_string()));
+        conversions::forget(folder, &id);
         match path.map_or(Ok(()), fs::remove_file) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::warn!(sound = id, %error, "a sound that is no longer kept cannot be removed");
@@ -205,13 +209,14 @@ pub(super) fn remove_gone(connection: &Connection, folder: &Path, stuck: &mut Ha
 /// Removes files whose rows cannot go before there is room on the disk to say so.
 pub(super) fn remove_first(folder: &Folder, ids: &[AudioId]) {
     for id in ids {
+        conversions::forget(&folder.path, &id.to_string());
         if let Err(error) = fs::remove_file(folder.file(*id)) {
             tracing::warn!(sound = %id, %error, "a sound that is no longer kept cannot be removed");
         }
     }
 }
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StudioError> + Send + 'static,
 ) -> Result<T, StudioError> {
     let done = tokio::task::spawn_blocking(work).await;

@@ -5,6 +5,7 @@
 //! began is finished or undone when the folder is opened. What nobody here can have written is moved aside, not removed.
 
 mod clock;
+mod conversions;
 mod files;
 mod fit;
 mod records;
@@ -28,12 +29,14 @@ use uuid::Uuid;
 
 #[cfg(test)]
 pub(super) use clock::{Moment, Moments};
+pub use conversions::{SoundFile, tag};
 pub use files::Draft;
 pub use records::{ClipRecord, ClipState, SessionRecord};
 pub use sweep::Retention;
 
 use super::StudioError;
 use clock::Clock;
+use conversions::Conversions;
 use files::Folder;
 
 type Call = Box<dyn FnOnce(&mut Table) + Send>;
@@ -186,7 +189,9 @@ impl Store {
                 }
             })
             .map_err(|error| broken(path, error))?;
-        let folder = Folder { path: path.to_owned(), _lock: lock, ephemeral, drafts: AtomicU64::new(0) };
+        let conversions = Conversions::open(path.join(conversions::FOLDER))?;
+        let drafts = AtomicU64::new(0);
+        let folder = Folder { path: path.to_owned(), conversions, _lock: lock, ephemeral, drafts };
         Ok(Self { calls, folder: Arc::new(folder), most: Arc::new(AtomicU64::new(u64::MAX)) })
     }
 

@@ -1,0 +1,237 @@
+//! What is kept of each socket, so that no one of them holds more than its part: the sessions whose rooms it is in, the
+//! events that are being answered, and the bytes that it was sent and has not taken.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use socketioxide::extract::SocketRef;
+use socketioxide::socket::Sid;
+use tokio_util::sync::CancellationToken;
+
+use super::super::connection::Connection;
+use super::super::meter::Meter;
+use crate::budget::{Budget, Exhausted};
+use crate::studio::SessionId;
+
+/// Rooms of one socket; the one joined longest ago is left for another.
+const ROOMS: usize = 64;
+/// Events of one socket that may be in the works.
+const ANSWERING: usize = 256;
+/// Sockets in all.
+const SOCKETS: usize = 8192;
+/// Handshakes that nobody made use of yet, and how long they count.
+const UNUSED: usize = 1024;
+const FRESH: Duration = Duration::from_secs(45);
+/// Bytes that a socket may have left untaken when another large message is due.
+const BEHIND: u64 = 8 << 20;
+/// How often it is looked whether a large message was taken, and how long that may take.
+const LOOK: Duration = Duration::from_millis(100);
+const TAKEN_WITHIN: Duration = Duration::from_secs(300);
+/// A message is in memory as a packet, as a text and in the socket's buffer.
+const COPIES: u64 = 3;
+
+/// All sockets.
+pub(super) struct Members {
+    pub(super) budget: Budget,
+    sockets: Mutex<HashMap<Sid, Member>>,
+    unused: Mutex<VecDeque<Instant>>,
+}
+
+#[derive(Default)]
+struct Member {
+    rooms: VecDeque<SessionId>,
+    answering: usize,
+    /// Bytes of large messages that were handed to the socket.
+    sent: u64,
+    /// Bytes that left by polls.
+    polled: u64,
+    carrier: Option<Carrier>,
+}
+
+/// The connection of a WebSocket.
+struct Carrier {
+    meter: Arc<Meter>,
+    /// What had been written when it was first seen.
+    before: u64,
+    close: CancellationToken,
+}
+
+impl Member {
+    fn taken(&self) -> u64 {
+        let carried = |carrier: &Carrier| carrier.meter.written().saturating_sub(carrier.before);
+        self.polled + self.carrier.as_ref().map_or(0, carried)
+    }
+}
+
+/// While it lives, an event is being answered.
+pub(super) struct Turn<'a>(&'a Members, Sid);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if let Some(member) = self.0.sockets().get_mut(&self.1) {
+            member.answering -= 1;
+        }
+    }
+}
+
+impl Members {
+    pub(super) fn new(budget: Budget) -> Self {
+        Self { budget, sockets: Mutex::default(), unused: Mutex::default() }
+    }
+
+    fn sockets(&self) -> MutexGuard<'_, HashMap<Sid, Member>> {
+        // Numbers and names, whole between any two statements.
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unused(&self) -> MutexGuard<'_, VecDeque<Instant>> {
+        self.unused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether one more may come in.
+    pub(super) fn admits(&self) -> bool {
+        let mut unused = self.unused();
+        while unused.front().is_some_and(|since| since.elapsed() > FRESH) {
+            unused.pop_front();
+        }
+        if unused.len() >= UNUSED || self.sockets().len() >= SOCKETS {
+            return false;
+        }
+        unused.push_back(Instant::now());
+        true
+    }
+
+    /// A socket that made use of its handshake.
+    pub(super) fn enter(&self, socket: &SocketRef) {
+        self.unused().pop_front();
+        self.sockets().entry(socket.id).or_default();
+        if let Some(connection) = socket.req_parts().extensions.get::<Connection>()
+            && socket.transport_type() == socketioxide::TransportType::Websocket
+        {
+            self.carried_by(socket.id, connection);
+        }
+    }
+
+    /// Its messages go over this connection from now on.
+    pub(super) fn carried_by(&self, socket: Sid, connection: &Connection) {
+        let mut sockets = self.sockets();
+        let member = sockets.entry(socket).or_default();
+        let (meter, close) = (Arc::clone(&connection.meter), connection.close.clone());
+        let before = meter.written();
+        member.carrier = Some(Carrier { meter, before, close });
+    }
+
+    /// A poll has fetched so many bytes.
+    pub(super) fn polled(&self, socket: Sid, bytes: u64) {
+        if let Some(member) = self.sockets().get_mut(&socket) {
+            member.polled += bytes;
+        }
+    }
+
+    pub(super) fn leave(&self, socket: Sid) {
+        self.sockets().remove(&socket);
+    }
+
+    /// Joins the room of a session.
+    pub(super) fn join(&self, socket: &SocketRef, session: &SessionId) {
+        let left = {
+            let mut sockets = self.sockets();
+            let Some(member) = sockets.get_mut(&socket.id) else { return };
+            member.rooms.retain(|room| room != session);
+            member.rooms.push_back(session.clone());
+            if member.rooms.len() > ROOMS { member.rooms.pop_front() } else { None }
+        };
+        socket.join(session.to_string());
+        if let Some(left) = left {
+            socket.leave(left.to_string());
+        }
+    }
+
+    /// A message of a socket is whole.
+    pub(super) fn used(&self, socket: Sid) {
+        if let Some(Member { carrier: Some(carrier), .. }) = self.sockets().get(&socket) {
+            carrier.meter.used();
+        }
+    }
+
+    /// Begins to answer an event, unless too many of its socket are being answered.
+    pub(super) fn turn(&self, socket: Sid) -> Option<Turn<'_>> {
+        self.used(socket);
+        let mut sockets = self.sockets();
+        let member = sockets.get_mut(&socket)?;
+        if member.answering >= ANSWERING {
+            return None;
+        }
+        member.answering += 1;
+        Some(Turn(self, socket))
+    }
+
+    /// Ends a socket that does not keep up.
+    pub(super) fn cut(&self, socket: SocketRef) {
+        let close = self.sockets().get(&socket.id).and_then(|member| Some(member.carrier.as_ref()?.close.clone()));
+        tracing::debug!(socket = %socket.id, "a socket does not keep up and is closed");
+        if let Some(close) = close {
+            close.cancel();
+        }
+        // Its queue may be full; then its connection's end is its end.
+        let _ = socket.disconnect();
+    }
+
+    /// Bytes that it was sent and has not taken.
+    fn behind(&self, socket: Sid) -> u64 {
+        let mut sockets = self.sockets();
+        let Some(member) = sockets.get_mut(&socket) else { return 0 };
+        let behind = member.sent.saturating_sub(member.taken());
+        if behind == 0 {
+            // What else goes over the connection must not count in advance.
+            (member.sent, member.polled) = (0, 0);
+            if let Some(carrier) = &mut member.carrier {
+                carrier.before = carrier.meter.written();
+            }
+        }
+        behind
+    }
+
+    /// Sends a large message to a session's room. Sockets that have not taken the one before are closed.
+    ///
+    /// # Errors
+    /// [`Exhausted`] when there is no memory for it.
+    pub(super) async fn send(
+        self: &Arc<Self>,
+        socket: &SocketRef,
+        session: &SessionId,
+        event: &str,
+        (data, bytes): (&impl Serialize, u64),
+    ) -> Result<(), Exhausted> {
+        let share = self.budget.take(COPIES * bytes).await?;
+        let mut waiting = Vec::new();
+        for member in socket.within(session.to_string()).sockets() {
+            if self.behind(member.id) > BEHIND {
+                self.cut(member);
+                continue;
+            }
+            if let Some(kept) = self.sockets().get_mut(&member.id) {
+                kept.sent += bytes;
+            }
+            waiting.push(member);
+        }
+        if let Err(error) = socket.within(session.to_string()).emit(event, data).await {
+            tracing::debug!(%error, event, "some sockets were not told");
+        }
+        let members = Arc::clone(self);
+        tokio::spawn(async move {
+            let _share = share;
+            let began = Instant::now();
+            while !waiting.is_empty() {
+                tokio::time::sleep(LOOK).await;
+                waiting.retain(|socket| socket.connected() && members.behind(socket.id) > 0);
+                if began.elapsed() > TAKEN_WITHIN {
+                    waiting.drain(..).for_each(|socket| members.cut(socket));
+                }
+            }
+        });
+        Ok(())
+    }
+}

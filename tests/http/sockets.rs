@@ -1,0 +1,115 @@
+//! Socket.IO sockets that send or keep more than their part, over a plain WebSocket.
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::json;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+
+use super::client::{PATIENCE, get};
+use super::server::{Server, start, until};
+use continuo::audio::Sound;
+use continuo::units::SampleRate;
+
+type Socket = WebSocketStream<TcpStream>;
+
+/// A socket that has joined the name space.
+async fn connect(server: &Server) -> Socket {
+    let tcp = TcpSocket::new_v4().unwrap();
+    // What is not read is soon the server's again.
+    tcp.set_recv_buffer_size(8 << 10).unwrap();
+    let tcp = tcp.connect(server.addr).await.unwrap();
+    let address = "ws://test/socket.io/?EIO=4&transport=websocket";
+    let mut socket = tokio_tungstenite::client_async(address, tcp).await.unwrap().0;
+    socket.next().await.unwrap().unwrap();
+    socket.send(Message::text("40")).await.unwrap();
+    until_told(&mut socket, "40").await;
+    socket
+}
+
+/// Reads on to a message that begins so.
+async fn until_told(socket: &mut Socket, beginning: &str) -> String {
+    loop {
+        let message = timeout(PATIENCE, socket.next()).await.expect("a message in time");
+        if let Message::Text(text) = message.expect("the socket goes on").unwrap()
+            && text.starts_with(beginning)
+        {
+            return text.to_string();
+        }
+    }
+}
+
+fn wav(seconds: usize) -> Vec<u8> {
+    let pcm = (0..seconds * 48_000 * 2).map(|n| (n as f32 * 0.02).sin() * 0.3).collect();
+    Sound { pcm, channels: 2, rate: SampleRate(48_000) }.wav()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_beginnings_and_chunks_takes_next_to_no_memory_and_leaves_with_its_socket() {
+    let server = start().await;
+    let free = server.app.budget.free();
+    let (mut sender, mut told) = connect(&server).await.split();
+    // Somebody who reads, or what he is told would be dropped.
+    let (seen, mut answered) = tokio::sync::watch::channel(0);
+    let reader = tokio::spawn(async move {
+        let mut received = 0;
+        while received < 2000
+            && let Some(Ok(message)) = told.next().await
+        {
+            received += usize::from(message.to_text().unwrap_or_default().starts_with(r#"42["chunk_received""#));
+            seen.send_replace(received);
+        }
+        told
+    });
+    for n in 0..2000 {
+        sender.feed(Message::text(r#"42["begin_restore_audio"]"#)).await.unwrap();
+        let chunk = json!({ "session_id": format!("s{n}"), "chunk_index": 0, "total_chunks": 4096, "chunk": "A" });
+        sender.send(Message::text(format!(r#"42["audio_chunk",{chunk}]"#))).await.unwrap();
+        timeout(PATIENCE, answered.wait_for(|answered| n < answered + 64)).await.unwrap().unwrap();
+    }
+    let told = timeout(PATIENCE, reader).await.expect("all are answered").unwrap();
+    assert!(free - server.app.budget.free() < 64 << 10);
+    assert_eq!(get(server.addr, "/healthz").await.status, 200);
+    drop((sender, told));
+    until(|| server.app.budget.free() == free).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sound_is_restored_from_pieces_of_its_text() {
+    let server = start().await;
+    let mut socket = connect(&server).await;
+    socket.send(Message::text(r#"42["begin_restore_audio"]"#)).await.unwrap();
+    let ready = until_told(&mut socket, r#"42["ready_for_chunks""#).await;
+    let ready: serde_json::Value = serde_json::from_str(&ready[2..]).unwrap();
+    let session = &ready[1]["session_id"];
+    let sound = wav(1);
+    let body = json!({ "audio_data": sound_text(&sound) }).to_string();
+    let text = serde_json::from_str::<serde_json::Value>(&body).unwrap()["audio_data"].as_str().unwrap().to_owned();
+    let pieces: Vec<&str> = text.as_bytes().chunks(100_000).map(|piece| std::str::from_utf8(piece).unwrap()).collect();
+    for (n, piece) in pieces.iter().enumerate() {
+        let (total, last) = (pieces.len(), n + 1 == pieces.len());
+        let chunk = json!({
+            "session_id": session, "chunk_index": n, "total_chunks": total, "chunk": piece, "is_last": last,
+        });
+        socket.send(Message::text(format!(r#"42["audio_chunk",{chunk}]"#))).await.unwrap();
+    }
+    until_told(&mut socket, r#"42["restore_complete""#).await;
+    let stored = get(server.addr, &format!("/v1/sessions/{}/audio.wav", session.as_str().unwrap())).await.body().await;
+    assert!(stored == sound);
+}
+
+fn sound_text(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    // Plain arithmetic, so that the test does not use what it tests.
+    const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for group in bytes.chunks(3) {
+        let number = group.iter().fold(0u32, |number, byte| number << 8 | u32::from(*byte)) << (8 * (3 - group.len()));
+        for place in 0..4 {
+            let letter = LETTERS[(number >> (18 - 6 * place) & 63) as usize] as char;
+            let _ = write!(text, "{}", if place > group.len() { '=' } else { letter });
+        }
+    }
+    text
+}
