@@ -134,7 +134,7 @@ async fn load(addr: SocketAddr, accepted: Accepted, client: usize) {
 
 fn whole(file: &[u8], length: usize) {
     assert_eq!(u32::from_le_bytes(file[4..8].try_into().unwrap()) as usize + 8, file.len(), "the file is cut off");
-    assert_eq!(decode(file.to_vec()).unwrap().frames(), length);
+    assert_eq!(decode(file).unwrap().frames(), length);
 }
 
 #[tokio::test(flavor = "multi_thread")]

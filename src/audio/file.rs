@@ -207,7 +207,7 @@ mod tests {
         let pcm: Vec<f32> = (0..32_000 * 5 / 2).map(|n| (n as f32 * 0.0863).sin() * 0.5).collect();
         for extension in ["wav", "flac", "ogg", "mp3"] {
             let Ok(format) = extension.parse::<FileFormat>() else { continue };
-            let sound = crate::audio::decode(&encode_file(format, &pcm, SampleRate(32_000), 1).unwrap()).unwrap();
+            let sound = crate::audio::decode(encode_file(format, &pcm, SampleRate(32_000), 1).unwrap()).unwrap();
             assert!((sound.seconds() - 2.5).abs() < 0.03, "{extension}: {} s", sound.seconds());
         }
     }

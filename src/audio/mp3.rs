@@ -244,12 +244,12 @@ mod tests {
                 (0..96_000 * channels).map(|n| (n as f32 * 0.37).sin() * if n / 9600 % 2 == 0 { 0.001 } else { 0.8 });
             encoder.push(&pcm.collect::<Vec<_>>(), cut.buffer()).unwrap();
             cut.cut(&mut |frame| frames.push(frame.to_vec()));
-            let whole = crate::audio::decode(&frames.concat()).unwrap();
+            let whole = crate::audio::decode(frames.concat()).unwrap();
             let mut reservoir = Mp3Reservoir::default();
             let carriers: Vec<_> = frames.iter().map(|frame| reservoir.pass(frame)).collect();
             assert!(kbps > 192 || carriers.iter().filter(|carrier| !carrier.is_empty()).count() > 20);
             for (first, carrier) in carriers.iter().enumerate().take(50).skip(10) {
-                let joined = crate::audio::decode(&[&carrier[..], &frames[first..].concat()].concat()).unwrap();
+                let joined = crate::audio::decode([&carrier[..], &frames[first..].concat()].concat()).unwrap();
                 let block = 1152 * channels;
                 let from = if carrier.is_empty() { 0 } else { block };
                 // What it overlaps with was not sent, and the filters' memory of it is 1056 samples long.

@@ -1,7 +1,7 @@
 //! `continuo serve`: engine, station and HTTP put together.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -149,6 +149,8 @@ pub(super) fn run(args: ServeArgs) -> Outcome {
             ports.extend(listeners.into_iter().map(|listener| Port { listener, surface }));
         }
         let address = ports[0].listener.local_addr()?;
+        // So is a folder that cannot be used.
+        let store = store(args.data.as_deref())?;
         let (choice, max_voices) = (args.model.clone(), args.max_voices);
         let engine = tokio::task::spawn_blocking(move || -> Result<Engine, Failure> {
             let backend = load(&choice)?;
@@ -188,7 +190,7 @@ pub(super) fn run(args: ServeArgs) -> Outcome {
         };
         let loader = loader(engine.clone(), args.model.clone());
         let is_local = ports.iter().all(|port| port.listener.local_addr().is_ok_and(|at| at.ip().is_loopback()));
-        let studio = studio(engine, &args, loader.clone(), is_local).await?;
+        let studio = studio(engine, &args, store, loader.clone(), is_local).await?;
         // Sound is decoded and converted beside what comes and goes, so that a full house of uploads is worked off.
         let half = request_memory(&args) / 2;
         let mut app = App::new(station);
@@ -242,13 +244,23 @@ fn end_at_second_signal() -> std::io::Result<()> {
     Ok(())
 }
 
-/// `is_local`: the server listens on loopback addresses alone.
-async fn studio(engine: Engine, args: &ServeArgs, loader: ModelLoader, is_local: bool) -> Result<Arc<Studio>, Failure> {
-    let store = match &args.data {
-        Some(folder) => Store::open(&folder.join("studio"))?,
+/// Where sessions and clips are kept.
+fn store(data: Option<&Path>) -> Result<Store, Failure> {
+    match data {
+        Some(folder) => Ok(Store::open(&folder.join("studio"))?),
         None => Store::ephemeral()
-            .map_err(|error| Failure(format!("{error} Or name a folder to keep sessions in with --data.")))?,
-    };
+            .map_err(|error| Failure(format!("{error} Or name a folder to keep sessions in with --data."))),
+    }
+}
+
+/// `is_local`: the server listens on loopback addresses alone.
+async fn studio(
+    engine: Engine,
+    args: &ServeArgs,
+    store: Store,
+    loader: ModelLoader,
+    is_local: bool,
+) -> Result<Arc<Studio>, Failure> {
     let device = args.model.device.open()?;
     let config = StudioConfig {
         workers: args.clips.into(),

@@ -9,7 +9,7 @@ from composer.render import loudness
 from .tempo import SR
 
 TARGET, STEP_DB = -16.5, 1.5    # LUFS; gains come in steps, so that pieces share their samples
-WIDTH = 1.45                    # of the difference of the sides; their sum stays as it is
+WIDTH, WIDEST = 1.45, 0.6       # of the difference of the sides, and the most of it over their sum
 
 
 @lru_cache(maxsize=None)
@@ -54,7 +54,8 @@ def rain(period, seed=3):
 
 def master(audio, target=TARGET):
     """Width, high-pass, level and a soft limit."""
-    mid, side = audio.mean(0), WIDTH * (audio[0] - audio[1]) / 2
+    mid, side = audio.mean(0), (audio[0] - audio[1]) / 2
+    side = side * min(WIDTH, WIDEST * np.sqrt((mid ** 2).mean() / ((side ** 2).mean() + 1e-12)))
     audio = np.stack([mid + side, mid - side])
     audio = signal.sosfilt(signal.butter(2, 30, "highpass", fs=SR, output="sos"), audio)
     gain = round((target - loudness(audio.mean(0))) / STEP_DB) * STEP_DB

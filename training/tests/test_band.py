@@ -143,11 +143,11 @@ def test_a_bar_that_comes_again_has_the_same_samples():
 
 @font
 def test_pieces_are_level_wide_and_repeatable():
-    for style in ("lofi", "metal", "strings"):
+    for style in ("lofi", "metal", "choir"):
         audio, info = make_piece(3, 16, style)
         again, _ = make_piece(3, 16, style)
         # A voice of FluidSynth that is used again fades from its last level, for 2 ms.
         assert ((audio - again) ** 2).mean() < 1e-5 * (audio ** 2).mean() and info["style"] == style
         mid, side = audio.mean(0), (audio[0] - audio[1]) / 2
         assert np.abs(audio).max() < 0.95 and -20 < room.loudness(mid) < -13
-        assert 10 * np.log10((side ** 2).mean() / (mid ** 2).mean()) > -14
+        assert -14 < 10 * np.log10((side ** 2).mean() / (mid ** 2).mean()) < -4

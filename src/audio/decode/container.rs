@@ -17,7 +17,7 @@ use super::packets::Packets;
 use super::{Trust, mp4, unreadable};
 use crate::audio::AudioError;
 
-/// The highest rate at which an AAC stream may be the lower half of an HE-AAC one.
+/// The highest rate at which an AAC stream may be HE-AAC, of which only the lower half of the rate and the sound is read.
 const HALF_RATE: u32 = 24_000;
 
 pub(super) fn decode(bytes: &[u8], output: &mut Output<'_>) -> Result<Trust, AudioError> {
@@ -77,7 +77,8 @@ pub(super) fn decode_parts(
     let parameters = parameters.ok_or_else(|| unreadable("its codec is not known"))?;
     let parameters = if mp4::is_one(bytes) { opus_of_mp4(parameters, kept) } else { Cow::Borrowed(parameters) };
     let (id, mut packets) = (track.id, Packets::new(&parameters)?);
-    let (mut trust, mut at) = (dialect(&parameters), 0);
+    let (mut trust, mut at) = (Trust::Whole, 0);
+    let is_aac = parameters.codec == CODEC_ID_AAC;
     loop {
         let packet = match format.next_packet() {
             Ok(Some(packet)) => packet,
@@ -93,6 +94,9 @@ pub(super) fn decode_parts(
             continue;
         }
         if let Some(spec) = packets.decode_packet(&packet.as_packet_ref())? {
+            if is_aac && spec.rate <= HALF_RATE {
+                trust = Trust::Doubtful;
+            }
             let from = at;
             at += packets.pcm.len() / spec.channels;
             match kept {
@@ -132,10 +136,4 @@ fn push_part(
     let place = |seconds: f64| ((seconds * f64::from(spec.rate)).round() as usize).saturating_sub(at).min(frames);
     let (from, to) = (place(kept.start), place(kept.end));
     if from < to { output.push(spec, &mut pcm[from * spec.channels..to * spec.channels]) } else { Ok(()) }
-}
-
-/// HE-AAC is read as the AAC that it extends: with half of its rate and the lower half of its sound.
-fn dialect(parameters: &AudioCodecParameters) -> Trust {
-    let half = parameters.codec == CODEC_ID_AAC && parameters.sample_rate.is_none_or(|rate| rate <= HALF_RATE);
-    if half { Trust::Doubtful } else { Trust::Whole }
 }

@@ -189,6 +189,6 @@ impl Format {
             }
         }
         // ffmpeg reads a last block that is not whole, too.
-        Ok(if data.len() % self.block == 0 { packets.trust } else { Trust::Doubtful })
+        Ok(if data.len().is_multiple_of(self.block) { packets.trust } else { Trust::Doubtful })
     }
 }

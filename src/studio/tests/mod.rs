@@ -59,7 +59,7 @@ async fn running(studio: &Studio, clip: ClipId) {
 
 async fn result(studio: &Studio, accepted: &Accepted) -> Sound {
     assert_eq!(ended(studio, accepted.clip).await, Status::Completed);
-    decode(&studio.sound_of_clip(accepted.clip).await.unwrap()).unwrap()
+    decode(studio.sound_of_clip(accepted.clip).await.unwrap()).unwrap()
 }
 
 fn files(folder: &Path) -> usize {

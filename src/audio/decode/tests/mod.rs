@@ -102,7 +102,7 @@ fn every_format_gives_its_length_rate_and_level() {
     ];
     for (extension, rate, channels, arguments, slack) in cases {
         let name = format!("{extension} {arguments:?}");
-        let sound = decode(&file(extension, rate, channels, arguments)).unwrap();
+        let sound = decode(file(extension, rate, channels, arguments)).unwrap();
         assert_eq!((sound.rate.0, sound.channels), (rate, channels), "{name}");
         assert!(sound.frames().abs_diff(3 * rate as usize) <= slack, "{name}: {} frames", sound.frames());
         for channel in 0..channels.min(2) {

@@ -74,7 +74,7 @@ fn files_one_behind_the_other_are_all_heard() {
         }
     }
     let other_rate = mp3(1, 2.0, &[&PLAIN[..], &["-ar", "22050"]].concat());
-    let sound = decode(&[&mono[..], &other_rate].concat()).unwrap();
+    let sound = decode([&mono[..], &other_rate].concat()).unwrap();
     assert!((sound.seconds() - 4.0).abs() < 0.2 && sound.rate.0 == 44_100, "{} s", sound.seconds());
     let counted = with_count();
     heard_alike("two with counts", &counted.repeat(2), "mp3", 1200);
@@ -95,7 +95,7 @@ fn what_lies_in_front_and_behind_is_skipped() {
         ("tags behind", vec![], [ape, id3v1].concat()),
         ("junk behind", vec![], vec![0x55; 5000]),
     ] {
-        let heard = decode(&[before, file.clone(), behind].concat()).unwrap();
+        let heard = decode([before, file.clone(), behind].concat()).unwrap();
         assert_eq!(heard.frames(), frames, "{name}");
     }
 }

@@ -120,7 +120,7 @@ fn flac_is_whole_whatever_its_header_and_what_is_behind_say() {
         let sound = decode(&file).unwrap();
         assert_eq!(sound.frames(), 2 * 48_000, "{name}");
     }
-    assert_eq!(decode(&file.repeat(2)).unwrap().frames(), 4 * 48_000);
+    assert_eq!(decode(file.repeat(2)).unwrap().frames(), 4 * 48_000);
     for arguments in [&["-sample_fmt", "s32"][..], &["-compression_level", "0"], &["-frame_size", "300"]] {
         heard_alike(&format!("{arguments:?}"), &made("flac", 2, 2.0, arguments), "flac", 0);
     }

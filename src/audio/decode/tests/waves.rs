@@ -55,10 +55,10 @@ fn sizes_that_lie_cut_nothing() {
 fn what_lies_behind_the_data_is_no_sound() {
     let (mut pcm, plain) = (second(), format(1, 1, 16, &[]));
     let list = chunk(b"LIST", 12, b"INFOISFT\0\0\0\0");
-    assert_eq!(decode(&wav(0, &plain, pcm.len() as u32, &pcm, &list)).unwrap().frames(), RATE as usize);
+    assert_eq!(decode(wav(0, &plain, pcm.len() as u32, &pcm, &list)).unwrap().frames(), RATE as usize);
     // A byte short of a frame, with the chunk behind at an even place.
     pcm.pop();
-    assert_eq!(decode(&wav(0, &plain, pcm.len() as u32, &pcm, &list)).unwrap().frames(), RATE as usize - 1);
+    assert_eq!(decode(wav(0, &plain, pcm.len() as u32, &pcm, &list)).unwrap().frames(), RATE as usize - 1);
 }
 
 #[test]
