@@ -2,8 +2,12 @@
 //! in memory before it is whole.
 
 use std::io;
+use std::net::Shutdown;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+
+use socket2::SockRef;
+use tokio::net::TcpStream;
 
 use crate::budget::{Budget, Share};
 
@@ -16,6 +20,7 @@ pub(super) struct Meter {
     written: AtomicU64,
     is_watched: AtomicBool,
     reading: Mutex<Option<Reading>>,
+    tcp: OnceLock<Weak<TcpStream>>,
 }
 
 /// What was read and not used yet.
@@ -26,6 +31,20 @@ struct Reading {
 }
 
 impl Meter {
+    /// The connection that it counts.
+    pub fn of(&self, tcp: &Arc<TcpStream>) {
+        // A connection has one socket.
+        let _ = self.tcp.set(Arc::downgrade(tcp));
+    }
+
+    /// Ends the connection, whoever has it by now: of one that was upgraded nothing else here is left.
+    pub fn cut(&self) {
+        if let Some(tcp) = self.tcp.get().and_then(Weak::upgrade) {
+            // It may have ended by itself.
+            let _ = SockRef::from(&*tcp).shutdown(Shutdown::Both);
+        }
+    }
+
     /// Bytes written so far.
     pub fn written(&self) -> u64 {
         self.written.load(Ordering::Relaxed)
@@ -62,7 +81,10 @@ impl Meter {
             return Ok(());
         }
         let wanted = unused.next_multiple_of(FREE);
-        share.try_grow(wanted).map_err(|error| io::Error::new(io::ErrorKind::OutOfMemory, error))
+        share.try_grow(wanted).map_err(|error| {
+            self.cut();
+            io::Error::new(io::ErrorKind::OutOfMemory, error)
+        })
     }
 
     /// What was read is whole and used.

@@ -170,6 +170,7 @@ async fn converse(socket: TcpStream, connection: Connection, front: Front, patie
     let peer = connection.peer;
     let (socket, exchange) = (Arc::new(socket), Arc::clone(&connection.exchange));
     let meter = Arc::clone(&connection.meter);
+    meter.of(&socket);
     if let Err(error) = tune(&socket) {
         tracing::debug!(%peer, %error, "socket options were refused");
     }

@@ -7,9 +7,11 @@ use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::client::{PATIENCE, get};
-use super::server::{Server, start, until};
+use super::client::{PATIENCE, call, get, send};
+use super::server::{Server, start, start_with, until};
 use continuo::audio::Sound;
+use continuo::budget::Budget;
+use continuo::station::StationConfig;
 use continuo::units::SampleRate;
 
 type Socket = WebSocketStream<TcpStream>;
@@ -112,4 +114,48 @@ fn sound_text(bytes: &[u8]) -> String {
         }
     }
     text
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_that_takes_nothing_is_closed_and_not_filled() {
+    let server = start().await;
+    let free = server.app.budget.free();
+    let sound = wav(60);
+    let path = "/v1/clips?verb=continue&seconds=2&prompt_seconds=1&session=undo";
+    let head = format!("POST {path} HTTP/1.1\nContent-Type: audio/wav\nContent-Length: {}", sound.len());
+    let made = send(server.addr, &head, &sound).await.json().await;
+    let events = format!("/v1/clips/{}/events", made["id"].as_str().unwrap());
+    assert!(get(server.addr, &events).await.text().await.contains("completed"));
+    let mut socket = connect(&server).await;
+    for _ in 0..8 {
+        socket.send(Message::text(r#"42["undo_transform_request",{"session_id":"undo"}]"#)).await.unwrap();
+    }
+    // One message may wait; the next finds that it was not taken.
+    until(|| server.app.budget.free() < free).await;
+    until(|| server.app.budget.free() == free).await;
+    let ended = async { while let Some(Ok(_)) = socket.next().await {} };
+    timeout(PATIENCE, ended).await.expect("the server hangs up");
+    assert_eq!(call(server.addr, "POST", "/v1/sessions/undo/undo", "").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_a_message_is_not_waited_for_beyond_the_memory_for_requests() {
+    use tokio::io::AsyncWriteExt;
+    let server = start_with(StationConfig::default(), |app| app.budget = Budget::new(8 << 20)).await;
+    let (mut whole, mut first, mut second) = (connect(&server).await, connect(&server).await, connect(&server).await);
+    // Frames of ninety megabytes are announced, and six of them come.
+    let mut bytes = vec![0x81, 0xff];
+    bytes.extend((90u64 << 20).to_be_bytes());
+    bytes.extend([0; 4]);
+    bytes.resize(6 << 20, b'x');
+    first.get_mut().write_all(&bytes).await.unwrap();
+    until(|| server.app.budget.free() <= 2 << 20).await;
+    // The server may hang up before all of it is sent.
+    let _ = second.get_mut().write_all(&bytes).await;
+    let ended = async { while let Some(Ok(_)) = second.next().await {} };
+    timeout(PATIENCE, ended).await.expect("the server hangs up");
+    drop(first);
+    until(|| server.app.budget.free() == server.app.budget.bytes()).await;
+    whole.send(Message::text(r#"42["begin_restore_audio"]"#)).await.unwrap();
+    until_told(&mut whole, r#"42["ready_for_chunks""#).await;
 }

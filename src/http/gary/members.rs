@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use socketioxide::extract::SocketRef;
 use socketioxide::socket::Sid;
-use tokio_util::sync::CancellationToken;
 
 use super::super::connection::Connection;
 use super::super::meter::Meter;
@@ -55,7 +54,6 @@ struct Carrier {
     meter: Arc<Meter>,
     /// What had been written when it was first seen.
     before: u64,
-    close: CancellationToken,
 }
 
 impl Member {
@@ -118,9 +116,8 @@ impl Members {
     pub(super) fn carried_by(&self, socket: Sid, connection: &Connection) {
         let mut sockets = self.sockets();
         let member = sockets.entry(socket).or_default();
-        let (meter, close) = (Arc::clone(&connection.meter), connection.close.clone());
-        let before = meter.written();
-        member.carrier = Some(Carrier { meter, before, close });
+        let meter = Arc::clone(&connection.meter);
+        member.carrier = Some(Carrier { before: meter.written(), meter });
     }
 
     /// A poll has fetched so many bytes.
@@ -170,10 +167,10 @@ impl Members {
 
     /// Ends a socket that does not keep up.
     pub(super) fn cut(&self, socket: SocketRef) {
-        let close = self.sockets().get(&socket.id).and_then(|member| Some(member.carrier.as_ref()?.close.clone()));
+        let meter = self.sockets().get(&socket.id).and_then(|member| Some(Arc::clone(&member.carrier.as_ref()?.meter)));
         tracing::debug!(socket = %socket.id, "a socket does not keep up and is closed");
-        if let Some(close) = close {
-            close.cancel();
+        if let Some(meter) = meter {
+            meter.cut();
         }
         // Its queue may be full; then its connection's end is its end.
         let _ = socket.disconnect();
