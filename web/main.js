@@ -241,7 +241,9 @@ function paint() {
   const { state, info, problem } = session;
   const playing = session.active;
   document.body.classList.toggle("on", playing);
-  document.body.classList.toggle("busy", state === "starting" || state === "waiting" || state === "retrying");
+  // The server makes enough to play on without a stop; nobody has to wait for it while there is sound.
+  const filling = playing && state !== "playing" && state !== "retrying" && info?.state === "buffering" && info.buffer_target > 0;
+  document.body.classList.toggle("busy", filling || state === "starting" || state === "waiting" || state === "retrying");
   $("play").setAttribute("aria-label", playing ? "Stop" : "Play");
 
   const name = starters.find((station) => key(station) === selected)?.title ?? selected;
@@ -249,18 +251,20 @@ function paint() {
   setText($("now"), playing && title ? title : words(mix.prompts));
   document.title = playing ? `${words(mix.prompts).slice(0, 60)} · Continuo` : "Continuo";
 
-  let status = notice || STATES[state] || "";
+  let status = notice || (filling ? "Buffering…" : STATES[state]) || "";
   if (state === "retrying") status = "Trying again soon.";
   setText($("status"), status);
   // For the eye alone: a number that changes every second is no pleasure to be read out.
-  $("countdown").hidden = state !== "retrying";
-  setText($("countdown"), session.seconds > 0 ? `${session.seconds} s` : "");
+  $("countdown").hidden = !filling && state !== "retrying";
+  const stored = filling ? `${Math.min(info.buffered, info.buffer_target).toFixed(1)} of ${info.buffer_target.toFixed(1)} s` : "";
+  setText($("countdown"), stored || (session.seconds > 0 ? `${session.seconds} s` : ""));
 
   const factor = info?.realtime_factor ?? 0;
   const slow = playing && session.slow >= 3;
   let alarm = problem?.message ?? "";
+  if (!alarm && playing && info?.waiting) alarm = info.waiting.reason;
   if (!alarm && slow) {
-    alarm = `This machine makes music at ${factor.toFixed(2)} times real time, so it will pause now and then to catch up.`;
+    alarm = `This machine makes music at ${factor.toFixed(2)} times real time now, so it will pause now and then to catch up.`;
   }
   if (!alarm && playing && info?.state === "paused") alarm = "This stream is paused.";
   setText($("alert"), alarm);

@@ -200,7 +200,7 @@ export class Session extends EventTarget {
       if (kind === "status") {
         this.info = data;
         this.read = performance.now();
-        const below = data.state === "playing" && data.realtime_factor > 0.01 && data.realtime_factor < 0.97;
+        const below = (data.state === "playing" || data.state === "buffering") && data.realtime_factor > 0.01 && data.realtime_factor < 0.97;
         this.slow = below ? this.slow + 1 : 0;
         this.tell("change");
       } else if (kind === "title") {

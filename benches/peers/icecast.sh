@@ -27,4 +27,4 @@ ffmpeg -nostdin -loglevel error -re -f lavfi -i "sine=frequency=330:sample_rate=
   -f ogg -content_type audio/ogg "icecast://source:bench@127.0.0.1:$port/live" &
 source=$!
 until curl -s -m 1 -o /dev/null -f -r 0-1 "http://127.0.0.1:$port/live" || [ $? = 28 ]; do kill -0 "$source"; sleep 0.2; done
-"$continuo" bench listen "127.0.0.1:$port" /live --count "$listeners" --seconds "$seconds" --pid "$server" --json
+"$continuo" bench listeners "127.0.0.1:$port" /live --count "$listeners" --seconds "$seconds" --pid "$server" --json

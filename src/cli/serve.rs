@@ -67,10 +67,10 @@ pub(super) struct ServeArgs {
     /// Ask every client for this bearer token (header, or `?token=` for players and WebSockets)
     #[arg(long, env = "CONTINUO_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// Voices at most, whatever the measured speed allows
+    /// Voices that play at the same time at most, whatever the measured speed allows
     #[arg(long, env = "CONTINUO_MAX_VOICES", default_value_t = 256, value_name = "N")]
     max_voices: usize,
-    /// Streams at most
+    /// Streams at most; beyond it the one that was idle for longest ends for a new one
     #[arg(long, default_value_t = 256, value_name = "N")]
     max_streams: usize,
     /// Listeners at most, over all streams

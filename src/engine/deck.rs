@@ -2,12 +2,16 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use super::blend::Part;
 use super::handle::Listed;
+use super::rate::Rate;
 use super::{Backend, Condition, Decode, Encoder, EngineError, Lost, ModelInfo, Slot, StepRow, WeightedPrompt};
 
+/// Over how long a model's real-time factor is taken.
+const RATE_MEMORY: Duration = Duration::from_secs(20);
 /// Prepared texts kept for reuse, at most.
 const TEXTS: usize = 256;
 
@@ -20,6 +24,9 @@ pub(super) struct Deck {
     texts: HashMap<String, (Condition, u64)>,
     clock: u64,
     pub(super) cost: Cost,
+    rate: Rate,
+    /// Seconds of sound that all its voices together get per second, lately, as `f64` bits.
+    speed: Arc<AtomicU64>,
     /// A newer model of the same id has replaced it: it goes when its last voice has left.
     pub(super) retired: bool,
 }
@@ -33,6 +40,8 @@ impl Deck {
             texts: HashMap::new(),
             clock: 0,
             cost: Cost::default(),
+            rate: Rate::new(RATE_MEMORY),
+            speed: Arc::default(),
             retired: false,
             backend,
         }
@@ -78,11 +87,35 @@ impl Deck {
         let cold = decode()?;
         let seconds = if cold < 1.0 { decode()? } else { cold };
         self.cost.decode(frames, seconds);
+        self.tell_speed(self.alone());
         Ok(())
     }
 
     pub(super) fn listed(&self) -> Listed {
-        Listed { info: self.info.clone(), encoder: self.encoder.clone() }
+        Listed { info: self.info.clone(), encoder: self.encoder.clone(), speed: self.speed.clone() }
+    }
+
+    /// The real-time factor of a single voice with guidance, by what was measured of the work.
+    pub(super) fn alone(&self) -> f64 {
+        1.0 / self.cost.load(&self.info, 1, 2).max(1e-9)
+    }
+
+    fn tell_speed(&self, factor: f64) {
+        self.speed.store(factor.to_bits(), Ordering::Relaxed);
+    }
+
+    /// So much sound was decoded.
+    pub(super) fn made(&mut self, seconds: f64) {
+        self.rate.made(seconds);
+    }
+
+    /// Some of its voices wanted sound in a turn that began at `begun`, or none did.
+    pub(super) fn was_hungry(&mut self, hungry: bool, begun: Instant, now: Instant) {
+        if !hungry {
+            self.rate.rests();
+        } else if let Some(factor) = self.rate.wants(begun, now) {
+            self.tell_speed(factor);
+        }
     }
 
     pub(super) fn take_slot(&mut self) -> Option<Slot> {
@@ -137,6 +170,8 @@ pub(super) struct Cost {
     rows_seconds: f64,
     decode_frame: f64,
     prefill_column: f64,
+    /// What the thread does per voice of a step besides.
+    voice: f64,
 }
 
 const FADE: f64 = 0.995;
@@ -161,6 +196,11 @@ impl Cost {
 
     pub(super) fn prefill(&mut self, columns: usize, seconds: f64) {
         fade(&mut self.prefill_column, seconds / columns.max(1) as f64);
+    }
+
+    /// Notes what a turn with a step of `voices` took beyond the backend's work.
+    pub(super) fn rest(&mut self, voices: usize, seconds: f64) {
+        fade(&mut self.voice, seconds.max(0.0) / voices.max(1) as f64);
     }
 
     /// Mean seconds of a step, lately.
@@ -194,7 +234,7 @@ impl Cost {
             return 0.0;
         }
         let refill = info.keep as f64 / (info.window - info.keep).max(1) as f64;
-        let per_voice = self.decode_frame + refill * self.prefill_column;
+        let per_voice = self.decode_frame + refill * self.prefill_column + self.voice;
         info.frame_rate() * (self.predict(rows as f64) + voices as f64 * per_voice)
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::Thread;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -25,6 +26,8 @@ pub(super) struct Board {
     status: Mutex<EngineStatus>,
     /// Makes the seeds of voices that asked for none differ.
     seeds: AtomicU64,
+    /// See [`Engine::set_upkeep`], as `f64` bits.
+    upkeep: AtomicU64,
 }
 
 /// A loaded model as handles see it.
@@ -32,6 +35,8 @@ pub(super) struct Board {
 pub(super) struct Listed {
     pub(super) info: Arc<ModelInfo>,
     pub(super) encoder: Arc<dyn Encoder>,
+    /// Its real-time factor, as `f64` bits.
+    pub(super) speed: Arc<AtomicU64>,
 }
 
 /// A lock that a panicking holder cannot poison for others: the boards hold plain values that are replaced whole.
@@ -49,6 +54,10 @@ impl Board {
         let default = board.first().map(|model| model.info.id.clone());
         models.sort_by_key(|model| Some(&model.info.id) != default.as_ref());
         *board = models;
+    }
+
+    pub(super) fn upkeep(&self) -> f64 {
+        f64::from_bits(self.upkeep.load(Ordering::Relaxed))
     }
 
     pub(super) fn set_status(&self, lost: Option<String>, voices: usize, step_seconds: f64, realtime_factor: f64) {
@@ -109,12 +118,13 @@ impl Engine {
             lost: None,
             voices: 0,
             step_seconds: deck.cost.step_seconds(),
-            realtime_factor: 1.0 / deck.cost.load(&deck.info, 1, 2).max(1e-9),
+            realtime_factor: deck.alone(),
         };
         let board = Arc::new(Board {
             models: Mutex::new(vec![deck.listed()]),
             status: Mutex::new(status),
             seeds: AtomicU64::new(0),
+            upkeep: AtomicU64::new(0),
         });
         let (commands, inbox) = std::sync::mpsc::channel();
         let worker = Worker::new(inbox, board.clone(), config, deck);
@@ -185,6 +195,20 @@ impl Engine {
         lock(&self.board.models).iter().map(|model| model.info.clone()).collect()
     }
 
+    /// Seconds of sound that a model makes per second for all its voices together while they want some: measured over
+    /// the last seconds of work, before that as its first steps promise. `None` if it is not loaded.
+    pub fn realtime_factor(&self, id: &ModelId) -> Option<f64> {
+        let models = lock(&self.board.models);
+        let model = models.iter().find(|model| model.info.id == *id)?;
+        Some(f64::from_bits(model.speed.load(Ordering::Relaxed)))
+    }
+
+    /// Tells admission what a live voice costs the machine beyond the engine's work: the share of the whole machine's time
+    /// that levelling, encoding and sending it takes.
+    pub fn set_upkeep(&self, share: f64) {
+        self.board.upkeep.store(share.to_bits(), Ordering::Relaxed);
+    }
+
     /// Removes a model that no voice uses, other than the default one.
     ///
     /// # Errors
@@ -207,7 +231,7 @@ impl Engine {
                 None => models.first().cloned(),
             }
         };
-        let Some(Listed { info, encoder }) = found else {
+        let Some(Listed { info, encoder, .. }) = found else {
             return Err(EngineError::UnknownModel(model.cloned().unwrap_or_else(|| ModelId("default".into()))));
         };
         let codes = tokio::task::spawn_blocking(move || encoder.encode(&channels))
@@ -265,6 +289,17 @@ impl Voice {
     /// Seconds generated and not yet read.
     pub fn buffered(&self) -> f64 {
         Samples(self.reader.shared().buffered()).seconds(self.model.sample_rate)
+    }
+
+    /// Changes how much is generated ahead of the reader.
+    pub fn keep_ahead(&self, lead: Duration) {
+        let samples = self.model.sample_rate.samples(lead.as_secs_f64());
+        self.reader.shared().set_lead(samples.0);
+    }
+
+    /// Whether it is over: what is buffered is all that comes.
+    pub fn is_over(&self) -> bool {
+        self.reader.shared().ended().is_some()
     }
 
     /// A handle to change it; clones are cheap and do not keep the voice alive.

@@ -7,10 +7,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::blend::Ramp;
 use super::codes::Codes;
+use super::rate::Rate;
 use super::timeline::Writer;
 use super::{Ack, CodecState, ModelInfo, Prefix, Priority, Sampling, Slot, WeightedPrompt};
 use crate::units::VoiceId;
@@ -54,6 +55,11 @@ pub(super) struct Plan {
     pub(super) priority: Priority,
 }
 
+/// Over how long the real-time factor of a voice is taken: short enough to follow the machine, long enough to hold.
+const RATE_MEMORY: Duration = Duration::from_secs(8);
+/// A factor that is expected and not measured is not told as more than this.
+const MOST_EXPECTED: f64 = 1000.0;
+
 /// Frames that one codec pass takes of a voice: what a long prefix brings must not hold the others up.
 const PASS: u64 = 25;
 
@@ -70,8 +76,6 @@ pub(super) struct Live {
     pub(super) priority: Priority,
     /// Current window last; the one before it stays reachable for a rewind.
     windows: Vec<Window>,
-    /// Samples to keep ahead of the reader.
-    lead: u64,
     /// Media time of frame 0 of the present run (the codes since the last reset).
     base: u64,
     /// Samples of the present run that nobody hears: the sound of a prefix.
@@ -87,14 +91,7 @@ pub(super) struct Live {
     /// Columns at which a window counts as full: earlier than the trained window by up to an eighth, by seed, so
     /// that voices which started together do not all refill at once.
     full: u64,
-    meter: Meter,
-}
-
-/// Seconds of sound made per second of wanting it.
-#[derive(Default)]
-struct Meter {
-    hungry: f64,
-    made: f64,
+    rate: Rate,
 }
 
 impl Live {
@@ -110,7 +107,7 @@ impl Live {
         let full = full_window(&info, sampling.seed, length);
         let unheard = prefix.as_ref().filter(|prefix| !prefix.heard).map_or(0, |prefix| prefix.codes.len() as u64);
         let unheard = unheard / info.codebooks as u64 * info.hop as u64;
-        let lead = (lead.as_secs_f64() * f64::from(info.sample_rate.0)) as u64;
+        writer.shared().set_lead((lead.as_secs_f64() * f64::from(info.sample_rate.0)) as u64);
         let first = Snapshot { fed: 0, state: codec.snapshot() };
         Self {
             id,
@@ -123,7 +120,6 @@ impl Live {
             paused: false,
             priority,
             windows: Vec::new(),
-            lead,
             base: 0,
             unheard,
             end: length,
@@ -133,7 +129,7 @@ impl Live {
             finished: false,
             snapshots: VecDeque::from([first]),
             full,
-            meter: Meter::default(),
+            rate: Rate::new(RATE_MEMORY),
         }
     }
 
@@ -151,7 +147,7 @@ impl Live {
 
     /// Seconds that it is to have ahead of its reader.
     pub(super) fn lead(&self) -> f64 {
-        self.lead as f64 / f64::from(self.info.sample_rate.0)
+        self.writer.shared().lead() as f64 / f64::from(self.info.sample_rate.0)
     }
 
     /// Seconds of sound that the reader could take without another turn of the engine.
@@ -160,7 +156,7 @@ impl Live {
     }
 
     pub(super) fn need(&self) -> Need {
-        let satisfied = self.writer.shared().buffered() >= self.lead;
+        let satisfied = self.writer.shared().buffered() >= self.writer.shared().lead();
         if self.paused || self.finished || satisfied || !self.writer.has_room() {
             return Need::Nothing;
         }
@@ -270,7 +266,7 @@ impl Live {
         pcm.drain(..silent.min(pcm.len()));
         self.fed += frames;
         self.finished = last;
-        self.meter.made += frames as f64 / self.info.frame_rate();
+        self.rate.made(frames as f64 / self.info.frame_rate());
         self.writer.push(pcm, self.info.channels, self.info.sample_rate);
         // Behind its flush a codec cannot go on.
         if !last {
@@ -397,15 +393,26 @@ impl Live {
         (ack, freed)
     }
 
-    /// Notes that the voice wanted sound for `seconds`; publishes its real-time factor about once a second.
-    pub(super) fn was_hungry(&mut self, seconds: f64) {
-        self.meter.hungry += seconds;
-        if self.meter.hungry >= 0.5 {
-            let factor = (self.meter.made / self.meter.hungry) as f32;
-            self.writer.shared().realtime.store(factor.to_bits(), Ordering::Relaxed);
-            self.meter.hungry /= 2.0;
-            self.meter.made /= 2.0;
+    /// Notes that the voice wanted sound in a turn that began at `begun`; publishes its real-time factor now and then.
+    pub(super) fn was_hungry(&mut self, begun: Instant, now: Instant) {
+        if let Some(factor) = self.rate.wants(begun, now) {
+            self.publish_factor(factor);
         }
+    }
+
+    /// Notes that it has what it wants.
+    pub(super) fn was_content(&mut self) {
+        self.rate.rests();
+    }
+
+    /// It begins, or goes on after a pause: until it has been measured, the factor is what admission expects.
+    pub(super) fn expect(&mut self, factor: f64) {
+        self.rate = Rate::new(RATE_MEMORY);
+        self.publish_factor(factor.min(MOST_EXPECTED));
+    }
+
+    fn publish_factor(&self, factor: f64) {
+        self.writer.shared().realtime.store((factor as f32).to_bits(), Ordering::Relaxed);
     }
 }
 

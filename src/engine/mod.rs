@@ -13,6 +13,7 @@ mod flows;
 mod handle;
 mod live;
 mod musicgen;
+mod rate;
 mod schedule;
 mod solve;
 mod spec;
@@ -45,7 +46,7 @@ use crate::units::{SampleRate, Samples};
 /// How an engine is run.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
-    /// Voices admitted at most, whatever the measured speed says.
+    /// Voices that generate at the same time at most, whatever the measured speed says; paused ones do not count.
     pub max_voices: usize,
 }
 

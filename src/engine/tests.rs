@@ -182,6 +182,59 @@ async fn a_machine_too_slow_for_two_refuses_the_second_and_says_so() {
 }
 
 #[tokio::test]
+async fn what_the_station_does_for_every_voice_counts_for_admission() {
+    let backend = Standin::default().with_step_time(Duration::from_millis(4));
+    let engine = Engine::start(Box::new(backend), EngineConfig::default()).unwrap();
+    let _first = engine.join(spec("piano", 1)).await.unwrap();
+    let _second = engine.join(spec("piano", 2)).await.unwrap();
+    engine.set_upkeep(0.3);
+    let refused = engine.join(spec("piano", 3)).await.err().unwrap();
+    assert!(matches!(refused, EngineError::Full { voices: 2, load, .. } if load > 100.0), "{refused}");
+    engine.set_upkeep(0.01);
+    let third = engine.join(spec("piano", 3)).await.unwrap();
+    third.control().pause().await.unwrap();
+    engine.set_upkeep(0.3);
+    let refused = third.control().resume().await.unwrap_err();
+    assert!(matches!(refused, EngineError::Full { .. }), "a resume is admitted like a join: {refused}");
+}
+
+#[tokio::test]
+async fn a_paused_voice_holds_nobodys_place() {
+    let engine = Engine::start(Box::new(Standin::default()), EngineConfig { max_voices: 1 }).unwrap();
+    let first = engine.join(spec("piano", 1)).await.unwrap();
+    first.control().pause().await.unwrap();
+    let second = engine.join(spec("piano", 2)).await.unwrap();
+    assert!(matches!(first.control().resume().await, Err(EngineError::TooMany { limit: 1, .. })));
+    drop(second);
+    until("the second has left", || engine.status().voices == 1).await;
+    first.control().resume().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_speed_of_a_model_is_told_while_it_works() {
+    let backend = Standin::default().with_step_time(Duration::from_millis(10));
+    let engine = Engine::start(Box::new(backend), EngineConfig::default()).unwrap();
+    let model = engine.models()[0].id.clone();
+    assert!((0.5..2.5).contains(&engine.realtime_factor(&model).unwrap()), "what the first steps promise");
+    let voice = engine.join(spec("piano", 1)).await.unwrap();
+    assert!((0.5..2.5).contains(&voice.control().realtime_factor()), "the same is promised to a voice");
+    until("the lead is there", || voice.buffered() >= 1.5).await;
+    let told = engine.realtime_factor(&model).unwrap();
+    assert!((0.5..2.0).contains(&told), "{told}");
+    assert!(engine.realtime_factor(&ModelId("none".into())).is_none());
+}
+
+#[tokio::test]
+async fn a_reader_may_want_more_ahead() {
+    let engine = engine();
+    let voice = engine.join(spec("piano", 1)).await.unwrap();
+    until("the lead is there", || voice.buffered() >= 2.0).await;
+    voice.keep_ahead(Duration::from_secs(24));
+    until("the longer lead is there", || voice.buffered() >= 24.0).await;
+    assert!(voice.buffered() < 24.5);
+}
+
+#[tokio::test]
 async fn the_configured_number_of_voices_is_kept() {
     let engine = Engine::start(Box::new(Standin::default()), EngineConfig { max_voices: 2 }).unwrap();
     let _two = (engine.join(spec("piano", 1)).await.unwrap(), engine.join(spec("piano", 1)).await.unwrap());

@@ -35,6 +35,8 @@ pub(super) struct Shared {
     pub(super) steps: AtomicU64,
     /// Seconds of audio per second of waiting for it, as `f32` bits.
     pub(super) realtime: AtomicU32,
+    /// Samples that the writer is to keep ahead of the reader.
+    lead: AtomicU64,
     /// The reader is gone.
     abandoned: AtomicBool,
     ended: OnceLock<VoiceEnd>,
@@ -61,6 +63,15 @@ impl Shared {
         self.end_of_pcm.load(Ordering::Acquire).saturating_sub(self.committed())
     }
 
+    pub(super) fn lead(&self) -> u64 {
+        self.lead.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_lead(&self, samples: u64) {
+        self.lead.store(samples, Ordering::Relaxed);
+        self.engine.unpark();
+    }
+
     pub(super) fn ended(&self) -> Option<&VoiceEnd> {
         self.ended.get()
     }
@@ -85,6 +96,7 @@ pub(super) fn timeline(chunks: usize, engine: Thread) -> (Writer, Reader) {
         end_of_pcm: AtomicU64::new(0),
         steps: AtomicU64::new(0),
         realtime: AtomicU32::new(0),
+        lead: AtomicU64::new(0),
         abandoned: AtomicBool::new(false),
         ended: OnceLock::new(),
         wake_reader: Notify::new(),

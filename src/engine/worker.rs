@@ -56,6 +56,8 @@ pub(super) struct Worker {
     gauged: usize,
     made: f64,
     worked: f64,
+    /// Seconds that backends have worked in this turn.
+    backend: f64,
     solvers: Solvers,
 }
 
@@ -72,6 +74,7 @@ impl Worker {
             gauged: 0,
             made: 0.0,
             worked: 0.0,
+            backend: 0.0,
             solvers: Solvers::default(),
         }
     }
@@ -152,28 +155,29 @@ impl Worker {
             plan,
         );
         voice.paused = spec.paused;
-        self.admit(&info, &voice)?;
+        self.admit(&info, &mut voice)?;
         self.next_voice += 1;
         let handle = Voice::new(&voice, reader, mailbox);
         self.voices.push(voice);
         Ok(handle)
     }
 
-    /// Whether the machine can carry `rows` more rows of this model in real time. The first voice always comes in: a
-    /// slow machine plays below real time and says so.
-    fn admit(&self, info: &Arc<ModelInfo>, new: &Live) -> Result<(), EngineError> {
-        let rows = new.rows();
+    /// Whether the machine can carry one more voice in real time, what the station does for each of them included. The
+    /// first voice always comes in: a slow machine plays below real time and says so. A voice that generates is told the
+    /// factor that it can expect.
+    fn admit(&self, info: &Arc<ModelInfo>, new: &mut Live) -> Result<(), EngineError> {
         let spare = |voice: &Live| voice.priority == Priority::Spare;
+        if new.paused {
+            return Ok(());
+        }
+        let generating = self.voices.iter().filter(|voice| voice.generates()).count();
+        if generating >= self.config.max_voices {
+            return Err(EngineError::TooMany { limit: self.config.max_voices, retry_after: 10 });
+        }
         // Spare voices give way to live ones; they only need a slot.
         let playing: Vec<&Live> =
             self.voices.iter().filter(|voice| voice.generates() && (spare(new) || !spare(voice))).collect();
-        if self.voices.len() >= self.config.max_voices {
-            return Err(EngineError::TooMany { limit: self.config.max_voices, retry_after: 10 });
-        }
-        if playing.is_empty() || new.paused {
-            return Ok(());
-        }
-        let load: f64 = self
+        let work: f64 = self
             .decks
             .iter()
             .map(|deck| {
@@ -181,16 +185,19 @@ impl Worker {
                 let (mut voices, mut all) = own.fold((0, 0), |(n, r), voice| (n + 1, r + voice.rows()));
                 if Arc::ptr_eq(info, &deck.info) {
                     voices += 1;
-                    all += rows;
+                    all += new.rows();
                 }
                 deck.cost.load(&deck.info, voices, all)
             })
             .sum();
+        let live = playing.iter().filter(|voice| !spare(voice)).count() + usize::from(!spare(new));
+        let load = work + live as f64 * self.board.upkeep();
         let slots = self.decks.iter().find(|deck| Arc::ptr_eq(info, &deck.info)).map_or(0, |deck| deck.backend.slots());
         let own = playing.iter().filter(|voice| Arc::ptr_eq(&voice.info, info)).count();
-        if (load > HEADROOM && !spare(new)) || own >= slots {
+        if !playing.is_empty() && ((load > HEADROOM && !spare(new)) || own >= slots) {
             return Err(EngineError::Full { voices: playing.len(), load: 100.0 * load, retry_after: 10 });
         }
+        new.expect(1.0 / load.max(1e-9));
         Ok(())
     }
 
@@ -280,8 +287,8 @@ impl Worker {
             return Ok(());
         }
         self.voices[index].paused = false;
-        let voice = self.voices.swap_remove(index);
-        let admitted = self.admit(&voice.info, &voice);
+        let mut voice = self.voices.swap_remove(index);
+        let admitted = self.admit(&voice.info.clone(), &mut voice);
         self.voices.push(voice);
         if admitted.is_err()
             && let Some(voice) = self.voices.last_mut()
@@ -356,6 +363,7 @@ impl Worker {
     /// One turn of work. `false`: nobody wants anything.
     fn turn(&mut self) -> Result<bool, Lost> {
         let begun = Instant::now();
+        self.backend = 0.0;
         let needs: Vec<(Need, f64)> = self.voices.iter().map(|voice| (voice.need(), voice.buffered())).collect();
         let is_spare = |voice: usize| self.voices[voice].priority == Priority::Spare;
         let mut hungry: Vec<usize> = (0..needs.len()).filter(|&voice| needs[voice].0 != Need::Nothing).collect();
@@ -366,6 +374,8 @@ impl Worker {
         }
         let urgency = |voice: usize| if is_spare(voice) { schedule::SPARE } else { needs[voice].1 };
         let Some(&urgent) = hungry.iter().min_by(|&&a, &&b| urgency(a).total_cmp(&urgency(b))) else {
+            self.voices.iter_mut().for_each(Live::was_content);
+            self.decks.iter_mut().for_each(|deck| deck.was_hungry(false, begun, begun));
             return Ok(false);
         };
         let deck = self.deck_of(&self.voices[urgent].info);
@@ -388,16 +398,29 @@ impl Worker {
             }
         }
         let mut progress = !stepping.is_empty() || !filling.is_empty();
-        if !stepping.is_empty() {
-            self.step(deck, &schedule::batch(stepping), &mut faults)?;
+        let batch = schedule::batch(stepping);
+        if !batch.is_empty() {
+            self.step(deck, &batch, &mut faults)?;
         }
         if let Some(&(voice, _)) = filling.iter().min_by(|a, b| a.1.total_cmp(&b.1)) {
             self.prefill(deck, voice, hungry.len() > 1, &mut faults)?;
         }
         progress |= self.decode(deck, pressed, &mut faults)?;
-        let elapsed = begun.elapsed().as_secs_f64();
-        for &voice in &hungry {
-            self.voices[voice].was_hungry(elapsed);
+        let now = Instant::now();
+        if !batch.is_empty() {
+            let rest = now.duration_since(begun).as_secs_f64() - self.backend;
+            self.decks[deck].cost.rest(batch.len(), rest);
+        }
+        for (voice, (need, _)) in self.voices.iter_mut().zip(&needs) {
+            if *need == Need::Nothing || (pressed && voice.priority == Priority::Spare) {
+                voice.was_content();
+            } else {
+                voice.was_hungry(begun, now);
+            }
+        }
+        for deck in &mut self.decks {
+            let hungry = hungry.iter().any(|&voice| Arc::ptr_eq(&self.voices[voice].info, &deck.info));
+            deck.was_hungry(hungry, begun, now);
         }
         self.retire(faults);
         Ok(progress)
@@ -457,6 +480,7 @@ impl Worker {
         let seconds = timer.elapsed().as_secs_f64();
         let in_batch = batch.iter().map(|&index| self.voices[index].rows()).sum();
         self.decks[deck].cost.step(in_batch, seconds);
+        self.backend += seconds;
         histogram!(STEP_SECONDS).record(seconds);
         gauge!(ROWS).set(in_batch as f64);
         for (column, (index, ..)) in columns.into_iter().zip(&jobs) {
@@ -489,7 +513,9 @@ impl Worker {
             Ok(()) => voice.prefilled(columns),
             Err(fault) => faults.push((voice.id, fault)),
         }
-        deck.cost.prefill(columns, timer.elapsed().as_secs_f64());
+        let seconds = timer.elapsed().as_secs_f64();
+        deck.cost.prefill(columns, seconds);
+        self.backend += seconds;
         Ok(())
     }
 
@@ -518,8 +544,12 @@ impl Worker {
         let timer = Instant::now();
         let pcm = self.decks[deck].backend.decode(&mut jobs)?;
         let frames = due.iter().map(|&(_, frames, _)| frames as usize).sum();
-        self.decks[deck].cost.decode(frames, timer.elapsed().as_secs_f64());
-        self.made += frames as f64 / info.frame_rate();
+        let seconds = timer.elapsed().as_secs_f64();
+        self.decks[deck].cost.decode(frames, seconds);
+        self.backend += seconds;
+        let sound = frames as f64 / info.frame_rate();
+        self.decks[deck].made(sound);
+        self.made += sound;
         for (pcm, (index, frames, last)) in pcm.into_iter().zip(due) {
             let voice = &mut self.voices[index];
             match pcm {
@@ -586,9 +616,10 @@ impl Worker {
     }
 }
 
-/// Chunks that a lead can be made of: one per frame at worst, and as many again for a rewind's replacement.
+/// Chunks that a lead can be made of: one per frame at worst, and as many again for a rewind's replacement, or a longer
+/// lead, whose chunks are longer.
 fn ring_chunks(info: &ModelInfo, lead: std::time::Duration) -> usize {
-    2 * (lead.as_secs_f64() * info.frame_rate()).ceil() as usize + 64
+    2 * (lead.as_secs_f64() * info.frame_rate()).ceil() as usize + 256
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {

@@ -39,14 +39,14 @@ pub(super) fn headers_only(format: Format, stream_id: Option<&str>) -> Response 
 /// Joins `stream` and answers with its sound.
 ///
 /// # Errors
-/// [`HttpError::Station`] when the station refuses the listener.
-pub(super) fn response(
+/// [`HttpError::Station`] when the station refuses the listener, or has no room for a stream that was idle.
+pub(super) async fn response(
     stream: &Arc<Stream>,
     listen: Listen,
     request: &HeaderMap,
     connection: &Connection,
 ) -> Result<Response, HttpError> {
-    let listener = stream.listen(listen)?;
+    let listener = stream.join(listen).await?;
     let mut response = headers_only(listen.format, Some(stream.id()));
     let icy = listen.format == Format::Mp3 && icy::wanted(request);
     if icy {

@@ -48,7 +48,7 @@ async fn generate(
         let stream = app.station.named(name)?;
         return match method {
             Method::HEAD => Ok(audio::headers_only(listen.format, Some(stream.id()))),
-            _ => audio::response(&stream, listen, headers, connection),
+            _ => audio::response(&stream, listen, headers, connection).await,
         };
     }
     if query.first_of(&["prompt"]).is_none() {
@@ -63,7 +63,7 @@ async fn generate(
     let (model, prompts, sampling) = (voice.model, voice.prompts, voice.sampling);
     let spec = StreamSpec { name: None, model, prompts, sampling, seconds, idle: Idle::End };
     let stream = app.station.create(spec).await?;
-    let response = audio::response(&stream, listen, headers, connection);
+    let response = audio::response(&stream, listen, headers, connection).await;
     if response.is_err() {
         // Nobody else can have it: it need not wait for a listener.
         app.station.delete(stream.id()).await?;

@@ -27,11 +27,11 @@ pub(super) fn routes(app: &Arc<App>) -> Routes {
 
 fn list(app: &App) -> Value {
     let models = app.engine().models();
-    let models: Vec<Value> = models.iter().enumerate().map(|(place, info)| view(info, place == 0)).collect();
+    let models: Vec<Value> = models.iter().enumerate().map(|(place, info)| view(app, info, place == 0)).collect();
     json!({ "models": models })
 }
 
-fn view(info: &ModelInfo, default: bool) -> Value {
+fn view(app: &App, info: &ModelInfo, default: bool) -> Value {
     let sampling = info.sampling;
     json!({
         "id": info.id,
@@ -41,6 +41,7 @@ fn view(info: &ModelInfo, default: bool) -> Value {
         "channels": info.channels,
         "frame_rate": info.frame_rate(),
         "codebooks": info.codebooks,
+        "realtime_factor": app.engine().realtime_factor(&info.id),
         "window_seconds": info.window as f64 / info.frame_rate(),
         "sampling": {
             "temperature": sampling.temperature,
@@ -71,7 +72,7 @@ async fn load(app: &App, body: Result<Bytes, HttpError>, owner: &Owner) -> Resul
     }
     let models = app.engine().models();
     match models.iter().position(|info| info.id == id) {
-        Some(place) => Ok(view(&models[place], place == 0)),
+        Some(place) => Ok(view(app, &models[place], place == 0)),
         None => Err(HttpError::LoadFailed(format!("`{id}` was loaded and is gone again."))),
     }
 }

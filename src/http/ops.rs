@@ -1,6 +1,7 @@
 //! What operators and their machines ask: alive, ready, metrics, and what can be asked at all.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use metrics::gauge;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
@@ -13,11 +14,15 @@ use super::error::reply;
 use super::links::{self, Links};
 use super::router::{Paths, get};
 use super::{App, HttpError, Routes};
+use crate::station::Load;
 use crate::studio::Lane;
 use crate::telemetry;
 
 /// The OpenAPI 3.1 description of every route, written by hand and compared with the router's table.
 pub(super) const OPENAPI: &str = include_str!("openapi.json");
+
+/// Streams that run dry for so long are no passing trouble: the server is not ready for more.
+const BEHIND: Duration = Duration::from_secs(30);
 
 /// Installs the recorder of this process's metrics; what it gives belongs into [`App::metrics`]. Call it once, early:
 /// what is counted before it is lost.
@@ -68,8 +73,20 @@ fn readiness(app: &App) -> Result<Response, HttpError> {
         let full = "The disk for clips and sessions is full: streams play, clips are refused; make room.";
         return Err(HttpError::NotReady(full.into()));
     }
+    let Load { behind, waiting } = app.station.load();
+    if behind >= BEHIND {
+        let seconds = behind.as_secs();
+        return Err(HttpError::NotReady(format!(
+            "Streams have run dry again and again for {seconds} s: the machine is too slow for what it plays."
+        )));
+    }
     match app.engine().models().first() {
-        Some(model) => Ok(fresh(warp::reply::json(&json!({ "status": "ready", "model": model.id })))),
+        Some(model) => Ok(fresh(warp::reply::json(&json!({
+            "status": "ready",
+            "model": model.id,
+            "behind_seconds": behind.as_secs(),
+            "waiting_streams": waiting,
+        })))),
         None => Err(HttpError::NotReady("No model is loaded; POST /v1/models loads one.".into())),
     }
 }

@@ -88,16 +88,19 @@ fn sound(app: &Arc<App>) -> Routes {
         .and(raw())
         .and(warp::header::headers_cloned())
         .and(connection::of_request())
-        .map(move |(id, format): (String, _), method, query: String, headers: HeaderMap, connection: Connection| {
-            let hear = || {
-                let listen = Query::parse(&query, &[&LISTEN])?.listen(Some(format))?;
-                let stream = app.station.get(&id)?;
-                match method {
-                    Method::HEAD => Ok(audio::headers_only(format, Some(stream.id()))),
-                    _ => audio::response(&stream, listen, &headers, &connection),
-                }
-            };
-            reply(hear())
+        .then(move |(id, format): (String, _), method, query: String, headers: HeaderMap, connection: Connection| {
+            let app = Arc::clone(&app);
+            async move {
+                let hear = async {
+                    let listen = Query::parse(&query, &[&LISTEN])?.listen(Some(format))?;
+                    let stream = app.station.get(&id)?;
+                    match method {
+                        Method::HEAD => Ok(audio::headers_only(format, Some(stream.id()))),
+                        _ => audio::response(&stream, listen, &headers, &connection).await,
+                    }
+                };
+                reply(hear.await)
+            }
         })
         .boxed()
 }

@@ -14,7 +14,8 @@
 //!
 //! The server pings every 15 s and hangs up on a client that says nothing for 45 s or takes nothing for 30 s. It closes
 //! with 1000 when the stream is over, 1001 at shutdown, 1008 or 1009 when the client breaks these rules, 1013 when the
-//! client is too slow for the stream.
+//! client is too slow for the stream, or at once, behind an `error` with `retry_after`, when the machine has no room for
+//! a stream that was idle.
 
 mod command;
 mod session;
@@ -31,11 +32,12 @@ use warp::http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SE
 use warp::http::{HeaderMap, HeaderValue, StatusCode};
 use warp::reply::Response;
 
-use self::session::converse;
+use self::session::{converse, refuse};
 use super::connection::Connection;
 use super::error::reply;
 use super::query::{LISTEN, Query, raw};
 use super::{App, HttpError, Routes, connection};
+use crate::station::StationError;
 
 /// Bytes of a command at most: eight prompts of 1000 characters fit several times.
 const MAX_COMMAND: usize = 64 << 10;
@@ -51,13 +53,14 @@ pub(super) fn routes(app: &Arc<App>) -> Routes {
         .and(warp::header::headers_cloned())
         .and(connection::of_request())
         .and(warp::ext::optional::<OnUpgrade>())
-        .map(move |id: String, query: String, headers, connection, upgrade| {
-            reply(accept(&app, &id, &query, &headers, connection, upgrade))
+        .then(move |id: String, query: String, headers, connection, upgrade| {
+            let app = Arc::clone(&app);
+            async move { reply(accept(&app, &id, &query, &headers, connection, upgrade).await) }
         })
         .boxed()
 }
 
-fn accept(
+async fn accept(
     app: &App,
     id: &str,
     query: &str,
@@ -74,8 +77,12 @@ fn accept(
     let (Some(upgrade), Some(key)) = (upgrade, key) else { return Err(HttpError::UpgradeRequired) };
     let query = Query::parse(query, &[&LISTEN])?;
     let listener = match query.one("format")? {
-        Some("none") => None,
-        _ => Some(stream.listen(query.listen(None)?)?),
+        Some("none") => Ok(None),
+        _ => match stream.join(query.listen(None)?).await {
+            // A browser's script sees how a socket closes, and nothing of a refused handshake.
+            Err(error @ (StationError::Waiting { .. } | StationError::Engine(_))) => Err(HttpError::from(error)),
+            joined => Ok(Some(joined?)),
+        },
     };
     let mut response = Response::default();
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -97,8 +104,14 @@ fn accept(
             .max_message_size(Some(MAX_COMMAND))
             .max_frame_size(Some(MAX_COMMAND));
         let socket = WebSocketStream::from_raw_socket(TokioIo::new(io), Role::Server, Some(config)).await;
+        let served = async {
+            match listener {
+                Ok(listener) => converse(socket, &stream, listener, || stopping.is_cancelled()).await,
+                Err(error) => refuse(socket, &error).await,
+            }
+        };
         tokio::select! {
-            () = converse(socket, &stream, listener, || stopping.is_cancelled()) => {}
+            () = served => {}
             () = close.cancelled() => {}
         }
     });

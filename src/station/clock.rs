@@ -1,7 +1,7 @@
 //! The media clock: how much sound should have left by now.
 //!
 //! Listeners are kept `ahead` frames in front of real time, so that a late step does not stop them. If even that is
-//! used up, the clock slips: what could not be played in time is played late, never skipped.
+//! used up, another clock begins where this one stopped: what could not be played in time is played late, never skipped.
 
 use std::time::Duration;
 
@@ -43,11 +43,6 @@ impl Clock {
     pub(super) fn when_heard(&self, frame: u64) -> Instant {
         let nanos = u128::from(frame.saturating_sub(self.base)) * 1_000_000_000;
         self.origin + Duration::from_nanos(nanos.div_ceil(u128::from(OPUS_RATE)) as u64)
-    }
-
-    /// Players ran dry at `position`: they go on from there as soon as there is sound.
-    pub(super) fn slip(&mut self, now: Instant, position: u64) {
-        *self = Self::start(now, position, self.ahead);
     }
 }
 

@@ -23,6 +23,14 @@ pub enum StationError {
         /// Command line option that raises it.
         option: &'static str,
     },
+    /// The machine has fallen behind: this stream would be one of those that wait for the others.
+    #[error(
+        "The machine has fallen behind: streams that began earlier are made whole first. Try again in {retry_after} s."
+    )]
+    Waiting {
+        /// A sensible wait in seconds.
+        retry_after: u64,
+    },
     /// The stream is over.
     #[error("The stream has ended: {0}.")]
     Ended(String),

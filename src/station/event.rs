@@ -22,7 +22,7 @@ pub struct StreamInfo {
     pub prompts: Vec<WeightedPrompt>,
     /// Sampling values now in force.
     pub sampling: Sampling,
-    /// `playing`, `paused`, `idle` (paused because nobody listens), `ended`.
+    /// `playing`, `buffering` (listeners wait for enough sound), `paused`, `idle` (paused because nobody listens), `ended`.
     pub state: StreamState,
     /// Why it ended, if it failed.
     pub reason: Option<String>,
@@ -32,9 +32,14 @@ pub struct StreamInfo {
     pub playhead: f64,
     /// Seconds generated ahead of the playhead.
     pub buffered: f64,
-    /// Seconds of audio that this stream gets per second while it is being generated; below 1 it will run dry.
+    /// While it is `buffering`: seconds that have to be generated ahead before it plays on.
+    pub buffer_target: Option<f64>,
+    /// Why nothing is generated for it at present, if the machine has fallen behind.
+    pub waiting: Option<Waiting>,
+    /// Seconds of audio that this stream gets per second while it wants some, over the last seconds; below 1 it will run
+    /// dry.
     pub realtime_factor: f64,
-    /// Times that the stream had nothing to play.
+    /// Times that the stream's players had nothing to play.
     pub underruns: u64,
 }
 
@@ -44,12 +49,30 @@ pub struct StreamInfo {
 pub enum StreamState {
     /// Sound is generated.
     Playing,
+    /// Listeners wait until there is enough sound to go on without a stop.
+    Buffering,
     /// Paused by request.
     Paused,
     /// Paused because nobody listens.
     Idle,
     /// Over.
     Ended,
+}
+
+/// What a stream waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Waiting {
+    /// In words.
+    pub reason: String,
+    /// Seconds after which it is looked at again.
+    pub retry_after: u64,
+}
+
+impl Waiting {
+    pub(super) fn for_others(retry_after: u64) -> Self {
+        let reason = "The machine has fallen behind: streams that began earlier are made whole first.";
+        Self { reason: reason.into(), retry_after }
+    }
 }
 
 /// Pushed to SSE and WebSocket receivers.

@@ -38,8 +38,11 @@ pub(super) struct Fanout {
 struct Line {
     format: Format,
     kbps: u32,
+    channels: usize,
     encoder: Encoder,
-    /// Frames that were put into packets; of WAV, which says how much is to come, on the stream's time line.
+    /// Frames that the encoder was given, and those that were put into packets; of WAV, which says how much is to come, on
+    /// the stream's time line.
+    fed: u64,
     position: u64,
     /// The last burst's worth of packets, for a variant that joins.
     recent: VecDeque<Packet>,
@@ -116,7 +119,17 @@ impl Fanout {
                 let encoded = counter!(PACKETS_ENCODED);
                 let recent = VecDeque::new();
                 let position = if format == Format::Wav { self.position - self.history_frames } else { 0 };
-                let mut line = Line { format, kbps, encoder, position, recent, outputs: Vec::new(), encoded };
+                let mut line = Line {
+                    format,
+                    kbps,
+                    channels: self.channels,
+                    encoder,
+                    fed: position,
+                    position,
+                    recent,
+                    outputs: Vec::new(),
+                    encoded,
+                };
                 for block in &self.history {
                     line.push(block, self.hub.burst(false), &mut self.scratch)?;
                     // Two seconds take a few dozen milliseconds: other tasks of this thread must not wait for them.
@@ -159,15 +172,13 @@ impl Fanout {
         Ok(made)
     }
 
-    /// Sends pages that are not full: sound is scarce, nobody shall wait for the rest of a page.
-    pub(super) fn flush(&mut self) {
-        for output in self.lines.iter_mut().flat_map(|line| &mut line.outputs) {
-            output.flush(false, &mut self.scratch);
-        }
-        self.announce();
+    /// Frames that wait for the rest of their packet or page.
+    pub(super) fn held(&self) -> u64 {
+        let waiting = |line: &Line| line.outputs.iter().map(|output| line.fed.saturating_sub(output.start)).max();
+        self.lines.iter().filter_map(waiting).max().unwrap_or(0)
     }
 
-    /// Sends the pages that wait for others to be sent with.
+    /// Sends the pages that wait for others to be sent with: more may be long in coming.
     pub(super) fn announce(&mut self) {
         for output in self.lines.iter().flat_map(|line| &line.outputs) {
             output.ring.announce(&mut self.scratch);
@@ -178,6 +189,7 @@ impl Fanout {
     pub(super) fn forget(&mut self) {
         self.history.clear();
         self.history_frames = 0;
+        self.lines.iter_mut().for_each(|line| line.recent.clear());
     }
 
     /// Sends the last pages and ends all rings.
@@ -196,6 +208,7 @@ impl Line {
     /// True if that made a packet.
     fn push(&mut self, pcm: &[f32], burst: u64, scratch: &mut Vec<Waker>) -> Result<bool, AudioError> {
         let before = self.position;
+        self.fed += (pcm.len() / self.channels) as u64;
         let Self { encoder, position, recent, outputs, encoded, .. } = self;
         encoder.push(pcm, &mut |packet| {
             encoded.increment(1);

@@ -2,6 +2,8 @@
 //!
 //! It keeps the stream's media time: every frame that it gives counts, also those of silence.
 
+use std::time::Duration;
+
 use futures_util::future::BoxFuture;
 
 use super::program::Program;
@@ -74,6 +76,27 @@ impl<S: Source> Feed<S> {
     /// Seconds that the voice has ready.
     pub(super) fn buffered(&self) -> f64 {
         self.source.buffered()
+    }
+
+    /// Seconds that are left of a stream with an end.
+    pub(super) fn left(&self) -> Option<f64> {
+        let left = |length: u64| length.saturating_sub(self.position - self.silence) as f64 / f64::from(OPUS_RATE);
+        self.length.map(left)
+    }
+
+    /// Seconds of the voice that were made, given or not.
+    pub(super) fn made(&self) -> f64 {
+        (self.position - self.silence) as f64 / f64::from(OPUS_RATE) + self.buffered()
+    }
+
+    /// Changes how much the voice makes ahead.
+    pub(super) fn keep_ahead(&self, lead: Duration) {
+        self.source.keep_ahead(lead);
+    }
+
+    /// What the voice has ready is all that comes.
+    pub(super) fn is_over(&self) -> bool {
+        self.end.is_some() || self.source.is_over()
     }
 
     /// Waits until the voice has something.

@@ -1,5 +1,6 @@
 //! Who listens to a stream, and to which variant: the meeting point of listeners and the stream's task.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ const BATCH: u64 = OPUS_RATE as u64 * 3 / 5;
 /// The rings of a stream, one per variant that somebody listens to.
 pub(super) struct Hub {
     burst: u64,
+    /// Everybody waits for sound: who comes now must not begin with what was played before.
+    still: AtomicBool,
     variants: Mutex<Option<Vec<Variant>>>,
 }
 
@@ -44,7 +47,7 @@ pub(super) struct Audience {
 impl Hub {
     /// `burst` is in frames.
     pub(super) fn new(burst: u64) -> Self {
-        Self { burst, variants: Mutex::new(Some(Vec::new())) }
+        Self { burst, still: AtomicBool::new(false), variants: Mutex::new(Some(Vec::new())) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Vec<Variant>>> {
@@ -54,6 +57,11 @@ impl Hub {
     /// Frames that a new listener gets at once.
     pub(super) fn burst(&self, low_latency: bool) -> u64 {
         if low_latency { self.burst.min(LOW_LATENCY_BURST) } else { self.burst }
+    }
+
+    /// Sound stands still, or is played again.
+    pub(super) fn set_still(&self, still: bool) {
+        self.still.store(still, Ordering::Relaxed);
     }
 
     /// Takes a seat at a variant's ring, which comes into being with its first listener. `None` once closed.
@@ -69,7 +77,8 @@ impl Hub {
                 ring
             }
         };
-        let seat = ring.join(self.burst(listen.low_latency), given_up);
+        let burst = if self.still.load(Ordering::Relaxed) { 0 } else { self.burst(listen.low_latency) };
+        let seat = ring.join(burst, given_up);
         Some((ring, seat))
     }
 

@@ -16,21 +16,26 @@ mod fanout;
 mod feed;
 mod hub;
 mod listener;
+mod overload;
+#[doc(hidden)]
+pub mod player;
 mod program;
 mod prompt_sets;
 mod registry;
 mod ring;
 mod source;
 mod spec;
+mod store;
 mod stream;
 mod task;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 
 pub use error::StationError;
-pub use event::{Event, Events, StreamInfo, StreamState};
+pub use event::{Event, Events, StreamInfo, StreamState, Waiting};
 pub use listener::Listener;
 pub use prompt_sets::{PromptSetError, PromptSets};
-pub use registry::Station;
+pub use registry::{Load, Station};
 pub use spec::{Format, Idle, Listen, StationConfig, StreamSpec};
 pub use stream::Stream;

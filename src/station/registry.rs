@@ -9,9 +9,11 @@ use rand_chacha::rand_core::{OsRng, TryRngCore};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
+use super::overload::Overload;
 use super::source::Source;
 use super::stream::{Begin, Stream};
 use super::task::{Plan, Task};
+use super::upkeep::Upkeep;
 use super::{Idle, StationConfig, StationError, StreamInfo, StreamSpec};
 use crate::audio::OPUS_RATE;
 use crate::engine::{Engine, EngineError, Prefix, Priority, VoiceSpec};
@@ -26,6 +28,15 @@ const MIN_BURST: f64 = 0.4;
 /// How long listeners may take for their last bytes at shutdown.
 const LAST_BYTES: Duration = Duration::from_secs(5);
 
+/// How the machine keeps up with its streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Load {
+    /// How long players have run dry again and again; zero when none did lately.
+    pub behind: Duration,
+    /// Streams that wait until others are whole.
+    pub waiting: usize,
+}
+
 /// All streams of this process.
 pub struct Station {
     engine: Engine,
@@ -34,6 +45,8 @@ pub struct Station {
     streams: Mutex<Vec<Arc<Stream>>>,
     /// Places for listeners; a [`super::Listener`] holds one.
     places: Arc<Semaphore>,
+    overload: Arc<Overload>,
+    upkeep: Arc<Upkeep>,
     closing: AtomicBool,
 }
 
@@ -41,7 +54,21 @@ impl Station {
     /// A station on an engine. Must be called within a tokio runtime.
     pub fn new(engine: Engine, config: StationConfig) -> Arc<Self> {
         let places = Arc::new(Semaphore::new(config.max_listeners));
-        Arc::new(Self { engine, config, streams: Mutex::default(), places, closing: AtomicBool::new(false) })
+        Arc::new(Self {
+            upkeep: Arc::new(Upkeep::new(engine.clone())),
+            engine,
+            config,
+            streams: Mutex::default(),
+            places,
+            overload: Arc::default(),
+            closing: AtomicBool::new(false),
+        })
+    }
+
+    /// How the machine keeps up.
+    pub fn load(&self) -> Load {
+        let (behind, waiting) = self.overload.standing(Instant::now());
+        Load { behind, waiting }
     }
 
     /// The engine below.
@@ -63,7 +90,7 @@ impl Station {
     /// [`StationError::NameTaken`], [`StationError::Limit`], [`StationError::Engine`].
     pub async fn create_from(&self, mut spec: StreamSpec, prefix: Option<Prefix>) -> Result<Arc<Stream>, StationError> {
         let asked = Instant::now();
-        self.admit(spec.name.as_deref())?;
+        self.admit(&self.streams(), spec.name.as_deref(), spec.idle)?;
         if spec.sampling.seed.is_none() {
             // Drawn here, so that the stream's state names the seed that would repeat it.
             spec.sampling.seed = Some(random_u64()? >> 11);
@@ -118,40 +145,64 @@ impl Station {
             length,
             remote: source.remote(),
             places: (self.places.clone(), self.config.max_listeners),
+            kept: spec.idle == Idle::Wait,
             asked,
         });
-        let plan = Plan { idle: spec.idle, grace: Duration::from_secs_f64(self.config.grace.max(0.0)), length, burst };
+        let plan = Plan {
+            idle: spec.idle,
+            grace: Duration::from_secs_f64(self.config.grace.max(0.0)),
+            length,
+            burst,
+            lead: self.config.lead,
+            place: self.overload.join(&stream),
+            upkeep: self.upkeep.clone(),
+        };
         let task = Task::new(stream.clone(), source, commands, plan)
             .map_err(|error| EngineError::Invalid(error.to_string()))?;
         {
             // Asked again: others may have come while the engine admitted the voice.
             let mut streams = self.streams();
-            self.admit_among(&streams, stream.name())?;
+            if let Some(other) = self.admit(&streams, stream.name(), spec.idle)? {
+                tracing::info!(stream = other.id(), name = other.name(), "an idle stream gives its place up");
+                other.give_way();
+            }
             streams.push(stream.clone());
         }
         tokio::spawn(task.run());
         Ok(stream)
     }
 
-    fn admit(&self, name: Option<&str>) -> Result<(), StationError> {
-        self.admit_among(&self.streams(), name)
-    }
-
-    fn admit_among(&self, streams: &[Arc<Stream>], name: Option<&str>) -> Result<(), StationError> {
+    /// Whether one more stream may be made, and which one has to give its place up for it. A name is no reason to hold a
+    /// place for ever: the stream that was idle for longest goes.
+    fn admit(
+        &self,
+        streams: &[Arc<Stream>],
+        name: Option<&str>,
+        idle: Idle,
+    ) -> Result<Option<Arc<Stream>>, StationError> {
         if self.closing.load(Ordering::Acquire) {
             return Err(StationError::Ended("the server is stopping".into()));
         }
-        let limit = self.config.max_streams;
-        let live = || streams.iter().filter(|stream| !stream.has_ended());
+        let live = || streams.iter().filter(|stream| !stream.has_ended() && !stream.gives_way());
         if let Some(name) = name
             && live().any(|stream| stream.name() == Some(name))
         {
             return Err(StationError::NameTaken(name.to_owned()));
         }
-        if live().count() >= limit {
-            return Err(StationError::Limit { what: "streams", limit, retry_after: 30, option: "--max-streams" });
+        if idle != Idle::Wait
+            && let Some(retry_after) = self.overload.queue(Instant::now())
+        {
+            return Err(StationError::Waiting { retry_after });
         }
-        Ok(())
+        let limit = self.config.max_streams;
+        if live().count() < limit {
+            return Ok(None);
+        }
+        let idle = live().filter_map(|stream| Some((stream.spare_since()?, stream)));
+        match idle.min_by_key(|(since, _)| *since) {
+            Some((_, stream)) => Ok(Some(stream.clone())),
+            None => Err(StationError::Limit { what: "streams", limit, retry_after: 30, option: "--max-streams" }),
+        }
     }
 
     /// The list without those that ended long ago.

@@ -1,6 +1,7 @@
 //! Where a stream's PCM comes from: an engine's voice, or a test's.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -18,6 +19,10 @@ pub(super) trait Source: Send + 'static {
     fn ready(&self) -> BoxFuture<'static, ()>;
     /// See [`Voice::buffered`].
     fn buffered(&self) -> f64;
+    /// See [`Voice::keep_ahead`].
+    fn keep_ahead(&self, lead: Duration);
+    /// See [`Voice::is_over`].
+    fn is_over(&self) -> bool;
     /// See [`Voice::control`].
     fn remote(&self) -> Arc<dyn Remote>;
 }
@@ -53,6 +58,14 @@ impl Source for Voice {
 
     fn buffered(&self) -> f64 {
         self.buffered()
+    }
+
+    fn keep_ahead(&self, lead: Duration) {
+        self.keep_ahead(lead);
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_over()
     }
 
     fn remote(&self) -> Arc<dyn Remote> {

@@ -25,6 +25,7 @@ const EVENTS: usize = 64;
 pub(super) enum Command {
     Pause(oneshot::Sender<Result<(), EngineError>>),
     Resume(oneshot::Sender<Result<(), EngineError>>),
+    Wake(oneshot::Sender<Result<(), StationError>>),
     End(String),
 }
 
@@ -45,6 +46,8 @@ pub(super) struct Begin {
     pub(super) remote: Arc<dyn Remote>,
     /// Places for listeners, over all streams, and how many there are.
     pub(super) places: (Arc<Semaphore>, usize),
+    /// The operator's: it keeps its place however long nobody listens.
+    pub(super) kept: bool,
     pub(super) asked: Instant,
 }
 
@@ -58,6 +61,7 @@ pub struct Stream {
     remote: Arc<dyn Remote>,
     hub: Arc<Hub>,
     places: (Arc<Semaphore>, usize),
+    kept: bool,
     commands: mpsc::UnboundedSender<Command>,
     events: broadcast::Sender<Event>,
     /// Somebody came or went.
@@ -65,6 +69,8 @@ pub struct Stream {
     ended: CancellationToken,
     /// Nobody was ever here to hear: the first listener starts the clock.
     silent: AtomicBool,
+    /// Its place was given to another stream: it is about to end.
+    gives_way: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -79,6 +85,8 @@ pub(super) struct State {
     /// Since when somebody waits for the first sound.
     pub(super) waiting_since: Instant,
     ended_at: Option<Instant>,
+    /// Since when nobody listens and nothing is generated.
+    idle_since: Option<Instant>,
 }
 
 struct Change {
@@ -105,11 +113,20 @@ impl Stream {
             listeners: 0,
             playhead: 0.0,
             buffered: 0.0,
+            buffer_target: None,
+            waiting: None,
             realtime_factor: 0.0,
             underruns: 0,
         };
-        let state =
-            State { info, title, pending: VecDeque::new(), silence: 0, waiting_since: begin.asked, ended_at: None };
+        let state = State {
+            info,
+            title,
+            pending: VecDeque::new(),
+            silence: 0,
+            waiting_since: begin.asked,
+            ended_at: None,
+            idle_since: None,
+        };
         let stream = Self {
             id: begin.id,
             name: begin.name,
@@ -119,11 +136,13 @@ impl Stream {
             remote: begin.remote,
             hub: Arc::new(Hub::new(begin.burst)),
             places: begin.places,
+            kept: begin.kept,
             commands,
             events: broadcast::channel(EVENTS).0,
             nudged: Notify::new(),
             ended: CancellationToken::new(),
             silent: AtomicBool::new(true),
+            gives_way: AtomicBool::new(false),
             state: Mutex::new(state),
         };
         (Arc::new(stream), inbox)
@@ -158,6 +177,23 @@ impl Stream {
     pub fn info(&self) -> StreamInfo {
         let listeners = self.hub.audience().listeners;
         StreamInfo { listeners, ..self.state().info.clone() }
+    }
+
+    /// Joins as [`Stream::listen`] does, once the machine has room for a stream that was idle.
+    ///
+    /// # Errors
+    /// [`StationError::Waiting`], [`StationError::Engine`] when it has none, and those of [`Stream::listen`].
+    pub async fn join(self: &Arc<Self>, listen: Listen) -> Result<Listener, StationError> {
+        let sleeps = {
+            let state = self.state();
+            state.info.state == StreamState::Idle || state.info.waiting.is_some()
+        };
+        if sleeps {
+            let (reply, answer) = oneshot::channel();
+            self.command(Command::Wake(reply))?;
+            answer.await.map_err(|_| self.ended_error())??;
+        }
+        self.listen(listen)
     }
 
     /// Joins at the live edge: headers, a burst of what was just played, then packets as they are made.
@@ -274,7 +310,8 @@ impl Stream {
         let at = (ack.at * f64::from(OPUS_RATE)).round() as u64;
         // A rewind takes back what was to come from there on.
         state.pending.retain(|change| change.at < at);
-        let asked = (state.info.state == StreamState::Playing && !self.silent.load(Ordering::Relaxed)).then_some(asked);
+        let sounds = matches!(state.info.state, StreamState::Playing | StreamState::Buffering);
+        let asked = (sounds && !self.silent.load(Ordering::Relaxed)).then_some(asked);
         let named = (before != after || state.title != after).then_some(after);
         state.pending.push_back(Change { at, title: named, asked });
         let ack = Ack { at: ack.at + state.silence as f64 / f64::from(OPUS_RATE), ..ack };
@@ -298,6 +335,24 @@ impl Stream {
     /// Whether it is over; it may still be asked why.
     pub fn has_ended(&self) -> bool {
         self.ended.is_cancelled()
+    }
+
+    /// Since when its place could be given to another stream: nobody listens, watches or steers, and nothing is generated.
+    pub(super) fn spare_since(&self) -> Option<Instant> {
+        let watched = self.kept || self.events.receiver_count() > 0 || self.hub.audience().listeners > 0;
+        self.state().idle_since.filter(|_| !watched && !self.gives_way() && !self.has_ended())
+    }
+
+    /// Ends it, soon: its place is needed.
+    pub(super) fn give_way(&self) {
+        self.gives_way.store(true, Ordering::Relaxed);
+        // If the task is gone, the stream has ended already.
+        let _ = self.command(Command::End("nobody listened, and its place was needed".into()));
+    }
+
+    /// Whether it is about to end for another stream's sake.
+    pub(super) fn gives_way(&self) -> bool {
+        self.gives_way.load(Ordering::Relaxed)
     }
 
     /// When it ended.
@@ -346,19 +401,24 @@ impl Stream {
         }
     }
 
-    /// Sets the state and tells the world if it is another one.
-    pub(super) fn set_state(&self, to: StreamState) {
+    /// Sets the state and tells the world if it is another one, which it says.
+    pub(super) fn set_state(&self, to: StreamState) -> bool {
         let changed = {
             let mut state = self.state();
-            if to != StreamState::Playing {
+            if !matches!(to, StreamState::Playing | StreamState::Buffering) {
                 // Who steered before a pause does not wait for sound now.
                 state.pending.iter_mut().for_each(|change| change.asked = None);
             }
-            std::mem::replace(&mut state.info.state, to) != to
+            let before = std::mem::replace(&mut state.info.state, to);
+            if before != to {
+                state.idle_since = (to == StreamState::Idle).then(Instant::now);
+            }
+            before != to
         };
         if changed {
             self.send_status();
         }
+        changed
     }
 
     /// The sound before frame `voice` (of voice time) has left: titles up to there are in force.
@@ -387,6 +447,7 @@ impl Stream {
             let mut state = self.state();
             state.info.reason = reason;
             state.info.buffered = 0.0;
+            (state.info.buffer_target, state.info.waiting) = (None, None);
             state.ended_at = Some(Instant::now());
         }
         self.set_state(StreamState::Ended);

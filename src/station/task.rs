@@ -1,6 +1,8 @@
 //! The task of one stream: reads its voice at the pace of real time, hands finished sound to the encoders, and pauses
 //! or ends the stream when nobody hears it.
 
+mod pump;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,19 +10,21 @@ use metrics::{counter, gauge, histogram};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
+use self::pump::Pumped;
 use super::clock::Clock;
 use super::fanout::{Fanout, PAGE};
 use super::feed::{BLOCK, Feed, Over};
-use super::hub::{Audience, LOW_LATENCY_BURST};
+use super::hub::Audience;
+use super::overload::{Place, Report};
 use super::source::Source;
+use super::store::Store;
 use super::stream::{Command, Stream};
-use super::{Idle, StreamState};
+use super::upkeep::Upkeep;
+use super::{Idle, StationError, StreamState};
 use crate::audio::{AudioError, OPUS_RATE};
 use crate::engine::EngineError;
-use crate::telemetry::{BUFFERED_SECONDS, LISTENERS_GIVEN_UP, STREAMS, TIME_TO_FIRST_AUDIO, UNDERRUNS};
+use crate::telemetry::{BUFFERED_SECONDS, LISTENERS_GIVEN_UP, STREAMS};
 
-/// Blocks after which other tasks of the thread get a turn while there is much to encode.
-const TURN: u32 = 5;
 /// A stream of its own request ends so soon after its last listener left: long enough for a page reload, if short.
 const LEFT: Duration = Duration::from_millis(500);
 /// And so long after it was made if nobody came.
@@ -31,8 +35,10 @@ const FORGOTTEN: Duration = Duration::from_secs(3600);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Status events, and the search for stuck listeners.
 const ROUND: Duration = Duration::from_secs(1);
-/// Players that have less than this in store get sound in pages that are not full.
-const SCARCE: u64 = OPUS_RATE as u64 / 2;
+/// A look at a store that fills.
+const FILLING: Duration = Duration::from_millis(40);
+/// Share of the lead with which a stream is well off.
+const WHOLE: f64 = 0.9;
 /// Pause before a voice is asked again that said it was ready and was not.
 const BREATH: Duration = Duration::from_millis(5);
 
@@ -44,19 +50,10 @@ pub(super) struct Plan {
     pub(super) length: Option<u64>,
     /// Frames that players are kept ahead of real time.
     pub(super) burst: u64,
-}
-
-/// How far a pump got.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Pumped {
-    /// Everything that is due has left.
-    Full,
-    /// The voice has nothing yet, and players will soon need it; `progress` if some left.
-    Short { progress: bool },
-    /// The voice has nothing yet, but players have enough for a while.
-    Late,
-    /// Nobody listens: nothing is read.
-    Still,
+    /// Seconds that the voice makes ahead when all is well.
+    pub(super) lead: f64,
+    pub(super) place: Place,
+    pub(super) upkeep: Arc<Upkeep>,
 }
 
 pub(super) struct Task<S> {
@@ -65,16 +62,19 @@ pub(super) struct Task<S> {
     plan: Plan,
     feed: Feed<S>,
     fanout: Fanout,
-    /// `None` while nothing plays: before the first listener, and while parked.
+    /// `None` while nothing plays: before the first sound, while the store fills, and while parked.
     clock: Option<Clock>,
+    store: Store,
+    /// What the voice was last told to make ahead, in seconds.
+    lead: f64,
+    /// Seconds that the store is to hold, while it fills.
+    filling: Option<f64>,
     /// Paused by request.
     paused: bool,
     /// Paused because nobody hears it.
     parked: bool,
     /// What the engine was last told.
     engine_paused: bool,
-    /// Nothing to play, already counted.
-    starving: bool,
     /// A packet was made.
     first_sound: bool,
     heard_at: Instant,
@@ -92,21 +92,26 @@ impl<S: Source> Task<S> {
         let (channels, now) = (stream.channels(), Instant::now());
         let fanout = Fanout::new(stream.hub().clone(), channels);
         let asleep = plan.idle == Idle::Wait;
+        if !asleep {
+            plan.place.plays();
+        }
         Ok(Self {
             feed: Feed::new(source, channels, plan.length)?,
             stream,
             commands,
-            plan,
             fanout,
             clock: None,
+            store: Store::default(),
+            lead: plan.lead,
+            filling: None,
             paused: false,
             parked: asleep,
             engine_paused: asleep,
-            starving: false,
             first_sound: false,
             heard_at: now,
             was_heard: false,
             round_at: now,
+            plan,
         })
     }
 
@@ -138,17 +143,14 @@ impl<S: Source> Task<S> {
             let now = Instant::now();
             let audience = self.stream.hub().audience();
             self.attend(audience, now)?;
-            if let Err(error) = self.tell_engine().await {
-                // The engine is full: what is buffered plays, and the next round asks again. If the voice is gone,
-                // reading it says why.
-                tracing::debug!(stream = self.stream.id(), %error, "the voice stays as it is");
-            }
+            self.follow_engine(now).await;
             self.fanout.follow_audience().await?;
             let before = pumped;
             pumped = self.pump(audience).await?;
             if now >= self.round_at {
-                self.round(now);
+                self.round(audience, now);
             }
+            self.show_state(pumped);
             self.publish_state();
             if pumped == (Pumped::Short { progress: false }) && before == pumped {
                 tokio::time::sleep(BREATH).await;
@@ -175,6 +177,7 @@ impl<S: Source> Task<S> {
             Idle::Pause | Idle::Wait => {
                 self.parked = true;
                 self.clock = None;
+                self.filling = None;
                 self.fanout.forget();
                 Ok(())
             }
@@ -196,93 +199,92 @@ impl<S: Source> Task<S> {
         (self.plan.idle == Idle::Pause && self.stream.name().is_none()).then(|| self.heard_at + FORGOTTEN)
     }
 
-    /// Pauses and resumes the voice when that changed, and tells the world.
-    async fn tell_engine(&mut self) -> Result<(), EngineError> {
-        let pause = self.paused || self.parked;
+    /// Pauses and resumes the voice as the stream and its place among the others have it. What the engine has no room for
+    /// waits; if the voice is gone, reading it says why.
+    async fn follow_engine(&mut self, now: Instant) {
+        if let Err(error) = self.tell_engine(now).await {
+            tracing::debug!(stream = self.stream.id(), %error, "the voice stays as it is");
+            if self.engine_paused && !self.paused && !self.parked {
+                self.plan.place.waits(now);
+            }
+        }
+    }
+
+    async fn tell_engine(&mut self, now: Instant) -> Result<(), EngineError> {
+        let wanted = !self.paused && !self.parked;
+        let pause = !wanted || (self.plan.place.waiting(now).is_some() && !self.plan.place.may_go(now));
         if pause != self.engine_paused && !self.feed.voice_is_over() {
             let remote = self.stream.remote().clone();
             if pause { remote.pause().await } else { remote.resume().await }?;
             self.engine_paused = pause;
         }
-        self.stream.set_state(match (self.paused, self.parked) {
-            (true, _) => StreamState::Paused,
-            (false, true) => StreamState::Idle,
-            (false, false) => StreamState::Playing,
-        });
+        if !wanted {
+            self.plan.place.leaves();
+        } else if !pause {
+            self.plan.place.plays();
+        }
         Ok(())
     }
 
-    /// Sends what is due.
-    async fn pump(&mut self, audience: Audience) -> Result<Pumped, Over> {
+    /// Somebody is about to listen: makes sure that there will be something to hear.
+    async fn wake(&mut self) -> Result<(), StationError> {
         let now = Instant::now();
-        if self.parked || (self.clock.is_none() && audience.listeners == 0) {
-            return Ok(Pumped::Still);
+        if let Some(waiting) = self.plan.place.waiting(now) {
+            return Err(StationError::Waiting { retry_after: waiting.retry_after });
         }
-        let ahead = if audience.full_burst { self.plan.burst } else { self.plan.burst.min(LOW_LATENCY_BURST) };
-        if let Some(clock) = &mut self.clock
-            && clock.heard(now) > self.feed.position()
-        {
-            clock.slip(now, self.feed.position());
-            if !std::mem::replace(&mut self.starving, true) {
-                counter!(UNDERRUNS).increment(1);
-                self.stream.state().info.underruns += 1;
+        if self.parked {
+            if let Some(retry_after) = self.plan.place.queue(now).filter(|_| !self.paused) {
+                return Err(StationError::Waiting { retry_after });
             }
-        }
-        let due = self.clock.map_or(self.feed.position() + ahead, |clock| clock.due(now));
-        let (mut progress, mut turn) = (false, 0);
-        while self.feed.position() + BLOCK <= due {
-            let position = self.feed.position();
-            let Some(block) = self.feed.next(self.paused)? else {
-                if self.clock.is_some_and(|clock| position > clock.heard(now) + SCARCE) {
-                    self.fanout.announce();
-                    return Ok(Pumped::Late);
-                }
-                self.fanout.flush();
-                return Ok(Pumped::Short { progress });
-            };
-            self.clock.get_or_insert_with(|| Clock::start(now, position, ahead));
-            self.emit(block)?;
-            (progress, self.starving) = (true, false);
-            turn += 1;
-            if turn % TURN == 0 {
-                tokio::task::yield_now().await;
-            }
-        }
-        Ok(Pumped::Full)
-    }
-
-    /// Hands a block to the encoders.
-    fn emit(&mut self, block: Vec<f32>) -> Result<(), Over> {
-        if self.fanout.push(block)? && !std::mem::replace(&mut self.first_sound, true) {
-            let asked = self.stream.state().waiting_since;
-            histogram!(TIME_TO_FIRST_AUDIO).record(asked.elapsed().as_secs_f64());
+            (self.parked, self.heard_at) = (false, now);
+            let told = self.tell_engine(now).await;
+            self.parked = told.is_err();
+            told?;
         }
         Ok(())
     }
 
-    /// The last sound of a stream that is asked to end. If it cannot be had, the sound stops without it.
-    fn fade_out(&mut self) {
-        if self.clock.is_some()
-            && let Ok(Some(block)) = self.feed.fade_out()
-            && let Err(Over::Failed(error)) = self.emit(block)
-        {
-            tracing::warn!(stream = self.stream.id(), error, "the end could not be encoded");
-        }
-    }
-
-    /// Once a second: stuck listeners, status.
-    fn round(&mut self, now: Instant) {
+    /// Once a second: stuck listeners, status, how the machine does.
+    fn round(&mut self, audience: Audience, now: Instant) {
         self.round_at = now + ROUND;
         let given_up = self.stream.hub().give_up_stuck(PATIENCE);
         if given_up > 0 {
             tracing::info!(stream = self.stream.id(), given_up, "listeners took nothing for too long");
             counter!(LISTENERS_GIVEN_UP).increment(given_up as u64);
         }
+        let buffered = self.feed.buffered();
         if self.clock.is_some() {
-            histogram!(BUFFERED_SECONDS).record(self.feed.buffered());
+            histogram!(BUFFERED_SECONDS).record(buffered);
+            if self.store.whole(buffered >= WHOLE * self.lead, now) {
+                self.keep_ahead(self.plan.lead);
+            }
         }
+        let plays = self.clock.is_some() || (audience.listeners > 0 && !self.parked);
+        let report = Report { made: self.feed.made(), buffered, lead: self.plan.lead, plays };
+        self.plan.place.report(now, &report);
         self.publish_state();
         self.stream.send_status();
+    }
+
+    /// Tells the world what the stream does, if that is something else than before.
+    fn show_state(&mut self, pumped: Pumped) {
+        let waiting = self.plan.place.waiting(Instant::now());
+        let changed = {
+            let info = &mut self.stream.state().info;
+            info.buffer_target = self.filling.filter(|_| pumped == Pumped::Filling);
+            let changed = info.waiting.is_some() != waiting.is_some();
+            info.waiting = waiting;
+            changed
+        };
+        let state = match (self.paused, self.parked) {
+            (true, _) => StreamState::Paused,
+            (false, true) => StreamState::Idle,
+            (false, false) if pumped == Pumped::Filling => StreamState::Buffering,
+            (false, false) => StreamState::Playing,
+        };
+        if !self.stream.set_state(state) && changed {
+            self.stream.send_status();
+        }
     }
 
     fn publish_state(&self) {
@@ -303,10 +305,9 @@ impl<S: Source> Task<S> {
         match (pumped, &self.clock) {
             (Pumped::Full, Some(clock)) => until = until.min(clock.when_due(self.feed.position() + tick)),
             (Pumped::Late, _) => until = until.min(Instant::now() + frames(tick)),
-            // One look when players run dry, to count it; while they are dry only the voice matters.
-            (Pumped::Short { .. }, Some(clock)) if !self.starving => {
-                until = until.min(clock.when_heard(self.feed.position() + 1));
-            }
+            (Pumped::Filling, _) => until = until.min(Instant::now() + FILLING),
+            // One look when players run dry.
+            (Pumped::Short { .. }, Some(clock)) => until = until.min(clock.when_heard(self.sent() + 1)),
             _ => {}
         }
         if audience.listeners == 0 && !self.parked {
@@ -330,14 +331,21 @@ impl<S: Source> Task<S> {
             None => Ok(()),
             Some(Command::Pause(reply)) => {
                 self.paused = true;
-                answer(reply, self.tell_engine().await);
+                let told = self.tell_engine(Instant::now()).await;
+                self.show_state(Pumped::Still);
+                answer(reply, told);
                 Ok(())
             }
             Some(Command::Resume(reply)) => {
                 self.paused = false;
-                let told = self.tell_engine().await;
+                let told = self.tell_engine(Instant::now()).await;
                 self.paused = told.is_err();
+                self.show_state(Pumped::Still);
                 answer(reply, told);
+                Ok(())
+            }
+            Some(Command::Wake(reply)) => {
+                answer(reply, self.wake().await);
                 Ok(())
             }
             Some(Command::End(reason)) => Err(Over::Asked(reason)),

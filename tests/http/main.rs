@@ -10,6 +10,7 @@ mod clients;
 mod clips;
 mod files;
 mod flows;
+mod full;
 mod generate;
 mod half_close;
 mod jerry;

@@ -1,5 +1,5 @@
 //! `bench fanout`: one stream, many listeners over loopback, in processes of their own so that their work is not
-//! counted as the server's. `bench listen` is the listening half alone, to measure another server with the same load.
+//! counted as the server's. `bench listeners` is the listening half alone, to measure another server with the same load.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -28,7 +28,7 @@ pub(super) struct FanoutArgs {
 }
 
 #[derive(Args)]
-pub(super) struct ListenArgs {
+pub(super) struct ListenersArgs {
     /// host:port of the server
     address: String,
     /// Path to ask for
@@ -76,7 +76,7 @@ pub(super) fn run(args: &FanoutArgs) -> Result<Vec<Row>, Failure> {
         for &listeners in &args.listeners {
             let before = stream.info().underruns;
             let output = tokio::process::Command::new(std::env::current_exe()?)
-                .args(["bench", "listen", &address.to_string(), "/generate?station=bench", "--json"])
+                .args(["bench", "listeners", &address.to_string(), "/generate?station=bench", "--json"])
                 .args(["--count", &listeners.to_string(), "--seconds", &args.seconds.to_string()])
                 .args(["--pid", &std::process::id().to_string()])
                 .stderr(std::process::Stdio::inherit())
@@ -104,7 +104,7 @@ const KEYS: [&str; 6] = [
     "server_cpu_us_per_listener_second",
 ];
 
-pub(super) fn listen(args: &ListenArgs) -> Result<Vec<Row>, Failure> {
+pub(super) fn listeners(args: &ListenersArgs) -> Result<Vec<Row>, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     #[cfg(unix)]
     rlimit::increase_nofile_limit(args.count as u64 + 1024)?;

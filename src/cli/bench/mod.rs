@@ -6,6 +6,7 @@ mod codec;
 mod fanout;
 mod first_sound;
 mod kernels;
+mod listen;
 mod quality;
 mod step;
 mod streams;
@@ -58,8 +59,10 @@ enum Bench {
     Transform(transform::TransformArgs),
     /// Solver steps and codec of the loop model with random weights
     Loop(transform::SolverArgs),
+    /// What a player hears of a machine that is only just fast enough: stops, missing sound
+    Listen(listen::ListenArgs),
     /// The listeners of `fanout`, for measuring another server beside it
-    Listen(fanout::ListenArgs),
+    Listeners(fanout::ListenersArgs),
 }
 
 /// Random weights at a published model's sizes: speed does not depend on their values.
@@ -168,7 +171,8 @@ pub(super) fn run(args: BenchArgs) -> Outcome {
         Bench::Fanout(options) => ("fanout", fanout::run(&options)?),
         Bench::Transform(options) => ("transform", transform::transform(&options)?),
         Bench::Loop(options) => ("loop", transform::make_loop(&options)?),
-        Bench::Listen(options) => ("listen", fanout::listen(&options)?),
+        Bench::Listen(options) => ("listen", listen::run(&options)?),
+        Bench::Listeners(options) => ("listeners", fanout::listeners(&options)?),
     };
     if args.json {
         let results: Vec<Value> =

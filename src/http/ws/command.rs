@@ -49,10 +49,11 @@ async fn carry_out(stream: &Stream, mut fields: Map<String, Value>) -> Result<Ma
     Ok(Map::from_iter([("at".into(), ack.at.into()), ("epoch".into(), ack.epoch.into())]))
 }
 
-fn refusal(id: Option<Value>, error: &HttpError) -> Value {
+pub(super) fn refusal(id: Option<Value>, error: &HttpError) -> Value {
     let mut refusal = json!({ "type": "error", "status": error.status().as_u16(), "detail": error.to_string() });
-    if let (Some(id), Some(fields)) = (id, refusal.as_object_mut()) {
-        fields.insert("id".into(), id);
+    if let Some(fields) = refusal.as_object_mut() {
+        fields.extend(id.map(|id| ("id".to_owned(), id)));
+        fields.extend(error.retry_after().map(|seconds| ("retry_after".to_owned(), seconds.into())));
     }
     refusal
 }

@@ -13,7 +13,8 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 
 use super::Socket;
-use super::command::obeyed;
+use super::command::{obeyed, refusal};
+use crate::http::HttpError;
 use crate::station::{Events, Listener, Stream};
 
 const PING: Duration = Duration::from_secs(15);
@@ -57,6 +58,22 @@ pub(super) async fn converse(socket: Socket, stream: &Stream, listener: Option<L
             let frame = CloseFrame { code, reason: reason.as_ref().into() };
             let _ = sink.send(Message::Close(Some(frame))).await;
         }
+        let _ = sink.close().await;
+    };
+    let _ = timeout(GOODBYE, close).await;
+}
+
+/// Closes a socket that cannot be served now, and says why and for how long.
+pub(super) async fn refuse(socket: Socket, error: &HttpError) {
+    let (mut sink, _source) = socket.split();
+    let reason = match error.retry_after() {
+        Some(seconds) => format!("the machine has no room for this stream; try again in {seconds} s"),
+        None => "this stream cannot be heard".into(),
+    };
+    let close = async {
+        let _ = sink.send(Message::text(refusal(None, error).to_string())).await;
+        let frame = CloseFrame { code: CloseCode::Again, reason: reason.as_str().into() };
+        let _ = sink.send(Message::Close(Some(frame))).await;
         let _ = sink.close().await;
     };
     let _ = timeout(GOODBYE, close).await;

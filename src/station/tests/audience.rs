@@ -129,6 +129,32 @@ async fn limits_are_kept_and_places_come_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_stream_that_was_idle_for_longest_gives_its_place_to_a_new_one() {
+    let station = station_with(StationConfig { max_streams: 4, ..StationConfig::default() });
+    let named = |name: &str| StreamSpec { name: Some(name.into()), ..spec() };
+    let kept = play(&station, Tone::new(), StreamSpec { idle: Idle::Wait, ..named("kept") });
+    let watched = play(&station, Tone::new(), named("watched"));
+    let _events = watched.events();
+    let old = play(&station, Tone::new(), named("old"));
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let heard = play(&station, Tone::new(), named("heard"));
+    let mut listener = heard.listen(OGG).unwrap();
+    hear(&mut listener, 5.0).await;
+    let refused = station.start(Tone::new(), spec(), Instant::now()).err().unwrap();
+    assert!(matches!(refused, StationError::Limit { .. }), "nobody is idle yet: {refused}");
+    let _taker = tokio::spawn(async move { hear(&mut listener, 100.0).await });
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let new = play(&station, Tone::new(), named("new"));
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let names: Vec<_> = station.list().into_iter().filter_map(|info| info.name).collect();
+    assert_eq!(names, ["kept", "watched", "heard", "new"]);
+    assert!(old.info().reason.unwrap().contains("its place was needed"));
+    let refused = station.start(Tone::new(), spec(), Instant::now()).err().unwrap();
+    assert!(matches!(refused, StationError::Limit { .. }), "{refused}");
+    drop((kept, new));
+}
+
+#[tokio::test(start_paused = true)]
 async fn shutdown_gives_every_listener_its_last_page() {
     let metrics = Metrics::record();
     let station = station();

@@ -115,7 +115,7 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         let files = runtime.block_on(async {
             let station = station_with(StationConfig { grace: 3.0, ..StationConfig::default() });
-            let stream = play(&station, Tone { speed, ..Tone::new() }, spec());
+            let stream = play(&station, Tone::at(speed), spec());
             let listeners: Vec<_> = habits.into_iter().map(|habit| tokio::spawn(live(stream.clone(), habit))).collect();
             tokio::time::sleep(Duration::from_secs_f64(pause)).await;
             stream.pause().await.unwrap();

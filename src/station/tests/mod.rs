@@ -6,7 +6,9 @@ mod audience;
 mod control;
 mod fanout;
 mod formats;
+mod overload;
 mod pace;
+mod store;
 mod tone;
 
 use std::process::{Command, Stdio};

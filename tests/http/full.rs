@@ -1,0 +1,58 @@
+//! A machine that has no room for one more stream.
+
+use std::time::Duration;
+
+use continuo::engine::standin::Standin;
+use continuo::station::{StationConfig, StreamState};
+use futures_util::StreamExt;
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+
+use super::client::{PATIENCE, call, get};
+use super::server::{start_on, until};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_cannot_go_on_says_so_to_whoever_wants_to_hear_it() {
+    // One voice is more than it can do.
+    let backend = Standin::default().with_step_time(Duration::from_millis(25));
+    let server = start_on(backend, StationConfig { grace: 0.05, ..StationConfig::default() }, |_| {}).await;
+    let body = r#"{"name": "Dusk", "prompts": ["a"]}"#;
+    let view = call(server.addr, "POST", "/v1/streams", body).await.json().await;
+    let place = format!("/v1/streams/{}", view["id"].as_str().unwrap());
+    let state = || server.app.station.named("Dusk").unwrap().info().state;
+    until(|| state() == StreamState::Idle).await;
+    let other = get(server.addr, "/generate?prompt=b").await;
+    assert_eq!(other.status, 200);
+
+    for path in [format!("{place}/audio.ogg"), "/generate?station=Dusk".into()] {
+        let mut refused = get(server.addr, &path).await;
+        assert_eq!(refused.status, 429, "{path}");
+        assert!(refused.header("retry-after").unwrap().parse::<u64>().unwrap() > 0);
+        assert!(refused.problem().await.contains("full"), "{path}");
+    }
+    let tcp = TcpStream::connect(server.addr).await.unwrap();
+    let (mut socket, _) = tokio_tungstenite::client_async(format!("ws://test{place}/ws"), tcp).await.unwrap();
+    let mut next = async || timeout(PATIENCE, socket.next()).await.unwrap().unwrap().unwrap();
+    let Message::Text(text) = next().await else { panic!("no reason is given") };
+    let error: Value = serde_json::from_str(text.as_str()).unwrap();
+    assert_eq!((&error["type"], &error["status"]), (&"error".into(), &429.into()));
+    assert!(error["retry_after"].as_u64().unwrap() > 0, "{error}");
+    let Message::Close(Some(close)) = next().await else { panic!("the socket stays open") };
+    assert!(close.code == CloseCode::Again && close.reason.contains("try again in"), "{close:?}");
+    assert_eq!(state(), StreamState::Idle);
+
+    drop(other);
+    server.until_voices(1).await;
+    let listener = get(server.addr, &format!("{place}/audio.ogg")).await;
+    assert_eq!(listener.status, 200);
+    until(|| state() == StreamState::Buffering).await;
+    let shown = get(server.addr, &place).await.json().await;
+    assert!(shown["buffer_target"].as_f64().unwrap() > 1.0, "{shown}");
+    let models = get(server.addr, "/v1/models").await.json().await;
+    assert!(models["models"][0]["realtime_factor"].as_f64().unwrap() < 1.0, "{models}");
+    let ready = get(server.addr, "/readyz").await.json().await;
+    assert_eq!((&ready["behind_seconds"], &ready["waiting_streams"]), (&0.into(), &0.into()));
+}
