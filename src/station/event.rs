@@ -96,7 +96,7 @@ pub enum Event {
         prompts: Vec<WeightedPrompt>,
     },
     /// About once a second, and whenever the state changes.
-    Status(StreamInfo),
+    Status(Box<StreamInfo>),
     /// The stream is over; nothing follows.
     End {
         /// Why.

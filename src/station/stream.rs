@@ -232,7 +232,7 @@ impl Stream {
         let (title, at) = (self.title(), info.playhead);
         let mut first = vec![Event::Title { title, at }];
         let end = (info.state == StreamState::Ended).then(|| Event::End { reason: self.end_reason() });
-        first.push(Event::Status(info));
+        first.push(Event::Status(Box::new(info)));
         first.extend(end);
         Events::new(first, later)
     }
@@ -397,7 +397,7 @@ impl Stream {
 
     pub(super) fn send_status(&self) {
         if self.events.receiver_count() > 0 {
-            self.send(Event::Status(self.info()));
+            self.send(Event::Status(Box::new(self.info())));
         }
     }
 
