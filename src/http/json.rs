@@ -23,6 +23,17 @@ pub(super) fn clean(body: &[u8]) -> Cow<'_, [u8]> {
     clean
 }
 
+/// Bytes of memory that [`parse`] may take beside the body and what is made of it: what is not
+/// UTF-8 is written anew, characters behind a backslash are copied, and a text that holds JSON
+/// itself is so several times.
+pub(super) fn room(body: &[u8]) -> u64 {
+    let length = body.len() as u64;
+    let rewritten = if std::str::from_utf8(body).is_ok() { 0 } else { 3 * length };
+    let copied = if body.contains(&b'\\') { 2 * length } else { 0 };
+    let nested = if first(body) == Some(b'"') { 4 * length } else { 0 };
+    rewritten + copied + nested
+}
+
 /// Reads a body.
 ///
 /// # Errors
@@ -63,7 +74,7 @@ fn lone_surrogates(text: &[u8]) -> Vec<usize> {
     lone
 }
 
-/// The code of `\uXXXX` at a place.
+/// The code of an escape with four digits at a place.
 fn escape(text: &[u8], at: usize) -> Option<u16> {
     let digits = text.get(at..at + 6)?.strip_prefix(br"\u")?;
     let digits = std::str::from_utf8(digits).ok().filter(|digits| !digits.starts_with('+'))?;
@@ -96,6 +107,19 @@ mod tests {
         for broken in [r#""\ud83"#, r#""\"#, r#""\ud83d"#, "\\"] {
             assert!(parse::<Value>(broken.as_bytes()).is_err(), "{broken}");
         }
+    }
+
+    #[test]
+    fn only_what_is_copied_takes_room() {
+        assert_eq!(room(br#"{"audio_data": "UklGRg=="}"#), 0);
+        let [escaped, text] = [br#"{"a": "b\/"}"#.as_slice(), br#" "{}""#];
+        assert_eq!((room(escaped), room(text)), (2 * escaped.len() as u64, 4 * text.len() as u64));
+        // Every byte of noise becomes a character of three.
+        let noise = [0xff; 100];
+        assert!(clean(&noise).len() as u64 <= noise.len() as u64 + room(&noise));
+        let utf16: Vec<u8> = "{\"\u{20ac}\"}".encode_utf16().flat_map(u16::to_be_bytes).collect();
+        let utf16 = [&[0xfe, 0xff], &utf16[..]].concat();
+        assert!(clean(&utf16).len() as u64 <= room(&utf16));
     }
 
     #[test]

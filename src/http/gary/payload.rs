@@ -45,9 +45,7 @@ impl Payload {
         if body.len() < LARGE {
             return Self::parse(&body).map_err(HttpError::BadRequest);
         }
-        // Decoded; with escapes it is in memory once more.
-        let unescaped = if body.contains(&b'\\') { body.len() as u64 } else { 0 };
-        let share = budget.take(body.len() as u64 / 4 * 3 + unescaped).await?;
+        let share = budget.take(body.len() as u64 / 4 * 3 + json::room(&body)).await?;
         let read = tokio::task::spawn_blocking(move || Self::parse(&body)).await;
         let read = read.unwrap_or_else(|error| Err(format!("The body could not be read: {error}.")));
         let mut payload = read.map_err(HttpError::BadRequest)?;

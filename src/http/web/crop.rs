@@ -1,8 +1,7 @@
 //! The crop server: base64 in, the bare base64 text of an MP3 out.
 
-use std::sync::Arc;
-
 use std::fmt::Formatter;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -112,9 +111,8 @@ async fn answer(
 ) -> Response {
     let made = async {
         let body = body?;
-        let unescaped = if body.contains(&b'\\') { body.len() as u64 } else { 0 };
         // Held until the sounds that were sent are used.
-        let _share = app.budget.take(body.len() as u64 / 4 * 3 + unescaped).await?;
+        let _share = app.budget.take(body.len() as u64 / 4 * 3 + json::room(&body)).await?;
         let ask = work(move || read(&body)).await?;
         let (sound, share) = make(ask).await?;
         let file = work(move || Ok(mp3(sound)?)).await?;
