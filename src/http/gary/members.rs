@@ -1,14 +1,17 @@
-//! What is kept of each socket, so that no one of them holds more than its part: the sessions whose rooms it is in, the
-//! events that are being answered, and the bytes that it was sent and has not taken.
+//! What is kept of each socket, so that no one of them, and no client, holds more than its part: the sessions whose rooms
+//! it is in, the events that are being answered, and the bytes that it was sent and has not taken.
 
 use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use socketioxide::extract::SocketRef;
 use socketioxide::socket::Sid;
+use warp::http::Extensions;
 
+use super::super::client::Client;
 use super::super::connection::Connection;
 use super::super::meter::Meter;
 use crate::budget::{Budget, Exhausted};
@@ -18,11 +21,15 @@ use crate::studio::SessionId;
 const ROOMS: usize = 64;
 /// Events of one socket that may be in the works.
 const ANSWERING: usize = 256;
-/// Sockets in all.
+/// Sockets in all, and of one client.
 const SOCKETS: usize = 8192;
-/// Handshakes that nobody made use of yet, and how long they count.
+const SOCKETS_OF_ONE: usize = 1024;
+/// Handshakes that nobody made use of yet, in all and of one client, and how long they count.
 const UNUSED: usize = 1024;
+const UNUSED_OF_ONE: usize = 128;
 const FRESH: Duration = Duration::from_secs(45);
+/// Connections that are kept for sockets which have not entered.
+const EARLY: usize = 256;
 /// Bytes that a socket may have left untaken when another large message is due.
 const BEHIND: u64 = 8 << 20;
 /// How often it is looked whether a large message was taken, and how long that may take.
@@ -35,11 +42,13 @@ const COPIES: u64 = 3;
 pub(super) struct Members {
     pub(super) budget: Budget,
     sockets: Mutex<HashMap<Sid, Member>>,
-    unused: Mutex<VecDeque<Instant>>,
+    unused: Mutex<VecDeque<(Instant, IpAddr)>>,
+    /// Connections of sockets that have not entered yet, or that are none: anybody may send a name.
+    early: Mutex<VecDeque<(Sid, Carrier)>>,
 }
 
-#[derive(Default)]
 struct Member {
+    client: IpAddr,
     rooms: VecDeque<SessionId>,
     answering: usize,
     /// Bytes of large messages that were handed to the socket.
@@ -57,6 +66,10 @@ struct Carrier {
 }
 
 impl Member {
+    fn new(client: IpAddr) -> Self {
+        Self { client, rooms: VecDeque::new(), answering: 0, sent: 0, polled: 0, carrier: None }
+    }
+
     fn taken(&self) -> u64 {
         let carried = |carrier: &Carrier| carrier.meter.written().saturating_sub(carrier.before);
         self.polled + self.carrier.as_ref().map_or(0, carried)
@@ -76,7 +89,7 @@ impl Drop for Turn<'_> {
 
 impl Members {
     pub(super) fn new(budget: Budget) -> Self {
-        Self { budget, sockets: Mutex::default(), unused: Mutex::default() }
+        Self { budget, sockets: Mutex::default(), unused: Mutex::default(), early: Mutex::default() }
     }
 
     fn sockets(&self) -> MutexGuard<'_, HashMap<Sid, Member>> {
@@ -84,40 +97,78 @@ impl Members {
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn unused(&self) -> MutexGuard<'_, VecDeque<Instant>> {
+    fn unused(&self) -> MutexGuard<'_, VecDeque<(Instant, IpAddr)>> {
         self.unused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether one more may come in.
-    pub(super) fn admits(&self) -> bool {
+    fn early(&self) -> MutexGuard<'_, VecDeque<(Sid, Carrier)>> {
+        self.early.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether one more of a client may come in.
+    pub(super) fn admits(&self, client: IpAddr) -> bool {
         let mut unused = self.unused();
-        while unused.front().is_some_and(|since| since.elapsed() > FRESH) {
+        while unused.front().is_some_and(|(since, _)| since.elapsed() > FRESH) {
             unused.pop_front();
         }
-        if unused.len() >= UNUSED || self.sockets().len() >= SOCKETS {
+        let of_one = unused.iter().filter(|(_, other)| *other == client).count();
+        if unused.len() >= UNUSED || of_one >= UNUSED_OF_ONE {
             return false;
         }
-        unused.push_back(Instant::now());
+        let sockets = self.sockets();
+        if sockets.len() >= SOCKETS
+            || sockets.values().filter(|member| member.client == client).count() >= SOCKETS_OF_ONE
+        {
+            return false;
+        }
+        unused.push_back((Instant::now(), client));
         true
     }
 
     /// A socket that made use of its handshake.
     pub(super) fn enter(&self, socket: &SocketRef) {
-        self.unused().pop_front();
-        self.sockets().entry(socket.id).or_default();
-        if let Some(connection) = socket.req_parts().extensions.get::<Connection>()
+        let extensions = &socket.req_parts().extensions;
+        self.take_in(socket.id, client_of(extensions));
+        // One that began with polls and has changed over already came by another connection than its first.
+        let is_carried = self.sockets().get(&socket.id).is_some_and(|member| member.carrier.is_some());
+        if let Some(connection) = extensions.get::<Connection>().filter(|_| !is_carried)
             && socket.transport_type() == socketioxide::TransportType::Websocket
         {
             self.carried_by(socket.id, connection);
         }
     }
 
+    fn take_in(&self, socket: Sid, client: IpAddr) {
+        let mut unused = self.unused();
+        if let Some(index) = unused.iter().position(|(_, other)| *other == client) {
+            unused.remove(index);
+        }
+        let mut early = self.early();
+        let carrier = early.iter().position(|(other, _)| *other == socket).and_then(|index| early.remove(index));
+        let mut sockets = self.sockets();
+        let member = sockets.entry(socket).or_insert_with(|| Member::new(client));
+        if let Some((_, carrier)) = carrier {
+            member.carrier = Some(carrier);
+        }
+    }
+
     /// Its messages go over this connection from now on.
     pub(super) fn carried_by(&self, socket: Sid, connection: &Connection) {
-        let mut sockets = self.sockets();
-        let member = sockets.entry(socket).or_default();
         let meter = Arc::clone(&connection.meter);
-        member.carrier = Some(Carrier { before: meter.written(), meter });
+        self.carry(socket, Carrier { before: meter.written(), meter });
+    }
+
+    fn carry(&self, socket: Sid, carrier: Carrier) {
+        // Held throughout: between the two looks the socket could enter.
+        let mut early = self.early();
+        if let Some(member) = self.sockets().get_mut(&socket) {
+            member.carrier = Some(carrier);
+            return;
+        }
+        if early.len() >= EARLY {
+            early.pop_front();
+        }
+        early.push_back((socket, carrier));
     }
 
     /// A poll has fetched so many bytes.
@@ -230,5 +281,50 @@ impl Members {
             }
         });
         Ok(())
+    }
+}
+
+/// Whose request it is, by its extensions.
+pub(super) fn client_of(extensions: &Extensions) -> IpAddr {
+    extensions.get::<Client>().map_or(Ipv4Addr::UNSPECIFIED.into(), |client| client.address)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn one_client_cannot_take_the_places_of_all() {
+        let members = Members::new(Budget::new(1 << 20));
+        let [greedy, other] = ["203.0.113.1", "203.0.113.2"].map(|text| text.parse().unwrap());
+        // Handshakes alone.
+        assert_eq!((0..UNUSED).filter(|_| members.admits(greedy)).count(), UNUSED_OF_ONE);
+        assert!(members.admits(other));
+        // And sockets that were made of them.
+        for _ in 0..UNUSED_OF_ONE {
+            members.take_in(Sid::new(), greedy);
+        }
+        while members.admits(greedy) {
+            members.take_in(Sid::new(), greedy);
+        }
+        assert_eq!(members.sockets().len(), SOCKETS_OF_ONE);
+        assert!(members.admits(other));
+    }
+
+    #[test]
+    fn a_connection_of_a_name_that_is_no_socket_is_not_kept_for_long() {
+        let members = Members::new(Budget::new(1 << 20));
+        let carrier = || Carrier { meter: Arc::default(), before: 0 };
+        let real = Sid::new();
+        for _ in 0..10 * EARLY {
+            members.carry(Sid::new(), carrier());
+        }
+        members.carry(real, carrier());
+        assert!(members.sockets().is_empty() && members.early().len() == EARLY);
+        // One that enters after its connection has come has it.
+        members.take_in(real, Ipv4Addr::LOCALHOST.into());
+        assert!(members.sockets()[&real].carrier.is_some());
+        assert_eq!(members.early().len(), EARLY - 1);
     }
 }

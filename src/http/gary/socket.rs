@@ -26,7 +26,7 @@ use super::super::error::sentence;
 use super::super::{App, HttpError, body};
 use super::chunks::Chunks;
 use super::events;
-use super::members::Members;
+use super::members::{Members, client_of};
 use super::payload::Parsed;
 use super::push::Push;
 use crate::budget::Exhausted;
@@ -82,16 +82,17 @@ impl Sockets {
         Self(Arc::new(move |request| {
             let (members, polls) = (Arc::clone(&members), request.method() == Method::GET);
             let socket = socket_of(request.uri().query().unwrap_or_default());
+            let client = client_of(request.extensions());
             match (socket, request.extensions().get::<Connection>()) {
                 (socket, Some(connection)) if request.headers().contains_key(UPGRADE) => {
                     connection.meter.watch(&members.budget);
                     if let Some(socket) = socket {
                         members.carried_by(socket, connection);
-                    } else if !members.admits() {
+                    } else if !members.admits(client) {
                         return full();
                     }
                 }
-                (None, _) if !members.admits() => return full(),
+                (None, _) if !members.admits(client) => return full(),
                 _ => {}
             }
             let service = service.clone();
