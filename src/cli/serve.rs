@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
+
+use clap::Args;
 
 use super::edge::Edge;
 use super::listen::listen;
@@ -19,7 +20,6 @@ use crate::sandbox::Sandbox;
 use crate::station::{PromptSets, Station, StationConfig};
 use crate::studio::{AskModel, LoadModel, Naming, Retention, Store, Studio, StudioConfig};
 use crate::units::ModelId;
-use clap::Args;
 
 #[derive(Args)]
 pub(super) struct ServeArgs {
@@ -215,9 +215,8 @@ pub(super) fn run(args: ServeArgs) -> Outcome {
             _ => tracing::info!("listening on http://{address}/"),
         }
         let stop = async {
-            if let Err(error) = end_at_second_signal() {
-                tracing::warn!("a second Ctrl-C will not be heard ({error})");
-            }
+            #[cfg(unix)]
+            super::signals::end_at_the_second();
             if let Err(error) = http::terminated().await {
                 tracing::error!("no signal can be waited for ({error}); the server ends");
             }
@@ -228,20 +227,6 @@ pub(super) fn run(args: ServeArgs) -> Outcome {
     // Work that is still being done for a client that left must not hold up the end.
     runtime.shutdown_background();
     outcome
-}
-
-/// From now on the second Ctrl-C or SIGTERM ends the process at once, whatever its threads are busy with.
-fn end_at_second_signal() -> std::io::Result<()> {
-    use signal_hook::consts::{SIGINT, SIGTERM};
-    let asked = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        // In this order, so that the first signal finds the flag down.
-        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&asked))?;
-    }
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(&asked))?;
-    }
-    Ok(())
 }
 
 /// Where sessions and clips are kept.

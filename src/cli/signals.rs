@@ -1,6 +1,12 @@
-//! Signals that change nothing: what they would do by default is end the process, and every stream
-//! with it.
+//! Signals that change nothing, where by default they would end the process and every stream with
+//! it, and those that end it at once.
 
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// A terminal that closes, a log rotator or a habit of other servers sends these.
@@ -25,4 +31,24 @@ pub(super) fn outlive() {
             Err(error) => tracing::warn!("{name} would end the server: {error}"),
         }
     }
+}
+
+/// From now on the second Ctrl-C or SIGTERM ends the process at once, whatever its threads are busy
+/// with.
+pub(super) fn end_at_the_second() {
+    if let Err(error) = register() {
+        tracing::warn!("a second Ctrl-C will not be heard ({error})");
+    }
+}
+
+fn register() -> io::Result<()> {
+    let asked = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // In this order, so that the first signal finds the flag down.
+        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&asked))?;
+    }
+    for signal in [SIGINT, SIGTERM] {
+        flag::register(signal, Arc::clone(&asked))?;
+    }
+    Ok(())
 }

@@ -8,14 +8,13 @@ use std::time::{Duration, Instant};
 use warp::http::{Method, Version};
 
 use super::client::Client;
+use super::ops;
 
 /// Lines of one client in a [`PERIOD`]; further requests are counted in one line.
 const LINES: u32 = 100;
 const PERIOD: Duration = Duration::from_secs(10);
 /// Clients that are counted one by one; more share a count.
 const CLIENTS: usize = 4096;
-/// Asked every few seconds by machines: in the log only when it is asked for details.
-const PROBES: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 /// Characters of a path at most.
 const PATH: usize = 200;
 
@@ -46,7 +45,8 @@ impl AccessLog {
         let Line { client, method, path, version, status, elapsed } = line;
         let address = client.address;
         let proxy = client.proxy.filter(|proxy| *proxy != address).map(tracing::field::display);
-        if PROBES.contains(&path) {
+        // Asked every few seconds by machines.
+        if ops::is_probe(path) || path == "/metrics" {
             tracing::debug!(client = %address, proxy, %method, path, ?version, status, ?elapsed, "request");
             return;
         }

@@ -116,7 +116,7 @@ impl Front {
         surface: Option<&'static Surface>,
     ) -> Result<Reading, HttpError> {
         let path = request.uri().path();
-        if ops::PROBES.iter().any(|(probe, _)| *probe == path) {
+        if ops::is_probe(path) {
             return Ok(Reading::No);
         }
         if connection.place.is_spare() {

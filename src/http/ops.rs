@@ -42,6 +42,11 @@ pub fn install_metrics() -> Result<PrometheusHandle, BuildError> {
 /// Paths of [`probes`].
 pub(super) const PROBES: Paths = &[("/healthz", "GET, HEAD"), ("/readyz", "GET, HEAD")];
 
+/// Whether a path is that of a probe.
+pub(super) fn is_probe(path: &str) -> bool {
+    PROBES.iter().any(|(probe, _)| *probe == path)
+}
+
 /// `GET /healthz`, `GET /readyz`: on every port.
 pub(super) fn probes(app: &Arc<App>) -> Routes {
     let health = warp::path!("healthz").and(get()).map(|| fresh(warp::reply::json(&json!({ "status": "ok" }))));
