@@ -49,7 +49,8 @@ pub fn check(golden: &Golden) {
 }
 
 /// The same checkpoint as older versions of the reference write it: in a folder of its own, or, where that holds no
-/// weights, made in `scratch` from those of the case, which differ by the names of the weight norm's parts alone.
+/// weights, made in `scratch` from those of the case, which differ by names alone: those of the weight norm's parts, and
+/// of the text encoder's table, which is stored under either of two.
 fn hub_layout(case: &Path, scratch: &Path) -> PathBuf {
     let folder = case.join("hub-layout");
     if !folder.is_dir() || folder.join("model.safetensors").is_file() {
@@ -61,6 +62,7 @@ fn hub_layout(case: &Path, scratch: &Path) -> PathBuf {
     let old = |name: String| {
         name.replace("parametrizations.weight.original0", "weight_g")
             .replace("parametrizations.weight.original1", "weight_v")
+            .replace("text_encoder.shared.weight", "text_encoder.encoder.embed_tokens.weight")
     };
     let weights = candle_core::safetensors::load(case.join("model.safetensors"), &Device::Cpu).unwrap();
     let weights: HashMap<String, Tensor> = weights.into_iter().map(|(name, weight)| (old(name), weight)).collect();

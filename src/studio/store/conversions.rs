@@ -221,7 +221,8 @@ impl Store {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::Duration;
+
+    use tokio::sync::Notify;
 
     use super::*;
 
@@ -243,27 +244,36 @@ mod tests {
     async fn two_who_ask_at_the_same_time_get_one_conversion() {
         let store = Store::ephemeral().unwrap();
         let id = stored(&store);
-        let made = Arc::new(AtomicUsize::new(0));
-        let ask = || {
-            let made = Arc::clone(&made);
-            store.converted(id, "flac", move |bytes| async move {
+        let (made, go) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+        // Made when it is told to.
+        let ask = |kind| {
+            let (made, go) = (Arc::clone(&made), Arc::clone(&go));
+            store.converted(id, kind, move |bytes| async move {
                 made.fetch_add(1, Ordering::SeqCst);
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                go.notified().await;
                 Ok(bytes.repeat(2))
             })
         };
-        let (one, other) = tokio::join!(ask(), ask());
+        let begun = async |count| {
+            while made.load(Ordering::SeqCst) < count {
+                tokio::task::yield_now().await;
+            }
+        };
+        let release = async {
+            begun(1).await;
+            go.notify_one();
+        };
+        let (one, other, ()) = tokio::join!(ask("flac"), ask("flac"), release);
         assert_eq!((one.unwrap().bytes, other.unwrap().bytes), (10, 10));
         assert_eq!(made.load(Ordering::SeqCst), 1);
         // Whoever leaves before it is there does not stop it.
-        let slow = async |bytes: Bytes| {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            Ok(bytes.to_vec())
-        };
-        let left = store.converted(id, "ogg", slow);
-        assert!(tokio::time::timeout(Duration::from_millis(20), left).await.is_err());
+        tokio::select! {
+            _ = ask("ogg") => panic!("it is not made yet"),
+            () = begun(2) => {}
+        }
+        go.notify_one();
         let never = async |_: Bytes| Err(StudioError::Broken("it is made already".into()));
-        assert_eq!(store.converted(id, "ogg", never).await.unwrap().bytes, 5);
+        assert_eq!(store.converted(id, "ogg", never).await.unwrap().bytes, 10);
         forget(&store.folder.path, &id.to_string());
         assert!(store.converted_before(id, "flac").await.unwrap().is_none());
         assert!(names(&store.folder.conversions.folder).is_empty());
@@ -286,7 +296,6 @@ mod tests {
         let conversions = Conversions::within(path.clone(), 25).unwrap();
         for name in ["a", "b"] {
             conversions.keep(name, &[0; 10]).unwrap();
-            std::thread::sleep(Duration::from_millis(5));
         }
         assert!(conversions.at_hand("a").is_some());
         conversions.keep("c", &[0; 10]).unwrap();
