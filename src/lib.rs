@@ -12,6 +12,8 @@
 //! - [`station::Station`] keeps endless streams: paced, levelled, encoded once per format, for any number of listeners.
 //! - [`http::serve`] puts both, and the [`studio`] that makes clips, behind HTTP, WebSocket and Socket.IO.
 //!
+//! Sound that clients send is decoded by processes of its own ([`sandbox`]), within one [`budget`] of memory.
+//!
 //! | word | meaning |
 //! |---|---|
 //! | voice | one generating sequence in the engine |
