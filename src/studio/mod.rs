@@ -15,6 +15,7 @@ mod models;
 mod naming;
 mod params;
 mod preview;
+mod queries;
 mod queue;
 mod riffs;
 mod run;

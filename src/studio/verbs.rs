@@ -9,8 +9,8 @@ use super::run::work;
 use super::shape;
 use super::store::ClipState;
 use super::{
-    AudioId, ClipId, ClipRecord, Draft, Flow, Job, Kind, Lane, Owner, Params, SessionId, SessionRecord, Snapshot,
-    Status, Studio, StudioError, Wish,
+    AudioId, ClipId, ClipRecord, Draft, Flow, Job, Kind, Lane, Owner, Params, SessionId, SessionRecord, Status, Studio,
+    StudioError, Wish,
 };
 use crate::engine::{EngineError, Prefix};
 use crate::units::ModelId;
@@ -40,30 +40,6 @@ impl Drop for Reservation {
     fn drop(&mut self) {
         if let Some(place) = self.place.take() {
             self.studio.desk().busy.remove(&place);
-        }
-    }
-}
-
-/// A clip whose sound somebody waits for; it is cancelled when they leave first.
-struct Awaited {
-    studio: Arc<Studio>,
-    clip: ClipId,
-    wanted: bool,
-}
-
-impl Drop for Awaited {
-    fn drop(&mut self) {
-        if !self.wanted || self.studio.stopping.is_cancelled() {
-            return;
-        }
-        let (studio, clip) = (Arc::clone(&self.studio), self.clip);
-        // Without a runtime the server is over.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                if let Err(error) = studio.cancel(clip).await {
-                    tracing::debug!(%error, "a clip that nobody waits for was not cancelled");
-                }
-            });
         }
     }
 }
@@ -518,122 +494,6 @@ impl Studio {
             Ok(Status::Cancelled)
         })
         .await
-    }
-
-    /// A clip while it waits or is being made.
-    pub fn job(&self, clip: ClipId) -> Option<Arc<Job>> {
-        self.desk().jobs.get(&clip).cloned()
-    }
-
-    /// The clip of a session that waits or is being made: a piece rather than a transform.
-    pub fn job_of(&self, session: &SessionId) -> Option<Arc<Job>> {
-        Lane::ALL.into_iter().find_map(|lane| self.job_in(session, lane))
-    }
-
-    /// The clip of a session that waits or is being made in a lane.
-    pub fn job_in(&self, session: &SessionId, lane: Lane) -> Option<Arc<Job>> {
-        let of_it = |job: &&Arc<Job>| job.record.session == *session && job.record.kind.lane() == lane;
-        self.desk().jobs.values().find(of_it).cloned()
-    }
-
-    /// A clip, whatever has become of it.
-    ///
-    /// # Errors
-    /// [`StudioError::NoClip`], [`StudioError::Store`].
-    pub async fn clip(&self, clip: ClipId) -> Result<Snapshot, StudioError> {
-        if let Some(job) = self.job(clip) {
-            return Ok(Snapshot { record: Arc::clone(&job.record), status: job.status.borrow().clone() });
-        }
-        let record = self.store.clip(clip).await?;
-        let unwritten = self.desk().unwritten.get(&clip).cloned();
-        Ok(Snapshot { status: unwritten.unwrap_or_else(|| Status::at_rest(&record)), record: Arc::new(record) })
-    }
-
-    /// Waits for a clip and says which sound it made. A clip whose sound nobody waits for any more is given up.
-    ///
-    /// # Errors
-    /// [`StudioError::Failed`], [`StudioError::Cancelled`], [`StudioError::NotReady`] when the server ends first.
-    pub async fn outcome(self: &Arc<Self>, clip: ClipId) -> Result<AudioId, StudioError> {
-        let mut awaited = Awaited { studio: Arc::clone(self), clip, wanted: true };
-        let status = match self.job(clip) {
-            Some(job) => {
-                let mut status = job.status();
-                tokio::select! {
-                    ended = status.wait_for(Status::is_final) => ended.map_or(Status::Cancelled, |ended| ended.clone()),
-                    () = self.stopping.cancelled() => return Err(StudioError::NotReady(clip.to_string())),
-                }
-            }
-            None => self.clip(clip).await?.status,
-        };
-        awaited.wanted = false;
-        match status {
-            Status::Failed(reason) => Err(StudioError::Failed(reason)),
-            Status::Cancelled => Err(StudioError::Cancelled),
-            _ => self.output(clip).await,
-        }
-    }
-
-    /// The latest clip of a session.
-    ///
-    /// # Errors
-    /// [`StudioError::Store`].
-    pub async fn latest(&self, session: &SessionId) -> Result<Option<Snapshot>, StudioError> {
-        match self.store.clips(Some(session), 1).await?.into_iter().next() {
-            Some(record) => Ok(Some(self.clip(record.id).await?)),
-            None => Ok(None),
-        }
-    }
-
-    /// A session.
-    ///
-    /// # Errors
-    /// [`StudioError::NoSession`], [`StudioError::Store`].
-    pub async fn session(&self, id: &SessionId) -> Result<SessionRecord, StudioError> {
-        self.store.session(id).await
-    }
-
-    pub(super) async fn known(&self, id: &SessionId) -> Result<Option<SessionRecord>, StudioError> {
-        match self.store.session(id).await {
-            Ok(session) => Ok(Some(session)),
-            Err(StudioError::NoSession(_)) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// The present sound of a session, as a file's bytes.
-    ///
-    /// # Errors
-    /// [`StudioError::NoSession`], [`StudioError::NoAudio`], [`StudioError::Store`].
-    pub async fn sound_of(&self, id: &SessionId) -> Result<Bytes, StudioError> {
-        let current: AudioId = self.store.session(id).await?.current.ok_or(StudioError::NoAudio)?;
-        self.store.read(current).await
-    }
-
-    /// The result of a clip: a 16-bit WAV file's bytes.
-    ///
-    /// # Errors
-    /// [`StudioError::NoClip`], [`StudioError::NotReady`], [`StudioError::Store`].
-    pub async fn sound_of_clip(&self, clip: ClipId) -> Result<Bytes, StudioError> {
-        let record = self.store.clip(clip).await?;
-        let output = record.output.ok_or_else(|| StudioError::NotReady(clip.to_string()))?;
-        self.store.read(output).await
-    }
-
-    /// A result of this session that no client was handed yet: after a reconnect it is given once.
-    ///
-    /// # Errors
-    /// [`StudioError::Store`].
-    pub async fn undelivered(&self, session: &SessionId) -> Result<Option<ClipRecord>, StudioError> {
-        let latest = self.store.clips(Some(session), 1).await?.into_iter().next();
-        Ok(latest.filter(|clip| !clip.delivered && matches!(clip.state, ClipState::Completed | ClipState::Failed)))
-    }
-
-    /// Notes that a client was handed a result.
-    ///
-    /// # Errors
-    /// [`StudioError::Store`].
-    pub async fn delivered(&self, clip: ClipId) -> Result<(), StudioError> {
-        self.store.delivered(clip).await
     }
 
     /// Decodes an upload to see that it is one.
