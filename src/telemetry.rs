@@ -33,6 +33,8 @@ pub const ROWS: &str = "continuo_rows";
 pub const VOICES: &str = "continuo_voices";
 /// Voices that were dropped while others went on.
 pub const VOICE_FAULTS: &str = "continuo_voice_faults_total";
+/// Times that a voice stood still and was taken back before it was heard, by `remedy`.
+pub const FREEZES: &str = "continuo_freezes_total";
 /// Seconds of audio generated per second of work, over all voices.
 pub const REALTIME_FACTOR: &str = "continuo_realtime_factor";
 /// Clips that wait, by `lane`.
@@ -73,6 +75,7 @@ pub fn describe() {
     describe_gauge!(ROWS, "Rows of the last decoder pass");
     describe_gauge!(VOICES, "Voices that the engine has admitted, paused ones included");
     describe_counter!(VOICE_FAULTS, "Voices that were dropped while others went on");
+    describe_counter!(FREEZES, "Times that a voice stood still and was taken back before it was heard, by remedy");
     describe_gauge!(REALTIME_FACTOR, "Seconds of audio generated per second of work, over all voices");
     describe_gauge!(CLIPS_WAITING, "Clips that wait, by lane");
     describe_gauge!(CLIPS_RUNNING, "Clips that are being made, by lane");

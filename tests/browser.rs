@@ -196,6 +196,7 @@ async fn a_shared_station_is_heard_with_others_and_left_alone() {
         prompts: vec!["dub".into()],
         sampling: Default::default(),
         seconds: None,
+        max_still: None,
         idle: Idle::Pause,
     };
     let station = server.app.station.create(spec).await.unwrap();

@@ -9,10 +9,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::load::load;
 use super::log::note;
 use super::output::Output;
-use super::sampling::SamplingArgs;
+use super::sampling::{SamplingArgs, max_still};
 use super::{Failure, ModelArgs, Outcome};
 use crate::audio::encode_file;
-use crate::engine::{Engine, EngineConfig, Read, Voice, VoiceEnd, VoiceSpec, WeightedPrompt};
+use crate::engine::{Engine, EngineConfig, MAX_STILL, Priority, Read, Voice, VoiceEnd, VoiceSpec, WeightedPrompt};
 use crate::units::{Frames, SampleRate, Samples};
 
 #[derive(Args)]
@@ -28,6 +28,9 @@ pub(super) struct GenerateArgs {
     output: PathBuf,
     #[command(flatten)]
     sampling: SamplingArgs,
+    /// Seconds of nothing new after which the music goes back before anybody hears it, and on differently; 0 never
+    #[arg(long, default_value_t = MAX_STILL, value_name = "SECONDS", value_parser = max_still)]
+    max_still: f32,
     #[command(flatten)]
     model: ModelArgs,
 }
@@ -39,7 +42,15 @@ pub(super) fn run(args: GenerateArgs) -> Outcome {
     }
     let sampling = args.sampling.patch();
     let prompts = args.prompts.iter().map(|prompt| weighted(prompt)).collect();
-    let spec = VoiceSpec { prompts, sampling, lead: Duration::from_secs(60), ..VoiceSpec::endless("") };
+    let spec = VoiceSpec {
+        prompts,
+        sampling,
+        lead: Duration::from_secs(60),
+        // Nobody plays it while it is made.
+        priority: Priority::Spare,
+        max_still: Some(args.max_still),
+        ..VoiceSpec::endless("")
+    };
     spec.validate()?;
     let engine = Engine::start(load(&args.model)?, EngineConfig::default())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

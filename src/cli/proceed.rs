@@ -8,10 +8,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::load::load;
 use super::output::Output;
-use super::sampling::SamplingArgs;
+use super::sampling::{SamplingArgs, max_still};
 use super::{Failure, ModelArgs, Outcome};
 use crate::audio::{FileFormat, decode, encode_file};
-use crate::engine::{Engine, EngineConfig};
+use crate::engine::{Engine, EngineConfig, MAX_STILL};
 use crate::sandbox::Sandbox;
 use crate::studio::{Owner, Status, Store, Studio, StudioConfig, Wish};
 
@@ -34,6 +34,9 @@ pub(super) struct ContinueArgs {
     output: PathBuf,
     #[command(flatten)]
     sampling: SamplingArgs,
+    /// Seconds of nothing new after which the music goes back before anybody hears it, and on differently; 0 never
+    #[arg(long, default_value_t = MAX_STILL, value_name = "SECONDS", value_parser = max_still)]
+    max_still: f32,
     #[command(flatten)]
     model: ModelArgs,
 }
@@ -59,7 +62,7 @@ pub(super) fn run(args: ContinueArgs) -> Outcome {
     runtime.block_on(sandbox.decode(bytes.clone().into()))?;
     let backend = load(&args.model)?;
     let file = runtime.block_on(async {
-        let engine = Engine::start(backend, EngineConfig::default())?;
+        let engine = Engine::start(backend, EngineConfig { max_still: args.max_still, ..EngineConfig::default() })?;
         let studio =
             Studio::start(engine, Store::ephemeral()?, None, StudioConfig { sandbox, ..StudioConfig::default() })
                 .await?;

@@ -2,7 +2,14 @@
 
 use clap::Args;
 
-use crate::engine::SamplingPatch;
+use crate::engine::{SamplingPatch, validate_max_still};
+
+/// Reads `--max-still`.
+pub(super) fn max_still(text: &str) -> Result<f32, String> {
+    let seconds = text.parse().map_err(|_| "it is a number of seconds".to_owned())?;
+    validate_max_still(seconds).map_err(|_| "it is a number of seconds from 1 to 30, or 0 for never".to_owned())?;
+    Ok(seconds)
+}
 
 #[derive(Args)]
 pub(super) struct SamplingArgs {

@@ -11,10 +11,11 @@ use super::edge::Edge;
 use super::listen::listen;
 use super::load::{DtypeChoice, load, load_named, weigh};
 use super::ports::Ports;
+use super::sampling::max_still;
 use super::{Failure, ModelArgs, Outcome};
 use super::{log, memory};
 use crate::budget::Budget;
-use crate::engine::{Engine, EngineConfig, KV_BUDGET};
+use crate::engine::{Engine, EngineConfig, KV_BUDGET, MAX_STILL};
 use crate::http::{self, App, Limits, ModelLoader, ModelRequest, Port};
 use crate::sandbox::Sandbox;
 use crate::station::{PromptSets, Station, StationConfig};
@@ -111,6 +112,9 @@ pub(super) struct ServeArgs {
     /// Seconds without a listener before a stream stops generating
     #[arg(long, default_value_t = 30.0, value_name = "SECONDS")]
     grace: f64,
+    /// Seconds of nothing new after which music goes back before anybody hears it, and on differently; 0 never
+    #[arg(long, env = "CONTINUO_MAX_STILL", default_value_t = MAX_STILL, value_name = "SECONDS", value_parser = max_still)]
+    max_still: f32,
 }
 
 pub(super) fn run(args: ServeArgs) -> Outcome {
@@ -151,10 +155,10 @@ pub(super) fn run(args: ServeArgs) -> Outcome {
         let address = ports[0].listener.local_addr()?;
         // So is a folder that cannot be used.
         let store = store(args.data.as_deref())?;
-        let (choice, max_voices) = (args.model.clone(), args.max_voices);
+        let (choice, config) =
+            (args.model.clone(), EngineConfig { max_voices: args.max_voices, max_still: args.max_still });
         let engine = tokio::task::spawn_blocking(move || -> Result<Engine, Failure> {
             let backend = load(&choice)?;
-            let config = EngineConfig { max_voices };
             Ok(Engine::start(backend, config)?)
         })
         .await??;

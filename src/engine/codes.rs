@@ -16,12 +16,31 @@ use std::sync::Arc;
 
 use super::ModelInfo;
 
+/// Codes of frames that are complete although columns behind them are still to be sampled.
+#[derive(Default)]
+struct Settled {
+    /// The frame behind the last of them.
+    end: u64,
+    /// `[frames][codebooks]`, flattened.
+    codes: Vec<u32>,
+}
+
+impl Settled {
+    fn code(&self, frame: u64, k: usize, books: usize) -> Option<u32> {
+        let first = self.end - (self.codes.len() / books) as u64;
+        let at = usize::try_from(frame.checked_sub(first)?).ok()?;
+        self.codes.get(at * books + k).copied()
+    }
+}
+
 pub(super) struct Codes {
     delays: Vec<usize>,
     max_delay: u64,
     pad: u32,
     /// `[frames][codebooks]` codes that the voice continues from: never sampled, whatever a column says.
     given: Arc<[u32]>,
+    /// Frames before a cut whose codes fall into columns behind it: see [`Codes::cut_square`].
+    settled: Settled,
     /// Absolute index of the oldest column kept.
     first: u64,
     ids: VecDeque<u32>,
@@ -36,6 +55,7 @@ impl Codes {
             max_delay: info.max_delay() as u64,
             pad: info.card,
             given,
+            settled: Settled::default(),
             first: 0,
             ids: std::iter::repeat_n(info.card, info.codebooks).collect(),
         };
@@ -79,7 +99,7 @@ impl Codes {
             let frame = (index - 1).checked_sub(delay as u64).filter(|&frame| end.is_none_or(|end| frame < end));
             self.ids.push_back(match frame {
                 Some(frame) if frame < self.given_frames() => self.given[frame as usize * books + k],
-                Some(_) => code,
+                Some(frame) => self.settled.code(frame, k, books).unwrap_or(code),
                 None => self.pad,
             });
         }
@@ -88,8 +108,27 @@ impl Codes {
     /// Forgets the columns from `columns` on, but none of those that were given.
     pub(super) fn truncate(&mut self, columns: u64) {
         let columns = columns.max(1 + self.given_frames());
+        if columns < 1 + self.settled.end {
+            self.settled = Settled::default();
+        }
+        self.keep_columns(columns);
+    }
+
+    fn keep_columns(&mut self, columns: u64) {
         let keep = columns.saturating_sub(self.first) as usize * self.delays.len();
         self.ids.truncate(keep);
+    }
+
+    /// Keeps `frames` complete frames and nothing of any other, so that a window which begins with the newest column
+    /// looks like the beginning of a voice. What the delay pattern puts of these frames into columns that are now to
+    /// be sampled again stays as it was.
+    pub(super) fn cut_square(&mut self, frames: u64) {
+        let mut codes = Vec::new();
+        for frame in frames.saturating_sub(self.max_delay).max(self.first)..frames {
+            self.frame(frame, &mut codes);
+        }
+        self.settled = Settled { end: frames, codes };
+        self.keep_columns(1 + frames);
     }
 
     /// Forgets the columns before `column`; at least one stays.
@@ -171,6 +210,38 @@ mod tests {
         assert_eq!(frames, [10, 11, 12, 13, 14, 15, 16, 17, 1, 2, 3, 4]);
         codes.truncate(1);
         assert_eq!((codes.columns(), codes.sampled()), (3, 0));
+    }
+
+    #[test]
+    fn behind_a_square_cut_a_window_looks_like_a_beginning_and_the_frames_before_it_stay() {
+        let mut codes = codes();
+        let pad = Standin::default().info().card;
+        for column in 1..=12 {
+            codes.push(&[10 * column, 10 * column + 1, 10 * column + 2, 10 * column + 3], None);
+        }
+        let frames = |codes: &Codes, count: u64| {
+            let mut all = Vec::new();
+            (0..count).for_each(|frame| codes.frame(frame, &mut all));
+            all
+        };
+        let before = frames(&codes, 6);
+        codes.cut_square(6);
+        assert_eq!(codes.columns(), 7);
+        for _ in 0..4 {
+            codes.push(&[1, 2, 3, 4], None);
+        }
+        assert_eq!((frames(&codes, 6), codes.complete_frames()), (before, 7));
+        let mut fed = Vec::new();
+        for column in 6..=8 {
+            codes.window_column(column, 6, &mut fed);
+        }
+        assert_eq!(fed, [pad, pad, pad, pad, 1, pad, pad, pad, 1, 2, pad, pad]);
+        // Taken back further, nothing of it is left.
+        codes.truncate(5);
+        for _ in 0..6 {
+            codes.push(&[5, 6, 7, 8], None);
+        }
+        assert_eq!(frames(&codes, 6)[4 * 4..], [5, 6, 7, 8, 5, 6, 7, 8]);
     }
 
     #[test]

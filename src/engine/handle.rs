@@ -15,7 +15,8 @@ use super::solve::{self, Job, Solving};
 use super::timeline::{Reader, Shared};
 use super::worker::{Command, Worker};
 use super::{
-    Ack, Backend, Encoder, EngineConfig, EngineError, EngineStatus, Fault, ModelInfo, Prefix, Read, Steer, VoiceSpec,
+    Ack, Backend, Encoder, EngineConfig, EngineError, EngineStatus, Fault, Freeze, ModelInfo, Prefix, Read, Steer,
+    VoiceSpec,
 };
 use crate::units::{ModelId, Samples, VoiceId};
 
@@ -300,6 +301,11 @@ impl Voice {
     /// Whether it is over: what is buffered is all that comes.
     pub fn is_over(&self) -> bool {
         self.reader.shared().ended().is_some()
+    }
+
+    /// Times that it stood still and was taken back, since this was last asked.
+    pub fn freezes(&self) -> Vec<Freeze> {
+        self.reader.shared().take_freezes().into()
     }
 
     /// A handle to change it; clones are cheap and do not keep the voice alive.

@@ -4,13 +4,18 @@
 //! PCM's end (a cut of the time line), the codec state (a snapshot), the codes (a truncation) and the window (an
 //! index; or the previous window, which is kept until the reader has passed the place where the voice left it).
 
+mod recover;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use self::recover::Guard;
+pub(super) use self::recover::TURN_DRAWS;
 use super::blend::Ramp;
 use super::codes::Codes;
+use super::held::Held;
 use super::rate::Rate;
 use super::timeline::Writer;
 use super::{Ack, CodecState, ModelInfo, Prefix, Priority, Sampling, Slot, WeightedPrompt};
@@ -53,6 +58,8 @@ pub(super) struct Plan {
     pub(super) lead: Duration,
     pub(super) prefix: Option<Prefix>,
     pub(super) priority: Priority,
+    /// Seconds of nothing new that are too many; 0 never are.
+    pub(super) max_still: f64,
 }
 
 /// Over how long the real-time factor of a voice is taken: short enough to follow the machine, long enough to hold.
@@ -92,6 +99,9 @@ pub(super) struct Live {
     /// that voices which started together do not all refill at once.
     full: u64,
     rate: Rate,
+    /// What was made and is not offered to the reader yet.
+    held: Held,
+    guard: Guard,
 }
 
 impl Live {
@@ -102,15 +112,17 @@ impl Live {
         (prompts, ramp): (Vec<WeightedPrompt>, Ramp),
         sampling: Sampling,
         codec: Box<dyn CodecState>,
-        Plan { length, lead, prefix, priority }: Plan,
+        Plan { length, lead, prefix, priority, max_still }: Plan,
     ) -> Self {
         let full = full_window(&info, sampling.seed, length);
         let unheard = prefix.as_ref().filter(|prefix| !prefix.heard).map_or(0, |prefix| prefix.codes.len() as u64);
         let unheard = unheard / info.codebooks as u64 * info.hop as u64;
         writer.shared().set_lead((lead.as_secs_f64() * f64::from(info.sample_rate.0)) as u64);
         let first = Snapshot { fed: 0, state: codec.snapshot() };
-        Self {
+        let mut voice = Self {
             id,
+            held: Held::new(info.sample_rate, info.channels),
+            guard: Guard::new(max_still),
             codes: Codes::new(&info, prefix.map_or_else(|| Arc::new([]) as Arc<[u32]>, |prefix| prefix.codes)),
             info,
             writer,
@@ -130,7 +142,9 @@ impl Live {
             snapshots: VecDeque::from([first]),
             full,
             rate: Rate::new(RATE_MEMORY),
-        }
+        };
+        voice.watch_from(voice.end_of_given());
+        voice
     }
 
     /// Rows of the batch that one step of this voice takes.
@@ -180,7 +194,7 @@ impl Live {
     /// has not begun is given as much of its prefix as leaves room for the rest.
     pub(super) fn open_window(&mut self, slot: Slot) {
         let newest = self.newest();
-        let mut start = newest.saturating_sub(self.info.keep as u64);
+        let mut start = newest.saturating_sub(self.info.keep as u64).max(self.guard.fence());
         if let (Some(end), 0) = (self.end, self.codes.sampled()) {
             start = start.min((self.codes.columns_for(end) - 1).saturating_sub(self.full));
         }
@@ -217,7 +231,11 @@ impl Live {
     pub(super) fn step_ids(&self, out: &mut Vec<u32>) -> Option<(Slot, usize, u64)> {
         let window = self.windows.last()?;
         self.codes.window_column(self.newest(), window.start, out);
-        Some((window.slot, (self.newest() - window.start) as usize, self.draw_base + self.codes.columns()))
+        Some((
+            window.slot,
+            (self.newest() - window.start) as usize,
+            self.guard.draw(self.draw_base + self.codes.columns()),
+        ))
     }
 
     /// Takes the sampled column.
@@ -236,7 +254,7 @@ impl Live {
             return None;
         }
         let complete = self.codes.complete_frames().min(self.end.unwrap_or(u64::MAX));
-        let waiting = (complete - self.fed).min(PASS);
+        let waiting = complete.saturating_sub(self.fed).min(PASS);
         let last = self.end == Some(self.fed + waiting);
         let ahead = self.writer.shared().buffered() as f64 / f64::from(self.info.sample_rate.0);
         let seconds = if ahead < 0.3 {
@@ -260,19 +278,35 @@ impl Live {
         (codes, self.codec.as_mut())
     }
 
-    /// Takes decoded PCM.
-    pub(super) fn decoded(&mut self, frames: u64, last: bool, mut pcm: Vec<f32>) {
-        let silent = self.unheard.saturating_sub(self.sounded(self.fed)) as usize * self.info.channels;
-        pcm.drain(..silent.min(pcm.len()));
+    /// Takes decoded PCM. A voice that stands still goes back from here; windows that it does not need any more are
+    /// returned.
+    pub(super) fn decoded(&mut self, frames: u64, last: bool, mut pcm: Vec<f32>) -> Vec<Slot> {
+        let silent = self.unheard.saturating_sub(self.sounded(self.fed));
+        let end = self.held.end(&self.writer);
+        // A voice that was taken back to a place between two snapshots has some of its sound already.
+        let known = silent + end.saturating_sub(self.position(self.fed));
+        pcm.drain(..(known as usize * self.info.channels).min(pcm.len()));
         self.fed += frames;
         self.finished = last;
         self.rate.made(frames as f64 / self.info.frame_rate());
-        self.writer.push(pcm, self.info.channels, self.info.sample_rate);
+        self.guard.mix(end, &mut pcm, self.info.channels);
+        self.held.push(&pcm);
         // Behind its flush a codec cannot go on.
         if !last {
             self.snapshots.push_back(Snapshot { fed: self.fed, state: self.codec.snapshot() });
         }
+        let freed = self.look_at(end, &pcm);
+        if self.finished {
+            self.held.offer_all(&mut self.writer);
+        } else {
+            self.held.offer(&mut self.writer, self.priority == Priority::Live);
+        }
         self.forget();
+        let mut freed = freed.unwrap_or_default();
+        if self.finished {
+            freed.extend(self.close_windows());
+        }
+        freed
     }
 
     /// Whether it takes part in the batch, now or once its reader has read.
@@ -282,7 +316,7 @@ impl Live {
 
     /// Whether it is complete and its reader has all of it.
     pub(super) fn is_played_out(&self) -> bool {
-        self.finished && self.writer.shared().buffered() == 0
+        self.finished && self.held.is_empty() && self.writer.shared().buffered() == 0
     }
 
     /// Drops what no rewind can reach any more; returns slots through [`Live::release_unreachable`].
@@ -291,12 +325,15 @@ impl Live {
             return; // A prefix is decoded before it is read: the first window may want all of it.
         }
         let committed = self.writer.shared().committed();
-        while self.snapshots.len() > 1 && self.position(self.snapshots[0].fed) < committed {
+        // The last one before it stays: held sound may be taken back to a place between two of them.
+        while self.snapshots.get(1).is_some_and(|next| self.position(next.fed) <= committed) {
             self.snapshots.pop_front();
         }
         let window = self.windows.first().map_or(u64::MAX, |window| window.start);
         // After the longest rewind a new window may have to be filled from there.
-        let newest = self.newest().min(self.codes.columns_for(self.snapshots[0].fed));
+        let reachable = self.codes.columns_for(self.snapshots[0].fed);
+        self.guard.forget(reachable, committed, self.info.channels);
+        let newest = self.newest().min(reachable);
         let resume = newest.saturating_sub(self.info.keep as u64 + self.info.window as u64 / 8);
         self.codes.forget_before(window.min(resume).min(self.snapshots[0].fed));
     }
@@ -321,20 +358,21 @@ impl Live {
     /// that are not needed any more. Everything from the acknowledged time on is generated anew.
     pub(super) fn rewind(&mut self, margin: f64) -> (Ack, Vec<Slot>) {
         let margin = (margin * f64::from(self.info.sample_rate.0)) as u64;
-        let places: Vec<u64> = self.snapshots.iter().map(|snapshot| self.position(snapshot.fed)).collect();
+        self.held.offer_all(&mut self.writer);
         let end = self.writer.end();
+        // Where the ring has no room, what is held is given up.
+        self.held.take_back(end, &self.writer);
+        let places = self.snapshots.iter().map(|snapshot| self.position(snapshot.fed));
+        let places: Vec<u64> = places.take_while(|place| *place <= end).collect();
         let choose = |committed: u64| places.iter().copied().find(|&place| place >= (committed + margin).min(end));
         let cut = self.writer.cut(choose);
         let Some((at, index)) = cut.and_then(|at| Some((at, places.iter().position(|&place| place == at)?))) else {
             // Complete, and too little is left to be heard.
             return (self.ack(end), Vec::new());
         };
-        self.snapshots.truncate(index + 1);
-        let snapshot = &self.snapshots[index];
-        self.fed = snapshot.fed;
-        self.codec = snapshot.state.snapshot();
-        self.finished = false;
+        self.return_to(index);
         self.codes.truncate(self.codes.columns_for(self.fed));
+        self.was_rewound(at);
         (self.ack(at), self.rewind_windows())
     }
 
@@ -381,6 +419,7 @@ impl Live {
         self.snapshots = VecDeque::from([Snapshot { fed: 0, state: codec.snapshot() }]);
         self.codec = codec;
         self.info = info;
+        self.begins_again(place);
         (ack, freed)
     }
 

@@ -11,6 +11,7 @@ mod deck;
 mod error;
 mod flows;
 mod handle;
+mod held;
 mod live;
 mod musicgen;
 mod rate;
@@ -19,6 +20,7 @@ mod solve;
 mod spec;
 #[doc(hidden)]
 pub mod standin;
+mod stillness;
 #[cfg(test)]
 mod tests;
 mod timeline;
@@ -38,8 +40,12 @@ pub use handle::{Engine, Voice, VoiceControl};
 pub use musicgen::{Fit, KV_BUDGET, MusicGenBackend, Wish, fit, frame_rate, shorten};
 pub use solve::{Job, Solving, Step};
 pub use spec::{
-    MAX_PROMPT_CHARS, MAX_PROMPTS, Prefix, Priority, Sampling, SamplingPatch, Steer, VoiceSpec, WeightedPrompt,
+    MAX_PROMPT_CHARS, MAX_PROMPTS, MAX_STILL, Prefix, Priority, Sampling, SamplingPatch, Steer, VoiceSpec,
+    WeightedPrompt, validate_max_still,
 };
+pub use stillness::Stillness;
+
+use serde::Serialize;
 
 use crate::units::{SampleRate, Samples};
 
@@ -48,11 +54,13 @@ use crate::units::{SampleRate, Samples};
 pub struct EngineConfig {
     /// Voices that generate at the same time at most, whatever the measured speed says; paused ones do not count.
     pub max_voices: usize,
+    /// Seconds of nothing new after which a voice goes back and on differently, unless it says otherwise; 0 never.
+    pub max_still: f32,
 }
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self { max_voices: 256 }
+        Self { max_voices: 256, max_still: MAX_STILL }
     }
 }
 
@@ -112,6 +120,41 @@ impl fmt::Display for VoiceEnd {
             Self::Finished => f.write_str("its length is reached"),
             Self::Failed(reason) => f.write_str(reason),
             Self::Stopped => f.write_str("the server is stopping"),
+        }
+    }
+}
+
+/// A voice stood still and was taken back before anybody heard it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Freeze {
+    /// Media time, in seconds since the voice began, from which on its music is another one.
+    pub at: f64,
+    /// What was done about it.
+    pub remedy: Remedy,
+}
+
+/// What is done about a voice that stands still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Remedy {
+    /// It goes on with other draws.
+    Draws,
+    /// It goes on with other draws and remembers only the last moments.
+    Context,
+    /// It begins anew under a cross-fade.
+    Anew,
+    /// Nothing helped: it is heard as it is.
+    Left,
+}
+
+impl Remedy {
+    /// Its name in metrics and events.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Draws => "draws",
+            Self::Context => "context",
+            Self::Anew => "anew",
+            Self::Left => "left",
         }
     }
 }

@@ -26,6 +26,11 @@ impl Rate {
         self.made += seconds;
     }
 
+    /// So much of it was taken back: nobody hears it.
+    pub(super) fn unmade(&mut self, seconds: f64) {
+        self.made = (self.made - seconds).max(0.0);
+    }
+
     /// Sound was wanted during a turn from `begun` to `now`, and since the turn before if that one is not long ago by
     /// [`Rate::rests`]. Gives the figure once in a while.
     pub(super) fn wants(&mut self, begun: Instant, now: Instant) -> Option<f64> {

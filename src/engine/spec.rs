@@ -14,6 +14,35 @@ pub const MAX_PROMPT_CHARS: usize = 1000;
 /// The most prompts blended in one voice.
 pub const MAX_PROMPTS: usize = 8;
 
+/// Seconds of nothing new that a voice may have, unless somebody says otherwise.
+pub const MAX_STILL: f32 = 4.0;
+/// The most that can be asked for: as much sound is held back.
+const MOST_STILL: f32 = 30.0;
+
+/// Words by which a prompt asks for a sound that does not move.
+const STILL_WORDS: [&str; 12] = [
+    "silence",
+    "silent",
+    "drone",
+    "drones",
+    "droning",
+    "static",
+    "motionless",
+    "sustained",
+    "noise",
+    "hum",
+    "humming",
+    "sine",
+];
+
+/// Whether one of the prompts that are heard asks for a sound that does not move.
+pub(super) fn asks_for_stillness(prompts: &[WeightedPrompt]) -> bool {
+    prompts.iter().filter(|prompt| prompt.weight > 0.0).any(|prompt| {
+        let words = prompt.text.split(|c: char| !c.is_alphanumeric()).map(str::to_lowercase);
+        words.into_iter().any(|word| STILL_WORDS.contains(&word.as_str()))
+    })
+}
+
 /// One description and its share of the blend.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WeightedPrompt {
@@ -132,6 +161,8 @@ pub struct VoiceSpec {
     pub lead: Duration,
     /// Generates nothing before [`super::VoiceControl::resume`].
     pub paused: bool,
+    /// Seconds of nothing new after which it goes back and on differently, 1 to 30; 0 never. `None` is the engine's.
+    pub max_still: Option<f32>,
 }
 
 impl VoiceSpec {
@@ -146,6 +177,7 @@ impl VoiceSpec {
             priority: Priority::Live,
             lead: Duration::from_secs(8),
             paused: false,
+            max_still: None,
         }
     }
 
@@ -155,8 +187,22 @@ impl VoiceSpec {
     /// [`EngineError::Invalid`] with a sentence that says which value to change.
     pub fn validate(&self) -> Result<(), EngineError> {
         validate_prompts(&self.prompts)?;
-        validate_sampling(&self.sampling)
+        validate_sampling(&self.sampling)?;
+        self.max_still.map_or(Ok(()), validate_max_still)
     }
+}
+
+/// Checks how long a voice may stand still.
+///
+/// # Errors
+/// [`EngineError::Invalid`].
+pub fn validate_max_still(seconds: f32) -> Result<(), EngineError> {
+    if seconds == 0.0 || (1.0..=MOST_STILL).contains(&seconds) {
+        return Ok(());
+    }
+    Err(EngineError::Invalid(format!(
+        "`max_still` is {seconds} but must lie between 1 and {MOST_STILL} seconds, or be 0 for never."
+    )))
 }
 
 /// A change to a running voice; `None` keeps what there is.
@@ -226,5 +272,22 @@ fn validate_sampling(sampling: &SamplingPatch) -> Result<(), EngineError> {
             Err(EngineError::Invalid(format!("`top_k` is {top_k} but must be at most 65536; 0 keeps every code.")))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prompt_asks_for_stillness_by_a_whole_word() {
+        for text in ["a dark drone", "Silence", "white-noise, soft", "low hum"] {
+            assert!(asks_for_stillness(&[text.into()]), "{text}");
+        }
+        for text in ["calm ambient", "human voices", "drum and bass", "still waters, piano", ""] {
+            assert!(!asks_for_stillness(&[text.into()]), "{text}");
+        }
+        let unheard = WeightedPrompt { text: "drone".into(), weight: 0.0 };
+        assert!(!asks_for_stillness(&[unheard, "piano".into()]));
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! It honours the whole contract of [`Backend`]: codes depend only on what the slot holds, the blend, the seed and the
 //! draw; the codec has a look-ahead and carries state; every misuse of positions is noticed. A prompt can ask for
-//! trouble: `"fail after 30"` faults at that position, `"lose the device"` loses it.
+//! trouble: `"fail after 30"` faults at that position, `"lose the device"` loses it, `"stuck from 300 through 2"` repeats
+//! one frame from draw 300 on, until the voice has been turned more than twice.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use super::flows::standin::{FLOW_RATE, looper, transformer};
+use super::live::TURN_DRAWS;
 use super::{
     Backend, CodecState, Condition, Decode, Encoder, Fault, Lost, ModelInfo, Prefill, Sampling, Slot, StepRow,
 };
@@ -106,6 +108,18 @@ fn hash(value: &impl Hash) -> u64 {
     hasher.finish()
 }
 
+/// Whether a prompt of `"stuck from DRAW through TURNS"` holds the voice at this draw.
+fn is_stuck(blend: &[super::Blend], draw: u64) -> bool {
+    let (turn, draw) = (draw >> TURN_DRAWS, draw & ((1 << TURN_DRAWS) - 1));
+    blend.iter().any(|part| {
+        let numbers = text(&part.condition).split_once("stuck from ").and_then(|(_, rest)| {
+            let (from, through) = rest.split_once(" through ")?;
+            Some((from.parse::<u64>().ok()?, through.parse::<u64>().ok()?))
+        });
+        numbers.is_some_and(|(from, through)| draw >= from && turn < through)
+    })
+}
+
 fn text(condition: &Condition) -> &str {
     condition.downcast_ref::<String>().map_or("", String::as_str)
 }
@@ -198,6 +212,10 @@ impl Backend for Standin {
                 continue;
             }
             let read = self.read(row.slot, row.position, row.ids, blend_hash(row.blend));
+            if is_stuck(row.blend, row.draw) {
+                columns.push(read.map(|()| vec![7; self.info.codebooks]));
+                continue;
+            }
             let held = &self.kv[&row.slot];
             let card = u64::from(self.info.card);
             columns.push(read.map(|()| {

@@ -2,13 +2,15 @@
 //! everything that a real decoder's codes depend on.
 #![allow(clippy::unwrap_used)]
 
+mod freezes;
+
 use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::standin::Standin;
 use super::*;
-use crate::units::{Frames, ModelId};
+use crate::units::{Frames, ModelId, SampleRate};
 
 fn engine() -> Engine {
     Engine::start(Box::new(Standin::default()), EngineConfig::default()).unwrap()
@@ -236,7 +238,8 @@ async fn a_reader_may_want_more_ahead() {
 
 #[tokio::test]
 async fn the_configured_number_of_voices_is_kept() {
-    let engine = Engine::start(Box::new(Standin::default()), EngineConfig { max_voices: 2 }).unwrap();
+    let engine =
+        Engine::start(Box::new(Standin::default()), EngineConfig { max_voices: 2, ..EngineConfig::default() }).unwrap();
     let _two = (engine.join(spec("piano", 1)).await.unwrap(), engine.join(spec("piano", 1)).await.unwrap());
     assert!(matches!(engine.join(spec("piano", 1)).await, Err(EngineError::TooMany { limit: 2, .. })));
 }

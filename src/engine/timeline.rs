@@ -9,16 +9,18 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::Thread;
 
 use ringbuf::traits::{Consumer, Observer, Producer, Split};
 use ringbuf::{HeapCons, HeapProd, HeapRb};
 use tokio::sync::Notify;
 
-use super::{Chunk, Read, VoiceEnd};
+use super::{Chunk, Freeze, Read, VoiceEnd};
 use crate::units::{SampleRate, Samples};
 
+/// Freezes remembered for a reader that has not asked.
+const FREEZES_KEPT: usize = 64;
 const EPOCH_SHIFT: u32 = 48;
 const SAMPLES_MASK: u64 = (1 << EPOCH_SHIFT) - 1;
 
@@ -40,6 +42,8 @@ pub(super) struct Shared {
     /// The reader is gone.
     abandoned: AtomicBool,
     ended: OnceLock<VoiceEnd>,
+    /// What nobody has asked for yet.
+    freezes: Mutex<VecDeque<Freeze>>,
     wake_reader: Notify,
     engine: Thread,
 }
@@ -76,6 +80,20 @@ impl Shared {
         self.ended.get()
     }
 
+    /// Keeps it for [`Shared::take_freezes`]; a reader that never asks misses the oldest.
+    pub(super) fn note(&self, freeze: Freeze) {
+        let mut freezes = self.freezes.lock().unwrap_or_else(PoisonError::into_inner);
+        if freezes.len() == FREEZES_KEPT {
+            freezes.pop_front();
+        }
+        freezes.push_back(freeze);
+    }
+
+    /// See [`super::Voice::freezes`].
+    pub(super) fn take_freezes(&self) -> VecDeque<Freeze> {
+        std::mem::take(&mut self.freezes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// See [`super::Voice::ready`].
     pub(super) async fn ready(&self) {
         loop {
@@ -99,6 +117,7 @@ pub(super) fn timeline(chunks: usize, engine: Thread) -> (Writer, Reader) {
         lead: AtomicU64::new(0),
         abandoned: AtomicBool::new(false),
         ended: OnceLock::new(),
+        freezes: Mutex::default(),
         wake_reader: Notify::new(),
         engine,
     });

@@ -143,7 +143,8 @@ impl Worker {
             prefix.check(&info, length)?;
         }
         let ring = ring_chunks(&info, spec.lead);
-        let plan = Plan { length, lead: spec.lead, prefix: spec.prefix, priority: spec.priority };
+        let max_still = f64::from(spec.max_still.unwrap_or(self.config.max_still));
+        let plan = Plan { length, lead: spec.lead, prefix: spec.prefix, priority: spec.priority, max_still };
         let (writer, reader) = timeline(ring, std::thread::current());
         let mut voice = Live::new(
             VoiceId(self.next_voice),
@@ -233,6 +234,7 @@ impl Worker {
             let columns = (f64::from(steer.ramp) * voice.info.frame_rate()).round() as u64;
             voice.ramp = voice.ramp.towards(parts, voice.codes.columns(), columns);
             voice.prompts = prompts;
+            voice.watch();
         }
         voice.sampling = voice.sampling.patched(steer.sampling);
         self.decks[deck].give_back(freed);
@@ -554,13 +556,9 @@ impl Worker {
             let voice = &mut self.voices[index];
             match pcm {
                 Ok(pcm) => {
-                    voice.decoded(frames, last, pcm);
-                    let freed = voice.release_unreachable();
+                    let mut freed = voice.decoded(frames, last, pcm);
+                    freed.extend(voice.release_unreachable());
                     self.decks[deck].give_back(freed);
-                    if last {
-                        let freed = voice.close_windows();
-                        self.decks[deck].give_back(freed);
-                    }
                 }
                 Err(fault) => faults.push((voice.id, fault)),
             }

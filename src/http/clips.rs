@@ -263,6 +263,7 @@ async fn stream_from(
         prompts: vec![onward.prompt.as_deref().unwrap_or(params.text()).into()],
         sampling,
         seconds: None,
+        max_still: None,
         idle: Idle::Pause,
     };
     let info = app.station.create_from(spec, Some(prefix)).await?.info();

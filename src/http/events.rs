@@ -1,6 +1,6 @@
 //! `/v1/streams/{id}/events`: what happens to a stream, as server-sent events.
 //!
-//! Each has a name (`title`, `steer`, `status`, `end`: use `addEventListener`) and the same JSON object as data that
+//! Each has a name (`title`, `steer`, `freeze`, `status`, `end`: use `addEventListener`) and the same JSON object as data that
 //! the WebSocket sends, its `type` included. It begins with the present title and status and is over after `end`; a
 //! comment every 15 s keeps proxies from hanging up.
 

@@ -60,8 +60,15 @@ async fn generate(
     if method == Method::HEAD {
         return Ok(audio::headers_only(listen.format, None));
     }
-    let (model, prompts, sampling) = (voice.model, voice.prompts, voice.sampling);
-    let spec = StreamSpec { name: None, model, prompts, sampling, seconds, idle: Idle::End };
+    let spec = StreamSpec {
+        name: None,
+        model: voice.model,
+        prompts: voice.prompts,
+        sampling: voice.sampling,
+        seconds,
+        max_still: voice.max_still,
+        idle: Idle::End,
+    };
     let stream = app.station.create(spec).await?;
     let response = audio::response(&stream, listen, headers, connection).await;
     if response.is_err() {

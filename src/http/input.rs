@@ -79,6 +79,7 @@ pub(super) struct Create {
     guidance: Option<f32>,
     #[serde(default)]
     seed: Seed,
+    max_still: Option<f32>,
 }
 
 impl Create {
@@ -95,6 +96,7 @@ impl Create {
                 seed: self.seed.exact(),
             },
             seconds: checked_seconds(self.seconds)?,
+            max_still: self.max_still,
             idle: Idle::Pause,
         })
     }

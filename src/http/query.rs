@@ -14,8 +14,8 @@ use crate::station::{Format, Listen};
 use crate::units::ModelId;
 
 /// Parameters of the voice that a request asks for.
-pub(super) const VOICE: [&str; 8] =
-    ["prompt", "weight", "seconds", "seed", "model", "temperature", "top_k", "guidance"];
+pub(super) const VOICE: [&str; 9] =
+    ["prompt", "weight", "seconds", "seed", "model", "temperature", "top_k", "guidance", "max_still"];
 /// Parameters of how a listener wants to be served.
 pub(super) const LISTEN: [&str; 3] = ["format", "kbps", "latency"];
 
@@ -101,6 +101,7 @@ impl Query {
                 guidance: self.number("guidance", "a number, for example guidance=3.0")?,
                 seed: self.seed()?.exact(),
             },
+            max_still: self.number("max_still", "a number of seconds, for example max_still=4")?,
             ..VoiceSpec::endless("")
         };
         spec.validate()?;
@@ -199,13 +200,15 @@ mod tests {
 
     #[test]
     fn a_voice_is_read_from_the_query() {
-        let query = parse("prompt=a&weight=0.25&prompt=b&weight=0.75&seed=7&top_k=50&guidance=1.5&seconds=2.5&model=m");
+        let query = parse(
+            "prompt=a&weight=0.25&prompt=b&weight=0.75&seed=7&top_k=50&guidance=1.5&seconds=2.5&model=m&max_still=0",
+        );
         let (voice, seconds) = query.unwrap().voice().unwrap();
         assert_eq!(voice.prompts[1], WeightedPrompt { text: "b".into(), weight: 0.75 });
         assert_eq!(voice.sampling.seed, Some(7));
         assert_eq!(voice.sampling.temperature, None);
         assert_eq!(voice.model, Some(ModelId("m".into())));
-        assert_eq!(seconds, Some(2.5));
+        assert_eq!((seconds, voice.max_still), (Some(2.5), Some(0.0)));
     }
 
     #[test]
@@ -220,6 +223,7 @@ mod tests {
         assert_eq!(status, 400);
         assert!(text.contains("2 `prompt` but 1 `weight`"), "{text}");
         assert_eq!(sentence(parse("prompt=a&temperature=9").unwrap().voice()).0, 422);
+        assert_eq!(sentence(parse("prompt=a&max_still=0.5").unwrap().voice()).0, 422);
         assert_eq!(sentence(parse("prompt=a&seconds=-1").unwrap().voice()).0, 422);
         assert_eq!(sentence(parse("prompt=a&seconds=nan").unwrap().voice()).0, 422);
         assert_eq!(sentence(parse("prompt=a&seed=1&seed=2").unwrap().voice()).0, 400);

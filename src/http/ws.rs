@@ -4,7 +4,7 @@
 //!
 //! **Server to client.** Binary messages are sound: put one after the other they are the bytes of `audio.ogg` (or mp3,
 //! wav). A message is never part of an Ogg page: the first holds the two header pages, each further one whole pages.
-//! Text messages are JSON objects with a `type`: the stream's events (`title`, `steer`, `status`, `end`), and replies:
+//! Text messages are JSON objects with a `type`: the stream's events (`title`, `steer`, `freeze`, `status`, `end`), and replies:
 //! `{"type":"ack","id":..,"at":12.34,"epoch":3}` or `{"type":"error","id":..,"status":422,"detail":".."}`.
 //! `at` is the media time in seconds of the first sample that the change affects (`pause` and `resume` have none).
 //!

@@ -6,7 +6,7 @@ use serde::Serialize;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::engine::{Sampling, WeightedPrompt};
+use crate::engine::{Remedy, Sampling, WeightedPrompt};
 use crate::units::ModelId;
 
 /// What the world may know of a stream.
@@ -41,6 +41,8 @@ pub struct StreamInfo {
     pub realtime_factor: f64,
     /// Times that the stream's players had nothing to play.
     pub underruns: u64,
+    /// Times that the music stood still and was taken back before it was heard.
+    pub freezes: u64,
 }
 
 /// Life of a stream.
@@ -94,6 +96,13 @@ pub enum Event {
         epoch: u32,
         /// The blend from there on.
         prompts: Vec<WeightedPrompt>,
+    },
+    /// The music stood still; before anybody heard it, it was taken back and goes on differently from media time `at`.
+    Freeze {
+        /// Media time in seconds.
+        at: f64,
+        /// What was done about it.
+        remedy: Remedy,
     },
     /// About once a second, and whenever the state changes.
     Status(Box<StreamInfo>),

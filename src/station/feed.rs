@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use super::program::Program;
 use super::source::Source;
 use crate::audio::{AudioError, OPUS_FRAME, OPUS_RATE};
-use crate::engine::{Read, VoiceEnd};
+use crate::engine::{Freeze, Read, VoiceEnd};
 use crate::units::{SampleRate, Samples};
 
 /// Frames of a block of silence, and about those of a block of sound: 20 ms.
@@ -97,6 +97,11 @@ impl<S: Source> Feed<S> {
     /// What the voice has ready is all that comes.
     pub(super) fn is_over(&self) -> bool {
         self.end.is_some() || self.source.is_over()
+    }
+
+    /// Times that the voice stood still, since this was last asked.
+    pub(super) fn freezes(&self) -> Vec<Freeze> {
+        self.source.freezes()
     }
 
     /// Waits until the voice has something.

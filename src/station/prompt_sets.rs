@@ -141,6 +141,7 @@ impl Running {
             prompts: entry.prompts.clone(),
             sampling: entry.sampling,
             seconds: None,
+            max_still: None,
             idle: Idle::Wait,
         };
         self.station.create(spec).await

@@ -106,6 +106,7 @@ impl Station {
             priority: Priority::Live,
             lead: Duration::from_secs_f64(self.config.lead),
             paused: spec.idle == Idle::Wait,
+            max_still: spec.max_still,
         };
         let voice = self.engine.join(voice).await?;
         self.start(voice, spec, asked)

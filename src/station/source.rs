@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use crate::engine::{Ack, EngineError, ModelInfo, Read, Steer, Voice, VoiceControl};
+use crate::engine::{Ack, EngineError, Freeze, ModelInfo, Read, Steer, Voice, VoiceControl};
 use crate::units::{ModelId, Samples};
 
 /// What the station needs of a [`Voice`].
@@ -23,6 +23,10 @@ pub(super) trait Source: Send + 'static {
     fn keep_ahead(&self, lead: Duration);
     /// See [`Voice::is_over`].
     fn is_over(&self) -> bool;
+    /// See [`Voice::freezes`].
+    fn freezes(&self) -> Vec<Freeze> {
+        Vec::new()
+    }
     /// See [`Voice::control`].
     fn remote(&self) -> Arc<dyn Remote>;
 }
@@ -66,6 +70,10 @@ impl Source for Voice {
 
     fn is_over(&self) -> bool {
         self.is_over()
+    }
+
+    fn freezes(&self) -> Vec<Freeze> {
+        self.freezes()
     }
 
     fn remote(&self) -> Arc<dyn Remote> {

@@ -65,6 +65,8 @@ pub struct StreamSpec {
     pub sampling: SamplingPatch,
     /// Length in seconds; `None` is endless.
     pub seconds: Option<f64>,
+    /// Seconds of nothing new after which it goes back and on differently; 0 never, `None` is the engine's.
+    pub max_still: Option<f32>,
     /// What happens when its last listener leaves.
     pub idle: Idle,
 }

@@ -14,7 +14,7 @@ use super::hub::Hub;
 use super::source::Remote;
 use super::{Event, Events, Format, Listen, Listener, StationError, StreamInfo, StreamState};
 use crate::audio::OPUS_RATE;
-use crate::engine::{Ack, EngineError, Sampling, Steer, WeightedPrompt};
+use crate::engine::{Ack, EngineError, Freeze, Sampling, Steer, WeightedPrompt};
 use crate::telemetry::STEER_TO_SOUND;
 use crate::units::{ModelId, SampleRate};
 
@@ -117,6 +117,7 @@ impl Stream {
             waiting: None,
             realtime_factor: 0.0,
             underruns: 0,
+            freezes: 0,
         };
         let state = State {
             info,
@@ -438,6 +439,17 @@ impl Stream {
             drop(state);
             self.send(Event::Title { title, at });
         }
+    }
+
+    /// The voice stood still and was taken back.
+    pub(super) fn froze(&self, freeze: Freeze) {
+        let silence = {
+            let mut state = self.state();
+            state.info.freezes += 1;
+            state.silence
+        };
+        let at = freeze.at + silence as f64 / f64::from(OPUS_RATE);
+        self.send(Event::Freeze { at, remedy: freeze.remedy });
     }
 
     /// The task is over.

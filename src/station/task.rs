@@ -295,6 +295,7 @@ impl<S: Source> Task<S> {
             state.info.buffered = self.feed.buffered();
             state.info.realtime_factor = self.stream.remote().realtime_factor();
         }
+        self.feed.freezes().into_iter().for_each(|freeze| self.stream.froze(freeze));
         self.stream.passed(self.feed.position() - self.feed.silence());
     }
 

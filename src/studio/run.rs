@@ -174,6 +174,7 @@ impl Studio {
             priority: Priority::Spare,
             lead: Duration::from_secs_f64(params.seconds + 1.0),
             paused: false,
+            max_still: None,
         };
         let voice = self.voice(spec).await?;
         self.play(job, voice, frames - given + model.max_delay() as u64).await?;

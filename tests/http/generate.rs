@@ -97,6 +97,7 @@ async fn a_station_is_joined_by_its_name() {
         prompts: vec!["jazz".into()],
         sampling: Default::default(),
         seconds: None,
+        max_still: None,
         idle: Idle::Pause,
     };
     let stream = server.app.station.create(spec).await.unwrap();

@@ -219,3 +219,27 @@ async fn shutdown_ends_everything_properly() {
     server.ended().await;
     assert!(TcpStream::connect(server.addr).await.is_err());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_stood_still_tells_of_it_before_it_is_heard() {
+    let server = start().await;
+    let body = r#"{"prompts": ["stuck from 300 through 1"], "max_still": 3}"#;
+    let view = call(server.addr, "POST", "/v1/streams", body).await.json().await;
+    let place = format!("/v1/streams/{}", view["id"].as_str().unwrap());
+    let mut events = get(server.addr, &format!("{place}/events")).await;
+    let mut text = String::new();
+    while !text.contains("event:freeze") || !text.ends_with("\n\n") {
+        text.push_str(&String::from_utf8_lossy(&events.piece().await.expect("the stream goes on")));
+    }
+    let data = text.split("event:freeze").nth(1).and_then(|rest| rest.split("data:").nth(1)).unwrap();
+    let freeze: Value = serde_json::from_str(data.lines().next().unwrap()).unwrap();
+    assert_eq!((freeze["type"].as_str(), freeze["remedy"].as_str()), (Some("freeze"), Some("draws")));
+    let at = freeze["at"].as_f64().unwrap();
+    assert!((6.0..7.0).contains(&at), "{at}");
+    let view = get(server.addr, &place).await.json().await;
+    assert!(view["freezes"] == 1 && view["playhead"].as_f64().unwrap() < at, "{view}");
+    let metrics = get(server.addr, "/metrics").await.text().await;
+    assert!(metrics.contains(r#"continuo_freezes_total{remedy="draws"}"#), "{metrics}");
+    let refused = call(server.addr, "POST", "/v1/streams", r#"{"prompts": ["a"], "max_still": 0.5}"#).await;
+    assert_eq!(refused.status, 422);
+}

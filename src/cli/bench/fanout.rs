@@ -60,6 +60,7 @@ pub(super) fn run(args: &FanoutArgs) -> Result<Vec<Row>, Failure> {
             prompts: vec!["tones".into()],
             sampling: SamplingPatch::default(),
             seconds: None,
+            max_still: None,
             idle: Idle::Pause,
         };
         let stream = station.create(spec).await?;

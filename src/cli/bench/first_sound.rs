@@ -76,6 +76,7 @@ async fn listen(station: &Arc<Station>, seed: u64) -> Result<Listener, Failure> 
             prompts: vec!["lofi piano".into()],
             sampling: SamplingPatch { seed: Some(seed), ..SamplingPatch::default() },
             seconds: None,
+            max_still: None,
             idle: Idle::End,
         })
         .await?;

@@ -9,6 +9,7 @@ mod kernels;
 mod listen;
 mod quality;
 mod step;
+mod stillness;
 mod streams;
 mod transform;
 
@@ -61,6 +62,8 @@ enum Bench {
     Loop(transform::SolverArgs),
     /// What a player hears of a machine that is only just fast enough: stops, missing sound
     Listen(listen::ListenArgs),
+    /// How long sound files stand still, heard as the engine hears its voices
+    Stillness(stillness::StillnessArgs),
     /// The listeners of `fanout`, for measuring another server beside it
     Listeners(fanout::ListenersArgs),
 }
@@ -173,6 +176,7 @@ pub(super) fn run(args: BenchArgs) -> Outcome {
         Bench::Loop(options) => ("loop", transform::make_loop(&options)?),
         Bench::Listen(options) => ("listen", listen::run(&options)?),
         Bench::Listeners(options) => ("listeners", fanout::listeners(&options)?),
+        Bench::Stillness(options) => ("stillness", stillness::run(&options)?),
     };
     if args.json {
         let results: Vec<Value> =

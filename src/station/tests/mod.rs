@@ -45,6 +45,7 @@ fn spec() -> StreamSpec {
         prompts: vec!["a sine".into()],
         sampling: Default::default(),
         seconds: None,
+        max_still: None,
         idle: Idle::Pause,
     }
 }

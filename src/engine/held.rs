@@ -1,0 +1,174 @@
+//! Sound that was made but is not offered to the reader yet: until it is, it can be taken back
+//! whatever the reader does.
+//!
+//! How much is held depends on nothing but how much was made, so that a voice is taken back at the
+//! same places whoever listens and however fast the machine is. A voice begins without holding
+//! anything back, so that its first sound is not late; after that half of what is made is held
+//! until it is enough.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::timeline::Writer;
+use crate::units::SampleRate;
+
+/// Seconds that are given out at once when a voice begins or was steered.
+const HEAD_START: f64 = 1.5;
+/// A live reader with less than so many seconds is given what there is.
+const SHORT: f64 = 0.5;
+
+pub(super) struct Held {
+    pcm: VecDeque<f32>,
+    channels: usize,
+    rate: SampleRate,
+    /// Samples to hold back in the long run.
+    most: u64,
+    /// Media time from which on sound is held back.
+    origin: u64,
+    /// When the first sound behind the origin was offered.
+    offered: Option<Instant>,
+}
+
+impl Held {
+    /// Holds nothing back before [`Held::hold`].
+    pub(super) fn new(rate: SampleRate, channels: usize) -> Self {
+        Self { pcm: VecDeque::new(), channels, rate, most: 0, origin: 0, offered: None }
+    }
+
+    /// Holds back up to `seconds`, beginning anew at media time `origin`.
+    pub(super) fn hold(&mut self, seconds: f64, origin: u64) {
+        self.most = self.rate.samples(seconds).0;
+        (self.origin, self.offered) = (origin, None);
+    }
+
+    /// The format of what is pushed from now on; nothing of another format is held.
+    pub(super) fn format(&mut self, rate: SampleRate, channels: usize) {
+        (self.rate, self.channels) = (rate, channels);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.pcm.is_empty()
+    }
+
+    /// Media time at which all sound ends, offered or not.
+    pub(super) fn end(&self, writer: &Writer) -> u64 {
+        writer.end() + (self.pcm.len() / self.channels) as u64
+    }
+
+    pub(super) fn push(&mut self, pcm: &[f32]) {
+        self.pcm.extend(pcm);
+    }
+
+    /// Takes back what lies behind media time `at`; gives it away.
+    pub(super) fn take_back(&mut self, at: u64, writer: &Writer) -> Vec<f32> {
+        let keep = at.saturating_sub(writer.end()) as usize * self.channels;
+        self.pcm.split_off(keep.min(self.pcm.len())).into()
+    }
+
+    /// Offers what need not be held any more; `live` if somebody listens while it is made.
+    pub(super) fn offer(&mut self, writer: &mut Writer, live: bool) {
+        let end = self.end(writer);
+        let made = end.saturating_sub(self.origin);
+        let head_start = self.rate.samples(HEAD_START).0;
+        let held = (made.saturating_sub(head_start) / 2).min(self.most);
+        let free = if live && self.is_short(writer) { end } else { end - held };
+        self.offer_until(free, writer);
+    }
+
+    /// Offers everything.
+    pub(super) fn offer_all(&mut self, writer: &mut Writer) {
+        self.offer_until(u64::MAX, writer);
+    }
+
+    fn offer_until(&mut self, at: u64, writer: &mut Writer) {
+        if !writer.has_room() {
+            return;
+        }
+        let samples = usize::try_from(at.saturating_sub(writer.end())).unwrap_or(usize::MAX);
+        let count = samples.saturating_mul(self.channels).min(self.pcm.len());
+        if count > 0 {
+            self.offered.get_or_insert_with(Instant::now);
+            writer.push(self.pcm.drain(..count).collect(), self.channels, self.rate);
+        }
+    }
+
+    /// Whether a reader that plays in real time has next to nothing left: the machine is too slow
+    /// to hold sound back.
+    fn is_short(&self, writer: &Writer) -> bool {
+        let seconds = |samples: u64| samples as f64 / f64::from(self.rate.0);
+        let given = seconds(writer.end().saturating_sub(self.origin));
+        let wanted = self.offered.map_or(0.0, |at| at.elapsed().as_secs_f64()) + SHORT;
+        given < wanted && seconds(writer.shared().buffered()) < SHORT
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::timeline::timeline;
+    use super::super::{Chunk, Read};
+    use super::*;
+    use crate::units::Samples;
+
+    const RATE: SampleRate = SampleRate(1000);
+
+    /// Pushes `count` samples, a hundred at a time, as a spare voice does.
+    fn make(held: &mut Held, writer: &mut Writer, count: usize) {
+        for _ in 0..count / 100 {
+            let end = held.end(writer);
+            held.push(&(end..end + 100).map(|n| n as f32).collect::<Vec<_>>());
+            held.offer(writer, false);
+        }
+    }
+
+    #[test]
+    fn a_head_start_is_offered_at_once_and_then_half_until_enough_is_held() {
+        let (mut writer, _reader) = timeline(999, std::thread::current());
+        let mut held = Held::new(RATE, 1);
+        held.hold(4.5, 0);
+        make(&mut held, &mut writer, 1500);
+        assert_eq!(writer.end(), 1500);
+        make(&mut held, &mut writer, 2000);
+        assert_eq!((writer.end(), held.end(&writer)), (2500, 3500));
+        make(&mut held, &mut writer, 17_000);
+        assert_eq!((writer.end(), held.end(&writer)), (16_000, 20_500));
+        held.offer_all(&mut writer);
+        assert_eq!((writer.end(), held.is_empty()), (20_500, true));
+    }
+
+    #[test]
+    fn what_is_held_can_be_taken_back_and_what_was_offered_cannot() {
+        let (mut writer, mut reader) = timeline(999, std::thread::current());
+        let mut held = Held::new(RATE, 1);
+        held.hold(4.5, 0);
+        make(&mut held, &mut writer, 10_000);
+        assert_eq!(writer.end(), 5750);
+        let back = held.take_back(7000, &writer);
+        assert_eq!((back.len(), back[0], held.end(&writer)), (3000, 7000.0, 7000));
+        make(&mut held, &mut writer, 3000);
+        held.offer_all(&mut writer);
+        let mut seen = 0;
+        while let Read::Chunk(Chunk { start, epoch, pcm, .. }) = reader.read(Samples(u64::MAX)) {
+            assert_eq!((start.0, epoch), (seen, 0));
+            assert!(pcm.iter().zip(seen..).all(|(&sample, n)| sample == n as f32));
+            seen += pcm.len() as u64;
+        }
+        assert_eq!(seen, 10_000);
+    }
+
+    #[test]
+    fn a_live_reader_that_has_nothing_left_is_given_what_is_held() {
+        let (mut writer, mut reader) = timeline(999, std::thread::current());
+        let mut held = Held::new(RATE, 1);
+        held.hold(4.5, 0);
+        make(&mut held, &mut writer, 3000);
+        while let Read::Chunk(_) = reader.read(Samples(u64::MAX)) {}
+        // So much was given out; who plays in real time has enough for two seconds.
+        held.offer(&mut writer, true);
+        assert_eq!(writer.end(), 2250);
+        held.offered = Instant::now().checked_sub(std::time::Duration::from_secs(3));
+        held.offer(&mut writer, false);
+        assert_eq!(writer.end(), 2250);
+        held.offer(&mut writer, true);
+        assert_eq!(writer.end(), 3000);
+    }
+}
