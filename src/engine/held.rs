@@ -65,14 +65,17 @@ impl Held {
         self.pcm.split_off(keep.min(self.pcm.len())).into()
     }
 
+    /// Media time up to which sound need not be held once it was heard up to `heard`.
+    pub(super) fn free(&self, heard: u64) -> u64 {
+        let head_start = self.origin + self.rate.samples(HEAD_START).0;
+        let held = (heard.saturating_sub(head_start) / 2).min(self.most);
+        (heard - held).max(head_start)
+    }
+
     /// Offers what need not be held any more; `live` if somebody listens while it is made.
-    pub(super) fn offer(&mut self, writer: &mut Writer, live: bool) {
-        let end = self.end(writer);
-        let made = end.saturating_sub(self.origin);
-        let head_start = self.rate.samples(HEAD_START).0;
-        let held = (made.saturating_sub(head_start) / 2).min(self.most);
-        let free = if live && self.is_short(writer) { end } else { end - held };
-        self.offer_until(free, writer);
+    pub(super) fn offer(&mut self, writer: &mut Writer, live: bool, heard: u64) {
+        let all = self.most == 0 || (live && self.is_short(writer));
+        self.offer_until(if all { u64::MAX } else { self.free(heard) }, writer);
     }
 
     /// Offers everything.
@@ -116,7 +119,8 @@ mod tests {
         for _ in 0..count / 100 {
             let end = held.end(writer);
             held.push(&(end..end + 100).map(|n| n as f32).collect::<Vec<_>>());
-            held.offer(writer, false);
+            let heard = held.end(writer);
+            held.offer(writer, false, heard);
         }
     }
 
@@ -163,12 +167,12 @@ mod tests {
         make(&mut held, &mut writer, 3000);
         while let Read::Chunk(_) = reader.read(Samples(u64::MAX)) {}
         // So much was given out; who plays in real time has enough for two seconds.
-        held.offer(&mut writer, true);
+        held.offer(&mut writer, true, 3000);
         assert_eq!(writer.end(), 2250);
         held.offered = Instant::now().checked_sub(std::time::Duration::from_secs(3));
-        held.offer(&mut writer, false);
+        held.offer(&mut writer, false, 3000);
         assert_eq!(writer.end(), 2250);
-        held.offer(&mut writer, true);
+        held.offer(&mut writer, true, 3000);
         assert_eq!(writer.end(), 3000);
     }
 }

@@ -299,7 +299,8 @@ impl Live {
         if self.finished {
             self.held.offer_all(&mut self.writer);
         } else {
-            self.held.offer(&mut self.writer, self.priority == Priority::Live);
+            let heard = self.heard();
+            self.held.offer(&mut self.writer, self.priority == Priority::Live, heard);
         }
         self.forget();
         let mut freed = freed.unwrap_or_default();

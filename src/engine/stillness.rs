@@ -90,6 +90,16 @@ impl Stillness {
         self.still as f64 / BLOCKS as f64
     }
 
+    /// Media time up to which whole blocks were heard.
+    pub fn heard(&self) -> u64 {
+        self.at - (self.spectra * self.hop) as u64
+    }
+
+    /// Samples of a block.
+    pub fn block(&self) -> u64 {
+        (SPECTRA * self.hop) as u64
+    }
+
     /// Takes interleaved sound that begins at media time `from`. Answers as soon as nothing new
     /// came for as long as the limit, with the media time since when; then it is to be restarted.
     pub fn push(&mut self, from: u64, pcm: &[f32], channels: usize) -> Option<u64> {
@@ -116,8 +126,7 @@ impl Stillness {
             if self.spectra == SPECTRA {
                 self.end_block();
                 if self.still >= self.limit {
-                    let block = (SPECTRA * self.hop) as u64;
-                    since = Some(self.at + done as u64 - self.still as u64 * block);
+                    since = Some(self.at + done as u64 - self.still as u64 * self.block());
                 }
             }
         }

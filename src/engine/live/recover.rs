@@ -149,7 +149,10 @@ impl Live {
     /// another way.
     fn take_back(&mut self, since: u64) -> Option<Vec<Slot>> {
         let (hop, limit) = (self.info.hop as u64, self.guard.limit);
-        let since = since.max(self.writer.end());
+        // What was free before the last block is offered by now, or may be: passes of the codec decide.
+        let before = self.guard.watch.as_ref()?;
+        let before = before.heard().saturating_sub(before.block());
+        let since = since.max(self.held.free(before)).max(self.writer.end());
         // The first frame that the sound up to there does not depend on.
         let frame = (since - self.base + self.unheard).div_ceil(hop) + self.info.lookahead as u64;
         let frame = frame.max(self.codes.given_frames()).max(self.snapshots[0].fed);
@@ -207,6 +210,11 @@ impl Live {
         }
         self.guard.watch.as_mut()?.restart(at);
         Some(freed)
+    }
+
+    /// Media time up to which the sound was watched.
+    pub(super) fn heard(&self) -> u64 {
+        self.guard.watch.as_ref().map_or(0, Stillness::heard)
     }
 
     /// Goes back to a snapshot; codes and sound are the caller's business.
