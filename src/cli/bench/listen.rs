@@ -62,7 +62,15 @@ pub(super) fn run(args: &ListenArgs) -> Result<Vec<Row>, Failure> {
             for seed in 0..args.streams as u64 {
                 let sampling = SamplingPatch { seed: Some(seed), ..SamplingPatch::default() };
                 let prompts = vec!["lofi piano".into()];
-                let spec = StreamSpec { name: None, model: None, prompts, sampling, seconds: None, idle: Idle::End };
+                let spec = StreamSpec {
+                    name: None,
+                    model: None,
+                    prompts,
+                    sampling,
+                    seconds: None,
+                    max_still: None,
+                    idle: Idle::End,
+                };
                 let stream = station.create(spec).await?;
                 players.push(tokio::spawn(hear(stream, args.seconds, args.store)));
             }
