@@ -1,110 +1,26 @@
-//! The engine as other rooms see it: handles that send commands to its thread and read its notice board.
+//! The engine as other rooms see it: handles that send commands to its thread and read its notice shared.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::Thread;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-
-use super::deck::Deck;
-use super::live::Live;
+use super::command::{Command, CommandSender, Joined};
+use super::loaded_model::{ListedModel, LoadedModel};
+use super::pcm_ring::{Reader, Shared};
+use super::shared::{EngineShared, lock};
 use super::solve::{self, Job, Solving};
-use super::timeline::{Reader, Shared};
-use super::worker::{Command, Worker};
+use super::worker::Worker;
 use super::{
-    Ack, Backend, Encoder, EngineConfig, EngineError, EngineStatus, Fault, Freeze, ModelInfo, Prefix, Read, Steer,
-    VoiceSpec,
+    Ack, Backend, EngineConfig, EngineError, EngineStatus, Fault, Freeze, ModelInfo, Prefix, Read, Steer, VoiceSpec,
 };
 use crate::units::{ModelId, Samples, VoiceId};
-
-/// What the engine thread tells everybody.
-pub(super) struct Board {
-    /// Loaded models, the default first.
-    models: Mutex<Vec<Listed>>,
-    status: Mutex<EngineStatus>,
-    /// Makes the seeds of voices that asked for none differ.
-    seeds: AtomicU64,
-    /// See [`Engine::set_upkeep`], as `f64` bits.
-    upkeep: AtomicU64,
-}
-
-/// A loaded model as handles see it.
-#[derive(Clone)]
-pub(super) struct Listed {
-    pub(super) info: Arc<ModelInfo>,
-    pub(super) encoder: Arc<dyn Encoder>,
-    /// Its real-time factor, as `f64` bits.
-    pub(super) speed: Arc<AtomicU64>,
-}
-
-/// A lock that a panicking holder cannot poison for others: the boards hold plain values that are replaced whole.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Board {
-    pub(super) fn default_model(&self) -> ModelId {
-        lock(&self.models).first().map_or_else(|| ModelId(String::new()), |model| model.info.id.clone())
-    }
-
-    pub(super) fn set_models(&self, mut models: Vec<Listed>) {
-        let mut board = lock(&self.models);
-        let default = board.first().map(|model| model.info.id.clone());
-        models.sort_by_key(|model| Some(&model.info.id) != default.as_ref());
-        *board = models;
-    }
-
-    pub(super) fn upkeep(&self) -> f64 {
-        f64::from_bits(self.upkeep.load(Ordering::Relaxed))
-    }
-
-    pub(super) fn set_status(&self, lost: Option<String>, voices: usize, step_seconds: f64, realtime_factor: f64) {
-        *lock(&self.status) = EngineStatus { lost, voices, step_seconds, realtime_factor };
-    }
-}
-
-/// The way to the engine thread. When the last handle and the last voice are gone, the thread ends.
-pub(super) struct Mailbox {
-    commands: Sender<Command>,
-    thread: Thread,
-}
-
-impl Mailbox {
-    fn send(&self, command: Command) -> Result<(), EngineError> {
-        self.commands.send(command).map_err(|_| stopped())?;
-        self.thread.unpark();
-        Ok(())
-    }
-
-    async fn ask<T>(
-        &self,
-        command: impl FnOnce(oneshot::Sender<Result<T, EngineError>>) -> Command,
-    ) -> Result<T, EngineError> {
-        let (reply, answer) = oneshot::channel();
-        self.send(command(reply))?;
-        answer.await.map_err(|_| stopped())?
-    }
-}
-
-impl Drop for Mailbox {
-    fn drop(&mut self) {
-        // The thread may have ended before; then there is nobody to tell.
-        let _ = self.send(Command::Quit);
-    }
-}
-
-fn stopped() -> EngineError {
-    EngineError::Gone("the engine has stopped".into())
-}
 
 /// A handle to the engine thread; clones are cheap.
 #[derive(Clone)]
 pub struct Engine {
-    mailbox: Arc<Mailbox>,
-    board: Arc<Board>,
+    commands: Arc<CommandSender>,
+    shared: Arc<EngineShared>,
 }
 
 impl Engine {
@@ -113,28 +29,28 @@ impl Engine {
     /// # Errors
     /// [`EngineError::DeviceLost`] when the first steps fail or no thread can be started.
     pub fn start(backend: Box<dyn Backend>, config: EngineConfig) -> Result<Self, EngineError> {
-        let mut deck = Deck::new(backend);
-        deck.warm_up().map_err(|lost| EngineError::DeviceLost(lost.0))?;
+        let mut model = LoadedModel::new(backend);
+        model.warm_up().map_err(|lost| EngineError::DeviceLost(lost.0))?;
         let status = EngineStatus {
             lost: None,
             voices: 0,
-            step_seconds: deck.cost.step_seconds(),
-            realtime_factor: deck.alone(),
+            step_seconds: model.cost.step_seconds(),
+            realtime_factor: model.alone(),
         };
-        let board = Arc::new(Board {
-            models: Mutex::new(vec![deck.listed()]),
+        let shared = Arc::new(EngineShared {
+            models: Mutex::new(vec![model.listed()]),
             status: Mutex::new(status),
             seeds: AtomicU64::new(0),
             upkeep: AtomicU64::new(0),
         });
         let (commands, inbox) = std::sync::mpsc::channel();
-        let worker = Worker::new(inbox, board.clone(), config, deck);
+        let worker = Worker::new(inbox, shared.clone(), config, model);
         let thread = std::thread::Builder::new()
             .name("engine".into())
             .spawn(move || worker.run())
             .map_err(|error| EngineError::DeviceLost(format!("no thread can be started: {error}")))?;
-        let mailbox = Arc::new(Mailbox { commands, thread: thread.thread().clone() });
-        Ok(Self { mailbox, board })
+        let commands = Arc::new(CommandSender { commands, thread: thread.thread().clone() });
+        Ok(Self { commands, shared })
     }
 
     /// Admits a voice, which begins to generate at once.
@@ -145,11 +61,11 @@ impl Engine {
     pub async fn join(&self, mut spec: VoiceSpec) -> Result<Voice, EngineError> {
         spec.validate()?;
         spec.sampling.seed.get_or_insert_with(|| {
-            let sequence = self.board.seeds.fetch_add(1, Ordering::Relaxed);
+            let sequence = self.shared.seeds.fetch_add(1, Ordering::Relaxed);
             RandomState::new().hash_one(sequence)
         });
-        let mailbox = self.mailbox.clone();
-        self.mailbox.ask(|reply| Command::Join { spec, mailbox, reply }).await
+        let Joined { id, model, reader } = self.commands.ask(|reply| Command::Join { spec, reply }).await?;
+        Ok(Voice { id, model, reader, commands: self.commands.clone() })
     }
 
     /// Adds a model under its id, warmed up on a thread of its own so that no voice waits for it; an older one of the
@@ -159,14 +75,14 @@ impl Engine {
     /// [`EngineError::DeviceLost`] when its first steps fail.
     pub async fn add_model(&self, backend: Box<dyn Backend>) -> Result<(), EngineError> {
         let warm = tokio::task::spawn_blocking(move || {
-            let mut deck = Box::new(Deck::new(backend));
-            deck.warm_up().map(|()| deck)
+            let mut model = Box::new(LoadedModel::new(backend));
+            model.warm_up().map(|()| model)
         });
-        let deck = warm
+        let model = warm
             .await
             .map_err(|error| EngineError::DeviceLost(format!("the model failed to start: {error}")))?
             .map_err(|lost| EngineError::DeviceLost(lost.0))?;
-        self.mailbox.ask(|reply| Command::AddModel { deck, reply }).await
+        self.commands.ask(|reply| Command::AddModel { model, reply }).await
     }
 
     /// Makes a loaded model the default for new voices.
@@ -174,7 +90,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::UnknownModel`].
     pub fn set_default_model(&self, id: &ModelId) -> Result<(), EngineError> {
-        let mut models = lock(&self.board.models);
+        let mut models = lock(&self.shared.models);
         let index = models
             .iter()
             .position(|model| model.info.id == *id)
@@ -187,19 +103,19 @@ impl Engine {
     pub fn solve<J: Job>(&self, job: J) -> Solving<J::Output> {
         let (work, solving) = solve::running(job);
         // A stopped engine drops the job, which is what its handle then says.
-        let _ = self.mailbox.send(Command::Solve { work });
+        let _ = self.commands.send(Command::Solve { work });
         solving
     }
 
     /// The loaded models, the default first.
     pub fn models(&self) -> Vec<Arc<ModelInfo>> {
-        lock(&self.board.models).iter().map(|model| model.info.clone()).collect()
+        lock(&self.shared.models).iter().map(|model| model.info.clone()).collect()
     }
 
     /// Seconds of sound that a model makes per second for all its voices together while they want some: measured over
     /// the last seconds of work, before that as its first steps promise. `None` if it is not loaded.
     pub fn realtime_factor(&self, id: &ModelId) -> Option<f64> {
-        let models = lock(&self.board.models);
+        let models = lock(&self.shared.models);
         let model = models.iter().find(|model| model.info.id == *id)?;
         Some(f64::from_bits(model.speed.load(Ordering::Relaxed)))
     }
@@ -207,7 +123,7 @@ impl Engine {
     /// Tells admission what a live voice costs the machine beyond the engine's work: the share of the whole machine's time
     /// that levelling, encoding and sending it takes.
     pub fn set_upkeep(&self, share: f64) {
-        self.board.upkeep.store(share.to_bits(), Ordering::Relaxed);
+        self.shared.upkeep.store(share.to_bits(), Ordering::Relaxed);
     }
 
     /// Removes a model that no voice uses, other than the default one.
@@ -216,7 +132,7 @@ impl Engine {
     /// [`EngineError::UnknownModel`], [`EngineError::Invalid`] for the default model and for one that plays.
     pub async fn remove_model(&self, id: &ModelId) -> Result<(), EngineError> {
         let model = id.clone();
-        self.mailbox.ask(|reply| Command::RemoveModel { model, reply }).await
+        self.commands.ask(|reply| Command::RemoveModel { model, reply }).await
     }
 
     /// Encodes sound `[channels][samples]` at the model's rate, for a voice to continue from. The work is done on a
@@ -226,13 +142,13 @@ impl Engine {
     /// [`EngineError::UnknownModel`], [`EngineError::Invalid`] when the model cannot encode it.
     pub async fn encode(&self, model: Option<&ModelId>, channels: Vec<Vec<f32>>) -> Result<Prefix, EngineError> {
         let found = {
-            let models = lock(&self.board.models);
+            let models = lock(&self.shared.models);
             match model {
                 Some(id) => models.iter().find(|listed| listed.info.id == *id).cloned(),
                 None => models.first().cloned(),
             }
         };
-        let Some(Listed { info, encoder, .. }) = found else {
+        let Some(ListedModel { info, encoder, .. }) = found else {
             return Err(EngineError::UnknownModel(model.cloned().unwrap_or_else(|| ModelId("default".into()))));
         };
         let codes = tokio::task::spawn_blocking(move || encoder.encode(&channels))
@@ -244,7 +160,7 @@ impl Engine {
 
     /// The state of the whole engine at this moment; never waits for the engine thread.
     pub fn status(&self) -> EngineStatus {
-        lock(&self.board.status).clone()
+        lock(&self.shared.status).clone()
     }
 }
 
@@ -253,14 +169,10 @@ pub struct Voice {
     id: VoiceId,
     model: Arc<ModelInfo>,
     reader: Reader,
-    mailbox: Arc<Mailbox>,
+    commands: Arc<CommandSender>,
 }
 
 impl Voice {
-    pub(super) fn new(live: &Live, reader: Reader, mailbox: Arc<Mailbox>) -> Self {
-        Self { id: live.id, model: live.info.clone(), reader, mailbox }
-    }
-
     /// Its identity.
     pub fn id(&self) -> VoiceId {
         self.id
@@ -310,7 +222,7 @@ impl Voice {
 
     /// A handle to change it; clones are cheap and do not keep the voice alive.
     pub fn control(&self) -> VoiceControl {
-        VoiceControl { id: self.id, shared: self.reader.shared().clone(), mailbox: self.mailbox.clone() }
+        VoiceControl { id: self.id, shared: self.reader.shared().clone(), commands: self.commands.clone() }
     }
 }
 
@@ -319,7 +231,7 @@ impl Voice {
 pub struct VoiceControl {
     id: VoiceId,
     shared: Arc<Shared>,
-    mailbox: Arc<Mailbox>,
+    commands: Arc<CommandSender>,
 }
 
 impl VoiceControl {
@@ -342,7 +254,7 @@ impl VoiceControl {
     pub async fn steer(&self, steer: Steer) -> Result<Ack, EngineError> {
         steer.validate()?;
         self.alive()?;
-        self.mailbox.ask(|reply| Command::Steer { voice: self.id, steer, reply }).await
+        self.commands.ask(|reply| Command::Steer { voice: self.id, steer, reply }).await
     }
 
     /// Forgets what was played: the music starts anew from the prompts.
@@ -351,7 +263,7 @@ impl VoiceControl {
     /// [`EngineError::Gone`], [`EngineError::DeviceLost`].
     pub async fn reset(&self) -> Result<Ack, EngineError> {
         self.alive()?;
-        self.mailbox.ask(|reply| Command::Reset { voice: self.id, reply }).await
+        self.commands.ask(|reply| Command::Reset { voice: self.id, reply }).await
     }
 
     /// Goes on with another loaded model: from its codes when both share the codec, else from nothing.
@@ -362,7 +274,7 @@ impl VoiceControl {
     pub async fn set_model(&self, id: &ModelId) -> Result<Ack, EngineError> {
         self.alive()?;
         let model = id.clone();
-        self.mailbox.ask(|reply| Command::SetModel { voice: self.id, model, reply }).await
+        self.commands.ask(|reply| Command::SetModel { voice: self.id, model, reply }).await
     }
 
     /// Stops generating and frees the voice's place in the batch; what is buffered can still be read.
@@ -371,7 +283,7 @@ impl VoiceControl {
     /// [`EngineError::Gone`].
     pub async fn pause(&self) -> Result<(), EngineError> {
         self.alive()?;
-        self.mailbox.ask(|reply| Command::Pause { voice: self.id, reply }).await
+        self.commands.ask(|reply| Command::Pause { voice: self.id, reply }).await
     }
 
     /// Goes on from the voice's codes.
@@ -380,6 +292,6 @@ impl VoiceControl {
     /// [`EngineError::Full`], [`EngineError::Gone`].
     pub async fn resume(&self) -> Result<(), EngineError> {
         self.alive()?;
-        self.mailbox.ask(|reply| Command::Resume { voice: self.id, reply }).await
+        self.commands.ask(|reply| Command::Resume { voice: self.id, reply }).await
     }
 }

@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::timeline::Writer;
+use super::pcm_ring::Writer;
 use crate::units::SampleRate;
 
 /// Seconds that are given out at once when a voice begins or was steered.
@@ -107,7 +107,7 @@ impl Held {
 
 #[cfg(test)]
 mod tests {
-    use super::super::timeline::timeline;
+    use super::super::pcm_ring::pcm_ring;
     use super::super::{Chunk, Read};
     use super::*;
     use crate::units::Samples;
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_head_start_is_offered_at_once_and_then_half_until_enough_is_held() {
-        let (mut writer, _reader) = timeline(999, std::thread::current());
+        let (mut writer, _reader) = pcm_ring(999, std::thread::current());
         let mut held = Held::new(RATE, 1);
         held.hold(4.5, 0);
         make(&mut held, &mut writer, 1500);
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn what_is_held_can_be_taken_back_and_what_was_offered_cannot() {
-        let (mut writer, mut reader) = timeline(999, std::thread::current());
+        let (mut writer, mut reader) = pcm_ring(999, std::thread::current());
         let mut held = Held::new(RATE, 1);
         held.hold(4.5, 0);
         make(&mut held, &mut writer, 10_000);
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_live_reader_that_has_nothing_left_is_given_what_is_held() {
-        let (mut writer, mut reader) = timeline(999, std::thread::current());
+        let (mut writer, mut reader) = pcm_ring(999, std::thread::current());
         let mut held = Held::new(RATE, 1);
         held.hold(4.5, 0);
         make(&mut held, &mut writer, 3000);

@@ -7,15 +7,18 @@
 mod backend;
 mod blend;
 mod codes;
-mod deck;
+mod command;
+mod cost;
 mod error;
 mod flows;
 mod handle;
 mod held;
-mod live;
+mod loaded_model;
 mod musicgen;
+mod pcm_ring;
 mod rate;
 mod schedule;
+mod shared;
 mod solve;
 mod spec;
 #[doc(hidden)]
@@ -23,7 +26,7 @@ pub mod standin;
 mod stillness;
 #[cfg(test)]
 mod tests;
-mod timeline;
+mod voice_state;
 mod worker;
 
 use std::fmt;

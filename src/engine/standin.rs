@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use super::flows::standin::{FLOW_RATE, looper, transformer};
-use super::live::TURN_DRAWS;
+use super::voice_state::TURN_DRAWS;
 use super::{
     Backend, CodecState, Condition, Decode, Encoder, Fault, Lost, ModelInfo, Prefill, Sampling, Slot, StepRow,
 };

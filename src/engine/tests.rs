@@ -202,7 +202,8 @@ async fn what_the_station_does_for_every_voice_counts_for_admission() {
 
 #[tokio::test]
 async fn a_paused_voice_holds_nobodys_place() {
-    let engine = Engine::start(Box::new(Standin::default()), EngineConfig { max_voices: 1, ..EngineConfig::default() }).unwrap();
+    let engine =
+        Engine::start(Box::new(Standin::default()), EngineConfig { max_voices: 1, ..EngineConfig::default() }).unwrap();
     let first = engine.join(spec("piano", 1)).await.unwrap();
     first.control().pause().await.unwrap();
     let second = engine.join(spec("piano", 2)).await.unwrap();

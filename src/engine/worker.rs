@@ -1,55 +1,38 @@
 //! The engine thread: takes commands, then makes one turn of work for the most urgent model, and sleeps when nobody
 //! wants sound. A turn is a decoder step for a batch of voices, at most one bounded prefill pass, and one codec pass.
 
+mod admission;
+mod models;
+mod slots;
+mod turn;
+
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Instant;
 
-use metrics::{counter, gauge, histogram};
-use tokio::sync::oneshot;
+use metrics::{counter, gauge};
 
 use super::blend::Ramp;
-use super::deck::Deck;
-use super::handle::{Board, Mailbox, Voice};
-use super::live::{Live, Need, Plan};
-use super::schedule;
-use super::solve::{Solvers, Work};
-use super::timeline::timeline;
-use super::{
-    Ack, Decode, EngineConfig, EngineError, Fault, Lost, ModelInfo, Prefill, Priority, Slot, Steer, StepRow, VoiceEnd,
-    VoiceSpec,
-};
-use crate::telemetry::{ROWS, STEP_SECONDS, VOICE_FAULTS, VOICES};
+use super::command::{Command, Joined};
+use super::loaded_model::LoadedModel;
+use super::pcm_ring::pcm_ring;
+use super::shared::EngineShared;
+use super::solve::Solvers;
+use super::voice_state::{Plan, VoiceState};
+use super::{Ack, EngineConfig, EngineError, Fault, Lost, ModelInfo, Priority, Steer, VoiceEnd, VoiceSpec};
+use crate::telemetry::{VOICE_FAULTS, VOICES};
 use crate::units::{ModelId, VoiceId};
 
 /// Seconds between what the reader has taken and the earliest place of a rewind: time to make the new sound.
 const MARGIN: f64 = 0.1;
-/// Part of real time that admission may plan with.
-const HEADROOM: f64 = 0.95;
-
-type Reply<T> = oneshot::Sender<Result<T, EngineError>>;
-
-/// What a handle may ask of the engine thread.
-pub(super) enum Command {
-    Join { spec: VoiceSpec, mailbox: Arc<Mailbox>, reply: Reply<Voice> },
-    Steer { voice: VoiceId, steer: Steer, reply: Reply<Ack> },
-    Reset { voice: VoiceId, reply: Reply<Ack> },
-    SetModel { voice: VoiceId, model: ModelId, reply: Reply<Ack> },
-    Pause { voice: VoiceId, reply: Reply<()> },
-    Resume { voice: VoiceId, reply: Reply<()> },
-    AddModel { deck: Box<Deck>, reply: Reply<()> },
-    RemoveModel { model: ModelId, reply: Reply<()> },
-    Solve { work: Box<dyn Work> },
-    Quit,
-}
 
 pub(super) struct Worker {
     commands: Receiver<Command>,
-    board: Arc<Board>,
+    shared: Arc<EngineShared>,
     config: EngineConfig,
-    decks: Vec<Deck>,
-    voices: Vec<Live>,
+    models: Vec<LoadedModel>,
+    voices: Vec<VoiceState>,
     next_voice: u64,
     lost: Option<String>,
     /// Voices that the gauge counts for this engine; others of the process add theirs.
@@ -62,12 +45,17 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(commands: Receiver<Command>, board: Arc<Board>, config: EngineConfig, deck: Deck) -> Self {
+    pub(super) fn new(
+        commands: Receiver<Command>,
+        shared: Arc<EngineShared>,
+        config: EngineConfig,
+        model: LoadedModel,
+    ) -> Self {
         Self {
             commands,
-            board,
+            shared,
             config,
-            decks: vec![deck],
+            models: vec![model],
             voices: Vec::new(),
             next_voice: 1,
             lost: None,
@@ -88,7 +76,7 @@ impl Worker {
                         self.publish();
                         return;
                     }
-                    Ok(command) => self.obey(command),
+                    Ok(command) => self.handle_command(command),
                     Err(TryRecvError::Empty) => break,
                 }
             }
@@ -109,16 +97,16 @@ impl Worker {
         }
     }
 
-    fn obey(&mut self, command: Command) {
+    fn handle_command(&mut self, command: Command) {
         // A reply that nobody waits for any more is no error.
         match command {
-            Command::Join { spec, mailbox, reply } => drop(reply.send(self.join(spec, mailbox))),
+            Command::Join { spec, reply } => drop(reply.send(self.join(spec))),
             Command::Steer { voice, steer, reply } => drop(reply.send(self.steer(voice, steer))),
             Command::Reset { voice, reply } => drop(reply.send(self.reset(voice))),
             Command::SetModel { voice, model, reply } => drop(reply.send(self.set_model(voice, &model))),
             Command::Pause { voice, reply } => drop(reply.send(self.pause(voice))),
             Command::Resume { voice, reply } => drop(reply.send(self.resume(voice))),
-            Command::AddModel { deck, reply } => drop(reply.send(self.add_model(*deck))),
+            Command::AddModel { model, reply } => drop(reply.send(self.add_model(*model))),
             Command::RemoveModel { model, reply } => drop(reply.send(self.remove_model(&model))),
             Command::Solve { mut work } => match &self.lost {
                 Some(reason) => work.refuse(EngineError::DeviceLost(reason.clone())),
@@ -129,15 +117,15 @@ impl Worker {
         self.publish();
     }
 
-    fn join(&mut self, spec: VoiceSpec, mailbox: Arc<Mailbox>) -> Result<Voice, EngineError> {
+    fn join(&mut self, spec: VoiceSpec) -> Result<Joined, EngineError> {
         if let Some(reason) = &self.lost {
             return Err(EngineError::DeviceLost(reason.clone()));
         }
-        let id = spec.model.unwrap_or_else(|| self.board.default_model());
-        let deck = self.deck(&id)?;
-        let parts = self.decks[deck].prepare(&spec.prompts)?;
-        let deck = &self.decks[deck];
-        let info = deck.info.clone();
+        let id = spec.model.unwrap_or_else(|| self.shared.default_model());
+        let model = self.model(&id)?;
+        let parts = self.models[model].prepare(&spec.prompts)?;
+        let model = &self.models[model];
+        let info = model.info.clone();
         let length = spec.length.map(|frames| frames.0.max(1));
         if let Some(prefix) = &spec.prefix {
             prefix.check(&info, length)?;
@@ -145,73 +133,22 @@ impl Worker {
         let ring = ring_chunks(&info, spec.lead);
         let max_still = f64::from(spec.max_still.unwrap_or(self.config.max_still));
         let plan = Plan { length, lead: spec.lead, prefix: spec.prefix, priority: spec.priority, max_still };
-        let (writer, reader) = timeline(ring, std::thread::current());
-        let mut voice = Live::new(
+        let (writer, reader) = pcm_ring(ring, std::thread::current());
+        let mut voice = VoiceState::new(
             VoiceId(self.next_voice),
             info.clone(),
             writer,
             (spec.prompts, Ramp::constant(parts)),
             info.sampling.patched(spec.sampling),
-            deck.backend.codec_state(),
+            model.backend.codec_state(),
             plan,
         );
         voice.paused = spec.paused;
         self.admit(&info, &mut voice)?;
         self.next_voice += 1;
-        let handle = Voice::new(&voice, reader, mailbox);
+        let joined = Joined { id: voice.id, model: info, reader };
         self.voices.push(voice);
-        Ok(handle)
-    }
-
-    /// Whether the machine can carry one more voice in real time, what the station does for each of them included. The
-    /// first voice always comes in: a slow machine plays below real time and says so. A voice that generates is told the
-    /// factor that it can expect.
-    fn admit(&self, info: &Arc<ModelInfo>, new: &mut Live) -> Result<(), EngineError> {
-        let spare = |voice: &Live| voice.priority == Priority::Spare;
-        if new.paused {
-            return Ok(());
-        }
-        let generating = self.voices.iter().filter(|voice| voice.generates()).count();
-        if generating >= self.config.max_voices {
-            return Err(EngineError::TooMany { limit: self.config.max_voices, retry_after: 10 });
-        }
-        // Spare voices give way to live ones; they only need a slot.
-        let playing: Vec<&Live> =
-            self.voices.iter().filter(|voice| voice.generates() && (spare(new) || !spare(voice))).collect();
-        let work: f64 = self
-            .decks
-            .iter()
-            .map(|deck| {
-                let own = playing.iter().filter(|voice| Arc::ptr_eq(&voice.info, &deck.info));
-                let (mut voices, mut all) = own.fold((0, 0), |(n, r), voice| (n + 1, r + voice.rows()));
-                if Arc::ptr_eq(info, &deck.info) {
-                    voices += 1;
-                    all += new.rows();
-                }
-                deck.cost.load(&deck.info, voices, all)
-            })
-            .sum();
-        let live = playing.iter().filter(|voice| !spare(voice)).count() + usize::from(!spare(new));
-        let load = work + live as f64 * self.board.upkeep();
-        let slots = self.decks.iter().find(|deck| Arc::ptr_eq(info, &deck.info)).map_or(0, |deck| deck.backend.slots());
-        let own = playing.iter().filter(|voice| Arc::ptr_eq(&voice.info, info)).count();
-        if !playing.is_empty() && ((load > HEADROOM && !spare(new)) || own >= slots) {
-            return Err(EngineError::Full { voices: playing.len(), load: 100.0 * load, retry_after: 10 });
-        }
-        new.expect(1.0 / load.max(1e-9));
-        Ok(())
-    }
-
-    fn deck(&self, id: &ModelId) -> Result<usize, EngineError> {
-        self.decks
-            .iter()
-            .position(|deck| deck.info.id == *id && !deck.retired)
-            .ok_or_else(|| EngineError::UnknownModel(id.clone()))
-    }
-
-    fn deck_of(&self, info: &Arc<ModelInfo>) -> usize {
-        // A deck is removed only after its last voice.
-        self.decks.iter().position(|deck| Arc::ptr_eq(&deck.info, info)).unwrap_or(0)
+        Ok(joined)
     }
 
     fn voice(&self, id: VoiceId) -> Result<usize, EngineError> {
@@ -226,8 +163,8 @@ impl Worker {
 
     fn steer(&mut self, id: VoiceId, steer: Steer) -> Result<Ack, EngineError> {
         let index = self.voice(id)?;
-        let deck = self.deck_of(&self.voices[index].info);
-        let parts = steer.prompts.as_ref().map(|prompts| self.decks[deck].prepare(prompts)).transpose()?;
+        let model = self.model_of(&self.voices[index].info);
+        let parts = steer.prompts.as_ref().map(|prompts| self.models[model].prepare(prompts)).transpose()?;
         let voice = &mut self.voices[index];
         let (ack, freed) = voice.rewind(MARGIN);
         if let (Some(parts), Some(prompts)) = (parts, steer.prompts) {
@@ -237,23 +174,23 @@ impl Worker {
             voice.watch();
         }
         voice.sampling = voice.sampling.patched(steer.sampling);
-        self.decks[deck].give_back(freed);
+        self.models[model].give_back(freed);
         Ok(ack)
     }
 
     fn reset(&mut self, id: VoiceId) -> Result<Ack, EngineError> {
         let index = self.voice(id)?;
-        let deck = self.deck_of(&self.voices[index].info);
-        let deck = &mut self.decks[deck];
-        let (ack, freed) = self.voices[index].restart(MARGIN, deck.info.clone(), deck.backend.codec_state());
-        deck.give_back(freed);
+        let model = self.model_of(&self.voices[index].info);
+        let model = &mut self.models[model];
+        let (ack, freed) = self.voices[index].restart(MARGIN, model.info.clone(), model.backend.codec_state());
+        model.give_back(freed);
         Ok(ack)
     }
 
     fn set_model(&mut self, id: VoiceId, model: &ModelId) -> Result<Ack, EngineError> {
         let index = self.voice(id)?;
-        let (old, new) = (self.deck_of(&self.voices[index].info), self.deck(model)?);
-        let info = self.decks[new].info.clone();
+        let (old, new) = (self.model_of(&self.voices[index].info), self.model(model)?);
+        let info = self.models[new].info.clone();
         let voice = &mut self.voices[index];
         if info.sample_rate != voice.info.sample_rate {
             return Err(EngineError::Invalid(format!(
@@ -262,24 +199,24 @@ impl Worker {
             )));
         }
         for part in voice.ramp.parts_mut() {
-            part.condition = self.decks[new].condition(&part.prompt.text)?;
+            part.condition = self.models[new].condition(&part.prompt.text)?;
         }
         let (ack, freed) = if info.codec_fingerprint == voice.info.codec_fingerprint {
             voice.move_to(MARGIN, info)
         } else {
-            let codec = self.decks[new].backend.codec_state();
+            let codec = self.models[new].backend.codec_state();
             voice.restart(MARGIN, info, codec)
         };
-        self.decks[old].give_back(freed);
+        self.models[old].give_back(freed);
         Ok(ack)
     }
 
     fn pause(&mut self, id: VoiceId) -> Result<(), EngineError> {
         let index = self.voice(id)?;
-        let deck = self.deck_of(&self.voices[index].info);
+        let model = self.model_of(&self.voices[index].info);
         self.voices[index].paused = true;
         let freed = self.voices[index].close_windows();
-        self.decks[deck].give_back(freed);
+        self.models[model].give_back(freed);
         Ok(())
     }
 
@@ -300,39 +237,6 @@ impl Worker {
         admitted
     }
 
-    fn add_model(&mut self, deck: Deck) -> Result<(), EngineError> {
-        if let Some(reason) = &self.lost {
-            return Err(EngineError::DeviceLost(reason.clone()));
-        }
-        for old in self.decks.iter_mut().filter(|old| old.info.id == deck.info.id) {
-            old.retired = true;
-        }
-        self.decks.push(deck);
-        self.drop_retired();
-        self.board.set_models(self.decks.iter().filter(|deck| !deck.retired).map(Deck::listed).collect());
-        Ok(())
-    }
-
-    fn remove_model(&mut self, id: &ModelId) -> Result<(), EngineError> {
-        let deck = self.deck(id)?;
-        if self.board.default_model() == *id {
-            return Err(EngineError::Invalid(format!("`{id}` is the default model; choose another one first.")));
-        }
-        let info = &self.decks[deck].info;
-        if self.voices.iter().any(|voice| Arc::ptr_eq(&voice.info, info)) {
-            return Err(EngineError::Invalid(format!("`{id}` is playing; it can be removed when nobody uses it.")));
-        }
-        self.decks[deck].retired = true;
-        self.drop_retired();
-        self.board.set_models(self.decks.iter().filter(|deck| !deck.retired).map(Deck::listed).collect());
-        Ok(())
-    }
-
-    fn drop_retired(&mut self) {
-        let voices = &self.voices;
-        self.decks.retain(|deck| !deck.retired || voices.iter().any(|voice| Arc::ptr_eq(&voice.info, &deck.info)));
-    }
-
     /// Removes voices whose reader is gone, or has taken the whole of a complete voice: until then it can be steered.
     fn reap(&mut self) {
         let before = self.voices.len();
@@ -348,10 +252,10 @@ impl Worker {
         }
     }
 
-    fn remove(&mut self, index: usize) -> Live {
+    fn remove(&mut self, index: usize) -> VoiceState {
         let mut voice = self.voices.swap_remove(index);
-        let deck = self.deck_of(&voice.info);
-        self.decks[deck].give_back(voice.close_windows());
+        let model = self.model_of(&voice.info);
+        self.models[model].give_back(voice.close_windows());
         self.drop_retired();
         voice
     }
@@ -359,211 +263,7 @@ impl Worker {
     /// Seconds of sound that the live voice with the least of it has; frames that are not decoded do not count.
     fn least_lead(&self) -> f64 {
         let live = self.voices.iter().filter(|voice| voice.generates() && voice.priority == Priority::Live);
-        live.map(Live::lead_left).fold(f64::INFINITY, f64::min)
-    }
-
-    /// One turn of work. `false`: nobody wants anything.
-    fn turn(&mut self) -> Result<bool, Lost> {
-        let begun = Instant::now();
-        self.backend = 0.0;
-        let needs: Vec<(Need, f64)> = self.voices.iter().map(|voice| (voice.need(), voice.buffered())).collect();
-        let is_spare = |voice: usize| self.voices[voice].priority == Priority::Spare;
-        let mut hungry: Vec<usize> = (0..needs.len()).filter(|&voice| needs[voice].0 != Need::Nothing).collect();
-        let pressed =
-            hungry.iter().any(|&voice| !is_spare(voice) && schedule::short(needs[voice].1, self.voices[voice].lead()));
-        if pressed {
-            hungry.retain(|&voice| !is_spare(voice));
-        }
-        let urgency = |voice: usize| if is_spare(voice) { schedule::SPARE } else { needs[voice].1 };
-        let Some(&urgent) = hungry.iter().min_by(|&&a, &&b| urgency(a).total_cmp(&urgency(b))) else {
-            self.voices.iter_mut().for_each(Live::was_content);
-            self.decks.iter_mut().for_each(|deck| deck.was_hungry(false, begun, begun));
-            return Ok(false);
-        };
-        let deck = self.deck_of(&self.voices[urgent].info);
-        let info = self.decks[deck].info.clone();
-        let own: Vec<usize> =
-            hungry.iter().copied().filter(|&voice| Arc::ptr_eq(&self.voices[voice].info, &info)).collect();
-        for &voice in own.iter().filter(|&&voice| needs[voice].0 == Need::Window) {
-            if let Some(slot) = self.slot(deck, voice) {
-                self.voices[voice].open_window(slot);
-            }
-        }
-        let mut faults = Vec::new();
-        let (mut stepping, mut filling) = (Vec::new(), Vec::new());
-        for &voice in &own {
-            match self.voices[voice].need() {
-                Need::Step if self.voices[voice].priority == Priority::Spare => stepping.push((voice, schedule::SPARE)),
-                Need::Step => stepping.push((voice, needs[voice].1)),
-                Need::Prefill => filling.push((voice, needs[voice].1)),
-                _ => {}
-            }
-        }
-        let mut progress = !stepping.is_empty() || !filling.is_empty();
-        let batch = schedule::batch(stepping);
-        if !batch.is_empty() {
-            self.step(deck, &batch, &mut faults)?;
-        }
-        if let Some(&(voice, _)) = filling.iter().min_by(|a, b| a.1.total_cmp(&b.1)) {
-            self.prefill(deck, voice, hungry.len() > 1, &mut faults)?;
-        }
-        progress |= self.decode(deck, pressed, &mut faults)?;
-        let now = Instant::now();
-        if !batch.is_empty() {
-            let rest = now.duration_since(begun).as_secs_f64() - self.backend;
-            self.decks[deck].cost.rest(batch.len(), rest);
-        }
-        for (voice, (need, _)) in self.voices.iter_mut().zip(&needs) {
-            if *need == Need::Nothing || (pressed && voice.priority == Priority::Spare) {
-                voice.was_content();
-            } else {
-                voice.was_hungry(begun, now);
-            }
-        }
-        for deck in &mut self.decks {
-            let hungry = hungry.iter().any(|&voice| Arc::ptr_eq(&self.voices[voice].info, &deck.info));
-            deck.was_hungry(hungry, begun, now);
-        }
-        self.retire(faults);
-        Ok(progress)
-    }
-
-    /// A free slot, if need be from a window that only a rewind could still want, then from a voice that gives way, in
-    /// the last resort the voice's own.
-    fn slot(&mut self, deck: usize, voice: usize) -> Option<Slot> {
-        if let Some(slot) = self.decks[deck].take_slot() {
-            return Some(slot);
-        }
-        let info = &self.decks[deck].info;
-        let old = self.voices.iter_mut().filter(|other| Arc::ptr_eq(&other.info, info));
-        if let Some(slot) = old.into_iter().find_map(Live::close_old_window) {
-            return Some(slot);
-        }
-        if let Some(slot) = self.voices[voice].close_windows().last() {
-            return Some(slot);
-        }
-        if self.voices[voice].priority == Priority::Spare {
-            return None;
-        }
-        let info = &self.decks[deck].info;
-        let mut spare =
-            self.voices.iter_mut().filter(|other| other.priority == Priority::Spare && Arc::ptr_eq(&other.info, info));
-        spare.find_map(|other| other.close_windows().last())
-    }
-
-    fn step(&mut self, deck: usize, batch: &[usize], faults: &mut Vec<(VoiceId, Fault)>) -> Result<(), Lost> {
-        let mut ids = Vec::new();
-        let mut jobs = Vec::with_capacity(batch.len());
-        for &index in batch {
-            let voice = &self.voices[index];
-            let from = ids.len();
-            if let Some((slot, position, draw)) = voice.step_ids(&mut ids) {
-                let (blend, described) = voice.ramp.at(voice.codes.columns());
-                let mut sampling = voice.sampling;
-                if described < 1.0 {
-                    sampling.guidance *= described;
-                }
-                jobs.push((index, slot, position, draw, blend, sampling, from..ids.len()));
-            }
-        }
-        let rows: Vec<StepRow<'_>> = jobs
-            .iter()
-            .map(|(_, slot, position, draw, blend, sampling, range)| StepRow {
-                slot: *slot,
-                position: *position,
-                ids: &ids[range.clone()],
-                blend,
-                sampling: *sampling,
-                draw: *draw,
-            })
-            .collect();
-        let timer = Instant::now();
-        let columns = self.decks[deck].backend.step(&rows)?;
-        let seconds = timer.elapsed().as_secs_f64();
-        let in_batch = batch.iter().map(|&index| self.voices[index].rows()).sum();
-        self.decks[deck].cost.step(in_batch, seconds);
-        self.backend += seconds;
-        histogram!(STEP_SECONDS).record(seconds);
-        gauge!(ROWS).set(in_batch as f64);
-        for (column, (index, ..)) in columns.into_iter().zip(&jobs) {
-            let voice = &mut self.voices[*index];
-            match column {
-                Ok(column) => voice.stepped(&column),
-                Err(fault) => faults.push((voice.id, fault)),
-            }
-        }
-        Ok(())
-    }
-
-    fn prefill(
-        &mut self,
-        deck: usize,
-        voice: usize,
-        others_wait: bool,
-        faults: &mut Vec<(VoiceId, Fault)>,
-    ) -> Result<(), Lost> {
-        let deck = &mut self.decks[deck];
-        let frame = 1.0 / deck.info.frame_rate();
-        let most = schedule::prefill_columns(others_wait, frame, deck.cost.prefill_seconds());
-        let voice = &mut self.voices[voice];
-        let mut ids = Vec::new();
-        let Some((slot, position, columns)) = voice.prefill_ids(most, &mut ids) else { return Ok(()) };
-        let (blend, _) = voice.ramp.at(voice.codes.columns());
-        let job = Prefill { slot, position, ids: &ids, blend: &blend, guidance: voice.sampling.guidance };
-        let timer = Instant::now();
-        match deck.backend.prefill(&job)? {
-            Ok(()) => voice.prefilled(columns),
-            Err(fault) => faults.push((voice.id, fault)),
-        }
-        let seconds = timer.elapsed().as_secs_f64();
-        deck.cost.prefill(columns, seconds);
-        self.backend += seconds;
-        Ok(())
-    }
-
-    /// Decodes for every voice that has enough frames, if any; spare ones not while others are `pressed`. A complete
-    /// voice gives its windows up.
-    fn decode(&mut self, deck: usize, pressed: bool, faults: &mut Vec<(VoiceId, Fault)>) -> Result<bool, Lost> {
-        let info = self.decks[deck].info.clone();
-        let mut due = Vec::new();
-        let mut inputs = Vec::new();
-        for (index, voice) in self.voices.iter_mut().enumerate() {
-            if Arc::ptr_eq(&voice.info, &info)
-                && !(pressed && voice.priority == Priority::Spare)
-                && let Some((frames, last)) = voice.frames_due()
-            {
-                due.push((index, frames, last));
-                inputs.push((voice.codec_input(frames), last));
-            }
-        }
-        if due.is_empty() {
-            return Ok(false);
-        }
-        let mut jobs: Vec<Decode<'_>> = inputs
-            .iter_mut()
-            .map(|((codes, state), last)| Decode { state: &mut **state, codes, last: *last })
-            .collect();
-        let timer = Instant::now();
-        let pcm = self.decks[deck].backend.decode(&mut jobs)?;
-        let frames = due.iter().map(|&(_, frames, _)| frames as usize).sum();
-        let seconds = timer.elapsed().as_secs_f64();
-        self.decks[deck].cost.decode(frames, seconds);
-        self.backend += seconds;
-        let sound = frames as f64 / info.frame_rate();
-        self.decks[deck].made(sound);
-        self.made += sound;
-        for (pcm, (index, frames, last)) in pcm.into_iter().zip(due) {
-            let voice = &mut self.voices[index];
-            match pcm {
-                Ok(pcm) => {
-                    let mut freed = voice.decoded(frames, last, pcm);
-                    freed.extend(voice.release_unreachable());
-                    self.decks[deck].give_back(freed);
-                }
-                Err(fault) => faults.push((voice.id, fault)),
-            }
-        }
-        Ok(true)
+        live.map(VoiceState::lead_left).fold(f64::INFINITY, f64::min)
     }
 
     /// Drops faulty voices with their reason; the others go on.
@@ -608,9 +308,9 @@ impl Worker {
     fn publish(&mut self) {
         gauge!(VOICES).increment(self.voices.len() as f64 - self.gauged as f64);
         self.gauged = self.voices.len();
-        let steps = self.decks.first().map_or(0.0, |deck| deck.cost.step_seconds());
+        let steps = self.models.first().map_or(0.0, |model| model.cost.step_seconds());
         let factor = if self.worked > 0.0 { self.made / self.worked } else { 0.0 };
-        self.board.set_status(self.lost.clone(), self.voices.len(), steps, factor);
+        self.shared.set_status(self.lost.clone(), self.voices.len(), steps, factor);
     }
 }
 

@@ -53,7 +53,7 @@ pub struct Fit {
 
 /// What one format costs, in seconds.
 #[derive(Debug, Clone, Copy)]
-struct Cost {
+struct CostModel {
     /// A step with nothing behind it.
     step: f64,
     /// What every position behind it adds.
@@ -64,7 +64,7 @@ struct Cost {
     codec: f64,
 }
 
-impl Cost {
+impl CostModel {
     /// Seconds of music per second with a window of `window` frames, of which `keep` are read again when it is full.
     fn realtime(&self, window: usize, keep: usize, frame_rate: f64) -> f64 {
         let between = (window - keep) as f64;
@@ -111,10 +111,10 @@ fn choose(
     config: &Config,
     wish: Wish,
     [full, short]: [usize; 2],
-    measure: &dyn Fn(WeightFormat) -> Result<Cost>,
+    measure: &dyn Fn(WeightFormat) -> Result<CostModel>,
 ) -> Result<Fit> {
     let formats: Vec<WeightFormat> = wish.format.map_or_else(|| FORMATS.to_vec(), |format| vec![format]);
-    let mut costs: Vec<(WeightFormat, Cost)> = Vec::new();
+    let mut costs: Vec<(WeightFormat, CostModel)> = Vec::new();
     let mut best: Option<Fit> = None;
     let whole = formats.iter().filter(|format| **format != WeightFormat::Q4).map(|format| (*format, full));
     let shorter = formats.iter().filter(|format| **format == WeightFormat::Q8).map(|format| (*format, short));
@@ -153,7 +153,7 @@ fn layer_weights(config: &Config) -> usize {
     decoder.hidden * (6 * decoder.hidden + 2 * decoder.ffn)
 }
 
-fn measure(config: &Config, format: WeightFormat) -> Result<Cost> {
+fn measure(config: &Config, format: WeightFormat) -> Result<CostModel> {
     let layers = SAMPLE.div_ceil(layer_weights(config)).clamp(1, config.decoder.layers);
     let mut part = config.clone();
     part.decoder.layers = layers;
@@ -186,7 +186,7 @@ fn measure(config: &Config, format: WeightFormat) -> Result<Cost> {
     // The heads are measured once with the layers; they are a part of every layer's share, which errs to the safe side.
     let whole = config.decoder.layers as f64 / layers as f64;
     let position = (step - near).max(0.0) / far as f64 * whole;
-    Ok(Cost { step: near * whole, position, prefill: prefill * whole, codec })
+    Ok(CostModel { step: near * whole, position, prefill: prefill * whole, codec })
 }
 
 /// The median of the times that something takes whose memory is in no cache, in seconds.
@@ -249,7 +249,7 @@ mod tests {
                 .unwrap()
                 .1
         };
-        let measure = |format| Ok(Cost { step: step * share(format), position: far, prefill: 0.0, codec: 0.0 });
+        let measure = |format| Ok(CostModel { step: step * share(format), position: far, prefill: 0.0, codec: 0.0 });
         let fit = choose(&config, wish, [1500, 500], &measure).unwrap();
         (fit.format, fit.window)
     }

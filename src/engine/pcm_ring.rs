@@ -107,7 +107,7 @@ impl Shared {
 }
 
 /// Both ends of a new time line. `chunks` bounds the ring; `engine` is the thread to wake when samples were taken.
-pub(super) fn timeline(chunks: usize, engine: Thread) -> (Writer, Reader) {
+pub(super) fn pcm_ring(chunks: usize, engine: Thread) -> (Writer, Reader) {
     let shared = Arc::new(Shared {
         border: AtomicU64::new(0),
         cuts: [AtomicU64::new(u64::MAX), AtomicU64::new(u64::MAX)],
@@ -328,7 +328,7 @@ mod tests {
 
     #[test]
     fn reads_what_was_written_in_pieces_of_any_size() {
-        let (mut writer, mut reader) = timeline(8, std::thread::current());
+        let (mut writer, mut reader) = pcm_ring(8, std::thread::current());
         writer.push(ramp(0, 10, 0.0), 1, RATE);
         writer.push(ramp(10, 5, 0.0), 1, RATE);
         assert_eq!(pcm(reader.read(Samples(4))), (0, ramp(0, 4, 0.0)));
@@ -341,7 +341,7 @@ mod tests {
 
     #[test]
     fn a_cut_takes_back_only_what_was_not_read() {
-        let (mut writer, mut reader) = timeline(8, std::thread::current());
+        let (mut writer, mut reader) = pcm_ring(8, std::thread::current());
         writer.push(ramp(0, 10, 0.0), 1, RATE);
         writer.push(ramp(10, 10, 0.0), 1, RATE);
         assert_eq!(pcm(reader.read(Samples(5))).0, 0);
@@ -359,7 +359,7 @@ mod tests {
 
     #[test]
     fn two_cuts_before_a_read_leave_each_epoch_its_part() {
-        let (mut writer, mut reader) = timeline(8, std::thread::current());
+        let (mut writer, mut reader) = pcm_ring(8, std::thread::current());
         writer.push(ramp(0, 10, 0.0), 1, RATE);
         writer.cut(|_| Some(4));
         writer.push(ramp(4, 10, 0.25), 1, RATE);
@@ -375,7 +375,7 @@ mod tests {
 
     #[test]
     fn a_dropped_reader_is_noticed() {
-        let (writer, reader) = timeline(2, std::thread::current());
+        let (writer, reader) = pcm_ring(2, std::thread::current());
         assert!(!writer.abandoned());
         drop(reader);
         assert!(writer.abandoned());
@@ -385,7 +385,7 @@ mod tests {
     /// a cut's place belongs to that cut's epoch or a later one.
     #[test]
     fn what_is_newer_than_the_border_that_was_read_is_kept() {
-        let (mut writer, mut reader) = timeline(8, std::thread::current());
+        let (mut writer, mut reader) = pcm_ring(8, std::thread::current());
         writer.push(ramp(0, 10, 0.0), 1, RATE);
         assert_eq!(writer.cut(|_| Some(4)), Some(4));
         writer.push(ramp(4, 7, 0.0), 1, RATE);
@@ -404,7 +404,7 @@ mod tests {
 
     #[test]
     fn racing_cuts_never_touch_committed_samples() {
-        let (mut writer, mut reader) = timeline(4096, std::thread::current());
+        let (mut writer, mut reader) = pcm_ring(4096, std::thread::current());
         let writing = std::thread::spawn(move || {
             let mut cuts = vec![0u64];
             for round in 0..2000u64 {

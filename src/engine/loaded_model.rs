@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::blend::Part;
-use super::handle::Listed;
+use super::cost::CostModel;
 use super::rate::Rate;
 use super::{Backend, Condition, Decode, Encoder, EngineError, Lost, ModelInfo, Slot, StepRow, WeightedPrompt};
 
@@ -15,7 +15,16 @@ const RATE_MEMORY: Duration = Duration::from_secs(20);
 /// Prepared texts kept for reuse, at most.
 const TEXTS: usize = 256;
 
-pub(super) struct Deck {
+/// A loaded model as handles see it.
+#[derive(Clone)]
+pub(super) struct ListedModel {
+    pub(super) info: Arc<ModelInfo>,
+    pub(super) encoder: Arc<dyn Encoder>,
+    /// Its real-time factor, as `f64` bits.
+    pub(super) speed: Arc<AtomicU64>,
+}
+
+pub(super) struct LoadedModel {
     pub(super) backend: Box<dyn Backend>,
     pub(super) info: Arc<ModelInfo>,
     pub(super) encoder: Arc<dyn Encoder>,
@@ -23,7 +32,7 @@ pub(super) struct Deck {
     free: BTreeSet<Slot>,
     texts: HashMap<String, (Condition, u64)>,
     clock: u64,
-    pub(super) cost: Cost,
+    pub(super) cost: CostModel,
     rate: Rate,
     /// Seconds of sound that all its voices together get per second, lately, as `f64` bits.
     speed: Arc<AtomicU64>,
@@ -31,7 +40,7 @@ pub(super) struct Deck {
     pub(super) retired: bool,
 }
 
-impl Deck {
+impl LoadedModel {
     pub(super) fn new(backend: Box<dyn Backend>) -> Self {
         Self {
             info: Arc::new(backend.info().clone()),
@@ -39,7 +48,7 @@ impl Deck {
             free: (0..backend.slots()).map(Slot).collect(),
             texts: HashMap::new(),
             clock: 0,
-            cost: Cost::default(),
+            cost: CostModel::default(),
             rate: Rate::new(RATE_MEMORY),
             speed: Arc::default(),
             retired: false,
@@ -91,8 +100,8 @@ impl Deck {
         Ok(())
     }
 
-    pub(super) fn listed(&self) -> Listed {
-        Listed { info: self.info.clone(), encoder: self.encoder.clone(), speed: self.speed.clone() }
+    pub(super) fn listed(&self) -> ListedModel {
+        ListedModel { info: self.info.clone(), encoder: self.encoder.clone(), speed: self.speed.clone() }
     }
 
     /// The real-time factor of a single voice with guidance, by what was measured of the work.
@@ -159,115 +168,20 @@ impl Deck {
     }
 }
 
-/// Measured cost of a model's work: a step takes `fixed + row * rows` seconds. All figures fade slowly, so that a
-/// machine that becomes busy or free is noticed.
-#[derive(Default)]
-pub(super) struct Cost {
-    weight: f64,
-    rows: f64,
-    seconds: f64,
-    rows_squared: f64,
-    rows_seconds: f64,
-    decode_frame: f64,
-    prefill_column: f64,
-    /// What the thread does per voice of a step besides.
-    voice: f64,
-}
-
-const FADE: f64 = 0.995;
-
-impl Cost {
-    pub(super) fn step(&mut self, rows: usize, seconds: f64) {
-        let rows = rows as f64;
-        for (sum, value) in [
-            (&mut self.weight, 1.0),
-            (&mut self.rows, rows),
-            (&mut self.seconds, seconds),
-            (&mut self.rows_squared, rows * rows),
-            (&mut self.rows_seconds, rows * seconds),
-        ] {
-            *sum = *sum * FADE + value;
-        }
-    }
-
-    pub(super) fn decode(&mut self, frames: usize, seconds: f64) {
-        fade(&mut self.decode_frame, seconds / frames.max(1) as f64);
-    }
-
-    pub(super) fn prefill(&mut self, columns: usize, seconds: f64) {
-        fade(&mut self.prefill_column, seconds / columns.max(1) as f64);
-    }
-
-    /// Notes what a turn with a step of `voices` took beyond the backend's work.
-    pub(super) fn rest(&mut self, voices: usize, seconds: f64) {
-        fade(&mut self.voice, seconds.max(0.0) / voices.max(1) as f64);
-    }
-
-    /// Mean seconds of a step, lately.
-    pub(super) fn step_seconds(&self) -> f64 {
-        if self.weight > 0.0 { self.seconds / self.weight } else { 0.0 }
-    }
-
-    /// Mean seconds of reading one column ahead, lately; 0 before it is known.
-    pub(super) fn prefill_seconds(&self) -> f64 {
-        self.prefill_column
-    }
-
-    /// Predicted seconds of a step with this many rows.
-    fn predict(&self, rows: f64) -> f64 {
-        if self.weight == 0.0 {
-            return 0.0;
-        }
-        let (mean_rows, mean) = (self.rows / self.weight, self.seconds / self.weight);
-        let spread = self.rows_squared / self.weight - mean_rows * mean_rows;
-        if spread < 0.05 {
-            // Only one batch size was seen: the truth lies between "all fixed" and "all per row".
-            return mean * (0.5 + 0.5 * rows / mean_rows);
-        }
-        let per_row = ((self.rows_seconds / self.weight - mean * mean_rows) / spread).clamp(0.0, mean / mean_rows);
-        mean + per_row * (rows - mean_rows)
-    }
-
-    /// Share of real time that `voices` voices with `rows` rows in all need; 1 is the limit.
-    pub(super) fn load(&self, info: &ModelInfo, voices: usize, rows: usize) -> f64 {
-        if voices == 0 {
-            return 0.0;
-        }
-        let refill = info.keep as f64 / (info.window - info.keep).max(1) as f64;
-        let per_voice = self.decode_frame + refill * self.prefill_column + self.voice;
-        info.frame_rate() * (self.predict(rows as f64) + voices as f64 * per_voice)
-    }
-}
-
-fn fade(mean: &mut f64, value: f64) {
-    *mean = if *mean == 0.0 { value } else { 0.95 * *mean + 0.05 * value };
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::standin::Standin;
     use super::*;
 
     #[test]
-    fn the_cost_of_a_row_is_learnt_from_batches_of_different_size() {
-        let mut cost = Cost::default();
-        for rows in [1, 2, 4, 8, 2, 4] {
-            cost.step(rows, 0.004 + 0.001 * rows as f64);
-        }
-        let info = Standin::default().info().clone();
-        // 50 steps of 4 + 12 ms.
-        assert!((cost.load(&info, 6, 12) - 0.8).abs() < 1e-6, "{}", cost.load(&info, 6, 12));
-    }
-
-    #[test]
     fn texts_are_encoded_once_and_the_oldest_is_forgotten() {
-        let mut deck = Deck::new(Box::new(Standin::default()));
-        let first = deck.condition("piano").ok().flatten();
-        let again = deck.condition("piano").ok().flatten();
+        let mut model = LoadedModel::new(Box::new(Standin::default()));
+        let first = model.condition("piano").ok().flatten();
+        let again = model.condition("piano").ok().flatten();
         assert!(first.zip(again).is_some_and(|(a, b)| Arc::ptr_eq(&a, &b)));
         for i in 0..2 * TEXTS {
-            assert!(deck.condition(&format!("text {i}")).is_ok());
+            assert!(model.condition(&format!("text {i}")).is_ok());
         }
-        assert_eq!(deck.texts.len(), TEXTS);
+        assert_eq!(model.texts.len(), TEXTS);
     }
 }

@@ -16,8 +16,8 @@ pub(super) use self::recover::TURN_DRAWS;
 use super::blend::Ramp;
 use super::codes::Codes;
 use super::held::Held;
+use super::pcm_ring::Writer;
 use super::rate::Rate;
-use super::timeline::Writer;
 use super::{Ack, CodecState, ModelInfo, Prefix, Priority, Sampling, Slot, WeightedPrompt};
 use crate::units::VoiceId;
 
@@ -71,7 +71,7 @@ const MOST_EXPECTED: f64 = 1000.0;
 const PASS: u64 = 25;
 
 /// A voice in the engine.
-pub(super) struct Live {
+pub(super) struct VoiceState {
     pub(super) id: VoiceId,
     pub(super) info: Arc<ModelInfo>,
     pub(super) writer: Writer,
@@ -104,7 +104,7 @@ pub(super) struct Live {
     guard: Guard,
 }
 
-impl Live {
+impl VoiceState {
     pub(super) fn new(
         id: VoiceId,
         info: Arc<ModelInfo>,
@@ -269,7 +269,7 @@ impl Live {
         (last || waiting >= enough.max(first_sound)).then_some((waiting, last))
     }
 
-    /// The codec's input for [`Live::frames_due`], with the state to advance.
+    /// The codec's input for [`VoiceState::frames_due`], with the state to advance.
     pub(super) fn codec_input(&mut self, frames: u64) -> (Vec<u32>, &mut dyn CodecState) {
         let mut codes = Vec::with_capacity(frames as usize * self.info.codebooks);
         for frame in self.fed..self.fed + frames {
@@ -320,7 +320,7 @@ impl Live {
         self.finished && self.held.is_empty() && self.writer.shared().buffered() == 0
     }
 
-    /// Drops what no rewind can reach any more; returns slots through [`Live::release_unreachable`].
+    /// Drops what no rewind can reach any more; returns slots through [`VoiceState::release_unreachable`].
     fn forget(&mut self) {
         if self.windows.is_empty() {
             return; // A prefix is decoded before it is read: the first window may want all of it.
@@ -456,7 +456,7 @@ impl Live {
     }
 }
 
-/// See [`Live::full`]; a voice with an end has all of the window, so that a piece of its length is read once.
+/// See [`VoiceState::full`]; a voice with an end has all of the window, so that a piece of its length is read once.
 fn full_window(info: &ModelInfo, seed: u64, end: Option<u64>) -> u64 {
     let window = info.window as u64;
     let stagger = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;

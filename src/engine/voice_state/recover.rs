@@ -10,7 +10,7 @@ use std::f32::consts::FRAC_PI_2;
 
 use metrics::counter;
 
-use super::{Codes, Live, Slot};
+use super::{Codes, Slot, VoiceState};
 use crate::engine::spec::asks_for_stillness;
 use crate::engine::stillness::Stillness;
 use crate::engine::{Freeze, Remedy};
@@ -118,7 +118,7 @@ impl Guard {
     }
 }
 
-impl Live {
+impl VoiceState {
     /// Watches the voice from media time `at` on, where its sound ends, unless its prompts ask for
     /// stillness.
     pub(in crate::engine) fn watch_from(&mut self, at: u64) {
