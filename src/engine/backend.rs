@@ -53,14 +53,14 @@ impl ModelInfo {
     }
 }
 
-/// A text made ready for the decoder by [`Backend::prepare`]; opaque to the engine, cheap to share.
+/// A text made ready for the decoder by [`Conditioner::condition`]; opaque to the engine, cheap to share.
 pub type Condition = Arc<dyn std::any::Any + Send + Sync>;
 
 /// One part of a blend: a prepared, non-empty text and its share (shares of a voice sum to 1). A voice whose
 /// blend is the empty slice has no description: it runs on its null row alone, without guidance.
 #[derive(Clone)]
 pub struct Blend {
-    /// From [`Backend::prepare`].
+    /// From [`Conditioner::condition`].
     pub condition: Condition,
     /// Share of this part, above 0.
     pub share: f32,
@@ -136,6 +136,15 @@ pub trait Encoder: Send + Sync {
     fn encode(&self, channels: &[Vec<f32>]) -> Result<Vec<u32>, Fault>;
 }
 
+/// Texts to conditions, beside the engine's thread: a new prompt must not make a stream wait.
+pub trait Conditioner: Send + Sync {
+    /// Encodes a text that is not empty; the result may be used by any number of voices.
+    ///
+    /// # Errors
+    /// [`Fault`] when this text cannot be encoded.
+    fn condition(&self, text: &str) -> Result<Condition, Fault>;
+}
+
 /// A model on a device. All calls come from the engine's thread.
 pub trait Backend: Send {
     /// Fixed facts.
@@ -147,11 +156,8 @@ pub trait Backend: Send {
     /// The way from sound to this model's codes; may be used on any thread, also after the backend is gone.
     fn encoder(&self) -> Arc<dyn Encoder>;
 
-    /// Encodes a text once; the result may be used by any number of voices.
-    ///
-    /// # Errors
-    /// [`Fault`] when this text cannot be encoded.
-    fn prepare(&mut self, text: &str) -> Result<Condition, Fault>;
+    /// The way from texts to what this model is conditioned on; may be used on any thread, also after the backend is gone.
+    fn conditioner(&self) -> Arc<dyn Conditioner>;
 
     /// Reads columns into a slot without sampling. The engine bounds the size of a call.
     ///

@@ -39,6 +39,11 @@ impl Ramp {
     }
 
     /// Every text that is still needed.
+    pub(super) fn texts(&self) -> Vec<String> {
+        self.from.iter().chain(&self.to).map(|part| part.prompt.text.clone()).collect()
+    }
+
+    /// Every part that is still needed.
     pub(super) fn parts_mut(&mut self) -> impl Iterator<Item = &mut Part> {
         self.from.iter_mut().chain(self.to.iter_mut())
     }

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::thread::Thread;
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::loaded_model::LoadedModel;
 use super::pcm_ring::Reader;
 use super::solve::Work;
-use super::{Ack, EngineError, ModelInfo, Steer, VoiceSpec};
+use super::texts::VoiceTexts;
+use super::{Ack, EngineError, ModelInfo, Place, Steer, VoiceSpec};
 use crate::units::{ModelId, VoiceId};
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, EngineError>>;
@@ -22,6 +23,7 @@ pub(super) enum Command {
     SetModel { voice: VoiceId, model: ModelId, reply: Reply<Ack> },
     Pause { voice: VoiceId, reply: Reply<()> },
     Resume { voice: VoiceId, reply: Reply<()> },
+    ResumeWhenFree { voice: VoiceId, place: watch::Sender<Place>, reply: Reply<()> },
     AddModel { model: Box<LoadedModel>, reply: Reply<()> },
     RemoveModel { model: ModelId, reply: Reply<()> },
     Solve { work: Box<dyn Work> },
@@ -33,6 +35,7 @@ pub(super) struct Joined {
     pub(super) id: VoiceId,
     pub(super) model: Arc<ModelInfo>,
     pub(super) reader: Reader,
+    pub(super) texts: Arc<VoiceTexts>,
 }
 
 /// The way to the engine thread. When the last handle and the last voice are gone, the thread ends.
@@ -65,6 +68,6 @@ impl Drop for CommandSender {
     }
 }
 
-fn stopped() -> EngineError {
+pub(super) fn stopped() -> EngineError {
     EngineError::Gone("the engine has stopped".into())
 }

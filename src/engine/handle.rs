@@ -5,14 +5,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tokio::sync::{oneshot, watch};
+
 use super::command::{Command, CommandSender, Joined};
 use super::loaded_model::{ListedModel, LoadedModel};
 use super::pcm_ring::{Reader, Shared};
 use super::shared::{EngineShared, lock};
 use super::solve::{self, Job, Solving};
+use super::texts::VoiceTexts;
 use super::worker::Worker;
 use super::{
-    Ack, Backend, EngineConfig, EngineError, EngineStatus, Fault, Freeze, ModelInfo, Prefix, Read, Steer, VoiceSpec,
+    Ack, Backend, EngineConfig, EngineError, EngineStatus, Fault, Freeze, InLine, ModelInfo, Place, Prefix, Read,
+    Steer, VoiceSpec, WeightedPrompt,
 };
 use crate::units::{ModelId, Samples, VoiceId};
 
@@ -53,7 +57,7 @@ impl Engine {
         Ok(Self { commands, shared })
     }
 
-    /// Admits a voice, which begins to generate at once.
+    /// Admits a voice, which begins to generate at once. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// [`EngineError::Invalid`], [`EngineError::Full`], [`EngineError::TooMany`], [`EngineError::UnknownModel`],
@@ -64,8 +68,9 @@ impl Engine {
             let sequence = self.shared.seeds.fetch_add(1, Ordering::Relaxed);
             RandomState::new().hash_one(sequence)
         });
-        let Joined { id, model, reader } = self.commands.ask(|reply| Command::Join { spec, reply }).await?;
-        Ok(Voice { id, model, reader, commands: self.commands.clone() })
+        self.shared.model(spec.model.as_ref())?.texts.prepare(texts_of(&spec.prompts)).await?;
+        let Joined { id, model, reader, texts } = self.commands.ask(|reply| Command::Join { spec, reply }).await?;
+        Ok(Voice { id, model, reader, texts, engine: self.clone() })
     }
 
     /// Adds a model under its id, warmed up on a thread of its own so that no voice waits for it; an older one of the
@@ -141,16 +146,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::UnknownModel`], [`EngineError::Invalid`] when the model cannot encode it.
     pub async fn encode(&self, model: Option<&ModelId>, channels: Vec<Vec<f32>>) -> Result<Prefix, EngineError> {
-        let found = {
-            let models = lock(&self.shared.models);
-            match model {
-                Some(id) => models.iter().find(|listed| listed.info.id == *id).cloned(),
-                None => models.first().cloned(),
-            }
-        };
-        let Some(ListedModel { info, encoder, .. }) = found else {
-            return Err(EngineError::UnknownModel(model.cloned().unwrap_or_else(|| ModelId("default".into()))));
-        };
+        let ListedModel { info, encoder, .. } = self.shared.model(model)?;
         let codes = tokio::task::spawn_blocking(move || encoder.encode(&channels))
             .await
             .map_err(|error| EngineError::Invalid(format!("The sound could not be encoded: {error}.")))?
@@ -169,7 +165,8 @@ pub struct Voice {
     id: VoiceId,
     model: Arc<ModelInfo>,
     reader: Reader,
-    commands: Arc<CommandSender>,
+    texts: Arc<VoiceTexts>,
+    engine: Engine,
 }
 
 impl Voice {
@@ -222,7 +219,12 @@ impl Voice {
 
     /// A handle to change it; clones are cheap and do not keep the voice alive.
     pub fn control(&self) -> VoiceControl {
-        VoiceControl { id: self.id, shared: self.reader.shared().clone(), commands: self.commands.clone() }
+        VoiceControl {
+            id: self.id,
+            shared: self.reader.shared().clone(),
+            texts: self.texts.clone(),
+            engine: self.engine.clone(),
+        }
     }
 }
 
@@ -231,7 +233,8 @@ impl Voice {
 pub struct VoiceControl {
     id: VoiceId,
     shared: Arc<Shared>,
-    commands: Arc<CommandSender>,
+    texts: Arc<VoiceTexts>,
+    engine: Engine,
 }
 
 impl VoiceControl {
@@ -254,7 +257,10 @@ impl VoiceControl {
     pub async fn steer(&self, steer: Steer) -> Result<Ack, EngineError> {
         steer.validate()?;
         self.alive()?;
-        self.commands.ask(|reply| Command::Steer { voice: self.id, steer, reply }).await
+        if let Some(prompts) = &steer.prompts {
+            self.texts.reader().prepare(texts_of(prompts)).await?;
+        }
+        self.engine.commands.ask(|reply| Command::Steer { voice: self.id, steer, reply }).await
     }
 
     /// Forgets what was played: the music starts anew from the prompts.
@@ -263,7 +269,7 @@ impl VoiceControl {
     /// [`EngineError::Gone`], [`EngineError::DeviceLost`].
     pub async fn reset(&self) -> Result<Ack, EngineError> {
         self.alive()?;
-        self.commands.ask(|reply| Command::Reset { voice: self.id, reply }).await
+        self.engine.commands.ask(|reply| Command::Reset { voice: self.id, reply }).await
     }
 
     /// Goes on with another loaded model: from its codes when both share the codec, else from nothing.
@@ -273,8 +279,9 @@ impl VoiceControl {
     /// [`EngineError::DeviceLost`].
     pub async fn set_model(&self, id: &ModelId) -> Result<Ack, EngineError> {
         self.alive()?;
+        self.engine.shared.model(Some(id))?.texts.prepare(self.texts.needed()).await?;
         let model = id.clone();
-        self.commands.ask(|reply| Command::SetModel { voice: self.id, model, reply }).await
+        self.engine.commands.ask(|reply| Command::SetModel { voice: self.id, model, reply }).await
     }
 
     /// Stops generating and frees the voice's place in the batch; what is buffered can still be read.
@@ -283,7 +290,7 @@ impl VoiceControl {
     /// [`EngineError::Gone`].
     pub async fn pause(&self) -> Result<(), EngineError> {
         self.alive()?;
-        self.commands.ask(|reply| Command::Pause { voice: self.id, reply }).await
+        self.engine.commands.ask(|reply| Command::Pause { voice: self.id, reply }).await
     }
 
     /// Goes on from the voice's codes.
@@ -292,6 +299,22 @@ impl VoiceControl {
     /// [`EngineError::Full`], [`EngineError::Gone`].
     pub async fn resume(&self) -> Result<(), EngineError> {
         self.alive()?;
-        self.commands.ask(|reply| Command::Resume { voice: self.id, reply }).await
+        self.engine.commands.ask(|reply| Command::Resume { voice: self.id, reply }).await
     }
+
+    /// Has the voice go on as soon as the machine has room for it, behind those that wait already. Voices that ask
+    /// without waiting do not come before it.
+    ///
+    /// # Errors
+    /// [`EngineError::Gone`].
+    pub fn resume_when_free(&self) -> Result<InLine, EngineError> {
+        self.alive()?;
+        let ((reply, admitted), (sender, place)) = (oneshot::channel(), watch::channel(Place::default()));
+        self.engine.commands.send(Command::ResumeWhenFree { voice: self.id, place: sender, reply })?;
+        Ok(InLine { admitted, place })
+    }
+}
+
+fn texts_of(prompts: &[WeightedPrompt]) -> impl Iterator<Item = String> + '_ {
+    prompts.iter().map(|prompt| prompt.text.clone())
 }

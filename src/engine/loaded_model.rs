@@ -1,25 +1,24 @@
 //! A loaded model with its KV slots, its prepared texts, and what its work costs on this machine.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::blend::Part;
 use super::cost::CostModel;
 use super::rate::Rate;
-use super::{Backend, Condition, Decode, Encoder, EngineError, Lost, ModelInfo, Slot, StepRow, WeightedPrompt};
+use super::texts::Texts;
+use super::{Backend, Decode, Encoder, Lost, ModelInfo, Slot, StepRow};
 
 /// Over how long a model's real-time factor is taken.
 const RATE_MEMORY: Duration = Duration::from_secs(20);
-/// Prepared texts kept for reuse, at most.
-const TEXTS: usize = 256;
 
 /// A loaded model as handles see it.
 #[derive(Clone)]
 pub(super) struct ListedModel {
     pub(super) info: Arc<ModelInfo>,
     pub(super) encoder: Arc<dyn Encoder>,
+    pub(super) texts: Arc<Texts>,
     /// Its real-time factor, as `f64` bits.
     pub(super) speed: Arc<AtomicU64>,
 }
@@ -30,8 +29,7 @@ pub(super) struct LoadedModel {
     pub(super) encoder: Arc<dyn Encoder>,
     /// The lowest is given first: a device takes the rows between the first and the last as one batch.
     free: BTreeSet<Slot>,
-    texts: HashMap<String, (Condition, u64)>,
-    clock: u64,
+    pub(super) texts: Arc<Texts>,
     pub(super) cost: CostModel,
     rate: Rate,
     /// Seconds of sound that all its voices together get per second, lately, as `f64` bits.
@@ -46,8 +44,7 @@ impl LoadedModel {
             info: Arc::new(backend.info().clone()),
             encoder: backend.encoder(),
             free: (0..backend.slots()).map(Slot).collect(),
-            texts: HashMap::new(),
-            clock: 0,
+            texts: Texts::new(backend.conditioner()),
             cost: CostModel::default(),
             rate: Rate::new(RATE_MEMORY),
             speed: Arc::default(),
@@ -101,7 +98,12 @@ impl LoadedModel {
     }
 
     pub(super) fn listed(&self) -> ListedModel {
-        ListedModel { info: self.info.clone(), encoder: self.encoder.clone(), speed: self.speed.clone() }
+        ListedModel {
+            info: self.info.clone(),
+            encoder: self.encoder.clone(),
+            texts: self.texts.clone(),
+            speed: self.speed.clone(),
+        }
     }
 
     /// The real-time factor of a single voice with guidance, by what was measured of the work.
@@ -133,55 +135,5 @@ impl LoadedModel {
 
     pub(super) fn give_back(&mut self, slots: impl IntoIterator<Item = Slot>) {
         self.free.extend(slots);
-    }
-
-    /// Prepares texts, each once while it is in use.
-    ///
-    /// # Errors
-    /// [`EngineError::Invalid`] when the model cannot encode one.
-    pub(super) fn prepare(&mut self, prompts: &[WeightedPrompt]) -> Result<Vec<Part>, EngineError> {
-        prompts
-            .iter()
-            .map(|prompt| Ok(Part { prompt: prompt.clone(), condition: self.condition(&prompt.text)? }))
-            .collect()
-    }
-
-    pub(super) fn condition(&mut self, text: &str) -> Result<Option<Condition>, EngineError> {
-        if text.is_empty() {
-            return Ok(None);
-        }
-        self.clock += 1;
-        if let Some((condition, used)) = self.texts.get_mut(text) {
-            *used = self.clock;
-            return Ok(Some(condition.clone()));
-        }
-        let condition = self.backend.prepare(text).map_err(|fault| {
-            EngineError::Invalid(format!("The prompt cannot be encoded: {}. Change its wording.", fault.0))
-        })?;
-        if self.texts.len() >= TEXTS
-            && let Some(oldest) = self.texts.iter().min_by_key(|(_, (_, used))| *used).map(|(text, _)| text.clone())
-        {
-            self.texts.remove(&oldest);
-        }
-        self.texts.insert(text.to_owned(), (condition.clone(), self.clock));
-        Ok(Some(condition))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::standin::Standin;
-    use super::*;
-
-    #[test]
-    fn texts_are_encoded_once_and_the_oldest_is_forgotten() {
-        let mut model = LoadedModel::new(Box::new(Standin::default()));
-        let first = model.condition("piano").ok().flatten();
-        let again = model.condition("piano").ok().flatten();
-        assert!(first.zip(again).is_some_and(|(a, b)| Arc::ptr_eq(&a, &b)));
-        for i in 0..2 * TEXTS {
-            assert!(model.condition(&format!("text {i}")).is_ok());
-        }
-        assert_eq!(model.texts.len(), TEXTS);
     }
 }

@@ -13,6 +13,7 @@ mod error;
 mod flows;
 mod handle;
 mod held;
+mod line;
 mod loaded_model;
 mod musicgen;
 mod pcm_ring;
@@ -26,13 +27,14 @@ pub mod standin;
 mod stillness;
 #[cfg(test)]
 mod tests;
+mod texts;
 mod voice_state;
 mod worker;
 
 use std::fmt;
 
 pub use backend::{
-    Backend, Blend, CodecState, Condition, Decode, Encoder, Fault, Lost, ModelInfo, Prefill, Slot, StepRow,
+    Backend, Blend, CodecState, Condition, Conditioner, Decode, Encoder, Fault, Lost, ModelInfo, Prefill, Slot, StepRow,
 };
 pub use error::EngineError;
 pub use flows::{
@@ -40,6 +42,7 @@ pub use flows::{
     Sampler, Shape, Transform, TransformModel, bar_seconds, fitting_bars, tempo,
 };
 pub use handle::{Engine, Voice, VoiceControl};
+pub use line::{InLine, Place};
 pub use musicgen::{Fit, KV_BUDGET, MusicGenBackend, Wish, fit, frame_rate, shorten};
 pub use solve::{Job, Solving, Step};
 pub use spec::{

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::EngineStatus;
 use super::loaded_model::ListedModel;
+use super::{EngineError, EngineStatus};
 use crate::units::ModelId;
 
 /// What the engine thread tells everybody.
@@ -26,6 +26,17 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl EngineShared {
     pub(super) fn default_model(&self) -> ModelId {
         lock(&self.models).first().map_or_else(|| ModelId(String::new()), |model| model.info.id.clone())
+    }
+
+    /// A loaded model, or the default one.
+    pub(super) fn model(&self, id: Option<&ModelId>) -> Result<ListedModel, EngineError> {
+        let models = lock(&self.models);
+        let found = match id {
+            Some(id) => models.iter().find(|model| model.info.id == *id),
+            None => models.first(),
+        };
+        let unknown = || EngineError::UnknownModel(id.cloned().unwrap_or_else(|| ModelId("default".into())));
+        found.cloned().ok_or_else(unknown)
     }
 
     pub(super) fn set_models(&self, mut models: Vec<ListedModel>) {

@@ -8,13 +8,14 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 pub use super::flows::standin::{FLOW_RATE, looper, transformer};
 use super::voice_state::TURN_DRAWS;
 use super::{
-    Backend, CodecState, Condition, Decode, Encoder, Fault, Lost, ModelInfo, Prefill, Sampling, Slot, StepRow,
+    Backend, CodecState, Condition, Conditioner, Decode, Encoder, Fault, Lost, ModelInfo, Prefill, Sampling, Slot,
+    StepRow,
 };
 use crate::units::{ModelId, SampleRate};
 
@@ -24,6 +25,8 @@ pub struct Standin {
     slots: usize,
     /// Hashes of the columns that each slot holds, with the shares they were read under.
     kv: HashMap<Slot, Vec<u64>>,
+    /// Texts are not read while it is locked.
+    reading: Arc<Mutex<()>>,
     /// What a decoder step takes, and what every row of it adds.
     step_time: Duration,
     row_time: Duration,
@@ -55,7 +58,20 @@ impl Standin {
             bytes: 100,
             codec_fingerprint: 1,
         };
-        Self { info, slots, kv: HashMap::new(), step_time: Duration::ZERO, row_time: Duration::ZERO }
+        Self {
+            info,
+            slots,
+            kv: HashMap::new(),
+            reading: Arc::default(),
+            step_time: Duration::ZERO,
+            row_time: Duration::ZERO,
+        }
+    }
+
+    /// Texts wait while `gate` is locked.
+    pub fn with_text_gate(mut self, gate: Arc<Mutex<()>>) -> Self {
+        self.reading = gate;
+        self
     }
 
     /// A model whose every step takes `time`, as a slow machine's would.
@@ -163,6 +179,21 @@ impl CodecState for Tone {
     }
 }
 
+/// Reads texts, each once the gate lets it.
+struct Words {
+    gate: Arc<Mutex<()>>,
+}
+
+impl Conditioner for Words {
+    fn condition(&self, text: &str) -> Result<Condition, Fault> {
+        drop(self.gate.lock());
+        if text == "cannot be encoded" {
+            return Err(Fault("this text cannot be encoded".into()));
+        }
+        Ok(Arc::new(text.to_owned()))
+    }
+}
+
 impl Backend for Standin {
     fn info(&self) -> &ModelInfo {
         &self.info
@@ -176,11 +207,8 @@ impl Backend for Standin {
         Arc::new(Ear(self.info.clone()))
     }
 
-    fn prepare(&mut self, text: &str) -> Result<Condition, Fault> {
-        if text == "cannot be encoded" {
-            return Err(Fault("this text cannot be encoded".into()));
-        }
-        Ok(Arc::new(text.to_owned()))
+    fn conditioner(&self) -> Arc<dyn Conditioner> {
+        Arc::new(Words { gate: self.reading.clone() })
     }
 
     fn prefill(&mut self, job: &Prefill<'_>) -> Result<Result<(), Fault>, Lost> {

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod freezes;
+mod line;
+mod texts;
 
 use std::time::Duration;
 

@@ -18,6 +18,7 @@ use super::codes::Codes;
 use super::held::Held;
 use super::pcm_ring::Writer;
 use super::rate::Rate;
+use super::texts::{Texts, VoiceTexts};
 use super::{Ack, CodecState, ModelInfo, Prefix, Priority, Sampling, Slot, WeightedPrompt};
 use crate::units::VoiceId;
 
@@ -76,6 +77,7 @@ pub(super) struct VoiceState {
     pub(super) info: Arc<ModelInfo>,
     pub(super) writer: Writer,
     pub(super) prompts: Vec<WeightedPrompt>,
+    pub(super) texts: Arc<VoiceTexts>,
     pub(super) sampling: Sampling,
     pub(super) ramp: Ramp,
     pub(super) codes: Codes,
@@ -110,6 +112,7 @@ impl VoiceState {
         info: Arc<ModelInfo>,
         writer: Writer,
         (prompts, ramp): (Vec<WeightedPrompt>, Ramp),
+        texts: Arc<Texts>,
         sampling: Sampling,
         codec: Box<dyn CodecState>,
         Plan { length, lead, prefix, priority, max_still }: Plan,
@@ -126,6 +129,7 @@ impl VoiceState {
             codes: Codes::new(&info, prefix.map_or_else(|| Arc::new([]) as Arc<[u32]>, |prefix| prefix.codes)),
             info,
             writer,
+            texts: VoiceTexts::new(texts, ramp.texts()),
             prompts,
             sampling,
             ramp,
@@ -162,6 +166,15 @@ impl VoiceState {
     /// Seconds that it is to have ahead of its reader.
     pub(super) fn lead(&self) -> f64 {
         self.writer.shared().lead() as f64 / f64::from(self.info.sample_rate.0)
+    }
+
+    /// Seconds until all of a voice with an end is made, as fast as it is made now.
+    pub(super) fn seconds_to_make(&self) -> Option<f64> {
+        let left = self.end?.saturating_sub(self.codes.complete_frames()) as f64 / self.info.frame_rate();
+        let factor = f64::from(f32::from_bits(self.writer.shared().realtime.load(Ordering::Relaxed)));
+        // Somebody listens to a live one while it is made: its lead is all that it can gain.
+        let speed = if self.priority == Priority::Live { factor.min(1.0) } else { factor };
+        Some(left / speed.max(1e-3))
     }
 
     /// Seconds of sound that the reader could take without another turn of the engine.

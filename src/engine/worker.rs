@@ -2,6 +2,7 @@
 //! wants sound. A turn is a decoder step for a batch of voices, at most one bounded prefill pass, and one codec pass.
 
 mod admission;
+mod line;
 mod models;
 mod slots;
 mod turn;
@@ -13,6 +14,7 @@ use std::time::Instant;
 
 use metrics::{counter, gauge};
 
+use self::line::Line;
 use super::blend::Ramp;
 use super::command::{Command, Joined};
 use super::loaded_model::LoadedModel;
@@ -42,6 +44,7 @@ pub(super) struct Worker {
     /// Seconds that backends have worked in this turn.
     backend: f64,
     solvers: Solvers,
+    line: Line,
 }
 
 impl Worker {
@@ -64,6 +67,7 @@ impl Worker {
             worked: 0.0,
             backend: 0.0,
             solvers: Solvers::default(),
+            line: Line::default(),
         }
     }
 
@@ -81,6 +85,7 @@ impl Worker {
                 }
             }
             self.reap();
+            self.serve_line();
             let begun = Instant::now();
             let turn = std::panic::catch_unwind(AssertUnwindSafe(|| self.turn()))
                 .unwrap_or_else(|panic| Err(Lost(panic_text(panic.as_ref()))));
@@ -106,6 +111,7 @@ impl Worker {
             Command::SetModel { voice, model, reply } => drop(reply.send(self.set_model(voice, &model))),
             Command::Pause { voice, reply } => drop(reply.send(self.pause(voice))),
             Command::Resume { voice, reply } => drop(reply.send(self.resume(voice))),
+            Command::ResumeWhenFree { voice, place, reply } => self.resume_when_free(voice, place, reply),
             Command::AddModel { model, reply } => drop(reply.send(self.add_model(*model))),
             Command::RemoveModel { model, reply } => drop(reply.send(self.remove_model(&model))),
             Command::Solve { mut work } => match &self.lost {
@@ -123,7 +129,7 @@ impl Worker {
         }
         let id = spec.model.unwrap_or_else(|| self.shared.default_model());
         let model = self.model(&id)?;
-        let parts = self.models[model].prepare(&spec.prompts)?;
+        let parts = self.models[model].texts.parts(&spec.prompts)?;
         let model = &self.models[model];
         let info = model.info.clone();
         let length = spec.length.map(|frames| frames.0.max(1));
@@ -139,14 +145,17 @@ impl Worker {
             info.clone(),
             writer,
             (spec.prompts, Ramp::constant(parts)),
+            model.texts.clone(),
             info.sampling.patched(spec.sampling),
             model.backend.codec_state(),
             plan,
         );
         voice.paused = spec.paused;
-        self.admit(&info, &mut voice)?;
+        if !spec.paused {
+            voice.expect(self.room_behind_others(&voice)?);
+        }
         self.next_voice += 1;
-        let joined = Joined { id: voice.id, model: info, reader };
+        let joined = Joined { id: voice.id, model: info, reader, texts: voice.texts.clone() };
         self.voices.push(voice);
         Ok(joined)
     }
@@ -164,13 +173,14 @@ impl Worker {
     fn steer(&mut self, id: VoiceId, steer: Steer) -> Result<Ack, EngineError> {
         let index = self.voice(id)?;
         let model = self.model_of(&self.voices[index].info);
-        let parts = steer.prompts.as_ref().map(|prompts| self.models[model].prepare(prompts)).transpose()?;
+        let parts = steer.prompts.as_ref().map(|prompts| self.models[model].texts.parts(prompts)).transpose()?;
         let voice = &mut self.voices[index];
         let (ack, freed) = voice.rewind(MARGIN);
         if let (Some(parts), Some(prompts)) = (parts, steer.prompts) {
             let columns = (f64::from(steer.ramp) * voice.info.frame_rate()).round() as u64;
             voice.ramp = voice.ramp.towards(parts, voice.codes.columns(), columns);
             voice.prompts = prompts;
+            voice.texts.set(self.models[model].texts.clone(), voice.ramp.texts());
             voice.watch();
         }
         voice.sampling = voice.sampling.patched(steer.sampling);
@@ -199,7 +209,7 @@ impl Worker {
             )));
         }
         for part in voice.ramp.parts_mut() {
-            part.condition = self.models[new].condition(&part.prompt.text)?;
+            part.condition = self.models[new].texts.condition(&part.prompt.text)?;
         }
         let (ack, freed) = if info.codec_fingerprint == voice.info.codec_fingerprint {
             voice.move_to(MARGIN, info)
@@ -207,6 +217,7 @@ impl Worker {
             let codec = self.models[new].backend.codec_state();
             voice.restart(MARGIN, info, codec)
         };
+        voice.texts.set(self.models[new].texts.clone(), voice.ramp.texts());
         self.models[old].give_back(freed);
         Ok(ack)
     }
@@ -222,19 +233,7 @@ impl Worker {
 
     fn resume(&mut self, id: VoiceId) -> Result<(), EngineError> {
         let index = self.voice(id)?;
-        if !self.voices[index].paused {
-            return Ok(());
-        }
-        self.voices[index].paused = false;
-        let mut voice = self.voices.swap_remove(index);
-        let admitted = self.admit(&voice.info.clone(), &mut voice);
-        self.voices.push(voice);
-        if admitted.is_err()
-            && let Some(voice) = self.voices.last_mut()
-        {
-            voice.paused = true;
-        }
-        admitted
+        Ok(self.let_in(index)?)
     }
 
     /// Removes voices whose reader is gone, or has taken the whole of a complete voice: until then it can be steered.

@@ -33,5 +33,5 @@ pub use files::Files;
 pub use locate::{
     BUNDLED, OnHub, OnProgress, has_bundled, hub_file, hub_files, keep_downloads_in, locate, on_disk, on_hub,
 };
-pub use musicgen::{MusicGen, WaveEncoder};
+pub use musicgen::{MusicGen, TextConditioner, WaveEncoder};
 pub use text::TextEncoder;

@@ -8,7 +8,7 @@ use tokenizers::Tokenizer;
 use super::{
     Checkpoint, Files,
     config::Config,
-    decoder::Decoder,
+    decoder::{Decoder, Prompt},
     encodec::Codec,
     error::{ModelError, Result},
     kernels::WeightFormat,
@@ -25,9 +25,9 @@ pub struct MusicGen {
     /// Everything but the weights.
     pub config: Config,
     /// Texts to states; absent in a model of random weights made without it.
-    pub text: Option<TextEncoder>,
+    pub text: Option<Arc<TextEncoder>>,
     /// Columns to logits.
-    pub decoder: Decoder,
+    pub decoder: Arc<Decoder>,
     /// Codes to sound and back.
     pub codec: Arc<Codec>,
     /// Bytes of all its weights in memory.
@@ -72,11 +72,11 @@ impl MusicGen {
                 let exact = Weights::new(source, &exact);
                 let t5 = T5Encoder::new(&config.text, &exact.at("text_encoder"))?;
                 bytes = exact.bytes();
-                Some(TextEncoder::new(tokenizer, t5))
+                Some(Arc::new(TextEncoder::new(tokenizer, t5)))
             }
             None => None,
         };
-        let decoder = Decoder::new(&config.decoder, &weights)?;
+        let decoder = Arc::new(Decoder::new(&config.decoder, &weights)?);
         let codec = Arc::new(Codec::new(&config.codec, &weights.at("audio_encoder"))?);
         bytes += weights.bytes();
         Ok(Self { config, text, decoder, codec, bytes })
@@ -95,11 +95,7 @@ impl MusicGen {
     /// # Errors
     /// [`ModelError::Tensor`] when memory is short.
     pub fn made_up_states(&self, text: &str) -> Result<Tensor> {
-        let width = self.config.text.d_model;
-        let words: Vec<u32> = text.split(' ').map(|word| word.bytes().map(u32::from).sum()).collect();
-        let value = |i: usize| ((words[i / width] as usize + i * 7919) % 2003) as f32 / 1001.5 - 1.0;
-        let states: Vec<f32> = (0..words.len() * width).map(value).collect();
-        Ok(Tensor::from_vec(states, (words.len(), width), self.device())?)
+        self.texts().made_up(text)
     }
 
     /// One line for people: family and size.
@@ -142,6 +138,11 @@ impl MusicGen {
         }
     }
 
+    /// The way from texts to what the decoder is conditioned on, for other threads.
+    pub fn texts(&self) -> TextConditioner {
+        TextConditioner { text: self.text.clone(), width: self.config.text.d_model, decoder: self.decoder.clone() }
+    }
+
     /// Encodes sound `[channels][samples]` at the codec's rate to codes `[frames][codebooks]`.
     ///
     /// # Errors
@@ -180,5 +181,34 @@ impl WaveEncoder {
         let codes = self.codec.encode(&waves)?.narrow(2, 0, per_channel)?;
         // [channels, frames, books] to [frames, books, channels]: left before right in every pair.
         Ok(codes.permute((1, 2, 0))?.flatten_all()?.to_vec1()?)
+    }
+}
+
+/// The part of a MusicGen that reads texts; clones of weights are shared.
+pub struct TextConditioner {
+    text: Option<Arc<TextEncoder>>,
+    width: usize,
+    decoder: Arc<Decoder>,
+}
+
+impl TextConditioner {
+    /// A text as the decoder's cross-attention takes it.
+    ///
+    /// # Errors
+    /// [`ModelError::Tensor`] when memory is short.
+    pub fn prompt(&self, text: &str) -> Result<Arc<Prompt>> {
+        let states = match &self.text {
+            Some(encoder) => encoder.encode(text)?,
+            None => self.made_up(text)?,
+        };
+        self.decoder.prepare(&states, 0)
+    }
+
+    fn made_up(&self, text: &str) -> Result<Tensor> {
+        let width = self.width;
+        let words: Vec<u32> = text.split(' ').map(|word| word.bytes().map(u32::from).sum()).collect();
+        let value = |i: usize| ((words[i / width] as usize + i * 7919) % 2003) as f32 / 1001.5 - 1.0;
+        let states: Vec<f32> = (0..words.len() * width).map(value).collect();
+        Ok(Tensor::from_vec(states, (words.len(), width), &self.decoder.target().device)?)
     }
 }

@@ -16,8 +16,6 @@ use crate::units::{Frames, Samples};
 
 /// Steps between two reports, as the original counts them.
 const REPORT: u64 = 50;
-/// How long to wait for a slot of the engine before asking again.
-const SLOT: Duration = Duration::from_millis(200);
 /// How often old sessions are looked for.
 const TIDY: Duration = Duration::from_secs(600);
 
@@ -173,25 +171,17 @@ impl Studio {
             prefix,
             priority: Priority::Spare,
             lead: Duration::from_secs_f64(params.seconds + 1.0),
-            paused: false,
+            paused: true,
             max_still: None,
         };
-        let voice = self.voice(spec).await?;
+        let voice = self.engine.join(spec).await?;
+        // Live streams may hold all slots for a while.
+        voice.control().resume_when_free()?.admitted().await?;
         self.play(job, voice, frames - given + model.max_delay() as u64).await?;
         let part = job.copy();
         let piece = Sound { pcm: part.pcm, channels: part.channels, rate: part.rate };
         let kind = record.kind;
         work(move || Ok(shape::result(kind, sound.as_ref().map(|sound| &***sound), piece, &params)?.wav())).await
-    }
-
-    /// A place in the engine; live streams may hold all slots for a while.
-    async fn voice(&self, spec: VoiceSpec) -> Result<Voice, StudioError> {
-        loop {
-            match self.engine.join(spec.clone()).await {
-                Err(EngineError::Full { .. } | EngineError::TooMany { .. }) => tokio::time::sleep(SLOT).await,
-                other => return Ok(other?),
-            }
-        }
     }
 
     async fn play(&self, job: &Job, mut voice: Voice, total: u64) -> Result<(), StudioError> {

@@ -14,7 +14,7 @@ use tokio::time::{sleep_until, timeout_at};
 use super::{RandomModel, Row};
 use crate::cli::Failure;
 use crate::engine::{
-    Backend, CodecState, Condition, Decode, Encoder, Engine, EngineConfig, Fault, Lost, ModelInfo, MusicGenBackend,
+    Backend, CodecState, Conditioner, Decode, Encoder, Engine, EngineConfig, Fault, Lost, ModelInfo, MusicGenBackend,
     Prefill, SamplingPatch, StepRow, frame_rate, shorten,
 };
 use crate::station::player::Player;
@@ -141,8 +141,8 @@ impl Backend for Held {
         self.inner.encoder()
     }
 
-    fn prepare(&mut self, text: &str) -> Result<Condition, Fault> {
-        self.inner.prepare(text)
+    fn conditioner(&self) -> Arc<dyn Conditioner> {
+        self.inner.conditioner()
     }
 
     fn prefill(&mut self, job: &Prefill<'_>) -> Result<Result<(), Fault>, Lost> {

@@ -36,8 +36,8 @@ pub(super) fn run(args: &StepArgs) -> Result<Vec<Row>, Failure> {
     if args.position + 1 >= info.window {
         return Err(Failure(format!("--position must be below {}.", info.window - 1)));
     }
-    let condition =
-        model.prepare("a prompt of ordinary length, with a few instruments").map_err(|fault| Failure(fault.0))?;
+    let text = "a prompt of ordinary length, with a few instruments";
+    let condition = model.conditioner().condition(text).map_err(|fault| Failure(fault.0))?;
     let blend = [Blend { condition, share: 1.0 }];
     let mut results = Vec::new();
     for &rows in &args.rows {

@@ -123,8 +123,8 @@ pub(super) fn run(args: &StreamsArgs) -> Result<Vec<Row>, Failure> {
 
 fn measure(model: &mut MusicGenBackend, voices: usize, seconds: f64) -> Result<Load, Failure> {
     let info = model.info().clone();
-    let condition =
-        model.prepare("a prompt of ordinary length, with a few instruments").map_err(|fault| Failure(fault.0))?;
+    let text = "a prompt of ordinary length, with a few instruments";
+    let condition = model.conditioner().condition(text).map_err(|fault| Failure(fault.0))?;
     let blend = [Blend { condition, share: 1.0 }];
     let (low, high) = (info.keep, info.window - 1);
     let position = |voice: usize| low + (high - low) * voice / voices;

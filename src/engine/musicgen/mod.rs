@@ -15,11 +15,12 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::{
-    Backend, Blend, CodecState, Condition, Decode, Encoder, Fault, Lost, ModelInfo, Prefill, Sampling, Slot, StepRow,
+    Backend, Blend, CodecState, Condition, Conditioner, Decode, Encoder, Fault, Lost, ModelInfo, Prefill, Sampling,
+    Slot, StepRow,
 };
 use crate::{
     model::{
-        ModelError, MusicGen, WaveEncoder,
+        ModelError, MusicGen, TextConditioner, WaveEncoder,
         config::Config,
         decoder::{CrossShare, KvCache, Prompt, Token},
         delay,
@@ -224,6 +225,13 @@ impl Encoder for WaveEncoder {
     }
 }
 
+impl Conditioner for TextConditioner {
+    fn condition(&self, text: &str) -> Result<Condition, Fault> {
+        let prompt: Arc<Prompt> = self.prompt(text).map_err(|error| Fault(error.to_string()))?;
+        Ok(prompt)
+    }
+}
+
 /// The codec state of one voice.
 struct VoiceCodec(StreamState);
 
@@ -250,14 +258,8 @@ impl Backend for MusicGenBackend {
         Arc::new(self.model.encoder())
     }
 
-    fn prepare(&mut self, text: &str) -> Result<Condition, Fault> {
-        let states = match &self.model.text {
-            Some(encoder) => encoder.encode(text),
-            None => self.model.made_up_states(text),
-        };
-        let states = states.map_err(|error| Fault(error.to_string()))?;
-        let prompt: Arc<Prompt> = self.model.decoder.prepare(&states, 0).map_err(|error| Fault(error.to_string()))?;
-        Ok(prompt)
+    fn conditioner(&self) -> Arc<dyn Conditioner> {
+        Arc::new(self.model.texts())
     }
 
     fn prefill(&mut self, job: &Prefill<'_>) -> Result<Result<(), Fault>, Lost> {

@@ -32,8 +32,9 @@ struct Player {
 
 impl Player {
     fn new(backend: &mut MusicGenBackend, slot: usize, texts: &[(&str, f32)], guidance: f32, seed: u64) -> Self {
-        let blend =
-            texts.iter().map(|(text, share)| Blend { condition: backend.prepare(text).unwrap(), share: *share });
+        let blend = texts
+            .iter()
+            .map(|(text, share)| Blend { condition: backend.conditioner().condition(text).unwrap(), share: *share });
         Self {
             slot: Slot(slot),
             blend: blend.collect(),

@@ -59,7 +59,7 @@ async fn a_voice_that_stands_still_is_taken_back_before_anybody_hears_it() {
 #[tokio::test]
 async fn other_draws_are_followed_by_a_shorter_context_and_by_a_new_beginning() {
     let engine = engine();
-    let ladder = [Remedy::Draws, Remedy::Context, Remedy::Anew, Remedy::Anew];
+    let ladder = [Remedy::Draws, Remedy::Context, Remedy::Anew, Remedy::Anew, Remedy::Anew];
     for turns in 1..=ladder.len() {
         let (pcm, freezes) = heard(&engine, clip(&format!("stuck from 300 through {turns}"))).await;
         assert_eq!((pcm.len(), remedies(&freezes)), (1000 * 640, ladder[..turns].to_vec()));
@@ -84,8 +84,9 @@ async fn a_new_beginning_comes_under_a_cross_fade_without_a_click() {
 async fn a_voice_that_nothing_helps_is_left_alone_and_still_has_its_length() {
     let (pcm, freezes) = heard(&engine(), clip("stuck from 300 through 1000")).await;
     assert_eq!(pcm.len(), 1000 * 640);
-    assert_eq!(freezes[4].remedy, Remedy::Left);
-    assert!(freezes.len() < 10, "{freezes:?}");
+    assert_eq!(freezes[5].remedy, Remedy::Left);
+    // Less and less is tried.
+    assert!(freezes.len() < 14, "{freezes:?}");
 }
 
 #[tokio::test]

@@ -17,14 +17,16 @@ use crate::engine::{Freeze, Remedy};
 use crate::telemetry::FREEZES;
 
 /// What is tried in turn at one place.
-const REMEDIES: [Remedy; 4] = [Remedy::Draws, Remedy::Context, Remedy::Anew, Remedy::Anew];
+const REMEDIES: [Remedy; 5] = [Remedy::Draws, Remedy::Context, Remedy::Anew, Remedy::Anew, Remedy::Anew];
 /// Seconds that are held back beyond the longest stillness: the place is found at the end of a
 /// block.
 const SLACK: f64 = 0.5;
 /// Seconds of the cross-fade to music that begins anew.
 const FADE: f64 = 1.5;
-/// A voice that nothing helps is left alone for so many times the longest stillness.
-const REST: f64 = 2.0;
+/// A voice that nothing helps is left alone for so many times the longest stillness, at first and
+/// when it has not moved again and again.
+const REST: f64 = 0.5;
+const LONGEST_REST: f64 = 8.0;
 /// A shorter context is this part of what a full window keeps.
 const SHORTER: usize = 4;
 /// Draws of different turns lie so far apart that no voice plays long enough to reach the next.
@@ -39,6 +41,9 @@ pub(super) struct Guard {
     /// Frame at which the voice was last taken back, and how often at that place.
     place: u64,
     tries: usize,
+    /// How long it was last left alone, in times of the longest stillness, and until when.
+    rest: f64,
+    rested: u64,
     turns: Vec<Turn>,
     segue: Option<Segue>,
 }
@@ -61,7 +66,7 @@ struct Segue {
 
 impl Guard {
     pub(super) fn new(limit: f64) -> Self {
-        Self { limit, watch: None, place: 0, tries: 0, turns: Vec::new(), segue: None }
+        Self { limit, watch: None, place: 0, tries: 0, rest: 0.0, rested: 0, turns: Vec::new(), segue: None }
     }
 
     /// The column before which no window begins.
@@ -170,9 +175,12 @@ impl VoiceState {
         counter!(FREEZES, "remedy" => remedy.name()).increment(1);
         tracing::debug!(voice = %self.id, at = seconds(at), remedy = remedy.name(), "the voice stood still");
         if remedy == Remedy::Left {
-            let rest = self.info.sample_rate.samples(REST * limit).0;
-            let end = self.held.end(&self.writer);
-            self.guard.watch.as_mut()?.restart(end + rest);
+            let second = self.info.sample_rate.samples(1.0).0;
+            let moved = since > self.guard.rested + second;
+            self.guard.rest = if moved { REST } else { (2.0 * self.guard.rest).clamp(REST, LONGEST_REST) };
+            let rest = self.info.sample_rate.samples(self.guard.rest * limit).0;
+            self.guard.rested = self.held.end(&self.writer) + rest;
+            self.guard.watch.as_mut()?.restart(self.guard.rested);
             return None;
         }
         let index = self.snapshots.iter().rposition(|snapshot| snapshot.fed <= frame)?;

@@ -4,23 +4,43 @@ use std::sync::Arc;
 
 use super::Worker;
 use crate::engine::voice_state::VoiceState;
-use crate::engine::{EngineError, ModelInfo, Priority};
+use crate::engine::{EngineError, Priority};
 
 /// Part of real time that admission may plan with.
 const HEADROOM: f64 = 0.95;
+/// A sensible wait for whoever is refused, in seconds.
+const RETRY_AFTER: u64 = 10;
+
+/// Why a voice cannot generate now.
+pub(super) enum NoRoom {
+    /// The configured number is reached.
+    Voices { limit: usize },
+    /// So many voices would need so much of real time, with this one.
+    Load { voices: usize, load: f64 },
+    /// Its model has no slot left.
+    Slots { voices: usize, load: f64 },
+}
+
+impl From<NoRoom> for EngineError {
+    fn from(no_room: NoRoom) -> Self {
+        match no_room {
+            NoRoom::Voices { limit } => Self::TooMany { limit, retry_after: RETRY_AFTER },
+            NoRoom::Load { voices, load } | NoRoom::Slots { voices, load } => {
+                Self::Full { voices, load: 100.0 * load, retry_after: RETRY_AFTER }
+            }
+        }
+    }
+}
 
 impl Worker {
-    /// Whether the machine can carry one more voice in real time, what the station does for each of them included. The
-    /// first voice always comes in: a slow machine plays below real time and says so. A voice that generates is told the
-    /// factor that it can expect.
-    pub(super) fn admit(&self, info: &Arc<ModelInfo>, new: &mut VoiceState) -> Result<(), EngineError> {
+    /// Whether the machine can carry one more voice in real time, what the station does for each of them included, and
+    /// the real-time factor that it can expect. The first voice always comes in: a slow machine plays below real time
+    /// and says so.
+    pub(super) fn room_for(&self, new: &VoiceState) -> Result<f64, NoRoom> {
         let spare = |voice: &VoiceState| voice.priority == Priority::Spare;
-        if new.paused {
-            return Ok(());
-        }
         let generating = self.voices.iter().filter(|voice| voice.generates()).count();
         if generating >= self.config.max_voices {
-            return Err(EngineError::TooMany { limit: self.config.max_voices, retry_after: 10 });
+            return Err(NoRoom::Voices { limit: self.config.max_voices });
         }
         // Spare voices give way to live ones; they only need a slot.
         let playing: Vec<&VoiceState> =
@@ -31,7 +51,7 @@ impl Worker {
             .map(|model| {
                 let own = playing.iter().filter(|voice| Arc::ptr_eq(&voice.info, &model.info));
                 let (mut voices, mut all) = own.fold((0, 0), |(n, r), voice| (n + 1, r + voice.rows()));
-                if Arc::ptr_eq(info, &model.info) {
+                if Arc::ptr_eq(&new.info, &model.info) {
                     voices += 1;
                     all += new.rows();
                 }
@@ -40,13 +60,25 @@ impl Worker {
             .sum();
         let live = playing.iter().filter(|voice| !spare(voice)).count() + usize::from(!spare(new));
         let load = work + live as f64 * self.shared.upkeep();
-        let slots =
-            self.models.iter().find(|model| Arc::ptr_eq(info, &model.info)).map_or(0, |model| model.backend.slots());
-        let own = playing.iter().filter(|voice| Arc::ptr_eq(&voice.info, info)).count();
-        if !playing.is_empty() && ((load > HEADROOM && !spare(new)) || own >= slots) {
-            return Err(EngineError::Full { voices: playing.len(), load: 100.0 * load, retry_after: 10 });
+        if !playing.is_empty() {
+            if load > HEADROOM && !spare(new) {
+                return Err(NoRoom::Load { voices: playing.len(), load });
+            }
+            let slots = self.models[self.model_of(&new.info)].backend.slots();
+            if playing.iter().filter(|voice| Arc::ptr_eq(&voice.info, &new.info)).count() >= slots {
+                return Err(NoRoom::Slots { voices: playing.len(), load });
+            }
         }
-        new.expect(1.0 / load.max(1e-9));
+        Ok(1.0 / load.max(1e-9))
+    }
+
+    /// Lets a paused voice generate.
+    pub(super) fn let_in(&mut self, index: usize) -> Result<(), NoRoom> {
+        if self.voices[index].paused {
+            let factor = self.room_for(&self.voices[index])?;
+            self.voices[index].paused = false;
+            self.voices[index].expect(factor);
+        }
         Ok(())
     }
 }

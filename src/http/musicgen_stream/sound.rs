@@ -1,8 +1,6 @@
 //! From voices to the original's bytes, as fast as the client reads: 32 kHz mono in blocks of two seconds.
 
 use std::io;
-#[cfg(feature = "mp3")]
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::poll_fn;
@@ -20,10 +18,6 @@ use crate::units::{SampleRate, Samples};
 const RATE: SampleRate = SampleRate(32_000);
 /// Samples of a block. The original's rounds are 100 tokens, two seconds.
 const BLOCK: usize = 64_000;
-/// How often a full machine is asked for room.
-#[cfg(feature = "mp3")]
-const ROOM: Duration = Duration::from_millis(500);
-
 /// How blocks become bytes.
 pub(super) enum Format {
     /// Every block after its length in bytes, prompt by prompt.
@@ -133,17 +127,6 @@ impl Track {
     }
 }
 
-/// Lets a voice generate, as soon as the machine has room for it.
-#[cfg(feature = "mp3")]
-async fn wake(voice: VoiceControl) -> Result<(), Stop> {
-    loop {
-        match voice.resume().await {
-            Err(EngineError::Full { .. }) => tokio::time::sleep(ROOM).await,
-            outcome => return Ok(outcome?),
-        }
-    }
-}
-
 /// The body: made only as far as the client reads, ended at a block's end, and gone when the client is.
 pub(super) fn play(tracks: Vec<Track>, format: Format, running: Running, stopping: CancellationToken) -> impl Reply {
     let (sender, mut receiver) = mpsc::channel(1);
@@ -225,7 +208,7 @@ async fn mp3(
         let track = &mut tracks[place];
         let make = async {
             if place != awake {
-                wake(track.control()).await?;
+                track.control().resume_when_free()?.admitted().await?;
                 awake = place;
             }
             encode(&mut encoder, Some(track.block().await?)).await

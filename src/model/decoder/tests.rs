@@ -12,7 +12,7 @@ use crate::model::{Files, MusicGen};
 const ROWS: usize = 5;
 const WINDOW: usize = 40;
 
-fn decoder(kernels: Kernels, format: WeightFormat) -> Decoder {
+fn decoder(kernels: Kernels, format: WeightFormat) -> Arc<Decoder> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity/musicgen-mono");
     let none = |name: &str| Err(ModelError::NoSuchPlace(name.into()));
     let target = Target { kernels, format, ..Target::new(&Device::Cpu) };
