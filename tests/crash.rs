@@ -15,10 +15,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use continuo::audio::{Sound, decode};
+use continuo::audio::decode;
 use continuo::engine::standin::{FLOW_RATE, Standin, transformer};
 use continuo::engine::{Engine, EngineConfig};
 use continuo::http::{self, App};
+use continuo::pcm::Pcm;
 use continuo::station::{Station, StationConfig};
 use continuo::studio::{Flows, Store, Studio, StudioConfig, Variations};
 use continuo::units::SampleRate;
@@ -100,7 +101,7 @@ async fn request(addr: SocketAddr, head: String, body: Vec<u8>) -> Option<(u16, 
 async fn load(addr: SocketAddr, accepted: Accepted, client: usize) {
     let sound = |seconds: usize| {
         let pcm = (0..seconds * RATE as usize).map(|n| (n as f32 * 0.1).sin() * 0.3).collect();
-        Sound { pcm, channels: 1, rate: SampleRate(RATE) }.wav()
+        Pcm { pcm, channels: 1, rate: SampleRate(RATE) }.wav()
     };
     for round in 0.. {
         let seconds = 2 + (client + round) % 3;

@@ -12,13 +12,12 @@ use super::log::note;
 use super::output::Output;
 use super::{Failure, ModelArgs, Outcome};
 use crate::audio::encode_file;
-use crate::engine::{
-    Job, LoopModel, LoopSettings, LoopSpec, MakeLoop, Rendered, Shape, Step, Transform, TransformModel,
-};
+use crate::engine::{Job, LoopModel, LoopSettings, LoopSpec, MakeLoop, Shape, Step, Transform, TransformModel};
 use crate::model::melodyflow::MelodyFlow;
 use crate::model::stable_audio::StableAudio;
 use crate::model::weights::Target;
 use crate::model::{ModelError, hub_file, hub_files};
+use crate::pcm::Pcm;
 use crate::sandbox::Sandbox;
 use crate::studio::{FineTune, FineTunes, Flows, LoadFlow, Riffs, TransformWish, Variations, WeighFlow, random_seed};
 use crate::units::SampleRate;
@@ -273,7 +272,7 @@ fn later<T: 'static>(
 }
 
 /// Works on a job until it is done, and writes what came out.
-fn write(mut job: impl Job<Output = Rendered>, output: &Output, seconds: f64) -> Outcome {
+fn write(mut job: impl Job<Output = Pcm>, output: &Output, seconds: f64) -> Outcome {
     let bar = ProgressBar::new(1);
     if let Ok(style) = ProgressStyle::with_template("{bar:40} step {pos} of {len}, {eta} left") {
         bar.set_style(style);

@@ -13,18 +13,8 @@ use crate::model::ModelError;
 use crate::model::melodyflow::{Edit, EditSettings, MelodyFlow};
 use crate::model::stable_audio::{Init, Objective, Piece, PieceSettings, StableAudio, loops};
 use crate::model::vae::seeded;
+use crate::pcm::Pcm;
 use crate::units::SampleRate;
-
-/// Sound as a job hands it out.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Rendered {
-    /// Interleaved samples, nominally within -1..1 but not clipped.
-    pub pcm: Vec<f32>,
-    /// Channels.
-    pub channels: usize,
-    /// Frames per second.
-    pub rate: SampleRate,
-}
 
 /// The weights of a transform model.
 pub type TransformModel = Arc<MelodyFlow>;
@@ -151,16 +141,16 @@ fn join(done: &mut Vec<f32>, part: &[f32], from: usize, channels: usize) {
 }
 
 impl Job for Transform {
-    type Output = Rendered;
+    type Output = Pcm;
 
-    fn step(&mut self) -> Result<Step<Rendered>, String> {
+    fn step(&mut self) -> Result<Step<Pcm>, String> {
         if self.edit.is_none() {
             self.edit = self.begin().map_err(sentence)?;
         }
         let Some((from, frames, edit)) = &mut self.edit else {
             let rate = SampleRate(self.model.config.codec.sample_rate);
             let pcm = std::mem::take(&mut self.done);
-            return Ok(Step::Done(Rendered { pcm, channels: self.channels, rate }));
+            return Ok(Step::Done(Pcm { pcm, channels: self.channels, rate }));
         };
         let progress = edit.step().map_err(sentence)?;
         let before = self.count - self.parts.len() - 1;
@@ -359,7 +349,7 @@ impl MakeLoop {
         Piece::new(&self.model, rows, self.settings, init, seeded(self.spec.seed, &device))
     }
 
-    fn finish(&self, piece: &Piece) -> Result<Rendered, ModelError> {
+    fn finish(&self, piece: &Piece) -> Result<Pcm, ModelError> {
         let sound = piece.sound()?;
         let (peak, channels) = (loops::peak(&sound)?, self.model.config.channels);
         let mut pcm: Vec<f32> = sound.flatten_all()?.to_vec1()?;
@@ -373,14 +363,14 @@ impl MakeLoop {
             Shape::First(seconds) => pcm.truncate(samples(seconds) * channels),
             Shape::Window => {}
         }
-        Ok(Rendered { pcm, channels, rate: SampleRate(rate) })
+        Ok(Pcm { pcm, channels, rate: SampleRate(rate) })
     }
 }
 
 impl Job for MakeLoop {
-    type Output = Rendered;
+    type Output = Pcm;
 
-    fn step(&mut self) -> Result<Step<Rendered>, String> {
+    fn step(&mut self) -> Result<Step<Pcm>, String> {
         let mut piece = match self.piece.take() {
             Some(piece) => piece,
             None => self.begin().map_err(sentence)?,

@@ -31,8 +31,8 @@ pub use backend::{
 };
 pub use error::EngineError;
 pub use flows::{
-    BARS, FlowMethod, FlowSettings, Given, LoopInfo, LoopModel, LoopSettings, LoopSpec, MakeLoop, Mask, Rendered,
-    Sampler, Shape, Transform, TransformModel, bar_seconds, fitting_bars, tempo,
+    BARS, FlowMethod, FlowSettings, Given, LoopInfo, LoopModel, LoopSettings, LoopSpec, MakeLoop, Mask, Sampler, Shape,
+    Transform, TransformModel, bar_seconds, fitting_bars, tempo,
 };
 pub use handle::{Engine, Voice, VoiceControl};
 pub use musicgen::{Fit, KV_BUDGET, MusicGenBackend, Wish, fit, frame_rate, shorten};

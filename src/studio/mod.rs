@@ -37,7 +37,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use clip::{Event, Job, Part, Snapshot, Status};
+pub use clip::{Event, Job, Snapshot, Status};
 pub use decoded::{Decoded, decode_within};
 pub use error::StudioError;
 pub use flow::{Flow, LoopParams, TransformParams, TransformWish, random_seed};

@@ -9,7 +9,6 @@ use metrics::counter;
 
 use super::queue::Place;
 use super::{ClipId, ClipRecord, ClipState, Decoded, Draft, Event, Job, Lane, Status, Studio, StudioError, shape};
-use crate::audio::Sound;
 use crate::engine::{EngineError, Prefix, Priority, Read, Voice, VoiceEnd, VoiceSpec, WeightedPrompt};
 use crate::telemetry::CLIPS;
 use crate::units::{Frames, Samples};
@@ -177,8 +176,7 @@ impl Studio {
         };
         let voice = self.voice(spec).await?;
         self.play(job, voice, frames - given + model.max_delay() as u64).await?;
-        let part = job.copy();
-        let piece = Sound { pcm: part.pcm, channels: part.channels, rate: part.rate };
+        let piece = job.copy();
         let kind = record.kind;
         work(move || Ok(shape::result(kind, sound.as_ref().map(|sound| &***sound), piece, &params)?.wav())).await
     }

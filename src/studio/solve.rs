@@ -11,8 +11,8 @@ use super::{
     Accepted, Decoded, FineTune, Flow, Job, Kind, Lane, LoopParams, Owner, Params, SessionId, SessionRecord, Status,
     Studio, StudioError, TransformWish,
 };
-use crate::audio::Sound;
-use crate::engine::{LoopInfo, LoopModel, MakeLoop, Rendered, Solving, Transform};
+use crate::engine::{LoopInfo, LoopModel, MakeLoop, Solving, Transform};
+use crate::pcm::Pcm;
 use crate::units::SampleRate;
 
 impl Studio {
@@ -114,8 +114,8 @@ impl Studio {
                 let made = self.follow(job, self.engine.solve(made)).await?;
                 work(move || match kept {
                     // Two conversions may differ by a sample; the recording's length counts.
-                    Some(rate) => Ok(sound_of(made).at(rate)?.cut(0, frames).padded(frames).wav()),
-                    None => Ok(sound_of(made).wav()),
+                    Some(rate) => Ok(made.at(rate)?.cut(0, frames).padded(frames).wav()),
+                    None => Ok(made.wav()),
                 })
                 .await
             }
@@ -131,7 +131,7 @@ impl Studio {
                 let made = MakeLoop::new(&model, params.spec.clone(), params.settings, given);
                 let made = made.map_err(|reason| StudioError::Invalid(format!("{reason}.")))?;
                 let made = self.follow(job, self.engine.solve(made)).await?;
-                work(move || Ok(sound_of(made).wav())).await
+                work(move || Ok(made.wav())).await
             }
         }
     }
@@ -145,7 +145,7 @@ impl Studio {
     }
 
     /// Waits for a job, telling every step of its solver.
-    async fn follow(&self, job: &Job, solving: Solving<Rendered>) -> Result<Rendered, StudioError> {
+    async fn follow(&self, job: &Job, solving: Solving<Pcm>) -> Result<Pcm, StudioError> {
         let mut progress = solving.watch();
         let mut told = 0;
         let mut tell = |(done, of): (usize, usize)| {
@@ -175,12 +175,8 @@ impl Studio {
     }
 }
 
-fn sound_of(Rendered { pcm, channels, rate }: Rendered) -> Sound {
-    Sound { pcm, channels, rate }
-}
-
 /// A given sound as the loop model takes it: mixed, at its rate, on all of its channels.
-fn fitting(sound: Sound, model: &LoopModel) -> Result<Vec<f32>, StudioError> {
+fn fitting(sound: Pcm, model: &LoopModel) -> Result<Vec<f32>, StudioError> {
     let config = &model.config;
     Ok(sound.mono().at(SampleRate(config.sample_rate))?.spread(config.channels).pcm)
 }

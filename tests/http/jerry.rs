@@ -2,9 +2,10 @@
 
 use std::sync::{Arc, Mutex};
 
-use continuo::audio::{Sound, decode};
+use continuo::audio::decode;
 use continuo::engine::LoopModel;
 use continuo::engine::standin::looper;
+use continuo::pcm::Pcm;
 use continuo::studio::{FineTune, FineTunes, Riffs};
 use continuo::units::SampleRate;
 use serde_json::{Value, json};
@@ -23,13 +24,13 @@ async fn ask(server: &Server, path: &str, body: &Value) -> (u16, Value) {
     (answer.status, answer.json().await)
 }
 
-fn sound(answer: &Value) -> Sound {
+fn sound(answer: &Value) -> Pcm {
     decode(bytes_of(answer["audio_base64"].as_str().unwrap_or_else(|| panic!("{answer}")))).unwrap()
 }
 
 fn wav(seconds: usize) -> Vec<u8> {
     let pcm = (0..seconds * 22_050).map(|n| (n as f32 * 0.05).sin() * 0.3).collect();
-    Sound { pcm, channels: 1, rate: SampleRate(22_050) }.wav()
+    Pcm { pcm, channels: 1, rate: SampleRate(22_050) }.wav()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use continuo::audio::{Sound, decode};
+use continuo::audio::decode;
 use continuo::engine::standin::Standin;
+use continuo::pcm::Pcm;
 use continuo::station::StationConfig;
 use continuo::units::SampleRate;
 use serde_json::{Value, json};
@@ -42,13 +43,13 @@ pub fn bytes_of(text: &str) -> Vec<u8> {
     bytes
 }
 
-fn sound_of(text: &str) -> Sound {
+fn sound_of(text: &str) -> Pcm {
     decode(bytes_of(text)).unwrap()
 }
 
 fn wav(seconds: usize) -> String {
     let pcm = (0..seconds * 44_100 * 2).map(|n| ((n / 2) as f32 * 0.02).sin() * 0.3).collect();
-    base64(&Sound { pcm, channels: 2, rate: SampleRate(44_100) }.wav())
+    base64(&Pcm { pcm, channels: 2, rate: SampleRate(44_100) }.wav())
 }
 
 async fn post(server: &Server, route: &str, body: &Value) -> (u16, Value) {

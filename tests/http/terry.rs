@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use continuo::audio::{Sound, decode};
+use continuo::audio::decode;
 use continuo::engine::standin::transformer;
+use continuo::pcm::Pcm;
 use continuo::studio::{Flows, Lane, Variations};
 use continuo::units::SampleRate;
 use serde_json::{Value, json};
@@ -17,7 +18,7 @@ use super::server::{Server, start, start_flows, until};
 
 fn wav(frames: usize, rate: u32, channels: usize) -> Vec<u8> {
     let pcm = (0..frames * channels).map(|n| ((n / channels) as f32 * 0.05).sin() * 0.3).collect();
-    Sound { pcm, channels, rate: SampleRate(rate) }.wav()
+    Pcm { pcm, channels, rate: SampleRate(rate) }.wav()
 }
 
 async fn transform(server: &Server, path: &str, body: &Value) -> (u16, Value) {

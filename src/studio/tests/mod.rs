@@ -10,15 +10,16 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::*;
-use crate::audio::{Sound, decode};
+use crate::audio::decode;
 use crate::engine::standin::{Standin, looper, transformer};
 use crate::engine::{Engine, EngineConfig};
+use crate::pcm::Pcm;
 use crate::units::{ModelId, SampleRate};
 
-fn sound(seconds: f64, rate: u32, channels: usize) -> Sound {
+fn sound(seconds: f64, rate: u32, channels: usize) -> Pcm {
     let frames = (seconds * f64::from(rate)) as usize;
     let pcm = (0..frames * channels).map(|n| ((n / channels) as f32 * 0.03).sin() * 0.25).collect();
-    Sound { pcm, channels, rate: SampleRate(rate) }
+    Pcm { pcm, channels, rate: SampleRate(rate) }
 }
 
 fn wav(seconds: f64, rate: u32, channels: usize) -> Bytes {
@@ -57,7 +58,7 @@ async fn running(studio: &Studio, clip: ClipId) {
     job.status().wait_for(|status| matches!(status, Status::Running { .. })).await.unwrap();
 }
 
-async fn result(studio: &Studio, accepted: &Accepted) -> Sound {
+async fn result(studio: &Studio, accepted: &Accepted) -> Pcm {
     assert_eq!(ended(studio, accepted.clip).await, Status::Completed);
     decode(studio.sound_of_clip(accepted.clip).await.unwrap()).unwrap()
 }
