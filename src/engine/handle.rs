@@ -10,8 +10,8 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::deck::Deck;
+use super::jobs::{self, Job, JobHandle};
 use super::live::Live;
-use super::solve::{self, Job, Solving};
 use super::timeline::{Reader, Shared};
 use super::worker::{Command, Worker};
 use super::{
@@ -183,11 +183,11 @@ impl Engine {
     }
 
     /// Hands over a job: it is worked on between the steps of voices.
-    pub fn solve<J: Job>(&self, job: J) -> Solving<J::Output> {
-        let (work, solving) = solve::running(job);
+    pub fn submit<J: Job>(&self, job: J) -> JobHandle<J::Output> {
+        let (job, handle) = jobs::slot(job);
         // A stopped engine drops the job, which is what its handle then says.
-        let _ = self.mailbox.send(Command::Solve { work });
-        solving
+        let _ = self.mailbox.send(Command::Submit { job });
+        handle
     }
 
     /// The loaded models, the default first.

@@ -9,13 +9,13 @@ mod blend;
 mod codes;
 mod deck;
 mod error;
-mod flows;
 mod handle;
+mod jobs;
 mod live;
 mod musicgen;
 mod rate;
+mod render;
 mod schedule;
-mod solve;
 mod spec;
 #[doc(hidden)]
 pub mod standin;
@@ -30,13 +30,13 @@ pub use backend::{
     Backend, Blend, CodecState, Condition, Decode, Encoder, Fault, Lost, ModelInfo, Prefill, Slot, StepRow,
 };
 pub use error::EngineError;
-pub use flows::{
-    BARS, FlowMethod, FlowSettings, Given, LoopInfo, LoopModel, LoopSettings, LoopSpec, MakeLoop, Mask, Sampler, Shape,
-    Transform, TransformModel, bar_seconds, fitting_bars, tempo,
-};
 pub use handle::{Engine, Voice, VoiceControl};
+pub use jobs::{Job, JobHandle, Step};
 pub use musicgen::{Fit, KV_BUDGET, MusicGenBackend, Wish, fit, frame_rate, shorten};
-pub use solve::{Job, Solving, Step};
+pub use render::{
+    BARS, Given, LoopInfo, LoopModel, LoopSettings, LoopSpec, MakeLoop, Mask, Sampler, Shape, Transform,
+    TransformMethod, TransformModel, TransformSettings, bar_seconds, fitting_bars, tempo,
+};
 pub use spec::{
     MAX_PROMPT_CHARS, MAX_PROMPTS, Prefix, Priority, Sampling, SamplingPatch, Steer, VoiceSpec, WeightedPrompt,
 };

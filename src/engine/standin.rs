@@ -10,7 +10,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use super::flows::standin::{FLOW_RATE, looper, transformer};
+pub use super::render::standin::{TRANSFORM_RATE, looper, transformer};
 use super::{
     Backend, CodecState, Condition, Decode, Encoder, Fault, Lost, ModelInfo, Prefill, Sampling, Slot, StepRow,
 };

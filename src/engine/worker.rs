@@ -12,9 +12,9 @@ use tokio::sync::oneshot;
 use super::blend::Ramp;
 use super::deck::Deck;
 use super::handle::{Board, Mailbox, Voice};
+use super::jobs::{AnyJob, JobQueue};
 use super::live::{Live, Need, Plan};
 use super::schedule;
-use super::solve::{Solvers, Work};
 use super::timeline::timeline;
 use super::{
     Ack, Decode, EngineConfig, EngineError, Fault, Lost, ModelInfo, Prefill, Priority, Slot, Steer, StepRow, VoiceEnd,
@@ -40,7 +40,7 @@ pub(super) enum Command {
     Resume { voice: VoiceId, reply: Reply<()> },
     AddModel { deck: Box<Deck>, reply: Reply<()> },
     RemoveModel { model: ModelId, reply: Reply<()> },
-    Solve { work: Box<dyn Work> },
+    Submit { job: Box<dyn AnyJob> },
     Quit,
 }
 
@@ -58,7 +58,7 @@ pub(super) struct Worker {
     worked: f64,
     /// Seconds that backends have worked in this turn.
     backend: f64,
-    solvers: Solvers,
+    jobs: JobQueue,
 }
 
 impl Worker {
@@ -75,7 +75,7 @@ impl Worker {
             made: 0.0,
             worked: 0.0,
             backend: 0.0,
-            solvers: Solvers::default(),
+            jobs: JobQueue::default(),
         }
     }
 
@@ -100,9 +100,9 @@ impl Worker {
             match turn {
                 Ok(true) => {
                     self.note_work(elapsed);
-                    self.solvers.work(self.least_lead(), Some(elapsed));
+                    self.jobs.work(self.least_lead(), Some(elapsed));
                 }
-                Ok(false) if self.solvers.work(self.least_lead(), None) => {}
+                Ok(false) if self.jobs.work(self.least_lead(), None) => {}
                 Ok(false) => std::thread::park(),
                 Err(Lost(reason)) => self.lose(reason),
             }
@@ -120,9 +120,9 @@ impl Worker {
             Command::Resume { voice, reply } => drop(reply.send(self.resume(voice))),
             Command::AddModel { deck, reply } => drop(reply.send(self.add_model(*deck))),
             Command::RemoveModel { model, reply } => drop(reply.send(self.remove_model(&model))),
-            Command::Solve { mut work } => match &self.lost {
-                Some(reason) => work.refuse(EngineError::DeviceLost(reason.clone())),
-                None => self.solvers.push(work),
+            Command::Submit { mut job } => match &self.lost {
+                Some(reason) => job.refuse(EngineError::DeviceLost(reason.clone())),
+                None => self.jobs.push(job),
             },
             Command::Quit => {}
         }
@@ -592,7 +592,7 @@ impl Worker {
     fn lose(&mut self, reason: String) {
         tracing::error!(%reason, "the device was lost");
         let end = VoiceEnd::Failed(format!("the device was lost: {reason}"));
-        self.solvers.end_all(&EngineError::DeviceLost(reason.clone()));
+        self.jobs.end_all(&EngineError::DeviceLost(reason.clone()));
         self.lost = Some(reason);
         self.publish(); // Whoever sees a voice end because of it can already read why.
         self.end_all(&end);

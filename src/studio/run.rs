@@ -126,9 +126,9 @@ impl Studio {
     /// Makes a clip; gives its file.
     async fn make(&self, job: &Job) -> Result<Draft, StudioError> {
         let record = &*job.record;
-        let file = match (record.kind.lane(), &record.flow) {
+        let file = match (record.kind.lane(), &record.render) {
             (Lane::Pieces, _) => self.compose(job).await?,
-            (_, Some(flow)) => self.solve(job, flow).await?,
+            (_, Some(render)) => self.render(job, render).await?,
             (_, None) => return Err(StudioError::Broken("an older version kept it in another shape".into())),
         };
         self.store.keep(file.into(), &record.session).await

@@ -10,8 +10,8 @@ use continuo::units::SampleRate;
 use serde_json::{Value, json};
 
 use super::client::{call, get};
-use super::flows::models;
-use super::server::{Server, start, start_flows, start_on};
+use super::renders::models;
+use super::server::{Server, start, start_on, start_rendering};
 
 pub fn base64(bytes: &[u8]) -> String {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -137,7 +137,7 @@ async fn the_plug_in_bangs_continues_retries_undoes_and_crops() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_plug_in_transforms_undoes_and_retries_from_before() {
-    let server = start_flows(models()).await;
+    let server = start_rendering(models()).await;
     let audio = wav(2);
     // As the plug-in does: without a session, with words of its own beside a name that it always sends.
     let request = json!({
@@ -172,7 +172,7 @@ async fn the_plug_in_transforms_undoes_and_retries_from_before() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transform_that_cannot_be_says_why() {
-    let server = start_flows(models()).await;
+    let server = start_rendering(models()).await;
     let audio = wav(1);
     let request = |change: &[(&str, Value)]| {
         let mut body = json!({ "audio_data": audio, "variation": "celtic", "flowstep": 0.1 });

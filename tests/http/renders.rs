@@ -11,12 +11,12 @@ use continuo::model::melodyflow::MelodyFlow;
 use continuo::model::weights::Target;
 use continuo::pcm::Pcm;
 use continuo::station::StationConfig;
-use continuo::studio::{Flows, Variations};
+use continuo::studio::{RenderModels, Variations};
 use continuo::units::SampleRate;
 use serde_json::Value;
 
 use super::client::{call, get, send};
-use super::server::{Server, start, start_flows, start_with};
+use super::server::{Server, start, start_rendering, start_with};
 
 fn transformer() -> Result<Arc<MelodyFlow>, String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity/melodyflow");
@@ -26,12 +26,12 @@ fn transformer() -> Result<Arc<MelodyFlow>, String> {
 }
 
 /// The models of a server.
-pub fn models() -> Flows {
-    Flows::new(Variations::default(), Some(Arc::new(transformer)), Some(Arc::new(|| looper(8000))))
+pub fn models() -> RenderModels {
+    RenderModels::new(Variations::default(), Some(Arc::new(transformer)), Some(Arc::new(|| looper(8000))))
 }
 
 async fn server() -> Server {
-    start_flows(models()).await
+    start_rendering(models()).await
 }
 
 /// Follows a piece of work to its end.
