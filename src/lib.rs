@@ -32,6 +32,7 @@ pub mod cli;
 pub mod engine;
 pub mod http;
 pub mod model;
+pub mod pcm;
 pub mod sandbox;
 pub mod station;
 pub mod studio;

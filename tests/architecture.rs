@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// Files that lie beside the rooms and that every room may use.
-const COMMON: [&str; 3] = ["units", "telemetry", "budget"];
+const COMMON: [&str; 4] = ["units", "pcm", "telemetry", "budget"];
 
 /// The words between backticks of a cell: rooms (`engine/` or `engine`) and paths.
 fn quoted(cell: &str) -> impl Iterator<Item = &str> {

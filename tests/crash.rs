@@ -15,12 +15,13 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use continuo::audio::{Sound, decode};
-use continuo::engine::standin::{FLOW_RATE, Standin, transformer};
+use continuo::audio::decode;
+use continuo::engine::standin::{Standin, TRANSFORM_RATE, transformer};
 use continuo::engine::{Engine, EngineConfig};
 use continuo::http::{self, App};
+use continuo::pcm::Pcm;
 use continuo::station::{Station, StationConfig};
-use continuo::studio::{Flows, Store, Studio, StudioConfig, Variations};
+use continuo::studio::{RenderModels, Store, Studio, StudioConfig, Variations};
 use continuo::units::SampleRate;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -36,8 +37,8 @@ async fn the_server_that_is_killed() {
     let backend = Standin::default().with_step_time(Duration::from_micros(200));
     let engine = Engine::start(Box::new(backend), EngineConfig::default()).unwrap();
     let store = Store::open(Path::new(&folder)).unwrap();
-    let flows = Flows::new(Variations::default(), Some(Arc::new(transformer)), None);
-    let config = StudioConfig { flows, ..StudioConfig::default() };
+    let renders = RenderModels::new(Variations::default(), Some(Arc::new(transformer)), None);
+    let config = StudioConfig { renders, ..StudioConfig::default() };
     let studio = Studio::start(engine.clone(), store, None, config).await.unwrap();
     let mut app = App::new(Station::new(engine, StationConfig::default()));
     app.studio = Some(studio);
@@ -100,14 +101,14 @@ async fn request(addr: SocketAddr, head: String, body: Vec<u8>) -> Option<(u16, 
 async fn load(addr: SocketAddr, accepted: Accepted, client: usize) {
     let sound = |seconds: usize| {
         let pcm = (0..seconds * RATE as usize).map(|n| (n as f32 * 0.1).sin() * 0.3).collect();
-        Sound { pcm, channels: 1, rate: SampleRate(RATE) }.wav()
+        Pcm { pcm, channels: 1, rate: SampleRate(RATE) }.wav()
     };
     for round in 0.. {
         let seconds = 2 + (client + round) % 3;
         let (path, length) = match round % 3 {
             0 => (format!("clips?verb=bang&seconds={seconds}&prompt_seconds=1"), seconds * RATE as usize),
             1 => (format!("clips?verb=continue&seconds={seconds}&prompt_seconds=1"), (4 - 1 + seconds) * RATE as usize),
-            _ => ("transforms?preset=celtic&steps=2".to_owned(), 4 * FLOW_RATE as usize),
+            _ => ("transforms?preset=celtic&steps=2".to_owned(), 4 * TRANSFORM_RATE as usize),
         };
         let head = format!("POST /v1/{path} HTTP/1.1\r\nX-Forwarded-For: 203.0.113.{client}");
         match request(addr, head, sound(4)).await {

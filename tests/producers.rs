@@ -16,7 +16,7 @@ use continuo::model::Files;
 use continuo::model::melodyflow::MelodyFlow;
 use continuo::model::weights::Target;
 use continuo::station::{Station, StationConfig};
-use continuo::studio::{Flows, Store, Studio, StudioConfig, Variations};
+use continuo::studio::{RenderModels, Store, Studio, StudioConfig, Variations};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
@@ -34,18 +34,18 @@ fn transformer() -> Result<Arc<MelodyFlow>, String> {
 }
 
 /// A server whose clips take a second or so: time enough for a second request while the first is being made.
-async fn app(store: Store, flows: Flows) -> Arc<App> {
+async fn app(store: Store, renders: RenderModels) -> Arc<App> {
     let backend = Standin::default().with_step_time(Duration::from_millis(1));
     let engine = Engine::start(Box::new(backend), EngineConfig::default()).unwrap();
-    let config = StudioConfig { flows, ..StudioConfig::default() };
+    let config = StudioConfig { renders, ..StudioConfig::default() };
     let studio = Studio::start(engine.clone(), store, None, config).await.unwrap();
     let mut app = App::new(Station::new(engine, StationConfig::default()));
     app.studio = Some(studio);
     Arc::new(app)
 }
 
-async fn server(flows: Flows) -> String {
-    let app = app(Store::ephemeral().unwrap(), flows).await;
+async fn server(renders: RenderModels) -> String {
+    let app = app(Store::ephemeral().unwrap(), renders).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(http::serve(app, vec![listener], std::future::pending()));
@@ -54,14 +54,14 @@ async fn server(flows: Flows) -> String {
 
 /// Runs a script to its end.
 async fn plays(program: PathBuf, script: &str, arguments: &[&str]) {
-    let url = server(Flows::new(Variations::default(), Some(Arc::new(transformer)), None)).await;
+    let url = server(RenderModels::new(Variations::default(), Some(Arc::new(transformer)), None)).await;
     let arguments: Vec<&str> = [url.as_str()].into_iter().chain(arguments.iter().copied()).collect();
     runs(program, script, &arguments, async || ()).await;
 }
 
 /// Runs a script to its end, and does what it asks for whenever it says `restart`.
 async fn runs(program: PathBuf, script: &str, arguments: &[&str], mut restart: impl AsyncFnMut()) {
-    let without_models = server(Flows::default()).await;
+    let without_models = server(RenderModels::default()).await;
     let mut child = Command::new(&program)
         .arg(folder().join(script))
         .args(arguments)
@@ -150,7 +150,7 @@ const PORT: &str = "CONTINUO_PRODUCERS_PORT";
 #[ignore = "the server of the restart tests"]
 async fn the_server_that_is_restarted() {
     let (Ok(folder), Ok(port)) = (std::env::var(FOLDER), std::env::var(PORT)) else { return };
-    let app = app(Store::open(Path::new(&folder)).unwrap(), Flows::default()).await;
+    let app = app(Store::open(Path::new(&folder)).unwrap(), RenderModels::default()).await;
     let listener = TcpListener::bind(("127.0.0.1", port.parse().unwrap())).await.unwrap();
     println!("\nlistening {}", listener.local_addr().unwrap().port());
     http::serve(app, vec![listener], std::future::pending()).await.unwrap();

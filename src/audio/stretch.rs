@@ -3,7 +3,7 @@
 //! Windows of the input are laid down at a fixed distance in the output. Each is looked for near the place where it
 //! belongs, and taken where it goes on best from the one before, so that periods of a tone meet in phase.
 
-use super::Sound;
+use crate::pcm::Pcm;
 
 /// Seconds of a window; half of it is the distance of two windows in the output.
 const WINDOW: f64 = 0.06;
@@ -12,7 +12,7 @@ const SEARCH: f64 = 0.012;
 /// Frames between two that are compared: what is below 3 kHz decides.
 const COARSE: usize = 8;
 
-impl Sound {
+impl Pcm {
     /// The sound `factor` times as long (2 is half the tempo), rounded to a frame, at the same pitch.
     #[must_use]
     pub fn stretched(&self, factor: f64) -> Self {
@@ -75,16 +75,16 @@ mod tests {
 
     const RATE: u32 = 16_000;
 
-    fn tone(seconds: f64) -> Sound {
+    fn tone(seconds: f64) -> Pcm {
         let frames = (seconds * f64::from(RATE)) as usize;
         let pcm = (0..frames).flat_map(|n| {
             let angle = n as f32 * std::f32::consts::TAU * 220.0 / RATE as f32;
             [0.5 * angle.sin(), 0.25 * angle.sin()]
         });
-        Sound { pcm: pcm.collect(), channels: 2, rate: SampleRate(RATE) }
+        Pcm { pcm: pcm.collect(), channels: 2, rate: SampleRate(RATE) }
     }
 
-    fn crossings(sound: &Sound) -> usize {
+    fn crossings(sound: &Pcm) -> usize {
         let left: Vec<f32> = sound.pcm.iter().step_by(2).copied().collect();
         left.windows(2).filter(|pair| pair[0] < 0.0 && pair[1] >= 0.0).count()
     }
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn clicks_keep_their_places_in_the_new_tempo() {
-        let mut beat = Sound { pcm: vec![0.0; 4 * RATE as usize], channels: 1, rate: SampleRate(RATE) };
+        let mut beat = Pcm { pcm: vec![0.0; 4 * RATE as usize], channels: 1, rate: SampleRate(RATE) };
         for second in 0..4 {
             for n in 0..400 {
                 beat.pcm[second * RATE as usize + 200 + n] = (n as f32 * 0.4).sin() * (-(n as f32) / 90.0).exp();
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn what_is_shorter_than_a_window_is_cut_or_padded() {
-        let short = Sound { pcm: vec![0.5; 100], channels: 1, rate: SampleRate(RATE) };
+        let short = Pcm { pcm: vec![0.5; 100], channels: 1, rate: SampleRate(RATE) };
         assert_eq!(short.stretched(2.0).frames(), 200);
         assert_eq!(short.stretched(0.5).frames(), 50);
     }

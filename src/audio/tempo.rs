@@ -5,7 +5,8 @@
 
 use realfft::RealFftPlanner;
 
-use super::{AudioError, Sound};
+use super::AudioError;
+use crate::pcm::Pcm;
 use crate::units::SampleRate;
 
 const RATE: SampleRate = SampleRate(11_025);
@@ -24,7 +25,7 @@ const COMB: usize = 4;
 ///
 /// # Errors
 /// [`AudioError::Resample`] when the rate cannot be converted.
-pub fn tempo(sound: &Sound) -> Result<Option<f64>, AudioError> {
+pub fn tempo(sound: &Pcm) -> Result<Option<f64>, AudioError> {
     let mono = sound.clone().mono().at(RATE)?;
     let onsets = onsets(&mono.pcm);
     let per_second = f64::from(RATE.0) / HOP as f64;
@@ -108,7 +109,7 @@ mod tests {
     use super::*;
 
     /// A kick on every beat, a quieter noise on every half, at any rate.
-    fn drums(bpm: f64, seconds: f64, rate: u32) -> Sound {
+    fn drums(bpm: f64, seconds: f64, rate: u32) -> Pcm {
         let frames = (seconds * f64::from(rate)) as usize;
         let beat = 60.0 / bpm;
         let mut noise = 1u32;
@@ -120,7 +121,7 @@ mod tests {
             let hat = 0.2 * (-half * 60.0).exp() * (f64::from(noise) / f64::from(u32::MAX) - 0.5);
             (0.7 * kick + hat) as f32
         });
-        Sound { pcm: pcm.collect(), channels: 1, rate: SampleRate(rate) }
+        Pcm { pcm: pcm.collect(), channels: 1, rate: SampleRate(rate) }
     }
 
     #[test]
@@ -142,7 +143,7 @@ mod tests {
 
     #[test]
     fn silence_and_clicks_have_none() {
-        let silence = Sound { pcm: vec![0.0; 441_000], channels: 1, rate: SampleRate(44_100) };
+        let silence = Pcm { pcm: vec![0.0; 441_000], channels: 1, rate: SampleRate(44_100) };
         assert_eq!(tempo(&silence).unwrap(), None);
         assert_eq!(tempo(&drums(120.0, 0.1, 44_100)).unwrap(), None);
     }

@@ -13,7 +13,8 @@ use super::sampling::{SamplingArgs, max_still};
 use super::{Failure, ModelArgs, Outcome};
 use crate::audio::encode_file;
 use crate::engine::{Engine, EngineConfig, MAX_STILL, Priority, Read, Voice, VoiceEnd, VoiceSpec, WeightedPrompt};
-use crate::units::{Frames, SampleRate, Samples};
+use crate::pcm::Pcm;
+use crate::units::{Frames, Samples};
 
 #[derive(Args)]
 pub(super) struct GenerateArgs {
@@ -54,14 +55,14 @@ pub(super) fn run(args: GenerateArgs) -> Outcome {
     spec.validate()?;
     let engine = Engine::start(load(&args.model)?, EngineConfig::default())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let piece = runtime.block_on(compose(&engine, spec, args.seconds))?;
+    let (piece, took) = runtime.block_on(compose(&engine, spec, args.seconds))?;
     output.write(&encode_file(output.format, &piece.pcm, piece.rate, piece.channels)?)?;
     note(format_args!(
         "{}: {:.1} s of music in {:.1} s ({:.1}x real time)",
         output.name(),
         args.seconds,
-        piece.took,
-        args.seconds / piece.took
+        took,
+        args.seconds / took
     ));
     Ok(())
 }
@@ -74,14 +75,8 @@ fn weighted(prompt: &str) -> WeightedPrompt {
     }
 }
 
-struct Piece {
-    pcm: Vec<f32>,
-    channels: usize,
-    rate: SampleRate,
-    took: f64,
-}
-
-async fn compose(engine: &Engine, mut spec: VoiceSpec, seconds: f64) -> Result<Piece, Failure> {
+/// The piece, and the seconds that it took.
+async fn compose(engine: &Engine, mut spec: VoiceSpec, seconds: f64) -> Result<(Pcm, f64), Failure> {
     let model = engine.models().first().cloned().ok_or_else(|| Failure("No model is loaded.".into()))?;
     spec.length = Some(Frames((seconds * model.frame_rate()).ceil() as u64));
     let samples = model.sample_rate.samples(seconds).0 as usize;
@@ -108,7 +103,7 @@ async fn compose(engine: &Engine, mut spec: VoiceSpec, seconds: f64) -> Result<P
     }
     bar.finish_and_clear();
     pcm.truncate(samples * model.channels);
-    Ok(Piece { pcm, channels: model.channels, rate: model.sample_rate, took: begun.elapsed().as_secs_f64() })
+    Ok((Pcm { pcm, channels: model.channels, rate: model.sample_rate }, begun.elapsed().as_secs_f64()))
 }
 
 #[cfg(test)]

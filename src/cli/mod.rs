@@ -2,7 +2,6 @@
 
 mod bench;
 mod edge;
-mod flows;
 mod generate;
 mod listen;
 mod load;
@@ -12,6 +11,7 @@ mod models;
 mod output;
 mod ports;
 mod proceed;
+mod render;
 mod sampling;
 mod serve;
 #[cfg(unix)]
@@ -50,9 +50,9 @@ enum Command {
     /// Add new music to the end of a sound file
     Continue(proceed::ContinueArgs),
     /// Turn a recording into another sound, keeping tempo and chords
-    Transform(flows::TransformArgs),
+    Transform(render::TransformArgs),
     /// Make a loop of exact length
-    Loop(flows::LoopArgs),
+    Loop(render::LoopArgs),
     /// List the models that can be used without a download
     Models(models::ModelsArgs),
     /// Measure this machine: decoder steps, codec, first sound, fan-out
@@ -107,8 +107,8 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => serve::run(*args),
         Command::Generate(args) => generate::run(args),
         Command::Continue(args) => proceed::run(args),
-        Command::Transform(args) => flows::transform(args),
-        Command::Loop(args) => flows::make_loop(args),
+        Command::Transform(args) => render::transform(args),
+        Command::Loop(args) => render::make_loop(args),
         Command::Models(args) => models::run(&args),
         Command::Bench(args) => bench::run(args),
         Command::Decode { length, ffmpeg } => return sandbox::run(length, ffmpeg.as_deref()),

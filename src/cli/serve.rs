@@ -268,7 +268,7 @@ async fn studio(
             loopback_names_all: is_local && args.token.is_none() && args.allow_models.is_empty(),
         },
         budget: Budget::new(request_memory(args) / 2),
-        flows: super::flows::service(
+        renders: super::render::service(
             &args.model,
             (&args.transform_model, &args.loop_model),
             (&args.variations, &args.riffs),

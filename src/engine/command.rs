@@ -6,9 +6,9 @@ use std::thread::Thread;
 
 use tokio::sync::{oneshot, watch};
 
+use super::jobs::AnyJob;
 use super::loaded_model::LoadedModel;
 use super::pcm_ring::Reader;
-use super::solve::Work;
 use super::texts::VoiceTexts;
 use super::{Ack, EngineError, ModelInfo, Place, Steer, VoiceSpec};
 use crate::units::{ModelId, VoiceId};
@@ -26,7 +26,7 @@ pub(super) enum Command {
     ResumeWhenFree { voice: VoiceId, place: watch::Sender<Place>, reply: Reply<()> },
     AddModel { model: Box<LoadedModel>, reply: Reply<()> },
     RemoveModel { model: ModelId, reply: Reply<()> },
-    Solve { work: Box<dyn Work> },
+    Submit { job: Box<dyn AnyJob> },
     Quit,
 }
 

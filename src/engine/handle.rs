@@ -8,10 +8,10 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
 use super::command::{Command, CommandSender, Joined};
+use super::jobs::{self, Job, JobHandle};
 use super::loaded_model::{ListedModel, LoadedModel};
 use super::pcm_ring::{Reader, Shared};
 use super::shared::{EngineShared, lock};
-use super::solve::{self, Job, Solving};
 use super::texts::VoiceTexts;
 use super::worker::Worker;
 use super::{
@@ -105,11 +105,11 @@ impl Engine {
     }
 
     /// Hands over a job: it is worked on between the steps of voices.
-    pub fn solve<J: Job>(&self, job: J) -> Solving<J::Output> {
-        let (work, solving) = solve::running(job);
+    pub fn submit<J: Job>(&self, job: J) -> JobHandle<J::Output> {
+        let (job, handle) = jobs::slot(job);
         // A stopped engine drops the job, which is what its handle then says.
-        let _ = self.commands.send(Command::Solve { work });
-        solving
+        let _ = self.commands.send(Command::Submit { job });
+        handle
     }
 
     /// The loaded models, the default first.

@@ -10,17 +10,17 @@ mod codes;
 mod command;
 mod cost;
 mod error;
-mod flows;
 mod handle;
 mod held;
+mod jobs;
 mod line;
 mod loaded_model;
 mod musicgen;
 mod pcm_ring;
 mod rate;
+mod render;
 mod schedule;
 mod shared;
-mod solve;
 mod spec;
 #[doc(hidden)]
 pub mod standin;
@@ -37,14 +37,14 @@ pub use backend::{
     Backend, Blend, CodecState, Condition, Conditioner, Decode, Encoder, Fault, Lost, ModelInfo, Prefill, Slot, StepRow,
 };
 pub use error::EngineError;
-pub use flows::{
-    BARS, FlowMethod, FlowSettings, Given, LoopInfo, LoopModel, LoopSettings, LoopSpec, MakeLoop, Mask, Rendered,
-    Sampler, Shape, Transform, TransformModel, bar_seconds, fitting_bars, tempo,
-};
 pub use handle::{Engine, Voice, VoiceControl};
+pub use jobs::{Job, JobHandle, Step};
 pub use line::{InLine, Place};
 pub use musicgen::{Fit, KV_BUDGET, MusicGenBackend, Wish, fit, frame_rate, shorten};
-pub use solve::{Job, Solving, Step};
+pub use render::{
+    BARS, Given, LoopInfo, LoopModel, LoopSettings, LoopSpec, MakeLoop, Mask, Sampler, Shape, Transform,
+    TransformMethod, TransformModel, TransformSettings, bar_seconds, fitting_bars, tempo,
+};
 pub use spec::{
     MAX_PROMPT_CHARS, MAX_PROMPTS, MAX_STILL, Prefix, Priority, Sampling, SamplingPatch, Steer, VoiceSpec,
     WeightedPrompt, validate_max_still,

@@ -11,7 +11,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-pub use super::flows::standin::{FLOW_RATE, looper, transformer};
+pub use super::render::standin::{TRANSFORM_RATE, looper, transformer};
 use super::voice_state::TURN_DRAWS;
 use super::{
     Backend, CodecState, Condition, Conditioner, Decode, Encoder, Fault, Lost, ModelInfo, Prefill, Sampling, Slot,

@@ -17,10 +17,10 @@ use metrics::{counter, gauge};
 use self::line::Line;
 use super::blend::Ramp;
 use super::command::{Command, Joined};
+use super::jobs::JobQueue;
 use super::loaded_model::LoadedModel;
 use super::pcm_ring::pcm_ring;
 use super::shared::EngineShared;
-use super::solve::Solvers;
 use super::voice_state::{Plan, VoiceState};
 use super::{Ack, EngineConfig, EngineError, Fault, Lost, ModelInfo, Priority, Steer, VoiceEnd, VoiceSpec};
 use crate::telemetry::{VOICE_FAULTS, VOICES};
@@ -43,7 +43,7 @@ pub(super) struct Worker {
     worked: f64,
     /// Seconds that backends have worked in this turn.
     backend: f64,
-    solvers: Solvers,
+    jobs: JobQueue,
     line: Line,
 }
 
@@ -66,7 +66,7 @@ impl Worker {
             made: 0.0,
             worked: 0.0,
             backend: 0.0,
-            solvers: Solvers::default(),
+            jobs: JobQueue::default(),
             line: Line::default(),
         }
     }
@@ -93,9 +93,9 @@ impl Worker {
             match turn {
                 Ok(true) => {
                     self.note_work(elapsed);
-                    self.solvers.work(self.least_lead(), Some(elapsed));
+                    self.jobs.work(self.least_lead(), Some(elapsed));
                 }
-                Ok(false) if self.solvers.work(self.least_lead(), None) => {}
+                Ok(false) if self.jobs.work(self.least_lead(), None) => {}
                 Ok(false) => std::thread::park(),
                 Err(Lost(reason)) => self.lose(reason),
             }
@@ -114,9 +114,9 @@ impl Worker {
             Command::ResumeWhenFree { voice, place, reply } => self.resume_when_free(voice, place, reply),
             Command::AddModel { model, reply } => drop(reply.send(self.add_model(*model))),
             Command::RemoveModel { model, reply } => drop(reply.send(self.remove_model(&model))),
-            Command::Solve { mut work } => match &self.lost {
-                Some(reason) => work.refuse(EngineError::DeviceLost(reason.clone())),
-                None => self.solvers.push(work),
+            Command::Submit { mut job } => match &self.lost {
+                Some(reason) => job.refuse(EngineError::DeviceLost(reason.clone())),
+                None => self.jobs.push(job),
             },
             Command::Quit => {}
         }
@@ -289,7 +289,7 @@ impl Worker {
     fn lose(&mut self, reason: String) {
         tracing::error!(%reason, "the device was lost");
         let end = VoiceEnd::Failed(format!("the device was lost: {reason}"));
-        self.solvers.end_all(&EngineError::DeviceLost(reason.clone()));
+        self.jobs.end_all(&EngineError::DeviceLost(reason.clone()));
         self.lost = Some(reason);
         self.publish(); // Whoever sees a voice end because of it can already read why.
         self.end_all(&end);

@@ -301,12 +301,12 @@ pub(super) fn view(Snapshot { record, status }: &Snapshot, links: &Links) -> Val
             "events": url("events"),
         },
     });
-    if let Some(flow) = &record.flow {
+    if let Some(render) = &record.render {
         // What is said of pieces does not apply.
         for field in ["model", "prompt_seconds", "seconds", "sampling"] {
             view[field] = Value::Null;
         }
-        view["settings"] = json!(flow);
+        view["settings"] = json!(render);
     }
     match status {
         Status::Queued { position, total, seconds } => {

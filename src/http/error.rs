@@ -70,7 +70,7 @@ pub enum HttpError {
     NoSet(u64),
     /// No such transform or loop.
     #[error("There is nothing `{1}` among the {0}, or it was kept for its time and then removed.")]
-    NoFlow(String, String),
+    NoRender(String, String),
     /// Models cannot be loaded while this server runs.
     #[error("`{0}` is not loaded and this server cannot load models; start it with --model {0}.")]
     NoLoader(String),
@@ -103,7 +103,7 @@ impl HttpError {
         match self {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::Unprocessable(_) | Self::LoadFailed(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::NoRoute(_) | Self::NoSet(_) | Self::NoFlow(..) => StatusCode::NOT_FOUND,
+            Self::NoRoute(_) | Self::NoSet(_) | Self::NoRender(..) => StatusCode::NOT_FOUND,
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NoSuchRange(_) => StatusCode::RANGE_NOT_SATISFIABLE,

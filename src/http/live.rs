@@ -14,7 +14,8 @@ use warp::reply::Response;
 
 use super::HttpError;
 use super::file::{self, Wanted};
-use crate::audio::{FileFormat, GrowingFile, Sound};
+use crate::audio::{FileFormat, GrowingFile};
+use crate::pcm::Pcm;
 use crate::studio::{ClipId, Preview, Studio, StudioError};
 
 /// Bit rate of Ogg Opus.
@@ -70,7 +71,7 @@ impl Growing {
     }
 }
 
-fn begun(format: FileFormat, sound: &Sound) -> Result<GrowingFile, StudioError> {
+fn begun(format: FileFormat, sound: &Pcm) -> Result<GrowingFile, StudioError> {
     match format {
         FileFormat::Ogg => Ok(GrowingFile::ogg(sound.rate, sound.channels, KBPS)?),
         _ => Ok(GrowingFile::wav(sound.rate, sound.channels)),

@@ -11,7 +11,7 @@ use warp::{Filter, Reply};
 
 use super::surface::SURFACES;
 use super::{
-    App, HttpError, Routes, clips, events, flows, generate, models, musicgen_stream, ops, page, sessions, streams, ws,
+    App, HttpError, Routes, clips, events, generate, models, musicgen_stream, ops, page, renders, sessions, streams, ws,
 };
 
 /// Paths and what can be asked there; `{}` stands for one segment.
@@ -87,7 +87,7 @@ pub(super) fn routes(app: &Arc<App>) -> Routes {
         .unify()
         .or(sessions::routes(app))
         .unify()
-        .or(flows::routes(app))
+        .or(renders::routes(app))
         .unify()
         .or(events::routes(app))
         .unify()

@@ -15,6 +15,7 @@ pub mod encodec;
 mod error;
 mod files;
 pub mod kernels;
+pub mod latent;
 mod locate;
 pub mod melodyflow;
 mod musicgen;

@@ -23,7 +23,8 @@ use tokio::time::timeout;
 
 pub use child::{COMMAND, run};
 
-use crate::audio::{AudioError, Parts, Sound, Trust, decode};
+use crate::audio::{AudioError, Parts, Trust, decode};
+use crate::pcm::Pcm;
 
 /// Time for a place to come free.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -96,7 +97,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// As [`decode`], and [`AudioError::Busy`], [`AudioError::NoDecoder`].
-    pub async fn decode(&self, file: Bytes) -> Result<Sound, AudioError> {
+    pub async fn decode(&self, file: Bytes) -> Result<Pcm, AudioError> {
         let place = timeout(PATIENCE, self.0.places.acquire()).await;
         let _place = place.map_err(|_| AudioError::Busy)?.map_err(|_| AudioError::Busy)?;
         let Some(program) = &self.0.program else {

@@ -6,6 +6,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{ClipRecord, ClipState};
+use crate::pcm::Pcm;
 use crate::units::SampleRate;
 
 /// How far a clip is.
@@ -111,17 +112,6 @@ struct Growing {
     rate: u32,
 }
 
-/// What was made since somebody last asked.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Part {
-    /// Interleaved samples.
-    pub pcm: Vec<f32>,
-    /// 1 or 2.
-    pub channels: usize,
-    /// The model's rate.
-    pub rate: SampleRate,
-}
-
 impl Job {
     pub(super) fn new(record: ClipRecord) -> Arc<Self> {
         Arc::new(Self {
@@ -153,13 +143,13 @@ impl Job {
     }
 
     /// All of the piece that is made.
-    pub(super) fn copy(&self) -> Part {
+    pub(super) fn copy(&self) -> Pcm {
         let sound = self.sound.lock().unwrap_or_else(PoisonError::into_inner);
-        Part { pcm: sound.pcm.clone(), channels: sound.channels, rate: SampleRate(sound.rate) }
+        Pcm { pcm: sound.pcm.clone(), channels: sound.channels, rate: SampleRate(sound.rate) }
     }
 
     /// Waits for samples after the first `from`, the piece's prompt included; `None` when there will be none.
-    pub async fn hear(&self, from: usize) -> Option<Part> {
+    pub async fn hear(&self, from: usize) -> Option<Pcm> {
         let (mut grown, mut status) = (self.grown.subscribe(), self.status.subscribe());
         loop {
             {
@@ -167,7 +157,7 @@ impl Job {
                 let sound = self.sound.lock().unwrap_or_else(PoisonError::into_inner);
                 if sound.pcm.len() > from {
                     let pcm = sound.pcm[from..].to_vec();
-                    return Some(Part { pcm, channels: sound.channels, rate: SampleRate(sound.rate) });
+                    return Some(Pcm { pcm, channels: sound.channels, rate: SampleRate(sound.rate) });
                 }
             }
             if status.borrow_and_update().is_final() {

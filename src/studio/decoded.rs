@@ -5,8 +5,8 @@ use std::ops::Deref;
 use bytes::Bytes;
 
 use super::{Studio, StudioError};
-use crate::audio::Sound;
 use crate::budget::{Budget, Exhausted, Share};
+use crate::pcm::Pcm;
 use crate::sandbox::Sandbox;
 
 /// Bytes that a sound is expected to take at least and at most before it is decoded, and times its file.
@@ -16,19 +16,19 @@ const UNFOLDS: u64 = 6;
 
 /// A sound, and its part of the memory.
 pub struct Decoded {
-    sound: Sound,
+    sound: Pcm,
     share: Share,
 }
 
 impl Deref for Decoded {
-    type Target = Sound;
+    type Target = Pcm;
 
-    fn deref(&self) -> &Sound {
+    fn deref(&self) -> &Pcm {
         &self.sound
     }
 }
 
-fn bytes_of(sound: &Sound) -> u64 {
+fn bytes_of(sound: &Pcm) -> u64 {
     size_of_val(&sound.pcm[..]) as u64
 }
 
@@ -73,7 +73,7 @@ impl Decoded {
     ///
     /// # Errors
     /// Those of `change`.
-    pub(super) fn try_map(self, change: impl FnOnce(Sound) -> Result<Sound, StudioError>) -> Result<Self, StudioError> {
+    pub(super) fn try_map(self, change: impl FnOnce(Pcm) -> Result<Pcm, StudioError>) -> Result<Self, StudioError> {
         Ok(Self { sound: change(self.sound)?, share: self.share })
     }
 
@@ -86,7 +86,7 @@ impl Decoded {
     }
 
     /// The sound with its part of the memory, which must be kept as long.
-    pub fn into_parts(self) -> (Sound, Share) {
+    pub fn into_parts(self) -> (Pcm, Share) {
         (self.sound, self.share)
     }
 }

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use super::decoded::decode_within;
 use super::run::work;
 use super::{AudioId, ClipId, SessionId, SoundFile, Studio, StudioError};
-use crate::audio::{FileFormat, Sound, encode_file};
+use crate::audio::{FileFormat, encode_file};
+use crate::pcm::Pcm;
 use crate::units::SampleRate;
 
 /// Times its size that a sound takes while it is converted: samples at another rate, as numbers of the encoder, as a file.
@@ -49,7 +50,7 @@ impl Studio {
         &self,
         id: AudioId,
         kind: &str,
-        make: impl FnOnce(Sound) -> Result<Vec<u8>, StudioError> + Send + 'static,
+        make: impl FnOnce(Pcm) -> Result<Vec<u8>, StudioError> + Send + 'static,
     ) -> Result<SoundFile, StudioError> {
         let (budget, sandbox) = (self.config.budget.clone(), self.config.sandbox.clone());
         let make = move |bytes: Bytes| async move {
@@ -118,7 +119,7 @@ fn if_wav(mut sound: SoundFile) -> Option<SoundFile> {
     (magic == *b"RIFF").then_some(sound)
 }
 
-fn encode(mut sound: Sound, format: FileFormat) -> Result<Vec<u8>, StudioError> {
+fn encode(mut sound: Pcm, format: FileFormat) -> Result<Vec<u8>, StudioError> {
     if sound.channels > 2 && format != FileFormat::Wav {
         sound = sound.stereo();
     }

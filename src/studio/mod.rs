@@ -9,21 +9,23 @@ mod clip;
 mod decoded;
 mod error;
 mod files;
-mod flow;
-mod flows;
+mod loops;
 mod models;
 mod naming;
 mod params;
 mod preview;
 mod queries;
 mod queue;
+mod render;
+mod render_models;
+mod render_params;
 mod riffs;
 mod run;
 mod shape;
-mod solve;
 mod store;
 #[cfg(test)]
 mod tests;
+mod transforms;
 mod variations;
 mod verbs;
 mod wish;
@@ -37,17 +39,17 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use clip::{Event, Job, Part, Snapshot, Status};
+pub use clip::{Event, Job, Snapshot, Status};
 pub use decoded::{Decoded, decode_within};
 pub use error::StudioError;
-pub use flow::{Flow, LoopParams, TransformParams, TransformWish, random_seed};
-pub use flows::{FineTune, FineTunes, Flows, LoadFlow, MOST_LOOPS, WeighFlow};
 pub use models::{AskModel, LoadModel};
 pub use naming::Naming;
 pub use params::{
     AudioId, ClipId, Kind, Lane, MAX_PIECE_SECONDS, Owner, PIECE_SECONDS, PROMPT_SECONDS, Params, SessionId,
 };
 pub use preview::Preview;
+pub use render_models::{FineTune, FineTunes, LoadRender, MOST_LOOPS, RenderModels, WeighRender};
+pub use render_params::{LoopParams, Render, TransformParams, TransformWish, random_seed};
 pub use riffs::{Riff, Riffs};
 pub use store::{ClipRecord, ClipState, Draft, Retention, SessionRecord, SoundFile, Store, tag};
 pub use variations::{Variation, Variations};
@@ -75,7 +77,7 @@ pub struct StudioConfig {
     /// What is kept.
     pub retention: Retention,
     /// The models of transforms and loops.
-    pub flows: Flows,
+    pub renders: RenderModels,
     /// Time after the start in which no clip is made that was being made when a server ended without being asked to.
     pub probation: Duration,
     /// Where given sounds are decoded.
@@ -87,7 +89,7 @@ pub struct StudioConfig {
 }
 
 impl StudioConfig {
-    /// Clips of a lane that are made at the same time. Solvers take turns on one device: two at once would both be late.
+    /// Clips of a lane that are made at the same time. JobQueue take turns on one device: two at once would both be late.
     fn places(&self, lane: Lane) -> usize {
         match lane {
             Lane::Pieces => self.workers,
@@ -102,7 +104,7 @@ impl Default for StudioConfig {
             workers: 2,
             model_memory: 8 << 30,
             retention: Retention::default(),
-            flows: Flows::default(),
+            renders: RenderModels::default(),
             probation: Duration::from_secs(3),
             sandbox: Sandbox::default(),
             naming: Naming::default(),
@@ -167,7 +169,7 @@ impl Studio {
         config: StudioConfig,
     ) -> Result<Arc<Self>, StudioError> {
         let studio = Arc::new(Self {
-            models: Models::new(engine.clone(), config.flows.clone(), loader, config.model_memory),
+            models: Models::new(engine.clone(), config.renders.clone(), loader, config.model_memory),
             engine,
             store,
             config,
@@ -226,8 +228,8 @@ impl Studio {
     }
 
     /// The models of transforms and loops.
-    pub fn flows(&self) -> &Flows {
-        &self.config.flows
+    pub fn renders(&self) -> &RenderModels {
+        &self.config.renders
     }
 
     /// Does what must not stop half way when whoever asked for it leaves.

@@ -7,8 +7,8 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 
-use super::flows::{Shared, Shelf as FlowShelf};
-use super::{Flows, StudioError};
+use super::render_models::{Shared, Shelf as RenderShelf};
+use super::{RenderModels, StudioError};
 use crate::engine::{Engine, EngineError};
 use crate::units::ModelId;
 
@@ -30,7 +30,7 @@ pub struct LoadModel {
 pub(super) struct Models {
     engine: Engine,
     /// Models of transforms and loops share the memory.
-    flows: Flows,
+    renders: RenderModels,
     loader: Option<LoadModel>,
     /// Bytes for all models of the engine.
     budget: u64,
@@ -77,8 +77,8 @@ impl Drop for Lease {
 }
 
 impl Models {
-    pub(super) fn new(engine: Engine, flows: Flows, loader: Option<LoadModel>, budget: u64) -> Self {
-        Self { engine, flows, loader, budget, loading: tokio::sync::Mutex::default(), shelf: Arc::default() }
+    pub(super) fn new(engine: Engine, renders: RenderModels, loader: Option<LoadModel>, budget: u64) -> Self {
+        Self { engine, renders, loader, budget, loading: tokio::sync::Mutex::default(), shelf: Arc::default() }
     }
 
     /// Makes sure that a model is loaded; `None` is the engine's default. Waits for others to be done with theirs when
@@ -133,7 +133,7 @@ impl Models {
     ///
     /// # Errors
     /// [`StudioError::Absent`], [`StudioError::Model`] when it cannot be loaded, or would never fit.
-    pub(super) async fn flow<T: Shared>(&self, shelf: &Arc<FlowShelf<T>>) -> Result<T, StudioError> {
+    pub(super) async fn lease_render<T: Shared>(&self, shelf: &Arc<RenderShelf<T>>) -> Result<T, StudioError> {
         shelf.loader()?;
         if shelf.is_held() {
             return shelf.take().await;
@@ -182,13 +182,13 @@ impl Models {
         let mut playing: HashSet<ModelId> = HashSet::new();
         loop {
             let held: u64 = self.engine.models().iter().map(|model| model.bytes).sum();
-            if held + self.flows.bytes() + need <= self.budget {
+            if held + self.renders.bytes() + need <= self.budget {
                 return Ok(());
             }
             if self.fixed(&playing) + need > self.budget {
                 return Err(self.too_large(name, need, self.fixed(&playing)));
             }
-            if self.flows.release_idle() {
+            if self.renders.release_idle() {
                 tracing::info!("a model of transforms or loops was unloaded: nobody used it");
                 continue;
             }

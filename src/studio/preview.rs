@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::run::work;
 use super::{ClipId, Job, Kind, Lane, Status, Studio, StudioError, shape};
-use crate::audio::{Sound, StreamResampler};
+use crate::audio::StreamResampler;
 use crate::budget::Share;
+use crate::pcm::Pcm;
 use crate::units::{SampleRate, Samples};
 
 /// Seconds of the given sound that are handed out at once.
@@ -17,12 +18,12 @@ pub struct Preview {
     /// Rate and channels; those of the model when there is no given sound.
     shape: Option<(SampleRate, usize)>,
     /// What lies before the piece, and how much of it was handed out.
-    head: Option<Sound>,
+    head: Option<Pcm>,
     /// The memory that it takes.
     share: Option<Share>,
     given: usize,
     /// What the piece's first moments are faded from.
-    joint: Option<Sound>,
+    joint: Option<Pcm>,
     /// Samples of the piece that were taken from the job.
     heard: usize,
     resampler: Option<StreamResampler>,
@@ -80,7 +81,7 @@ impl Preview {
     ///
     /// # Errors
     /// [`StudioError::Audio`].
-    pub async fn next(&mut self) -> Result<Option<Sound>, StudioError> {
+    pub async fn next(&mut self) -> Result<Option<Pcm>, StudioError> {
         if let Some(head) = self.head.as_ref().filter(|head| self.given < head.frames()) {
             let from = self.given;
             self.given += head.rate.samples(SLICE).0 as usize;
@@ -94,8 +95,7 @@ impl Preview {
                 Some(part) => {
                     self.heard += part.pcm.len();
                     let (rate, channels) = *self.shape.get_or_insert((part.rate, part.channels));
-                    let piece = Sound { pcm: part.pcm, channels: part.channels, rate: part.rate };
-                    let piece = shape::with_channels(piece, channels);
+                    let piece = shape::with_channels(part, channels);
                     let resampler = match &mut self.resampler {
                         Some(resampler) => resampler,
                         none => none.insert(StreamResampler::new(piece.rate, rate, channels)?),
@@ -110,7 +110,7 @@ impl Preview {
                 }
             }
             let Some((rate, channels)) = self.shape else { continue };
-            let piece = self.shaped(Sound { pcm, channels, rate });
+            let piece = self.shaped(Pcm { pcm, channels, rate });
             if !piece.pcm.is_empty() {
                 return Ok(Some(piece));
             }
@@ -119,7 +119,7 @@ impl Preview {
     }
 
     /// Fades the first moments, and cuts at the exact end.
-    fn shaped(&mut self, mut piece: Sound) -> Sound {
+    fn shaped(&mut self, mut piece: Pcm) -> Pcm {
         if let Some(joint) = self.joint.take_if(|joint| piece.frames() >= joint.frames()) {
             shape::fade(&joint, &mut piece);
         }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::StudioError;
-use crate::audio::{Sound, decode};
+use crate::audio::decode;
+use crate::pcm::Pcm;
 
 /// Seconds of a riff that are used.
 const SECONDS: f64 = 12.0;
@@ -71,7 +72,7 @@ impl Riffs {
     ///
     /// # Errors
     /// [`StudioError::Invalid`] when the file is gone, [`StudioError::Audio`] when it is no sound.
-    pub fn sound(&self, riff: &Riff, bpm: f64) -> Result<Sound, StudioError> {
+    pub fn sound(&self, riff: &Riff, bpm: f64) -> Result<Pcm, StudioError> {
         let folder = self.0.as_deref().unwrap_or(Path::new("."));
         let bytes = std::fs::read(folder.join(&riff.file))
             .map_err(|error| StudioError::Invalid(format!("The riff {} cannot be read: {error}.", riff.file)))?;
@@ -116,7 +117,7 @@ mod tests {
         let riffs = Riffs::of(folder.path()).unwrap();
         assert!(riffs.by_key().is_empty() && Riffs::default().by_key().is_empty());
         let pcm = (0..2 * 8000).map(|n| (n as f32 * 0.1).sin() * 0.3).collect();
-        let sound = Sound { pcm, channels: 1, rate: SampleRate(8000) };
+        let sound = Pcm { pcm, channels: 1, rate: SampleRate(8000) };
         for name in ["a_120bpm.wav", "a_100bpm_2.wav", "csharp_90bpm.wav", "notes.txt"] {
             std::fs::write(folder.path().join(name), sound.wav()).unwrap();
         }

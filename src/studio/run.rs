@@ -9,7 +9,6 @@ use metrics::counter;
 
 use super::queue::Place;
 use super::{ClipId, ClipRecord, ClipState, Decoded, Draft, Event, Job, Lane, Status, Studio, StudioError, shape};
-use crate::audio::Sound;
 use crate::engine::{EngineError, Prefix, Priority, Read, Voice, VoiceEnd, VoiceSpec, WeightedPrompt};
 use crate::telemetry::CLIPS;
 use crate::units::{Frames, Samples};
@@ -125,9 +124,9 @@ impl Studio {
     /// Makes a clip; gives its file.
     async fn make(&self, job: &Job) -> Result<Draft, StudioError> {
         let record = &*job.record;
-        let file = match (record.kind.lane(), &record.flow) {
+        let file = match (record.kind.lane(), &record.render) {
             (Lane::Pieces, _) => self.compose(job).await?,
-            (_, Some(flow)) => self.solve(job, flow).await?,
+            (_, Some(render)) => self.render(job, render).await?,
             (_, None) => return Err(StudioError::Broken("an older version kept it in another shape".into())),
         };
         self.store.keep(file.into(), &record.session).await
@@ -178,8 +177,7 @@ impl Studio {
         // Live streams may hold all slots for a while.
         voice.control().resume_when_free()?.admitted().await?;
         self.play(job, voice, frames - given + model.max_delay() as u64).await?;
-        let part = job.copy();
-        let piece = Sound { pcm: part.pcm, channels: part.channels, rate: part.rate };
+        let piece = job.copy();
         let kind = record.kind;
         work(move || Ok(shape::result(kind, sound.as_ref().map(|sound| &***sound), piece, &params)?.wav())).await
     }

@@ -1,8 +1,8 @@
 //! What of a sound becomes the prompt, and how the piece and the sound are put together. Lengths are exact.
 
 use super::{Kind, Params, StudioError};
-use crate::audio::Sound;
 use crate::engine::ModelInfo;
+use crate::pcm::Pcm;
 use crate::units::{SampleRate, Samples};
 
 /// The joint lies where the prompt begins: both sides hold the same music there, so a short cross-fade hides the step
@@ -19,7 +19,7 @@ const RATE: u32 = 48_000;
 ///
 /// # Errors
 /// [`StudioError::Audio`] when the rate cannot be converted.
-pub(super) fn usable(sound: Sound) -> Result<Sound, StudioError> {
+pub(super) fn usable(sound: Pcm) -> Result<Pcm, StudioError> {
     let sound = if sound.channels > 2 { sound.stereo() } else { sound };
     let SampleRate(rate) = sound.rate;
     if rate <= MAX_RATE {
@@ -45,7 +45,7 @@ pub(super) fn piece_frames(params: &Params, model: &ModelInfo) -> u64 {
 ///
 /// # Errors
 /// [`StudioError::Audio`] when the rate cannot be converted.
-pub(super) fn prompt(kind: Kind, sound: &Sound, params: &Params, model: &ModelInfo) -> Result<Prompt, StudioError> {
+pub(super) fn prompt(kind: Kind, sound: &Pcm, params: &Params, model: &ModelInfo) -> Result<Prompt, StudioError> {
     let wanted = prompt_samples(params, sound.rate);
     let part = match kind {
         // A short sound is followed by silence, so that the prompt always has its length.
@@ -79,7 +79,7 @@ fn prompt_samples(params: &Params, rate: SampleRate) -> usize {
 ///
 /// # Errors
 /// [`StudioError::Audio`] when the rate cannot be converted.
-pub(super) fn result(kind: Kind, sound: Option<&Sound>, piece: Sound, params: &Params) -> Result<Sound, StudioError> {
+pub(super) fn result(kind: Kind, sound: Option<&Pcm>, piece: Pcm, params: &Params) -> Result<Pcm, StudioError> {
     let Some(sound) = sound else {
         let Samples(samples) = piece.rate.samples(params.seconds);
         return Ok(piece.cut(0, samples as usize).within_full_scale());
@@ -95,9 +95,9 @@ pub(super) fn result(kind: Kind, sound: Option<&Sound>, piece: Sound, params: &P
 
 /// What of a sound lies before the piece in the result, in the result's shape, and the moment after it, which the piece
 /// is faded from. Both are empty for a bang.
-pub(super) fn before(kind: Kind, sound: &Sound, params: &Params) -> (Sound, Sound) {
+pub(super) fn before(kind: Kind, sound: &Pcm, params: &Params) -> (Pcm, Pcm) {
     if !kind.keeps_sound() {
-        let nothing = Sound { pcm: Vec::new(), channels: 1, rate: sound.rate };
+        let nothing = Pcm { pcm: Vec::new(), channels: 1, rate: sound.rate };
         return (nothing.clone(), nothing);
     }
     let spread = if sound.channels == 1 { sound.clone().spread(2) } else { sound.clone() };
@@ -107,7 +107,7 @@ pub(super) fn before(kind: Kind, sound: &Sound, params: &Params) -> (Sound, Soun
 }
 
 /// A piece in the result's channels.
-pub(super) fn with_channels(piece: Sound, channels: usize) -> Sound {
+pub(super) fn with_channels(piece: Pcm, channels: usize) -> Pcm {
     match channels {
         1 => piece.mono(),
         channels if channels == piece.channels => piece,
@@ -116,7 +116,7 @@ pub(super) fn with_channels(piece: Sound, channels: usize) -> Sound {
 }
 
 /// Fades the beginning of `to` in from all of `from`.
-pub(super) fn fade(from: &Sound, to: &mut Sound) {
+pub(super) fn fade(from: &Pcm, to: &mut Pcm) {
     let length = from.frames().min(to.frames());
     for frame in 0..length {
         let share = (frame as f32 + 0.5) / length as f32;
@@ -133,13 +133,13 @@ mod tests {
     use crate::engine::Backend;
     use crate::engine::standin::Standin;
 
-    fn ramp(rate: u32, frames: usize, channels: usize) -> Sound {
+    fn ramp(rate: u32, frames: usize, channels: usize) -> Pcm {
         let pcm = (0..frames * channels).map(|n| (n / channels) as f32 / frames as f32 * 0.5).collect();
-        Sound { pcm, channels, rate: SampleRate(rate) }
+        Pcm { pcm, channels, rate: SampleRate(rate) }
     }
 
-    fn piece(level: f32, channels: usize) -> Sound {
-        Sound { pcm: vec![level; 960_000 * channels], channels, rate: SampleRate(32_000) }
+    fn piece(level: f32, channels: usize) -> Pcm {
+        Pcm { pcm: vec![level; 960_000 * channels], channels, rate: SampleRate(32_000) }
     }
 
     #[test]

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::flow::random_seed;
+use super::render_params::random_seed;
 use super::run::work;
 use super::shape;
 use super::store::ClipState;
 use super::{
-    AudioId, ClipId, ClipRecord, Draft, Flow, Job, Kind, Lane, Owner, Params, SessionId, SessionRecord, Status, Studio,
-    StudioError, Wish,
+    AudioId, ClipId, ClipRecord, Draft, Job, Kind, Lane, Owner, Params, Render, SessionId, SessionRecord, Status,
+    Studio, StudioError, Wish,
 };
 use crate::engine::{EngineError, Prefix};
 use crate::units::ModelId;
@@ -47,7 +47,7 @@ impl Drop for Reservation {
 /// What is to be made.
 pub(super) enum Work {
     Piece(Params),
-    Flow(Flow),
+    Render(Render),
 }
 
 impl Studio {
@@ -199,13 +199,13 @@ impl Studio {
         let _alone = self.edits.lock().await;
         // Between the first look and now it may have been cropped, undone or removed.
         let mut session = self.present(session).await?;
-        let (params, flow) = match work {
+        let (params, render) = match work {
             Work::Piece(params) => {
                 session.params = params.clone();
                 (params, None)
             }
             // A session's parameters are those of its pieces.
-            Work::Flow(flow) => (session.params.clone(), Some(flow)),
+            Work::Render(render) => (session.params.clone(), Some(render)),
         };
         let sound = given.as_ref().map(Draft::id);
         let input = match kind {
@@ -234,7 +234,7 @@ impl Studio {
             owner: owner.0,
             kind,
             params,
-            flow,
+            render,
             state: ClipState::Accepted,
             error: None,
             input,

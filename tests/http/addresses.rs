@@ -19,7 +19,7 @@ fn addresses(view: &Value, found: &mut Vec<String>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn addresses_lead_through_the_proxy_that_takes_their_prefix_away() {
     let server = start().await;
-    let sound = continuo::audio::Sound { pcm: vec![0.1; 8000], channels: 1, rate: continuo::units::SampleRate(8000) };
+    let sound = continuo::pcm::Pcm { pcm: vec![0.1; 8000], channels: 1, rate: continuo::units::SampleRate(8000) };
     let sound = sound.wav();
     let begun: [(&str, &[u8]); 3] = [
         ("/v1/streams", br#"{"prompts": ["a"]}"#),

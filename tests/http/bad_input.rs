@@ -4,7 +4,8 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use continuo::audio::{Sound, decode};
+use continuo::audio::decode;
+use continuo::pcm::Pcm;
 use continuo::units::SampleRate;
 use serde_json::{Value, json};
 
@@ -14,7 +15,7 @@ use super::server::{Server, start};
 
 fn silence(seconds: f64, rate: u32, channels: usize) -> Vec<u8> {
     let samples = (seconds * f64::from(rate)) as usize * channels;
-    Sound { pcm: vec![0.0; samples], channels, rate: SampleRate(rate) }.wav()
+    Pcm { pcm: vec![0.0; samples], channels, rate: SampleRate(rate) }.wav()
 }
 
 /// Ten hours of silence in some kilobytes.

@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 
 use super::client::{Answer, PATIENCE, call, get, send};
 use super::server::{Server, start, start_on};
-use continuo::audio::{Sound, decode};
+use continuo::audio::decode;
 use continuo::engine::standin::Standin;
+use continuo::pcm::Pcm;
 use continuo::station::StationConfig;
 use continuo::units::SampleRate;
 use tokio::io::AsyncWriteExt;
@@ -15,7 +16,7 @@ use tokio::net::TcpStream;
 
 fn wav(seconds: usize, rate: u32, channels: usize) -> Vec<u8> {
     let pcm = (0..seconds * rate as usize * channels).map(|n| ((n / channels) as f32 * 0.02).sin() * 0.3).collect();
-    Sound { pcm, channels, rate: SampleRate(rate) }.wav()
+    Pcm { pcm, channels, rate: SampleRate(rate) }.wav()
 }
 
 async fn upload(server: &Server, path: &str, body: &[u8]) -> Answer {
@@ -34,7 +35,7 @@ async fn followed(server: &Server, place: &str) -> Vec<Value> {
     data.map(|data| serde_json::from_str(data).unwrap()).collect()
 }
 
-async fn sound(server: &Server, path: &str) -> Sound {
+async fn sound(server: &Server, path: &str) -> Pcm {
     let mut answer = get(server.addr, path).await;
     assert_eq!(answer.status, 200, "{path}");
     decode(answer.body().await).unwrap()

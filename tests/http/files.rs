@@ -4,15 +4,16 @@ use std::time::Duration;
 
 use super::client::{Answer, call, get, send};
 use super::server::{Server, start, start_on};
-use continuo::audio::{Sound, decode};
+use continuo::audio::decode;
 use continuo::engine::standin::Standin;
+use continuo::pcm::Pcm;
 use continuo::station::StationConfig;
 use continuo::units::SampleRate;
 
 /// A session with two seconds of sound; gives the beginning of its files' addresses.
 async fn session(server: &Server) -> String {
     let pcm = (0..88_200).map(|n| (n as f32 * 0.02).sin() * 0.3).collect();
-    let wav = Sound { pcm, channels: 1, rate: SampleRate(44_100) }.wav();
+    let wav = Pcm { pcm, channels: 1, rate: SampleRate(44_100) }.wav();
     let head = format!("POST /v1/sessions HTTP/1.1\nContent-Type: audio/wav\nContent-Length: {}", wav.len());
     let view = send(server.addr, &head, &wav).await.json().await;
     format!("/v1/sessions/{}/audio.", view["id"].as_str().unwrap())

@@ -2,17 +2,18 @@
 
 use std::sync::{Arc, Mutex};
 
-use continuo::audio::{Sound, decode};
+use continuo::audio::decode;
 use continuo::engine::LoopModel;
 use continuo::engine::standin::looper;
+use continuo::pcm::Pcm;
 use continuo::studio::{FineTune, FineTunes, Riffs};
 use continuo::units::SampleRate;
 use serde_json::{Value, json};
 
 use super::client::{call, get};
-use super::flows::models;
 use super::juce::bytes_of;
-use super::server::{Server, start, start_flows};
+use super::renders::models;
+use super::server::{Server, start, start_rendering};
 use super::terry::post_form;
 
 /// As [`models`] has it: eight kilohertz, a window of 8.192 s.
@@ -23,18 +24,18 @@ async fn ask(server: &Server, path: &str, body: &Value) -> (u16, Value) {
     (answer.status, answer.json().await)
 }
 
-fn sound(answer: &Value) -> Sound {
+fn sound(answer: &Value) -> Pcm {
     decode(bytes_of(answer["audio_base64"].as_str().unwrap_or_else(|| panic!("{answer}")))).unwrap()
 }
 
 fn wav(seconds: usize) -> Vec<u8> {
     let pcm = (0..seconds * 22_050).map(|n| (n as f32 * 0.05).sin() * 0.3).collect();
-    Sound { pcm, channels: 1, rate: SampleRate(22_050) }.wav()
+    Pcm { pcm, channels: 1, rate: SampleRate(22_050) }.wav()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_device_and_the_plug_in_get_what_they_read() {
-    let server = start_flows(models()).await;
+    let server = start_rendering(models()).await;
     // As the device asks, and as the plug-in does.
     let device =
         json!({ "prompt": "warm pads 120bpm", "steps": 4, "cfg_scale": 1.5, "return_format": "base64", "seed": -1 });
@@ -73,7 +74,7 @@ async fn the_device_and_the_plug_in_get_what_they_read() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_loop_has_exactly_its_bars() {
-    let server = start_flows(models()).await;
+    let server = start_rendering(models()).await;
     for (prompt, bars, expected) in [
         ("funk 120bpm", Value::Null, 2),
         ("funk 140bpm", json!("auto"), 4),
@@ -110,7 +111,7 @@ async fn a_loop_has_exactly_its_bars() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sound_changes_its_style_or_guides_a_loop() {
-    let server = start_flows(models()).await;
+    let server = start_rendering(models()).await;
     let fields = [("prompt", "strings"), ("steps", "2"), ("style_strength", "0.6"), ("return_format", "base64")];
     let mut answer = post_form(&server, "/generate/style-transfer", &fields, Some(("audio_file", &wav(3)))).await;
     let answer = answer.json().await;
@@ -134,7 +135,7 @@ async fn a_loop_begins_with_a_riff_of_the_users_own() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("csharp_90bpm.wav"), wav(3)).unwrap();
     std::fs::write(folder.path().join("a_120_bpm_2.wav"), wav(3)).unwrap();
-    let server = start_flows(models().with_riffs(Riffs::of(folder.path()).unwrap())).await;
+    let server = start_rendering(models().with_riffs(Riffs::of(folder.path()).unwrap())).await;
     let there = get(server.addr, "/riffs/available").await.json().await;
     assert_eq!((&there["available_keys"], &there["total_keys"]), (&json!(["a", "csharp"]), &json!(2)));
     assert_eq!(there["riff_details"]["csharp"][0]["original_bpm"], 90.0);
@@ -182,7 +183,7 @@ impl FineTunes for Tuned {
 #[tokio::test(flavor = "multi_thread")]
 async fn fine_tunes_are_listed_loaded_used_and_given_back() {
     let tuned = Arc::new(Tuned::default());
-    let server = start_flows(models().with_fine_tunes("a/base", tuned.clone())).await;
+    let server = start_rendering(models().with_fine_tunes("a/base", tuned.clone())).await;
     let status = get(server.addr, "/audio/models/status").await.json().await;
     assert_eq!((&status["cache_status"]["loaded_models"], &status["max_models"]), (&json!([]), &json!(3)));
     let (_, found) = ask(&server, "/models/checkpoints", &json!({ "finetune_repo": "somebody/loops" })).await;
@@ -227,7 +228,7 @@ async fn fine_tunes_are_listed_loaded_used_and_given_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_mistake_has_the_same_shape_and_leaves_nothing() {
-    let server = start_flows(models()).await;
+    let server = start_rendering(models()).await;
     for (path, body, word) in [
         ("/audio/generate", json!({}), "prompt"),
         ("/generate", json!({ "prompt": " " }), "prompt"),

@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use continuo::audio::{Sound, decode};
+use continuo::audio::decode;
 use continuo::engine::standin::Standin;
+use continuo::pcm::Pcm;
 use continuo::station::StationConfig;
 use continuo::units::SampleRate;
 use serde_json::{Value, json};
 
 use super::client::{call, get};
-use super::flows::models;
-use super::server::{Server, start, start_flows, start_on};
+use super::renders::models;
+use super::server::{Server, start, start_on, start_rendering};
 
 pub fn base64(bytes: &[u8]) -> String {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -42,13 +43,13 @@ pub fn bytes_of(text: &str) -> Vec<u8> {
     bytes
 }
 
-fn sound_of(text: &str) -> Sound {
+fn sound_of(text: &str) -> Pcm {
     decode(bytes_of(text)).unwrap()
 }
 
 fn wav(seconds: usize) -> String {
     let pcm = (0..seconds * 44_100 * 2).map(|n| ((n / 2) as f32 * 0.02).sin() * 0.3).collect();
-    base64(&Sound { pcm, channels: 2, rate: SampleRate(44_100) }.wav())
+    base64(&Pcm { pcm, channels: 2, rate: SampleRate(44_100) }.wav())
 }
 
 async fn post(server: &Server, route: &str, body: &Value) -> (u16, Value) {
@@ -136,7 +137,7 @@ async fn the_plug_in_bangs_continues_retries_undoes_and_crops() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_plug_in_transforms_undoes_and_retries_from_before() {
-    let server = start_flows(models()).await;
+    let server = start_rendering(models()).await;
     let audio = wav(2);
     // As the plug-in does: without a session, with words of its own beside a name that it always sends.
     let request = json!({
@@ -171,7 +172,7 @@ async fn the_plug_in_transforms_undoes_and_retries_from_before() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transform_that_cannot_be_says_why() {
-    let server = start_flows(models()).await;
+    let server = start_rendering(models()).await;
     let audio = wav(1);
     let request = |change: &[(&str, Value)]| {
         let mut body = json!({ "audio_data": audio, "variation": "celtic", "flowstep": 0.1 });

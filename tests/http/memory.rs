@@ -5,8 +5,8 @@ use tokio::net::TcpStream;
 
 use super::client::{answer, call, get, send};
 use super::server::{start, start_with, until};
-use continuo::audio::Sound;
 use continuo::budget::Budget;
+use continuo::pcm::Pcm;
 use continuo::station::StationConfig;
 use continuo::units::SampleRate;
 
@@ -14,7 +14,7 @@ const MIB: usize = 1 << 20;
 
 fn wav(seconds: usize) -> Vec<u8> {
     let pcm = (0..seconds * 48_000).map(|n| (n as f32 * 0.02).sin() * 0.3).collect();
-    Sound { pcm, channels: 1, rate: SampleRate(48_000) }.wav()
+    Pcm { pcm, channels: 1, rate: SampleRate(48_000) }.wav()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,7 @@ use continuo::engine::standin::Standin;
 use continuo::engine::{Engine, EngineConfig};
 use continuo::http::{self, App};
 use continuo::station::{Station, StationConfig};
-use continuo::studio::{Flows, Naming, Store, Studio, StudioConfig};
+use continuo::studio::{Naming, RenderModels, Store, Studio, StudioConfig};
 use continuo::units::ModelId;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
@@ -48,8 +48,8 @@ pub async fn start_naming(naming: Naming, change: impl FnOnce(&mut App)) -> Serv
 }
 
 /// A server with models for transforms and loops.
-pub async fn start_flows(flows: Flows) -> Server {
-    let studio = StudioConfig { flows, ..StudioConfig::default() };
+pub async fn start_rendering(renders: RenderModels) -> Server {
+    let studio = StudioConfig { renders, ..StudioConfig::default() };
     serve(Standin::default(), StationConfig::default(), studio, |_| {}).await
 }
 

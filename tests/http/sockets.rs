@@ -9,8 +9,8 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::client::{PATIENCE, call, get, send};
 use super::server::{Server, start, start_with, until};
-use continuo::audio::Sound;
 use continuo::budget::Budget;
+use continuo::pcm::Pcm;
 use continuo::station::StationConfig;
 use continuo::units::SampleRate;
 
@@ -44,7 +44,7 @@ async fn until_told(socket: &mut Socket, beginning: &str) -> String {
 
 fn wav(seconds: usize) -> Vec<u8> {
     let pcm = (0..seconds * 48_000 * 2).map(|n| (n as f32 * 0.02).sin() * 0.3).collect();
-    Sound { pcm, channels: 2, rate: SampleRate(48_000) }.wav()
+    Pcm { pcm, channels: 2, rate: SampleRate(48_000) }.wav()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,8 +9,8 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use super::client::{call, get, send};
-use super::flows::models;
-use super::server::{Server, start, start_flows, start_with, until};
+use super::renders::models;
+use super::server::{Server, start, start_rendering, start_with, until};
 
 /// A port where one original alone is spoken.
 async fn port_of(server: &Server, name: &str) -> SocketAddr {
@@ -43,7 +43,7 @@ const OWN: [(&str, &[&str]); 5] = [
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_and_a_prefix_have_one_surface_and_the_probes_alone() {
-    let server = start_flows(models()).await;
+    let server = start_rendering(models()).await;
     for (name, own) in OWN {
         let port = port_of(&server, name).await;
         for (addr, prefix) in [(port, String::new()), (server.addr, format!("/{name}"))] {

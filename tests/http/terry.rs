@@ -2,22 +2,23 @@
 
 use std::sync::Arc;
 
-use continuo::audio::{Sound, decode};
+use continuo::audio::decode;
 use continuo::engine::standin::transformer;
-use continuo::studio::{Flows, Lane, Variations};
+use continuo::pcm::Pcm;
+use continuo::studio::{Lane, RenderModels, Variations};
 use continuo::units::SampleRate;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::client::{call, get, send};
-use super::flows::models;
 use super::juce::{base64, bytes_of};
-use super::server::{Server, start, start_flows, until};
+use super::renders::models;
+use super::server::{Server, start, start_rendering, until};
 
 fn wav(frames: usize, rate: u32, channels: usize) -> Vec<u8> {
     let pcm = (0..frames * channels).map(|n| ((n / channels) as f32 * 0.05).sin() * 0.3).collect();
-    Sound { pcm, channels, rate: SampleRate(rate) }.wav()
+    Pcm { pcm, channels, rate: SampleRate(rate) }.wav()
 }
 
 async fn transform(server: &Server, path: &str, body: &Value) -> (u16, Value) {
@@ -54,7 +55,7 @@ pub async fn post_form(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn json_gets_base64_and_a_form_gets_the_file() {
-    let server = start_flows(models()).await;
+    let server = start_rendering(models()).await;
     let audio = wav(50_001, 44_100, 1);
     let request = json!({
         "variation": "strings_quartet", "session_id": "from-gary", "audio": base64(&audio), "flowstep": "0.1",
@@ -81,7 +82,7 @@ async fn json_gets_base64_and_a_form_gets_the_file() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recording_half_as_long_again_as_the_window_keeps_its_length() {
     // The published model has thirty seconds, and clients are told that 45 pass; this one has three.
-    let server = start_flows(Flows::new(Variations::default(), Some(Arc::new(transformer)), None)).await;
+    let server = start_rendering(RenderModels::new(Variations::default(), Some(Arc::new(transformer)), None)).await;
     let frames = 9 * 8000 / 2 + 77;
     let audio = base64(&wav(frames, 8000, 1));
     let request = json!({ "variation": "celtic", "session_id": "long", "audio": audio, "flowstep": 0.1 });
@@ -92,7 +93,7 @@ async fn a_recording_half_as_long_again_as_the_window_keeps_its_length() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn presets_and_health_are_told() {
-    let server = start_flows(models()).await;
+    let server = start_rendering(models()).await;
     let presets = get(server.addr, "/variations").await.json().await;
     assert_eq!(presets["variations"].as_object().unwrap().len(), 33);
     let celtic = &presets["variations"]["celtic"];
@@ -108,7 +109,7 @@ async fn presets_and_health_are_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_mistake_is_an_error_in_a_sentence_and_leaves_nothing() {
-    let server = start_flows(models()).await;
+    let server = start_rendering(models()).await;
     let audio = base64(&wav(4000, 32_000, 1));
     let request = |change: &[(&str, Value)]| {
         let mut body = json!({ "variation": "celtic", "session_id": "s", "audio": audio });
@@ -156,7 +157,7 @@ async fn every_mistake_is_an_error_in_a_sentence_and_leaves_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_leaves_gives_its_transform_up() {
-    let server = start_flows(Flows::new(Variations::default(), Some(Arc::new(transformer)), None)).await;
+    let server = start_rendering(RenderModels::new(Variations::default(), Some(Arc::new(transformer)), None)).await;
     let audio = base64(&wav(200 * 8000, 8000, 1));
     let body = json!({ "variation": "celtic", "session_id": "left", "audio": audio }).to_string();
     let head = format!("POST /transform HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n{body}", body.len());

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use continuo::audio::{Sound, decode};
+use continuo::audio::decode;
 use continuo::engine::standin::Standin;
+use continuo::pcm::Pcm;
 use continuo::station::StationConfig;
 use continuo::units::SampleRate;
 use serde_json::{Value, json};
@@ -19,7 +20,7 @@ fn wav(seconds: usize) -> Vec<u8> {
     // A click every 0.6 s: 100 beats per minute.
     let pcm =
         (0..seconds * 44_100).map(|n| if n % 26_460 < 400 { (n as f32 * 0.3).sin() * 0.8 } else { 0.0 }).collect();
-    Sound { pcm, channels: 1, rate: SampleRate(44_100) }.wav()
+    Pcm { pcm, channels: 1, rate: SampleRate(44_100) }.wav()
 }
 
 /// A web server with one file, and how often it was asked.
@@ -61,7 +62,7 @@ async fn finished(server: &Server, id: &str) -> Value {
     }
 }
 
-fn sound(task: &Value) -> Sound {
+fn sound(task: &Value) -> Pcm {
     decode(bytes_of(task["audio"].as_str().unwrap())).unwrap()
 }
 

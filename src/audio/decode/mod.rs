@@ -22,7 +22,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub use output::{MAX_SECONDS, Parts, PcmSpec, Take};
 
-use super::{AudioError, Sound};
+use super::AudioError;
+use crate::pcm::Pcm;
 use output::Output;
 
 /// Whether another decoder might hear more in a file.
@@ -45,7 +46,7 @@ impl Trust {
 ///
 /// # Errors
 /// [`AudioError::Unreadable`], [`AudioError::Silent`] when there is no sample in it, [`AudioError::TooLong`].
-pub fn decode(bytes: impl AsRef<[u8]>) -> Result<Sound, AudioError> {
+pub fn decode(bytes: impl AsRef<[u8]>) -> Result<Pcm, AudioError> {
     let mut parts = Parts::default();
     let _ = decode_to(bytes.as_ref(), &mut |spec, pcm| parts.push(spec, pcm))?;
     parts.join()

@@ -1,7 +1,8 @@
 //! Where decoded sound goes: bounded, made finite, and joined when a file is several.
 
-use super::super::{AudioError, Sound};
+use super::super::AudioError;
 use super::unreadable;
+use crate::pcm::Pcm;
 use crate::units::SampleRate;
 
 /// Seconds of an upload at most.
@@ -66,7 +67,7 @@ impl<'a> Output<'a> {
 /// Blocks in memory, as one sound at the end.
 #[derive(Debug, Default)]
 pub struct Parts {
-    parts: Vec<Sound>,
+    parts: Vec<Pcm>,
     samples: usize,
 }
 
@@ -90,24 +91,24 @@ impl Parts {
         if self.parts.len() == MAX_PARTS {
             return Err(unreadable("its rate changes all the time"));
         }
-        self.parts.push(Sound { pcm: pcm.to_vec(), channels, rate: SampleRate(rate) });
+        self.parts.push(Pcm { pcm: pcm.to_vec(), channels, rate: SampleRate(rate) });
         Ok(())
     }
 
     /// Length.
     pub fn seconds(&self) -> f64 {
-        self.parts.iter().map(Sound::seconds).sum()
+        self.parts.iter().map(Pcm::seconds).sum()
     }
 
     /// All of it, at the rate of the first part and with as many channels as the widest.
     ///
     /// # Errors
     /// [`AudioError::Silent`], [`AudioError::Resample`], [`AudioError::TooLong`].
-    pub fn join(self) -> Result<Sound, AudioError> {
+    pub fn join(self) -> Result<Pcm, AudioError> {
         let channels = self.parts.iter().map(|part| part.channels).max().unwrap_or_default();
         let mut parts = self.parts.into_iter();
         let Some(first) = parts.next() else { return Err(AudioError::Silent) };
-        let widened = |part: Sound| if part.channels == channels { part } else { part.spread(channels) };
+        let widened = |part: Pcm| if part.channels == channels { part } else { part.spread(channels) };
         let mut whole = widened(first);
         for part in parts {
             let part = widened(part.at(whole.rate)?);

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{RandomModel, Row};
 use crate::cli::Failure;
 use crate::engine::{
-    Engine, EngineConfig, FlowMethod, FlowSettings, Read, Transform, TransformModel, Voice, VoiceSpec,
+    Engine, EngineConfig, Read, Transform, TransformMethod, TransformModel, TransformSettings, Voice, VoiceSpec,
 };
 use crate::units::Samples;
 
@@ -80,12 +80,12 @@ pub(super) fn run(
         let codec = &model.config.codec;
         let frames = (sound * f64::from(codec.sample_rate)) as usize;
         let pcm: Vec<f32> = (0..frames * codec.channels).map(|n| (n as f32 * 0.01).sin() * 0.3).collect();
-        let settings = FlowSettings::of(FlowMethod::Euler);
+        let settings = TransformSettings::of(TransformMethod::Euler);
         let job = Transform::new(model, &pcm, "a string quartet", settings, 1).map_err(Failure)?;
         let (begun, mut before) = (Instant::now(), 0.0);
-        let solving = engine.solve(job);
-        let progress = solving.watch();
-        let mut end = std::pin::pin!(solving.finish());
+        let handle = engine.submit(job);
+        let progress = handle.watch();
+        let mut end = std::pin::pin!(handle.finish());
         let mut tick = tokio::time::interval(TICK);
         let complete = loop {
             tokio::select! {

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::base64;
 use super::socket::Gary;
 use super::texts;
-use crate::studio::{AudioId, ClipRecord, ClipState, Event, Flow, Kind, SessionId, Status, StudioError};
+use crate::studio::{AudioId, ClipRecord, ClipState, Event, Kind, Render, SessionId, Status, StudioError};
 
 /// Time between two progress events of a session, alone and when several clips are made.
 const PACE: Duration = Duration::from_secs(1);
@@ -158,8 +158,8 @@ pub(super) async fn deliver(gary: &Gary, socket: &SocketRef, clip: &ClipRecord) 
             }
             Ok(false) => {
                 let Some(audio) = clip.output else { return };
-                let variation = match &clip.flow {
-                    Some(Flow::Transform(params)) => {
+                let variation = match &clip.render {
+                    Some(Render::Transform(params)) => {
                         let whole = json!({ "progress": 100, "session_id": session });
                         to_room(socket, session, "progress_update", &whole).await;
                         Some(&params.variation)

@@ -15,13 +15,13 @@ use super::super::{App, HttpError, Routes, body};
 use super::ask::Ask;
 use super::{Failure, answer, shown};
 use crate::engine::LoopInfo;
-use crate::studio::{FineTune, Flows, MOST_LOOPS, Owner, Studio, StudioError};
+use crate::studio::{FineTune, MOST_LOOPS, Owner, RenderModels, Studio, StudioError};
 
 pub(super) fn routes(app: &Arc<App>) -> Routes {
     let riffs = shown(app, warp::path!("riffs" / "available").boxed(), async |app| riffs(&app));
     let status = shown(app, warp::path!("models" / "status").boxed(), async |app| {
-        let flows = app.studio()?.flows().clone();
-        Ok(warp::reply::json(&status(&flows)?).into_response())
+        let renders = app.studio()?.renders().clone();
+        Ok(warp::reply::json(&status(&renders)?).into_response())
     });
     let info = shown(app, warp::path!("model" / "info").boxed(), async |app| info(&app).await);
     let health = shown(app, warp::path!("health").boxed(), async |app| health(&app).await);
@@ -52,7 +52,7 @@ pub(super) fn routes(app: &Arc<App>) -> Routes {
 
 /// The riffs by key; without a folder there are none.
 fn riffs(app: &App) -> Result<Response, Failure> {
-    let keys = app.studio()?.flows().riffs().by_key();
+    let keys = app.studio()?.renders().riffs().by_key();
     let details: serde_json::Map<String, Value> = keys
         .iter()
         .map(|(key, riffs)| {
@@ -81,9 +81,9 @@ fn key_of(which: Option<&FineTune>) -> String {
     }
 }
 
-fn source_of(flows: &Flows, which: Option<&FineTune>) -> String {
+fn source_of(renders: &RenderModels, which: Option<&FineTune>) -> String {
     match which {
-        None => flows.loop_source().to_owned(),
+        None => renders.loop_source().to_owned(),
         Some(FineTune { repo, checkpoint }) => format!("{repo}/{checkpoint}"),
     }
 }
@@ -92,13 +92,13 @@ fn type_of(which: Option<&FineTune>) -> &'static str {
     if which.is_some() { "finetune" } else { "standard" }
 }
 
-fn status(flows: &Flows) -> Result<Value, StudioError> {
-    let held = flows.held_loops()?;
+fn status(renders: &RenderModels) -> Result<Value, StudioError> {
+    let held = renders.held_loops()?;
     let names: Vec<String> = held.iter().map(|(which, _)| key_of(which.as_ref())).collect();
     let details = held.iter().map(|(which, info)| {
         let which = which.as_ref();
         let detail = json!({
-            "type": type_of(which), "source": source_of(flows, which), "device": info.device,
+            "type": type_of(which), "source": source_of(renders, which), "device": info.device,
             "sample_rate": info.rate.0, "sample_size": info.window,
         });
         (key_of(which), detail)
@@ -124,11 +124,11 @@ fn config(info: &LoopInfo) -> Value {
 }
 
 async fn info(app: &App) -> Result<Response, Failure> {
-    let flows = app.studio()?.flows();
+    let renders = app.studio()?.renders();
     let info = app.studio()?.loop_info(None).await?;
     let body = json!({
         "success": true,
-        "model_name": flows.loop_source(),
+        "model_name": renders.loop_source(),
         "device": info.device,
         "config": config(&info),
         "supported_endpoints": {
@@ -179,7 +179,7 @@ async fn perform(
     headers: &HeaderMap,
     owner: &Owner,
 ) -> Result<Response, Failure> {
-    let flows = app.studio()?.flows().clone();
+    let renders = app.studio()?.renders().clone();
     let body = body?;
     let answer = match what {
         "checkpoints" => checkpoints(app.studio()?, &Ask::read(app, body, headers).await?, owner).await?,
@@ -191,13 +191,13 @@ async fn perform(
                 "model_type": type_of(which.as_ref()),
                 "device": info.device,
                 "config": config(&info),
-                "cache_status": status(&flows)?["cache_status"],
-                "message": format!("{} is loaded.", source_of(&flows, which.as_ref())),
+                "cache_status": status(&renders)?["cache_status"],
+                "message": format!("{} is loaded.", source_of(&renders, which.as_ref())),
             })
         }
         "clear-cache" => {
-            flows.held_loops()?;
-            flows.clear_loops().await;
+            renders.held_loops()?;
+            renders.clear_loops().await;
             json!({ "success": true, "message": "No loop model is loaded any more." })
         }
         _ => json!({ "success": true, "message": "There is nothing to clean up: clips are removed in time." }),
@@ -206,7 +206,7 @@ async fn perform(
 }
 
 async fn checkpoints(studio: &Studio, ask: &Ask, owner: &Owner) -> Result<Value, Failure> {
-    let tuned = studio.flows().fine_tunes()?;
+    let tuned = studio.renders().fine_tunes()?;
     let repo = ask.text("finetune_repo")?.ok_or_else(|| "finetune_repo is required.".to_owned())?.to_owned();
     studio.permit(owner, &repo)?;
     let asked = repo.clone();
@@ -226,10 +226,10 @@ async fn checkpoints(studio: &Studio, ask: &Ask, owner: &Owner) -> Result<Value,
 
 /// Prompts that go with a loaded model: by its key, by repository and checkpoint, or by preference.
 async fn prompts(app: &App, query: &str) -> Result<Response, Failure> {
-    let flows = app.studio()?.flows().clone();
+    let renders = app.studio()?.renders().clone();
     let asked = pairs(query);
     let one = |name: &str| asked.iter().find(|(is, _)| is == name).map(|(_, value)| value.as_str());
-    let held = flows.held_loops()?;
+    let held = renders.held_loops()?;
     let found = held.iter().rev().find(|(which, _)| match (one("key"), one("repo"), which) {
         (Some(key), ..) => key_of(which.as_ref()) == key,
         (None, Some(repo), Some(tune)) => {
@@ -246,7 +246,7 @@ async fn prompts(app: &App, query: &str) -> Result<Response, Failure> {
     let prompts = match which {
         None => none,
         Some(tune) => {
-            let (tuned, repo) = (flows.fine_tunes()?, tune.repo.clone());
+            let (tuned, repo) = (renders.fine_tunes()?, tune.repo.clone());
             let read = tokio::task::spawn_blocking(move || tuned.prompts(&repo)).await;
             read.ok().flatten().unwrap_or(none)
         }
@@ -255,7 +255,7 @@ async fn prompts(app: &App, query: &str) -> Result<Response, Failure> {
         "success": true,
         "model_key": key_of(which.as_ref()),
         "type": type_of(which.as_ref()),
-        "source": source_of(&flows, which.as_ref()),
+        "source": source_of(&renders, which.as_ref()),
         "checkpoint": which.as_ref().map(|tune| &tune.checkpoint),
         "prompts": prompts,
     });

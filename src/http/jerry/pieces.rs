@@ -15,8 +15,8 @@ use super::super::file;
 use super::super::sounding::Told;
 use super::Failure;
 use super::ask::{Ask, brief};
-use crate::audio::Sound;
 use crate::engine::{BARS, Given, LoopInfo, LoopSettings, LoopSpec, Mask, Shape, bar_seconds, fitting_bars, tempo};
+use crate::pcm::Pcm;
 use crate::studio::{LoopParams, Owner, StudioError};
 
 /// Seconds that the model is told of a varied sound, as in the original.
@@ -293,7 +293,7 @@ pub(super) async fn with_riff(app: &App, ask: Ask, owner: Owner) -> Result<Respo
     let (asked, steps) = (ask.bars()?, ask.steps(8, 250)?);
     let studio = Arc::clone(app.studio()?);
     let info = studio.loop_info(None).await?;
-    let mut keys = studio.flows().riffs().by_key();
+    let mut keys = studio.renders().riffs().by_key();
     let Some(of_key) = keys.remove(&key) else {
         let there: Vec<&String> = keys.keys().collect();
         let sentence = match there.is_empty() {
@@ -304,7 +304,7 @@ pub(super) async fn with_riff(app: &App, ask: Ask, owner: Owner) -> Result<Respo
     };
     // By the seed, so that the same request makes the same loop.
     let riff = of_key[(seed % of_key.len() as u64) as usize].clone();
-    let given: Sound = work(move || studio.flows().riffs().sound(&riff, bpm)).await?;
+    let given: Pcm = work(move || studio.renders().riffs().sound(&riff, bpm)).await?;
     let bars = bars_of(asked, bpm, RIFF_SECONDS.min(info.longest_loop()), &info);
     let settings = LoopSettings { steps: Some(steps), guidance: Some(guidance), sampler: None };
     let mut metadata = common(&text, &settings, &info);

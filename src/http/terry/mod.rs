@@ -123,7 +123,7 @@ async fn transform(
         return Err(sentence.to_owned().into());
     };
     let wish = payload.transform()?;
-    let known = studio.flows().variations().names();
+    let known = studio.renders().variations().names();
     if let (Some(name), None) = (variation, &wish.prompt)
         && name != "custom"
         && !known.contains(&name)
@@ -144,7 +144,7 @@ async fn transform(
 
 /// Every preset, with what it asks for.
 fn variations(app: &App) -> Result<Response, HttpError> {
-    let presets = app.studio()?.flows().variations().iter().map(|(name, variation)| {
+    let presets = app.studio()?.renders().variations().iter().map(|(name, variation)| {
         let asks =
             json!({ "prompt": variation.prompt, "flowstep": variation.rounded_flowstep(), "steps": variation.steps });
         (name.to_owned(), asks)
@@ -154,7 +154,7 @@ fn variations(app: &App) -> Result<Response, HttpError> {
 
 /// `healthy` when transforms can be made.
 fn health(app: &App) -> Response {
-    let held = app.studio().map(|studio| studio.flows().transform_is_held());
+    let held = app.studio().map(|studio| studio.renders().transform_is_held());
     let device = app.engine().status().lost;
     let (healthy, held, reason) = match (device, held) {
         (Some(reason), _) => (false, false, Some(reason)),

@@ -15,8 +15,9 @@ use warp::{Filter, Reply};
 use super::super::base64;
 use super::super::router::get;
 use super::super::{App, HttpError, Routes, body, json};
-use crate::audio::{AudioError, MAX_SECONDS, Sound};
+use crate::audio::{AudioError, MAX_SECONDS};
 use crate::budget::{Exhausted, Share};
+use crate::pcm::Pcm;
 use crate::studio::StudioError;
 use crate::units::SampleRate;
 
@@ -101,7 +102,7 @@ impl From<Exhausted> for Failure {
 }
 
 /// A sound, and the memory that it takes.
-type Made = (Sound, Share);
+type Made = (Pcm, Share);
 
 async fn answer(
     app: &App,
@@ -319,12 +320,12 @@ fn seconds(value: &Value) -> Option<f64> {
 }
 
 /// The rate of the answer.
-fn rate_of(sound: &Sound) -> SampleRate {
+fn rate_of(sound: &Pcm) -> SampleRate {
     if [32_000, 44_100, 48_000].contains(&sound.rate.0) { sound.rate } else { SampleRate(44_100) }
 }
 
 #[cfg(feature = "mp3")]
-fn mp3(sound: Sound) -> Result<Vec<u8>, AudioError> {
+fn mp3(sound: Pcm) -> Result<Vec<u8>, AudioError> {
     let sound = if sound.channels > 2 { sound.stereo() } else { sound };
     let rate = rate_of(&sound);
     let sound = sound.at(rate)?.within_full_scale();
@@ -332,7 +333,7 @@ fn mp3(sound: Sound) -> Result<Vec<u8>, AudioError> {
 }
 
 #[cfg(not(feature = "mp3"))]
-fn mp3(_sound: Sound) -> Result<Vec<u8>, AudioError> {
+fn mp3(_sound: Pcm) -> Result<Vec<u8>, AudioError> {
     Err(AudioError::NoMp3)
 }
 
@@ -355,7 +356,7 @@ mod tests {
 
     fn clip(seconds: usize, rate: u32, channels: usize) -> String {
         let pcm = vec![0.1; seconds * rate as usize * channels];
-        base64::encode(&Sound { pcm, channels, rate: SampleRate(rate) }.wav())
+        base64::encode(&Pcm { pcm, channels, rate: SampleRate(rate) }.wav())
     }
 
     #[test]

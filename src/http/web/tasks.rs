@@ -16,7 +16,8 @@ use super::super::router::get;
 use super::super::sounding::Told;
 use super::super::{App, HttpError, Routes, body, json};
 use super::fetch::{Means, Place};
-use crate::audio::{Sound, tempo};
+use crate::audio::tempo;
+use crate::pcm::Pcm;
 use crate::studio::{Owner, SessionId, Snapshot, SoundFile, Status, Studio, StudioError, Wish};
 use crate::units::SampleRate;
 
@@ -244,12 +245,12 @@ async fn sound(studio: &Studio, clip: &Snapshot) -> Result<SoundFile, Failure> {
     if clip.record.kind != crate::studio::Kind::Bang {
         return Ok(studio.store().sound(output).await?);
     }
-    let level = |sound: Sound| Ok(levelled(sound, LOUDNESS).wav());
+    let level = |sound: Pcm| Ok(levelled(sound, LOUDNESS).wav());
     Ok(studio.converted(output, "levelled.wav", level).await?)
 }
 
 /// To a loudness, peaks rounded off.
-fn levelled(mut sound: Sound, target: f64) -> Sound {
+fn levelled(mut sound: Pcm, target: f64) -> Pcm {
     let loudness = || {
         let mut meter = EbuR128::new(sound.channels as u32, sound.rate.0, Mode::I).ok()?;
         meter.add_frames_f32(&sound.pcm).ok()?;
@@ -332,12 +333,12 @@ mod tests {
     #[test]
     fn results_are_levelled_and_never_exceed_full_scale() {
         let pcm = (0..32_000 * 5).map(|n| (n as f32 * 0.1).sin() * 0.02).collect();
-        let loud = levelled(Sound { pcm, channels: 1, rate: RATE }, LOUDNESS);
+        let loud = levelled(Pcm { pcm, channels: 1, rate: RATE }, LOUDNESS);
         let mut meter = EbuR128::new(1, RATE.0, Mode::I).unwrap();
         meter.add_frames_f32(&loud.pcm).unwrap();
         assert!((meter.loudness_global().unwrap() - LOUDNESS).abs() < 1.0);
         assert!(loud.pcm.iter().all(|sample| sample.abs() < 1.0));
-        let silence = Sound { pcm: vec![0.0; 32_000], channels: 1, rate: RATE };
+        let silence = Pcm { pcm: vec![0.0; 32_000], channels: 1, rate: RATE };
         assert_eq!(levelled(silence.clone(), LOUDNESS), silence);
     }
 }

@@ -7,9 +7,10 @@ use candle_core::Tensor;
 use super::{
     super::{
         error::{ModelError, Result},
+        latent::{Decoding, Encoding},
         vae::{Draws, sample},
     },
-    Decoding, EditSettings, Encoding, MelodyFlow, Progress, Row, Walk,
+    EditSettings, MelodyFlow, Progress, Row, Walk,
     transformer::Tap,
 };
 
@@ -24,10 +25,10 @@ pub struct Edit {
 }
 
 enum Stage {
-    Encoding(Encoding, Draws),
+    Encoding(Encoding<MelodyFlow>, Draws),
     Back(Walk),
     Forth(Walk),
-    Decoding(Decoding),
+    Decoding(Decoding<MelodyFlow>),
     Done,
 }
 

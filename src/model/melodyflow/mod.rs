@@ -27,9 +27,10 @@ pub use transformer::{Pass, Prompt, Row, Tap, Transformer};
 
 use super::{
     Files,
-    encodec::{CodecDecoder, CodecEncoder},
-    error::{ModelError, Result},
+    encodec::{CodecDecoder, CodecEncoder, StreamState},
+    error::Result,
     kernels::{Linear, WeightFormat},
+    latent::{Decoding, Encoding, LatentCodec},
     text::TextEncoder,
     wave::{LayerState, Tap as WaveTap},
     weights::{RandomSource, Target, TensorSource, Weights},
@@ -37,8 +38,6 @@ use super::{
 
 /// Tokens of a text that is made up for lack of an encoder.
 const MADE_UP: usize = 16;
-/// Latent frames that the codec takes at once: enough for its matrices, little enough for its memory.
-const PIECE: usize = 10;
 
 /// A MelodyFlow with its weights.
 pub struct MelodyFlow {
@@ -64,7 +63,7 @@ impl MelodyFlow {
     /// Loads audiocraft's pair of files. `companion` finds the published text encoder by its id.
     ///
     /// # Errors
-    /// A [`ModelError`] that names the file.
+    /// A [`super::ModelError`] that names the file.
     pub fn load(files: &Files, companion: &dyn Fn(&str) -> Result<Files>, target: &Target) -> Result<Arc<Self>> {
         let checkpoint = checkpoint::open(files)?;
         let text = TextEncoder::load(&companion(&checkpoint.config.text)?, target)?;
@@ -75,7 +74,7 @@ impl MelodyFlow {
     /// A model of random weights at any size, without a text encoder: for benchmarks and tests.
     ///
     /// # Errors
-    /// [`ModelError::Tensor`] when memory is short.
+    /// [`super::ModelError::Tensor`] when memory is short.
     pub fn random(config: FlowConfig, seed: u64, target: &Target) -> Result<Arc<Self>> {
         Self::build(config, &RandomSource(seed), &RandomSource(seed + 1), None, 768, target)
     }
@@ -113,7 +112,7 @@ impl MelodyFlow {
     /// A text, ready for every layer; the empty text is no row at all.
     ///
     /// # Errors
-    /// [`ModelError::Input`] when it cannot be encoded.
+    /// [`super::ModelError::Input`] when it cannot be encoded.
     pub fn prepare(&self, text: &str) -> Result<Row> {
         if text.is_empty() {
             return Ok(None);
@@ -134,98 +133,58 @@ impl MelodyFlow {
         Ok(states.apply(&self.project)?)
     }
 
-    /// Splits what the encoder made, `[batch, frames, 2 channels]`, into means and scales `[batch, channels, frames]`.
-    ///
-    /// # Errors
-    /// When the device fails.
-    pub fn split(&self, encoded: &Tensor) -> Result<(Tensor, Tensor)> {
-        let both = encoded.transpose(1, 2)?;
-        let part = |index: usize| both.narrow(1, index * self.config.latents, self.config.latents)?.contiguous();
-        Ok((part(0)?, part(1)?))
-    }
-
     /// Encodes sound `[samples, channels]` piece by piece.
-    pub fn encoding(self: &Arc<Self>, sound: Tensor) -> Encoding {
-        Encoding { state: self.encoder.start(), model: self.clone(), sound, at: 0, parts: Vec::new() }
+    pub fn encoding(self: &Arc<Self>, sound: Tensor) -> Encoding<Self> {
+        Encoding::new(self, sound)
     }
 
     /// Decodes latents of the codec's space `[batch, channels, frames]` piece by piece.
-    pub fn decoding(self: &Arc<Self>, latents: &Tensor) -> Result<Decoding> {
-        let latents = latents.transpose(1, 2)?.contiguous()?;
-        Ok(Decoding { state: self.decoder.start(), model: self.clone(), latents, at: 0 })
-    }
-}
-
-/// Sound on its way through the encoder.
-pub struct Encoding {
-    model: Arc<MelodyFlow>,
-    sound: Tensor,
-    at: usize,
-    state: Vec<LayerState>,
-    parts: Vec<Tensor>,
-}
-
-impl Encoding {
-    /// Encodes the next piece; after the last, gives means and scales `[1, channels, frames]`.
-    ///
-    /// # Errors
-    /// [`ModelError::Input`] for a sound without samples.
-    pub fn step(&mut self) -> Result<Option<(Tensor, Tensor)>> {
-        self.step_shown(&mut |_, _| {}, PIECE)
-    }
-
-    /// [`Encoding::step`] with pieces of another length, that shows what every layer makes.
-    ///
-    /// # Errors
-    /// [`ModelError::Input`] for a sound without samples.
-    pub fn step_shown(&mut self, tap: &mut WaveTap<'_>, frames: usize) -> Result<Option<(Tensor, Tensor)>> {
-        let samples = self.sound.dim(0)?;
-        let count = frames.saturating_mul(self.model.config.codec.hop()).min(samples - self.at);
-        let piece = self.sound.narrow(0, self.at, count)?.unsqueeze(0)?;
-        self.at += count;
-        let last = self.at == samples;
-        self.parts.extend(self.model.encoder.push(&mut self.state, Some(&piece), last, tap)?);
-        if !last {
-            return Ok(None);
-        }
-        if self.parts.is_empty() {
-            return Err(ModelError::Input("There is no sound to encode.".into()));
-        }
-        self.model.split(&Tensor::cat(&self.parts, 1)?).map(Some)
-    }
-}
-
-/// Latents on their way through the decoder.
-pub struct Decoding {
-    model: Arc<MelodyFlow>,
-    latents: Tensor,
-    at: usize,
-    state: super::encodec::StreamState,
-}
-
-impl Decoding {
-    /// Whether all was decoded.
-    pub fn is_complete(&self) -> bool {
-        self.at == self.latents.dims()[1]
-    }
-
-    /// The next piece of sound `[batch, samples, channels]` that is final.
     ///
     /// # Errors
     /// When the device fails.
-    pub fn step(&mut self) -> Result<Option<Tensor>> {
-        self.step_shown(&mut |_, _| {}, PIECE)
+    pub fn decoding(self: &Arc<Self>, latents: &Tensor) -> Result<Decoding<Self>> {
+        Decoding::new(self, latents)
+    }
+}
+
+impl LatentCodec for MelodyFlow {
+    type Decoder = StreamState;
+    const PIECE: usize = 10;
+    const TOO_SHORT: &'static str = "There is no sound to encode.";
+
+    fn hop(&self) -> usize {
+        self.config.codec.hop()
     }
 
-    /// [`Decoding::step`] with pieces of another length, that shows what every layer makes.
-    ///
-    /// # Errors
-    /// When the device fails.
-    pub fn step_shown(&mut self, tap: &mut WaveTap<'_>, frames: usize) -> Result<Option<Tensor>> {
-        let count = frames.min(self.latents.dim(1)? - self.at);
-        let piece = self.latents.narrow(1, self.at, count)?.contiguous()?;
-        self.at += count;
-        let last = self.is_complete();
-        self.model.decoder.push(&mut self.state, Some(&piece), last, tap)
+    fn latents(&self) -> usize {
+        self.config.latents
+    }
+
+    fn start_encoder(&self) -> Vec<LayerState> {
+        self.encoder.start()
+    }
+
+    fn start_decoder(&self) -> StreamState {
+        self.decoder.start()
+    }
+
+    fn encode(
+        &self,
+        state: &mut [LayerState],
+        sound: &Tensor,
+        last: bool,
+        tap: &mut WaveTap<'_>,
+    ) -> Result<Option<Tensor>> {
+        self.encoder.push(state, Some(sound), last, tap)
+    }
+
+    fn decode(
+        &self,
+        state: &mut StreamState,
+        latents: &Tensor,
+        last: bool,
+        tap: &mut WaveTap<'_>,
+    ) -> Result<Option<Tensor>> {
+        self.decoder.push(state, Some(latents), last, tap)
     }
 }

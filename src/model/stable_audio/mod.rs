@@ -27,8 +27,9 @@ pub use sampler::{Diffusion, Guidance, Pull, Sampler, schedule};
 
 use super::{
     Files,
-    error::{ModelError, Result},
+    error::Result,
     kernels::WeightFormat,
+    latent::{Decoding, Encoding, LatentCodec},
     text::TextEncoder,
     wave::{LayerState, Tap as WaveTap},
     weights::{RandomSource, Target, TensorSource, Weights},
@@ -36,8 +37,6 @@ use super::{
 
 /// The configuration's file.
 pub const CONFIG: &str = "model_config.json";
-/// Latent frames that the autoencoder takes at once: its outermost level makes two thousand steps of each.
-const PIECE: usize = 4;
 
 /// A Stable Audio with its weights.
 pub struct StableAudio {
@@ -56,7 +55,7 @@ impl StableAudio {
     /// Loads `model_config.json` and `model.safetensors`. `companion` finds the published text encoder by its id.
     ///
     /// # Errors
-    /// A [`ModelError`] that names the file.
+    /// A [`super::ModelError`] that names the file.
     pub fn load(files: &Files, companion: &dyn Fn(&str) -> Result<Files>, target: &Target) -> Result<Arc<Self>> {
         let config = StableConfig::parse(&files.json(CONFIG)?).map_err(|reason| files.wrong(CONFIG, reason))?;
         let weights = files.weights(DType::F32, &Device::Cpu)?;
@@ -68,7 +67,7 @@ impl StableAudio {
     /// training's own, if it has one.
     ///
     /// # Errors
-    /// A [`ModelError`] that names the file.
+    /// A [`super::ModelError`] that names the file.
     pub fn load_tuned(
         files: &Files,
         (checkpoint, config): (&Path, Option<&serde_json::Value>),
@@ -91,7 +90,7 @@ impl StableAudio {
     /// A model of random weights at any size, without a text encoder: for benchmarks and tests.
     ///
     /// # Errors
-    /// [`ModelError::Tensor`] when memory is short.
+    /// [`super::ModelError::Tensor`] when memory is short.
     pub fn random(config: StableConfig, seed: u64, target: &Target) -> Result<Arc<Self>> {
         Self::build(config, &RandomSource(seed), None, target)
     }
@@ -127,90 +126,58 @@ impl StableAudio {
     }
 
     /// Encodes sound `[samples, channels]` piece by piece.
-    pub fn encoding(self: &Arc<Self>, sound: Tensor) -> Encoding {
-        Encoding { state: self.vae.start_encoder(), model: self.clone(), sound, at: 0, parts: Vec::new() }
+    pub fn encoding(self: &Arc<Self>, sound: Tensor) -> Encoding<Self> {
+        Encoding::new(self, sound)
     }
 
     /// Decodes latents `[batch, channels, frames]` piece by piece.
     ///
     /// # Errors
     /// When the device fails.
-    pub fn decoding(self: &Arc<Self>, latents: &Tensor) -> Result<Decoding> {
-        let latents = latents.transpose(1, 2)?.contiguous()?;
-        Ok(Decoding { state: self.vae.start_decoder(), model: self.clone(), latents, at: 0 })
+    pub fn decoding(self: &Arc<Self>, latents: &Tensor) -> Result<Decoding<Self>> {
+        Decoding::new(self, latents)
     }
 }
 
-/// Sound on its way through the encoder.
-pub struct Encoding {
-    model: Arc<StableAudio>,
-    sound: Tensor,
-    at: usize,
-    state: Vec<LayerState>,
-    parts: Vec<Tensor>,
-}
+impl LatentCodec for StableAudio {
+    type Decoder = Vec<LayerState>;
+    /// The outermost level makes two thousand steps of each.
+    const PIECE: usize = 4;
+    const TOO_SHORT: &'static str = "The sound is too short to be encoded.";
 
-impl Encoding {
-    /// Encodes the next piece; after the last, gives means and scales `[1, channels, frames]`.
-    ///
-    /// # Errors
-    /// [`ModelError::Input`] for a sound that fills no frame.
-    pub fn step(&mut self) -> Result<Option<(Tensor, Tensor)>> {
-        self.step_shown(&mut |_, _| {}, PIECE)
+    fn hop(&self) -> usize {
+        self.config.hop()
     }
 
-    /// [`Encoding::step`] with pieces of another length, that shows what every layer makes.
-    ///
-    /// # Errors
-    /// [`ModelError::Input`] for a sound that fills no frame.
-    pub fn step_shown(&mut self, tap: &mut WaveTap<'_>, frames: usize) -> Result<Option<(Tensor, Tensor)>> {
-        let samples = self.sound.dim(0)?;
-        let count = frames.saturating_mul(self.model.config.hop()).min(samples - self.at);
-        let piece = self.sound.narrow(0, self.at, count)?.unsqueeze(0)?;
-        self.at += count;
-        let last = self.at == samples;
-        self.parts.extend(self.model.vae.encode(&mut self.state, Some(&piece), last, tap)?);
-        if !last {
-            return Ok(None);
-        }
-        if self.parts.is_empty() {
-            return Err(ModelError::Input("The sound is too short to be encoded.".into()));
-        }
-        self.model.vae.split(&Tensor::cat(&self.parts, 1)?).map(Some)
-    }
-}
-
-/// Latents on their way through the decoder.
-pub struct Decoding {
-    model: Arc<StableAudio>,
-    latents: Tensor,
-    at: usize,
-    state: Vec<LayerState>,
-}
-
-impl Decoding {
-    /// Whether all was decoded.
-    pub fn is_complete(&self) -> bool {
-        self.at == self.latents.dims()[1]
+    fn latents(&self) -> usize {
+        self.config.latents
     }
 
-    /// The next piece of sound `[batch, samples, channels]` that is final.
-    ///
-    /// # Errors
-    /// When the device fails.
-    pub fn step(&mut self) -> Result<Option<Tensor>> {
-        self.step_shown(&mut |_, _| {}, PIECE)
+    fn start_encoder(&self) -> Vec<LayerState> {
+        self.vae.start_encoder()
     }
 
-    /// [`Decoding::step`] with pieces of another length, that shows what every layer makes.
-    ///
-    /// # Errors
-    /// When the device fails.
-    pub fn step_shown(&mut self, tap: &mut WaveTap<'_>, frames: usize) -> Result<Option<Tensor>> {
-        let count = frames.min(self.latents.dim(1)? - self.at);
-        let piece = self.latents.narrow(1, self.at, count)?.contiguous()?;
-        self.at += count;
-        let last = self.is_complete();
-        self.model.vae.decode(&mut self.state, Some(&piece), last, tap)
+    fn start_decoder(&self) -> Vec<LayerState> {
+        self.vae.start_decoder()
+    }
+
+    fn encode(
+        &self,
+        state: &mut [LayerState],
+        sound: &Tensor,
+        last: bool,
+        tap: &mut WaveTap<'_>,
+    ) -> Result<Option<Tensor>> {
+        self.vae.encode(state, Some(sound), last, tap)
+    }
+
+    fn decode(
+        &self,
+        state: &mut Vec<LayerState>,
+        latents: &Tensor,
+        last: bool,
+        tap: &mut WaveTap<'_>,
+    ) -> Result<Option<Tensor>> {
+        self.vae.decode(state, Some(latents), last, tap)
     }
 }

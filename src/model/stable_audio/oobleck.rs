@@ -20,7 +20,6 @@ const DILATIONS: [usize; 3] = [1, 3, 9];
 pub struct Oobleck {
     encoder: Stack,
     decoder: Stack,
-    latents: usize,
     scale: f64,
     tanh: bool,
 }
@@ -96,7 +95,6 @@ impl Oobleck {
         Ok(Self {
             encoder: Stack::new(down, kernels),
             decoder: Stack::new(up, kernels),
-            latents: config.latents,
             scale: config.scale,
             tanh: vae.tanh,
         })
@@ -125,16 +123,6 @@ impl Oobleck {
         tap: &mut Tap<'_>,
     ) -> Result<Option<Tensor>> {
         self.encoder.push(state, sound, last, tap)
-    }
-
-    /// Splits what [`Oobleck::encode`] gave into means and scales `[batch, latents, frames]`.
-    ///
-    /// # Errors
-    /// When the device fails.
-    pub fn split(&self, encoded: &Tensor) -> Result<(Tensor, Tensor)> {
-        let both = encoded.transpose(1, 2)?;
-        let part = |index: usize| both.narrow(1, index * self.latents, self.latents)?.contiguous();
-        Ok((part(0)?, part(1)?))
     }
 
     /// Latents as the transformer wants them, drawn from means and scales.

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use super::{Decoding, Diffusion, Encoding, Guidance, Pull, Row, Sampler, StableAudio, dit::Tap, sampler::schedule};
+use super::{Diffusion, Guidance, Pull, Row, Sampler, StableAudio, dit::Tap, sampler::schedule};
 use crate::model::{
     error::{ModelError, Result},
+    latent::{Decoding, Encoding},
     vae::Draws,
 };
 
@@ -41,9 +42,9 @@ pub struct Piece {
 }
 
 enum Stage {
-    Encoding(Encoding, Init, Draws),
+    Encoding(Encoding<StableAudio>, Init, Draws),
     Diffusion(Diffusion),
-    Decoding(Decoding),
+    Decoding(Decoding<StableAudio>),
     Done,
 }
 

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
 
-use super::super::{AudioId, ClipId, Flow, Kind, Params, SessionId, StudioError};
+use super::super::{AudioId, ClipId, Kind, Params, Render, SessionId, StudioError};
 use super::{Draft, Store, files, sweep};
 
 /// A session at rest.
@@ -96,7 +96,7 @@ pub struct ClipRecord {
     /// How, if it is a piece.
     pub params: Params,
     /// How, if it is a transform or a loop.
-    pub flow: Option<Flow>,
+    pub render: Option<Render>,
     /// How far it is.
     pub state: ClipState,
     /// Why it failed.
@@ -118,12 +118,12 @@ pub struct ClipRecord {
 impl ClipRecord {
     /// The words that it is made by.
     pub fn text(&self) -> &str {
-        self.flow.as_ref().map_or_else(|| self.params.text(), Flow::text)
+        self.render.as_ref().map_or_else(|| self.params.text(), Render::text)
     }
 
     /// The seed that makes it again.
     pub fn seed(&self) -> Option<u64> {
-        self.flow.as_ref().map_or(self.params.seed, |flow| Some(flow.seed()))
+        self.render.as_ref().map_or(self.params.seed, |render| Some(render.seed()))
     }
 }
 
@@ -161,7 +161,7 @@ fn clip_of(row: &Row<'_>) -> rusqlite::Result<ClipRecord> {
         owner: row.get("owner")?,
         kind: Kind::named(&kind).ok_or_else(broken)?,
         params: params_of(row)?,
-        flow: row.get::<_, Option<String>>("flow")?.and_then(|flow| serde_json::from_str(&flow).ok()),
+        render: row.get::<_, Option<String>>("flow")?.and_then(|flow| serde_json::from_str(&flow).ok()),
         state: ClipState::named(&state),
         error: row.get("error")?,
         input: audio(row, "input")?,
@@ -280,7 +280,7 @@ impl Store {
                         json(&clip.params),
                         text(clip.input),
                         now,
-                        clip.flow.as_ref().map(json),
+                        clip.render.as_ref().map(json),
                     ],
                 )?;
             }

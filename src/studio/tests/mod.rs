@@ -10,15 +10,16 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::*;
-use crate::audio::{Sound, decode};
+use crate::audio::decode;
 use crate::engine::standin::{Standin, looper, transformer};
 use crate::engine::{Engine, EngineConfig};
+use crate::pcm::Pcm;
 use crate::units::{ModelId, SampleRate};
 
-fn sound(seconds: f64, rate: u32, channels: usize) -> Sound {
+fn sound(seconds: f64, rate: u32, channels: usize) -> Pcm {
     let frames = (seconds * f64::from(rate)) as usize;
     let pcm = (0..frames * channels).map(|n| ((n / channels) as f32 * 0.03).sin() * 0.25).collect();
-    Sound { pcm, channels, rate: SampleRate(rate) }
+    Pcm { pcm, channels, rate: SampleRate(rate) }
 }
 
 fn wav(seconds: f64, rate: u32, channels: usize) -> Bytes {
@@ -57,7 +58,7 @@ async fn running(studio: &Studio, clip: ClipId) {
     job.status().wait_for(|status| matches!(status, Status::Running { .. })).await.unwrap();
 }
 
-async fn result(studio: &Studio, accepted: &Accepted) -> Sound {
+async fn result(studio: &Studio, accepted: &Accepted) -> Pcm {
     assert_eq!(ended(studio, accepted.clip).await, Status::Completed);
     decode(studio.sound_of_clip(accepted.clip).await.unwrap()).unwrap()
 }
@@ -187,13 +188,13 @@ async fn what_was_accepted_before_a_restart_is_made_after_it() {
     assert!(studio.undelivered(&accepted[2].session).await.unwrap().is_none());
 }
 
-fn flows() -> Flows {
-    Flows::new(Variations::default(), Some(Arc::new(transformer)), None)
+fn renders() -> RenderModels {
+    RenderModels::new(Variations::default(), Some(Arc::new(transformer)), None)
 }
 
-async fn studio_with_flows(backend: Standin, store: Store) -> Arc<Studio> {
+async fn rendering_studio(backend: Standin, store: Store) -> Arc<Studio> {
     let engine = Engine::start(Box::new(backend), EngineConfig::default()).unwrap();
-    Studio::start(engine, store, None, StudioConfig { flows: flows(), ..StudioConfig::default() }).await.unwrap()
+    Studio::start(engine, store, None, StudioConfig { renders: renders(), ..StudioConfig::default() }).await.unwrap()
 }
 
 fn celtic() -> TransformWish {
@@ -202,7 +203,7 @@ fn celtic() -> TransformWish {
 
 #[tokio::test]
 async fn a_transform_reads_and_writes_a_session_as_the_contract_says() {
-    let studio = studio_with_flows(Standin::default(), Store::ephemeral().unwrap()).await;
+    let studio = rendering_studio(Standin::default(), Store::ephemeral().unwrap()).await;
     let mut events = studio.events();
     let input = wav(2.0, 44_100, 1);
     let first = studio.transform(owner(), None, celtic(), Some(input.clone())).await.unwrap();
@@ -243,7 +244,7 @@ async fn a_transform_reads_and_writes_a_session_as_the_contract_says() {
 
 #[tokio::test]
 async fn a_transform_waits_in_a_lane_of_its_own_and_can_be_given_up() {
-    let studio = studio_with_flows(slow(), Store::ephemeral().unwrap()).await;
+    let studio = rendering_studio(slow(), Store::ephemeral().unwrap()).await;
     let piece = studio.generate(owner(), Wish::default()).await.unwrap();
     let long = Some(wav(60.0, 8000, 1));
     let first = studio.transform(owner(), None, celtic(), long.clone()).await.unwrap();
@@ -267,7 +268,7 @@ async fn a_transform_that_was_accepted_before_a_restart_is_made_after_it() {
     let folder = tempfile::tempdir().unwrap();
     let mut accepted = Vec::new();
     {
-        let studio = studio_with_flows(Standin::default(), Store::open(folder.path()).unwrap()).await;
+        let studio = rendering_studio(Standin::default(), Store::open(folder.path()).unwrap()).await;
         for seconds in [30.0, 2.0] {
             let wish = TransformWish { seed: Some(9), ..celtic() };
             accepted.push(studio.transform(owner(), None, wish, Some(wav(seconds, 8000, 1))).await.unwrap());
@@ -277,7 +278,7 @@ async fn a_transform_that_was_accepted_before_a_restart_is_made_after_it() {
     }
     let mut made = Vec::new();
     for _ in 0..2 {
-        let studio = studio_with_flows(Standin::default(), Store::open(folder.path()).unwrap()).await;
+        let studio = rendering_studio(Standin::default(), Store::open(folder.path()).unwrap()).await;
         for (accepted, frames) in accepted.iter().zip([30 * 8000, 2 * 8000]) {
             let sound = result(&studio, accepted).await;
             assert_eq!(sound.frames(), frames);
@@ -292,26 +293,27 @@ async fn a_transform_that_was_accepted_before_a_restart_is_made_after_it() {
 
 #[tokio::test]
 async fn models_of_transforms_and_loops_share_the_memory_with_the_others() {
-    let flows = Flows::new(Variations::default(), Some(Arc::new(transformer)), Some(Arc::new(|| looper(8000))));
+    let renders =
+        RenderModels::new(Variations::default(), Some(Arc::new(transformer)), Some(Arc::new(|| looper(8000))));
     let engine = Engine::start(Box::<Standin>::default(), EngineConfig::default()).unwrap();
     let used: u64 = engine.models().iter().map(|model| model.bytes).sum();
     let start = async |memory: u64| {
-        let flows = flows.clone().weighed(Arc::new(|| 1000), Arc::new(|| 1000));
-        let config = StudioConfig { flows, model_memory: memory, ..StudioConfig::default() };
+        let renders = renders.clone().weighed(Arc::new(|| 1000), Arc::new(|| 1000));
+        let config = StudioConfig { renders, model_memory: memory, ..StudioConfig::default() };
         Studio::start(engine.clone(), Store::ephemeral().unwrap(), None, config).await.unwrap()
     };
     let studio = start(used + 1500).await;
     studio.loop_info(None).await.unwrap();
-    assert_eq!(studio.flows().held_loops().unwrap().len(), 1);
+    assert_eq!(studio.renders().held_loops().unwrap().len(), 1);
     // One of them at a time: the loop model gives way.
     let made = studio.transform(owner(), None, celtic(), Some(wav(1.0, 8000, 1))).await.unwrap();
     result(&studio, &made).await;
-    assert!(studio.flows().held_loops().unwrap().is_empty());
-    assert!(studio.flows().transform_is_held().unwrap());
+    assert!(studio.renders().held_loops().unwrap().is_empty());
+    assert!(studio.renders().transform_is_held().unwrap());
     studio.loop_info(None).await.unwrap();
-    assert!(!studio.flows().transform_is_held().unwrap());
+    assert!(!studio.renders().transform_is_held().unwrap());
     // Never enough: a sentence.
-    studio.flows().clear_loops().await;
+    studio.renders().clear_loops().await;
     let small = start(used + 500).await;
     let refused = small.loop_info(None).await.unwrap_err().to_string();
     assert!(refused.contains("--model-memory"), "{refused}");

@@ -31,7 +31,7 @@ struct Heard {
 }
 
 impl Heard {
-    fn of(sound: &Sound) -> Self {
+    fn of(sound: &Pcm) -> Self {
         let level = rms(sound.pcm.iter().copied());
         Self { rate: sound.rate.0, channels: sound.channels, frames: sound.frames(), level }
     }

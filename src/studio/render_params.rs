@@ -3,19 +3,19 @@
 use serde::{Deserialize, Serialize};
 
 use super::{FineTune, StudioError, Variation, Variations};
-use crate::engine::{FlowMethod, FlowSettings, LoopSettings, LoopSpec, MAX_PROMPT_CHARS};
+use crate::engine::{LoopSettings, LoopSpec, MAX_PROMPT_CHARS, TransformMethod, TransformSettings};
 
 /// Work of the flow models.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Flow {
+pub enum Render {
     /// A recording turned into another sound.
     Transform(TransformParams),
     /// A loop, or another piece of the loop model's window.
     Loop(LoopParams),
 }
 
-impl Flow {
+impl Render {
     /// The seed that makes it again.
     pub fn seed(&self) -> u64 {
         match self {
@@ -65,9 +65,9 @@ pub struct TransformParams {
 
 impl TransformParams {
     /// As the engine takes it.
-    pub fn settings(&self) -> FlowSettings {
-        let method = if self.midpoint { FlowMethod::Midpoint } else { FlowMethod::Euler };
-        FlowSettings { flowstep: self.flowstep, steps: self.steps, ..FlowSettings::of(method) }
+    pub fn settings(&self) -> TransformSettings {
+        let method = if self.midpoint { TransformMethod::Midpoint } else { TransformMethod::Euler };
+        TransformSettings { flowstep: self.flowstep, steps: self.steps, ..TransformSettings::of(method) }
     }
 }
 
@@ -111,7 +111,7 @@ impl TransformWish {
             Some("custom") => return invalid("`custom` wants words of your own; send a prompt with it.".into()),
             Some(name) => Some(variations.get(name)?),
         };
-        let default = FlowSettings::of(if midpoint { FlowMethod::Midpoint } else { FlowMethod::Euler });
+        let default = TransformSettings::of(if midpoint { TransformMethod::Midpoint } else { TransformMethod::Euler });
         let prompt = self.prompt.or_else(|| preset.map(|preset| preset.prompt.clone())).unwrap_or_default();
         let chars = prompt.chars().count();
         if chars > MAX_PROMPT_CHARS {

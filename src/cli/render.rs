@@ -12,15 +12,16 @@ use super::log::note;
 use super::output::Output;
 use super::{Failure, ModelArgs, Outcome};
 use crate::audio::encode_file;
-use crate::engine::{
-    Job, LoopModel, LoopSettings, LoopSpec, MakeLoop, Rendered, Shape, Step, Transform, TransformModel,
-};
+use crate::engine::{Job, LoopModel, LoopSettings, LoopSpec, MakeLoop, Shape, Step, Transform, TransformModel};
 use crate::model::melodyflow::MelodyFlow;
 use crate::model::stable_audio::StableAudio;
 use crate::model::weights::Target;
 use crate::model::{ModelError, hub_file, hub_files};
+use crate::pcm::Pcm;
 use crate::sandbox::Sandbox;
-use crate::studio::{FineTune, FineTunes, Flows, LoadFlow, Riffs, TransformWish, Variations, WeighFlow, random_seed};
+use crate::studio::{
+    FineTune, FineTunes, LoadRender, RenderModels, Riffs, TransformWish, Variations, WeighRender, random_seed,
+};
 use crate::units::SampleRate;
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -196,21 +197,24 @@ pub(super) fn service(
     place: &ModelArgs,
     (transform, looper): (&Option<String>, &Option<String>),
     (presets, riffs): (&Option<PathBuf>, &Option<PathBuf>),
-) -> Result<Flows, Failure> {
-    let mut flows =
-        Flows::new(variations(presets)?, later(place, transform, load_transform), later(place, looper, load_loop));
-    flows = flows.weighed(weight(transform), weight(looper));
+) -> Result<RenderModels, Failure> {
+    let mut renders = RenderModels::new(
+        variations(presets)?,
+        later(place, transform, load_transform),
+        later(place, looper, load_loop),
+    );
+    renders = renders.weighed(weight(transform), weight(looper));
     if let Some(base) = looper {
-        flows = flows.with_fine_tunes(base, Arc::new(Hub { base: base.clone(), place: place.clone() }));
+        renders = renders.with_fine_tunes(base, Arc::new(Hub { base: base.clone(), place: place.clone() }));
     }
     Ok(match riffs {
-        Some(folder) => flows.with_riffs(Riffs::of(folder).map_err(|error| Failure(format!("--riffs: {error}")))?),
-        None => flows,
+        Some(folder) => renders.with_riffs(Riffs::of(folder).map_err(|error| Failure(format!("--riffs: {error}")))?),
+        None => renders,
     })
 }
 
-/// What a model's files and its text encoder take in memory: solvers hold f32 whatever the files hold.
-fn weight(name: &Option<String>) -> WeighFlow {
+/// What a model's files and its text encoder take in memory: jobs hold f32 whatever the files hold.
+fn weight(name: &Option<String>) -> WeighRender {
     const TEXT: u64 = 440_000_000;
     let name = name.clone();
     Arc::new(move || {
@@ -264,7 +268,7 @@ fn later<T: 'static>(
     place: &ModelArgs,
     name: &Option<String>,
     load: fn(&str, &Target) -> Result<T, ModelError>,
-) -> Option<LoadFlow<T>> {
+) -> Option<LoadRender<T>> {
     let (name, device, dtype) = (name.clone()?, place.device, place.dtype);
     Some(Arc::new(move || {
         let (target, _) = dtype.on(&device.open().map_err(|Failure(sentence)| sentence)?);
@@ -273,7 +277,7 @@ fn later<T: 'static>(
 }
 
 /// Works on a job until it is done, and writes what came out.
-fn write(mut job: impl Job<Output = Rendered>, output: &Output, seconds: f64) -> Outcome {
+fn write(mut job: impl Job<Output = Pcm>, output: &Output, seconds: f64) -> Outcome {
     let bar = ProgressBar::new(1);
     if let Ok(style) = ProgressStyle::with_template("{bar:40} step {pos} of {len}, {eta} left") {
         bar.set_style(style);

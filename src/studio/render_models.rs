@@ -11,10 +11,10 @@ use super::{Riffs, StudioError, Variations};
 use crate::engine::{LoopInfo, LoopModel, TransformModel};
 
 /// Loads a model; blocks. The error is one sentence.
-pub type LoadFlow<T> = Arc<dyn Fn() -> Result<T, String> + Send + Sync>;
+pub type LoadRender<T> = Arc<dyn Fn() -> Result<T, String> + Send + Sync>;
 
 /// Bytes of memory that a model will take, more or less; 0 when that cannot be said. May block.
-pub type WeighFlow = Arc<dyn Fn() -> u64 + Send + Sync>;
+pub type WeighRender = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 /// Time without a wish after which a model is given back.
 const IDLE: Duration = Duration::from_secs(600);
@@ -39,9 +39,9 @@ impl<M: Send + Sync + 'static> Shared for Arc<M> {
 
 /// A model that is there when it is wanted.
 pub(super) struct Shelf<T> {
-    load: Option<LoadFlow<T>>,
+    load: Option<LoadRender<T>>,
     absent: &'static str,
-    weigh: OnceLock<WeighFlow>,
+    weigh: OnceLock<WeighRender>,
     /// Bytes, once they were asked for.
     bytes: AtomicU64,
     held: tokio::sync::Mutex<Option<T>>,
@@ -49,7 +49,7 @@ pub(super) struct Shelf<T> {
 }
 
 impl<T: Shared> Shelf<T> {
-    fn new(load: Option<LoadFlow<T>>, absent: &'static str) -> Arc<Self> {
+    fn new(load: Option<LoadRender<T>>, absent: &'static str) -> Arc<Self> {
         let used = Mutex::new(Instant::now());
         Arc::new(Self {
             load,
@@ -88,7 +88,7 @@ impl<T: Shared> Shelf<T> {
     ///
     /// # Errors
     /// [`StudioError::Absent`] when there is none.
-    pub(super) fn loader(&self) -> Result<&LoadFlow<T>, StudioError> {
+    pub(super) fn loader(&self) -> Result<&LoadRender<T>, StudioError> {
         self.load.as_ref().ok_or(StudioError::Absent(self.absent))
     }
 
@@ -165,7 +165,7 @@ type Loops = Vec<(Option<FineTune>, Arc<Shelf<LoopModel>>)>;
 
 /// The flow models of a server, the presets of transforms and the riffs of loops; clones share them.
 #[derive(Clone)]
-pub struct Flows {
+pub struct RenderModels {
     variations: Arc<Variations>,
     pub(super) transform: Arc<Shelf<TransformModel>>,
     /// The latest used last.
@@ -175,12 +175,12 @@ pub struct Flows {
     riffs: Riffs,
 }
 
-impl Flows {
+impl RenderModels {
     /// With the ways to load each model, if there are any.
     pub fn new(
         variations: Variations,
-        transform: Option<LoadFlow<TransformModel>>,
-        looper: Option<LoadFlow<LoopModel>>,
+        transform: Option<LoadRender<TransformModel>>,
+        looper: Option<LoadRender<LoopModel>>,
     ) -> Self {
         Self {
             variations: Arc::new(variations),
@@ -206,7 +206,7 @@ impl Flows {
 
     /// With the ways to know what memory the models will take; a fine-tune takes what the loop model does.
     #[must_use]
-    pub fn weighed(self, transform: WeighFlow, looper: WeighFlow) -> Self {
+    pub fn weighed(self, transform: WeighRender, looper: WeighRender) -> Self {
         // Both are set once, before anything is loaded.
         let _ = self.transform.weigh.set(transform);
         for (_, shelf) in lock(&self.loops).iter() {
@@ -287,7 +287,7 @@ impl Flows {
         {
             loops.remove(oldest);
         }
-        let load: LoadFlow<LoopModel> = {
+        let load: LoadRender<LoopModel> = {
             let which = which.clone();
             Arc::new(move || tuned.load(&which))
         };
@@ -329,13 +329,13 @@ impl Flows {
 /// Loop models that may be loaded at the same time.
 pub const MOST_LOOPS: usize = 3;
 
-impl std::fmt::Debug for Flows {
+impl std::fmt::Debug for RenderModels {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Flows").field("transform", &self.transform.load.is_some()).finish_non_exhaustive()
+        f.debug_struct("RenderModels").field("transform", &self.transform.load.is_some()).finish_non_exhaustive()
     }
 }
 
-impl Default for Flows {
+impl Default for RenderModels {
     /// The built-in presets and no models.
     fn default() -> Self {
         Self::new(Variations::default(), None, None)

@@ -8,7 +8,7 @@ use crate::model::stable_audio::{DitConfig, OobleckConfig, StableAudio, StableCo
 use crate::model::weights::Target;
 
 /// Samples per second of [`transformer`].
-pub const FLOW_RATE: u32 = 1920 * 4;
+pub const TRANSFORM_RATE: u32 = 1920 * 4;
 
 /// A window of three seconds.
 ///
@@ -17,7 +17,7 @@ pub const FLOW_RATE: u32 = 1920 * 4;
 pub fn transformer() -> Result<TransformModel, String> {
     let published = FlowConfig::published();
     let mut codec = published.codec.clone();
-    (codec.dim, codec.filters, codec.sample_rate) = (4, 2, FLOW_RATE);
+    (codec.dim, codec.filters, codec.sample_rate) = (4, 2, TRANSFORM_RATE);
     let config = FlowConfig { width: 16, heads: 2, layers: 4, ffn: 32, latents: 4, seconds: 3.0, codec, ..published };
     MelodyFlow::random(config, 3, &Target::new(&Device::Cpu)).map_err(|error| error.to_string())
 }

@@ -1,9 +1,9 @@
-//! Work that shares the engine's thread with the voices: transforms and loops, one bounded step at a time.
+//! AnyJob that shares the engine's thread with the voices: transforms and loops, one bounded step at a time.
 //!
 //! A [`Job`] computes on the device that the voices use, so it must not run beside them but between their steps: only
 //! while every live voice has enough sound ahead to last through a step twice as long as the job's longest so far, and for
 //! half of the time at most while a voice or a clip is hungry. Jobs take turns, so that a short one need not wait for a
-//! long one's end. Dropping a [`Solving`] ends its job.
+//! long one's end. Dropping a [`JobHandle`] ends its job.
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
@@ -30,7 +30,7 @@ pub enum Step<T> {
     Done(T),
 }
 
-/// Work in steps that are short against the lead of a voice. It may hold tensors; all calls come from the engine's
+/// AnyJob in steps that are short against the lead of a voice. It may hold tensors; all calls come from the engine's
 /// thread.
 pub trait Job: Send + 'static {
     /// What comes out.
@@ -44,12 +44,12 @@ pub trait Job: Send + 'static {
 }
 
 /// A job that was handed to the engine. Dropping it ends the job.
-pub struct Solving<T> {
+pub struct JobHandle<T> {
     progress: watch::Receiver<(usize, usize)>,
     answer: oneshot::Receiver<Result<T, EngineError>>,
 }
 
-impl<T> Solving<T> {
+impl<T> JobHandle<T> {
     /// Parts done and to be done; `(0, 0)` before the job's first step.
     pub fn progress(&self) -> (usize, usize) {
         *self.progress.borrow()
@@ -70,20 +70,20 @@ impl<T> Solving<T> {
 }
 
 /// A job behind a common face.
-pub(super) trait Work: Send {
+pub(super) trait AnyJob: Send {
     /// Does a step; `false` when nothing is left, or nobody waits any more.
     fn step(&mut self) -> bool;
     /// Ends it with an error.
     fn refuse(&mut self, error: EngineError);
 }
 
-struct Running<J: Job> {
+struct JobSlot<J: Job> {
     job: J,
     progress: watch::Sender<(usize, usize)>,
     answer: Option<oneshot::Sender<Result<J::Output, EngineError>>>,
 }
 
-impl<J: Job> Work for Running<J> {
+impl<J: Job> AnyJob for JobSlot<J> {
     fn step(&mut self) -> bool {
         if self.answer.as_ref().is_none_or(oneshot::Sender::is_closed) {
             return false;
@@ -113,21 +113,21 @@ impl<J: Job> Work for Running<J> {
 }
 
 /// A job made ready for the engine's thread, and the handle to it.
-pub(super) fn running<J: Job>(job: J) -> (Box<dyn Work>, Solving<J::Output>) {
+pub(super) fn slot<J: Job>(job: J) -> (Box<dyn AnyJob>, JobHandle<J::Output>) {
     let (progress, watched) = watch::channel((0, 0));
     let (answer, awaited) = oneshot::channel();
-    (Box::new(Running { job, progress, answer: Some(answer) }), Solving { progress: watched, answer: awaited })
+    (Box::new(JobSlot { job, progress, answer: Some(answer) }), JobHandle { progress: watched, answer: awaited })
 }
 
 /// A job between two of its steps.
 struct Waiting {
-    work: Box<dyn Work>,
+    work: Box<dyn AnyJob>,
     /// Seconds of its longest step.
     longest: f64,
 }
 
 /// The jobs of an engine; the one whose turn it is comes first.
-pub(super) struct Solvers {
+pub(super) struct JobQueue {
     queue: VecDeque<Waiting>,
     /// Seconds that hungry voices, clips among them, may take before the next step.
     owed: f64,
@@ -135,19 +135,19 @@ pub(super) struct Solvers {
     now: Box<dyn Fn() -> f64 + Send>,
 }
 
-impl Default for Solvers {
+impl Default for JobQueue {
     fn default() -> Self {
         let origin = Instant::now();
         Self::with_clock(Box::new(move || origin.elapsed().as_secs_f64()))
     }
 }
 
-impl Solvers {
+impl JobQueue {
     fn with_clock(now: Box<dyn Fn() -> f64 + Send>) -> Self {
         Self { queue: VecDeque::new(), owed: 0.0, now }
     }
 
-    pub(super) fn push(&mut self, mut work: Box<dyn Work>) {
+    pub(super) fn push(&mut self, mut work: Box<dyn AnyJob>) {
         if self.queue.len() >= MOST {
             return work.refuse(EngineError::Failed(format!("{MOST} jobs wait already; try again later")));
         }
@@ -240,7 +240,7 @@ mod tests {
             let dry = Arc::new(Mutex::new(0));
             // Less than the margin: a step's measured time is next to nothing, what it stands for is 0.4 s.
             let job = Listening { voices, samples: 12_800, left: 150, dry: dry.clone() };
-            let voices = engine.solve(job).finish().await.unwrap();
+            let voices = engine.submit(job).finish().await.unwrap();
             assert_eq!(*dry.lock().unwrap(), 0, "a voice ran dry during a job of a minute of sound");
             assert_eq!(voices.len(), 2);
         });
@@ -249,7 +249,7 @@ mod tests {
     /// Steps of these lengths in seconds, on a clock that only they move.
     struct Phases(Vec<f64>, Arc<Mutex<f64>>);
 
-    impl Work for Phases {
+    impl AnyJob for Phases {
         fn step(&mut self) -> bool {
             *self.1.lock().unwrap() += self.0.pop().unwrap();
             !self.0.is_empty()
@@ -265,8 +265,8 @@ mod tests {
         let steps: Vec<f64> = phases.iter().rev().flat_map(|&(seconds, count)| vec![seconds; count]).collect();
         let time = Arc::new(Mutex::new(0.0));
         let clock = Arc::clone(&time);
-        let mut solvers = Solvers::with_clock(Box::new(move || *clock.lock().unwrap()));
-        solvers.push(Box::new(Phases(steps, Arc::clone(&time))));
+        let mut jobs = JobQueue::with_clock(Box::new(move || *clock.lock().unwrap()));
+        jobs.push(Box::new(Phases(steps, Arc::clone(&time))));
         // A decoder step makes a frame of 20 ms for every voice and takes 8 ms; voices hold eight seconds at most.
         let (most, mut made, mut least) = (8.0, 2.0, f64::INFINITY);
         let now = || *time.lock().unwrap();
@@ -276,10 +276,10 @@ mod tests {
                 made += 0.02;
                 *time.lock().unwrap() += 0.008;
             }
-            solvers.work(made - now(), hungry.then_some(0.008));
+            jobs.work(made - now(), hungry.then_some(0.008));
             least = f64::min(least, made - now());
         }
-        assert!(solvers.queue.is_empty(), "the job does not come to its end");
+        assert!(jobs.queue.is_empty(), "the job does not come to its end");
         assert!(least > 0.0, "a voice had {least} s left");
     }
 
@@ -287,14 +287,14 @@ mod tests {
     fn a_clip_has_half_of_the_time_beside_a_job() {
         let time = Arc::new(Mutex::new(0.0));
         let clock = Arc::clone(&time);
-        let mut solvers = Solvers::with_clock(Box::new(move || *clock.lock().unwrap()));
-        solvers.push(Box::new(Phases(vec![1.0; 1000], Arc::clone(&time))));
+        let mut jobs = JobQueue::with_clock(Box::new(move || *clock.lock().unwrap()));
+        jobs.push(Box::new(Phases(vec![1.0; 1000], Arc::clone(&time))));
         // Always hungry, never short of anything: 10 ms a step.
         let (mut clip, now) = (0.0, || *time.lock().unwrap());
         while now() < 100.0 {
             *time.lock().unwrap() += 0.01;
             clip += 0.01;
-            solvers.work(f64::INFINITY, Some(0.01));
+            jobs.work(f64::INFINITY, Some(0.01));
         }
         assert!((45.0..55.0).contains(&clip), "{clip} s of a hundred");
     }
@@ -320,8 +320,8 @@ mod tests {
         wait(async {
             let engine = engine();
             let (good, bad, worse) =
-                (engine.solve(Counting(0, 0)), engine.solve(Counting(0, 1)), engine.solve(Counting(0, 2)));
-            let after = engine.solve(Counting(0, 0));
+                (engine.submit(Counting(0, 0)), engine.submit(Counting(0, 1)), engine.submit(Counting(0, 2)));
+            let after = engine.submit(Counting(0, 0));
             assert_eq!(good.finish().await.unwrap(), 20);
             assert!(bad.finish().await.unwrap_err().to_string().contains("seven is too much"));
             assert!(worse.finish().await.unwrap_err().to_string().contains("stumbled"));
@@ -334,8 +334,8 @@ mod tests {
     fn a_short_job_does_not_wait_for_a_long_one() {
         wait(async {
             let engine = engine();
-            let endless = engine.solve(Counting(100, 3));
-            assert_eq!(engine.solve(Counting(0, 0)).finish().await.unwrap(), 20);
+            let endless = engine.submit(Counting(100, 3));
+            assert_eq!(engine.submit(Counting(0, 0)).finish().await.unwrap(), 20);
             drop(endless);
         });
     }
@@ -344,8 +344,8 @@ mod tests {
     fn a_job_that_nobody_waits_for_makes_room_for_the_next() {
         wait(async {
             let engine = engine();
-            drop(engine.solve(Counting(usize::MAX / 2, 0)));
-            assert_eq!(engine.solve(Counting(0, 0)).finish().await.unwrap(), 20);
+            drop(engine.submit(Counting(usize::MAX / 2, 0)));
+            assert_eq!(engine.submit(Counting(0, 0)).finish().await.unwrap(), 20);
         });
     }
 }

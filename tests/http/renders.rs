@@ -4,18 +4,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::Device;
-use continuo::audio::{Sound, decode};
+use continuo::audio::decode;
 use continuo::engine::standin::looper;
 use continuo::model::Files;
 use continuo::model::melodyflow::MelodyFlow;
 use continuo::model::weights::Target;
+use continuo::pcm::Pcm;
 use continuo::station::StationConfig;
-use continuo::studio::{Flows, Variations};
+use continuo::studio::{RenderModels, Variations};
 use continuo::units::SampleRate;
 use serde_json::Value;
 
 use super::client::{call, get, send};
-use super::server::{Server, start, start_flows, start_with};
+use super::server::{Server, start, start_rendering, start_with};
 
 fn transformer() -> Result<Arc<MelodyFlow>, String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity/melodyflow");
@@ -25,12 +26,12 @@ fn transformer() -> Result<Arc<MelodyFlow>, String> {
 }
 
 /// The models of a server.
-pub fn models() -> Flows {
-    Flows::new(Variations::default(), Some(Arc::new(transformer)), Some(Arc::new(|| looper(8000))))
+pub fn models() -> RenderModels {
+    RenderModels::new(Variations::default(), Some(Arc::new(transformer)), Some(Arc::new(|| looper(8000))))
 }
 
 async fn server() -> Server {
-    start_flows(models()).await
+    start_rendering(models()).await
 }
 
 /// Follows a piece of work to its end.
@@ -50,7 +51,7 @@ async fn a_recording_is_transformed_and_keeps_its_length() {
     let presets = get(server.addr, "/v1/transforms").await.json().await;
     assert_eq!(presets["presets"].as_array().unwrap().len(), 33);
     let pcm: Vec<f32> = (0..44_100).map(|n| (n as f32 * 0.05).sin() * 0.3).collect();
-    let body = Sound { pcm, channels: 1, rate: SampleRate(44_100) }.wav();
+    let body = Pcm { pcm, channels: 1, rate: SampleRate(44_100) }.wav();
     let path = "/v1/transforms?preset=strings_quartet&steps=2&seed=5";
     let head = format!("POST {path} HTTP/1.1\nContent-Type: audio/wav\nContent-Length: {}", body.len());
     let mut answer = send(server.addr, &head, &body).await;
@@ -100,7 +101,7 @@ async fn bad_wishes_get_one_sentence_that_says_what_to_do() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_weights_the_answer_says_how_to_get_them() {
     let server = start().await;
-    let body = Sound { pcm: vec![0.1; 48_000], channels: 1, rate: SampleRate(48_000) }.wav();
+    let body = Pcm { pcm: vec![0.1; 48_000], channels: 1, rate: SampleRate(48_000) }.wav();
     let head = format!("POST /v1/transforms?preset=celtic HTTP/1.1\nContent-Length: {}", body.len());
     let transform = send(server.addr, &head, &body).await.text().await;
     assert!(transform.contains("--transform-model facebook/melodyflow-t24-30secs"), "{transform}");

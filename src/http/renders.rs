@@ -22,7 +22,7 @@ use super::seed::Seed;
 use super::{App, HttpError, Routes, body};
 use crate::engine::{LoopSettings, LoopSpec, Shape};
 use crate::studio::{
-    Accepted, Flow, Kind, LoopParams, Owner, SessionId, Snapshot, Status, Studio, StudioError, TransformWish,
+    Accepted, Kind, LoopParams, Owner, Render, SessionId, Snapshot, Status, Studio, StudioError, TransformWish,
     random_seed,
 };
 
@@ -91,7 +91,7 @@ fn file(app: &Arc<App>) -> Routes {
 }
 
 fn presets(app: &App) -> Result<Response, HttpError> {
-    let presets = app.studio()?.flows().variations().iter().map(|(name, variation)| {
+    let presets = app.studio()?.renders().variations().iter().map(|(name, variation)| {
         json!({ "name": name, "prompt": variation.prompt, "flowstep": variation.rounded_flowstep(), "steps": variation.steps })
     });
     Ok(warp::reply::json(&json!({ "presets": presets.collect::<Vec<_>>() })).into_response())
@@ -202,7 +202,7 @@ async fn accepted(studio: &Studio, kind: &str, taken: &Accepted, links: &Links) 
 }
 
 async fn find(studio: &Studio, kind: &str, id: &str) -> Result<Snapshot, HttpError> {
-    let gone = || HttpError::NoFlow(kind.to_owned(), id.chars().take(80).collect());
+    let gone = || HttpError::NoRender(kind.to_owned(), id.chars().take(80).collect());
     let clip = match studio.clip(id.parse().map_err(|_| gone())?).await {
         Err(StudioError::NoClip(_)) => return Err(gone()),
         clip => clip?,
@@ -219,9 +219,9 @@ async fn show(app: &App, kind: &str, id: &str, links: &Links) -> Result<Response
         "state": "working",
         "session": record.session,
         "seed": record.seed(),
-        "settings": match &record.flow {
-            Some(Flow::Transform(params)) => json!(params),
-            Some(Flow::Loop(params)) => json!(params),
+        "settings": match &record.render {
+            Some(Render::Transform(params)) => json!(params),
+            Some(Render::Loop(params)) => json!(params),
             None => json!(null),
         },
     });

@@ -1,0 +1,57 @@
+//! Loops as clips: taken on here, made in `render.rs`.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::verbs::Work;
+use super::{
+    Accepted, FineTune, Kind, LoopParams, Owner, Params, Render, SessionId, SessionRecord, Studio, StudioError,
+};
+use crate::engine::{LoopInfo, MakeLoop};
+
+impl Studio {
+    /// A loop, or another piece of the loop model's window, in a session of its own; `given` is the sound that the
+    /// parameters speak of.
+    ///
+    /// # Errors
+    /// [`StudioError::Absent`] without the model, [`StudioError::Invalid`] for what does not fit into its window, and
+    /// as [`Studio::generate`].
+    pub async fn make_loop(
+        self: &Arc<Self>,
+        owner: Owner,
+        params: LoopParams,
+        given: Option<Bytes>,
+    ) -> Result<Accepted, StudioError> {
+        if let Some(tune) = &params.model {
+            self.permit_tune(&owner, tune)?;
+        }
+        let model = self.models.lease_render(&self.renders().loop_shelf(params.model.as_ref())?).await?;
+        MakeLoop::check(&model, params.spec.shape).map_err(|reason| StudioError::Invalid(format!("{reason}.")))?;
+        if let Some(given) = &given {
+            self.check(given).await?;
+        }
+        let session = SessionRecord::new(SessionId::random(), "loop", Params::default());
+        self.begin(owner, Kind::Loop, session, Work::Render(Render::Loop(params)), given).await
+    }
+
+    /// Whether `owner` may name a fine-tune: one that is loaded, or a repository as [`Studio::permit`] has it.
+    ///
+    /// # Errors
+    /// [`StudioError::NotYours`].
+    pub fn permit_tune(&self, owner: &Owner, tune: &FineTune) -> Result<(), StudioError> {
+        let held = self.renders().held_loops().unwrap_or_default();
+        if held.iter().any(|(which, _)| which.as_ref() == Some(tune)) {
+            return Ok(());
+        }
+        self.permit(owner, &tune.repo).map(drop)
+    }
+
+    /// What a loop model is, loaded if need be.
+    ///
+    /// # Errors
+    /// [`StudioError::Absent`], [`StudioError::Invalid`], [`StudioError::Model`].
+    pub async fn loop_info(&self, which: Option<&FineTune>) -> Result<LoopInfo, StudioError> {
+        Ok(LoopInfo::of(&self.models.lease_render(&self.renders().loop_shelf(which)?).await?))
+    }
+}
