@@ -197,6 +197,7 @@ async fn a_shared_station_is_heard_with_others_and_left_alone() {
         sampling: Default::default(),
         seconds: None,
         max_still: None,
+        wait: None,
         idle: Idle::Pause,
     };
     let station = server.app.station.create(spec).await.unwrap();

@@ -311,7 +311,7 @@ impl VoiceControl {
         self.alive()?;
         let ((reply, admitted), (sender, place)) = (oneshot::channel(), watch::channel(Place::default()));
         self.engine.commands.send(Command::ResumeWhenFree { voice: self.id, place: sender, reply })?;
-        Ok(InLine { admitted, place })
+        Ok(InLine::new(admitted, place))
     }
 }
 

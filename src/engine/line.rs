@@ -16,11 +16,16 @@ pub struct Place {
 
 /// A voice that waits for room: it generates as soon as its turn comes. Dropping this leaves the line.
 pub struct InLine {
-    pub(super) admitted: oneshot::Receiver<Result<(), EngineError>>,
-    pub(super) place: watch::Receiver<Place>,
+    admitted: oneshot::Receiver<Result<(), EngineError>>,
+    place: watch::Receiver<Place>,
 }
 
 impl InLine {
+    /// A place that others decide over: for stand-ins of a voice.
+    pub fn new(admitted: oneshot::Receiver<Result<(), EngineError>>, place: watch::Receiver<Place>) -> Self {
+        Self { admitted, place }
+    }
+
     /// Where it stands, followed as it moves up.
     pub fn place(&self) -> watch::Receiver<Place> {
         self.place.clone()

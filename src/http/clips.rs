@@ -264,6 +264,7 @@ async fn stream_from(
         sampling,
         seconds: None,
         max_still: None,
+        wait: None,
         idle: Idle::Pause,
     };
     let info = app.station.create_from(spec, Some(prefix)).await?.info();

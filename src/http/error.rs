@@ -123,7 +123,11 @@ impl HttpError {
     /// Seconds after which the same request may succeed.
     pub fn retry_after(&self) -> Option<u64> {
         match self {
-            Self::Station(StationError::Limit { retry_after, .. } | StationError::Waiting { retry_after })
+            Self::Station(
+                StationError::Limit { retry_after, .. }
+                | StationError::Waiting { retry_after }
+                | StationError::NoRoom { retry_after, .. },
+            )
             | Self::Station(StationError::Engine(
                 EngineError::Full { retry_after, .. } | EngineError::TooMany { retry_after, .. },
             ))
@@ -145,7 +149,7 @@ fn station_status(error: &StationError) -> StatusCode {
         StationError::NotFound(_) => StatusCode::NOT_FOUND,
         StationError::NameTaken(_) => StatusCode::CONFLICT,
         StationError::Limit { .. } => StatusCode::TOO_MANY_REQUESTS,
-        StationError::Waiting { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        StationError::Waiting { .. } | StationError::NoRoom { .. } => StatusCode::SERVICE_UNAVAILABLE,
         StationError::Ended(_) => StatusCode::GONE,
         StationError::NoMp3 => StatusCode::NOT_ACCEPTABLE,
         StationError::Engine(error) => engine_status(error),

@@ -37,10 +37,10 @@ async fn generate(
     headers: &HeaderMap,
     connection: &Connection,
 ) -> Result<Response, HttpError> {
-    let query = Query::parse(query, &[&["station"], &VOICE, &LISTEN])?;
+    let query = Query::parse(query, &[&["station", "wait"], &VOICE, &LISTEN])?;
     let listen = query.listen(None)?;
     if let Some(name) = query.one("station")? {
-        if let Some(parameter) = query.first_of(&VOICE) {
+        if let Some(parameter) = query.first_of(&VOICE).or_else(|| query.first_of(&["wait"])) {
             return Err(HttpError::BadRequest(format!(
                 "`{parameter}` belongs to a stream of one's own; leave it out or leave `station` out."
             )));
@@ -67,6 +67,7 @@ async fn generate(
         sampling: voice.sampling,
         seconds,
         max_still: voice.max_still,
+        wait: query.wait()?,
         idle: Idle::End,
     };
     let stream = app.station.create(spec).await?;

@@ -97,6 +97,7 @@ impl Create {
             },
             seconds: checked_seconds(self.seconds)?,
             max_still: self.max_still,
+            wait: None,
             idle: Idle::Pause,
         })
     }

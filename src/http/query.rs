@@ -3,6 +3,7 @@
 mod decode;
 
 use std::str::FromStr;
+use std::time::Duration;
 
 use warp::Filter;
 
@@ -25,6 +26,9 @@ const OPUS_KBPS: std::ops::RangeInclusive<u32> = 64..=160;
 const MP3_KBPS: [u32; 11] = [48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256];
 /// The longest `seconds`: a day. Leave it out for an endless stream.
 const MAX_SECONDS: f64 = 86_400.0;
+
+/// The longest `wait`, in seconds.
+const MAX_WAIT: f64 = 600.0;
 
 /// The parameters of one request.
 pub(super) struct Query(Vec<(String, String)>);
@@ -107,6 +111,17 @@ impl Query {
         spec.validate()?;
         let seconds = self.number("seconds", "a number of seconds, for example seconds=30")?;
         Ok((spec, checked_seconds(seconds)?))
+    }
+
+    /// How long a stream may wait for room on a full machine.
+    pub fn wait(&self) -> Result<Option<Duration>, HttpError> {
+        match self.number::<f64>("wait", "a number of seconds, for example wait=30")? {
+            Some(seconds) if !(0.0..=MAX_WAIT).contains(&seconds) => {
+                Err(bad_value(format!("`wait` is {seconds}; send 0 to {MAX_WAIT} seconds.")))
+            }
+            // Without patience it is refused at once.
+            seconds => Ok(seconds.filter(|seconds| *seconds > 0.0).map(Duration::from_secs_f64)),
+        }
     }
 
     /// How the listener wants to be served; `format` overrules the parameter (it is in the path of some routes).

@@ -18,7 +18,7 @@ use super::query::{LISTEN, Query, format_named, raw};
 use super::router::get;
 use super::{App, HttpError, Routes, audio, body, connection};
 use crate::engine::Ack;
-use crate::station::StreamInfo;
+use crate::station::{StreamInfo, StreamSpec};
 
 /// Everything under `/v1/streams` but the WebSocket and the events.
 pub(super) fn routes(app: &Arc<App>) -> Routes {
@@ -31,9 +31,10 @@ fn collection(app: &Arc<App>) -> Routes {
         let streams: Vec<View> = for_list.station.list().into_iter().map(|info| View::new(info, &links)).collect();
         no_store(warp::reply::json(&json!({ "streams": streams })))
     });
-    let create = warp::post().and(body::bytes(app)).and(links::of_request()).then(move |body, links| {
+    let asked = warp::post().and(raw()).and(body::bytes(app)).and(links::of_request());
+    let create = asked.then(move |query: String, body, links| {
         let app = Arc::clone(&for_create);
-        async move { reply(create(&app, body, &links).await) }
+        async move { reply(create(&app, &query, body, &links).await) }
     });
     warp::path!("v1" / "streams").and(list.or(create).unify()).boxed()
 }
@@ -105,8 +106,9 @@ fn sound(app: &Arc<App>) -> Routes {
         .boxed()
 }
 
-async fn create(app: &App, body: Result<Bytes, HttpError>, links: &Links) -> Result<Response, HttpError> {
-    let spec = body::json::<Create>(&body?)?.into_spec()?;
+async fn create(app: &App, query: &str, body: Result<Bytes, HttpError>, links: &Links) -> Result<Response, HttpError> {
+    let wait = Query::parse(query, &[&["wait"]])?.wait()?;
+    let spec = StreamSpec { wait, ..body::json::<Create>(&body?)?.into_spec()? };
     Ok(created(app.station.create(spec).await?.info(), links))
 }
 

@@ -80,7 +80,9 @@ async fn accept(
         Some("none") => Ok(None),
         _ => match stream.join(query.listen(None)?).await {
             // A browser's script sees how a socket closes, and nothing of a refused handshake.
-            Err(error @ (StationError::Waiting { .. } | StationError::Engine(_))) => Err(HttpError::from(error)),
+            Err(error @ (StationError::Waiting { .. } | StationError::NoRoom { .. } | StationError::Engine(_))) => {
+                Err(HttpError::from(error))
+            }
             joined => Ok(Some(joined?)),
         },
     };

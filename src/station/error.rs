@@ -31,6 +31,16 @@ pub enum StationError {
         /// A sensible wait in seconds.
         retry_after: u64,
     },
+    /// The stream has waited for room in vain.
+    #[error("No room came free within {waited} s; {before} streams were before it. Try again in {retry_after} s.")]
+    NoRoom {
+        /// How long it waited, in seconds.
+        waited: u64,
+        /// Streams that were before it at the end.
+        before: usize,
+        /// A sensible wait in seconds.
+        retry_after: u64,
+    },
     /// The stream is over.
     #[error("The stream has ended: {0}.")]
     Ended(String),

@@ -22,7 +22,7 @@ pub struct StreamInfo {
     pub prompts: Vec<WeightedPrompt>,
     /// Sampling values now in force.
     pub sampling: Sampling,
-    /// `playing`, `buffering` (listeners wait for enough sound), `paused`, `idle` (paused because nobody listens), `ended`.
+    /// `queued` (it waits for room on the machine), `playing`, `buffering` (listeners wait for enough sound), `paused`, `idle` (paused because nobody listens), `ended`.
     pub state: StreamState,
     /// Why it ended, if it failed.
     pub reason: Option<String>,
@@ -34,7 +34,7 @@ pub struct StreamInfo {
     pub buffered: f64,
     /// While it is `buffering`: seconds that have to be generated ahead before it plays on.
     pub buffer_target: Option<f64>,
-    /// Why nothing is generated for it at present, if the machine has fallen behind.
+    /// Why nothing is generated for it at present: the machine is full, or has fallen behind.
     pub waiting: Option<Waiting>,
     /// Seconds of audio that this stream gets per second while it wants some, over the last seconds; below 1 it will run
     /// dry.
@@ -49,6 +49,8 @@ pub struct StreamInfo {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StreamState {
+    /// It waits for room on the machine, and has not been heard yet.
+    Queued,
     /// Sound is generated.
     Playing,
     /// Listeners wait until there is enough sound to go on without a stop.
@@ -66,14 +68,21 @@ pub enum StreamState {
 pub struct Waiting {
     /// In words.
     pub reason: String,
-    /// Seconds after which it is looked at again.
+    /// Seconds after which it is looked at again, or until there will be room as far as that is known.
     pub retry_after: u64,
+    /// Streams before it, while it waits for room.
+    pub before: Option<usize>,
 }
 
 impl Waiting {
     pub(super) fn for_others(retry_after: u64) -> Self {
         let reason = "The machine has fallen behind: streams that began earlier are made whole first.";
-        Self { reason: reason.into(), retry_after }
+        Self { reason: reason.into(), retry_after, before: None }
+    }
+
+    pub(super) fn for_room(before: Option<usize>, retry_after: u64) -> Self {
+        let reason = "The machine is full: the stream begins as soon as there is room.";
+        Self { reason: reason.into(), retry_after, before }
     }
 }
 

@@ -142,6 +142,7 @@ impl Running {
             sampling: entry.sampling,
             seconds: None,
             max_still: None,
+            wait: None,
             idle: Idle::Wait,
         };
         self.station.create(spec).await

@@ -14,7 +14,7 @@ use super::source::Source;
 use super::stream::{Begin, Stream};
 use super::task::{Plan, Task};
 use super::upkeep::Upkeep;
-use super::{Idle, StationConfig, StationError, StreamInfo, StreamSpec};
+use super::{Idle, StationConfig, StationError, StreamInfo, StreamSpec, StreamState};
 use crate::audio::OPUS_RATE;
 use crate::engine::{Engine, EngineError, Prefix, Priority, VoiceSpec};
 use crate::units::{Frames, SampleRate};
@@ -90,7 +90,7 @@ impl Station {
     /// [`StationError::NameTaken`], [`StationError::Limit`], [`StationError::Engine`].
     pub async fn create_from(&self, mut spec: StreamSpec, prefix: Option<Prefix>) -> Result<Arc<Stream>, StationError> {
         let asked = Instant::now();
-        self.admit(&self.streams(), spec.name.as_deref(), spec.idle)?;
+        self.admit(&self.streams(), spec.name.as_deref(), spec.waits())?;
         if spec.sampling.seed.is_none() {
             // Drawn here, so that the stream's state names the seed that would repeat it.
             spec.sampling.seed = Some(random_u64()? >> 11);
@@ -108,8 +108,21 @@ impl Station {
             paused: spec.idle == Idle::Wait,
             max_still: spec.max_still,
         };
-        let voice = self.engine.join(voice).await?;
-        self.start(voice, spec, asked)
+        let patience = spec.wait.filter(|_| spec.idle != Idle::Wait);
+        // Streams that were heard already go on first.
+        let behind = patience.is_some() && self.overload.queue(asked).is_some();
+        let joined = self.engine.join(VoiceSpec { paused: voice.paused || behind, ..voice.clone() }).await;
+        match joined {
+            Ok(voice) => {
+                let wait = patience.filter(|_| behind);
+                self.start(voice, StreamSpec { wait, ..spec }, asked)
+            }
+            Err(EngineError::Full { .. } | EngineError::TooMany { .. }) if patience.is_some() => {
+                let voice = self.engine.join(VoiceSpec { paused: true, ..voice }).await?;
+                self.start(voice, spec, asked)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Frames per second and codebooks of the model that is asked for.
@@ -134,6 +147,7 @@ impl Station {
         let (model, rate) = (source.model(), SampleRate(OPUS_RATE));
         let burst = rate.samples(self.config.burst.max(MIN_BURST)).0;
         let length = spec.seconds.map(|seconds| rate.samples(seconds).0);
+        let waits = spec.waits();
         let (stream, commands) = Stream::new(Begin {
             id: format!("{:016x}{:016x}", random_u64()?, random_u64()?),
             name: spec.name,
@@ -156,14 +170,18 @@ impl Station {
             burst,
             lead: self.config.lead,
             place: self.overload.join(&stream),
+            patience: spec.wait,
             upkeep: self.upkeep.clone(),
         };
+        if spec.wait.is_some() {
+            stream.state().info.state = StreamState::Queued;
+        }
         let task = Task::new(stream.clone(), source, commands, plan)
             .map_err(|error| EngineError::Invalid(error.to_string()))?;
         {
             // Asked again: others may have come while the engine admitted the voice.
             let mut streams = self.streams();
-            if let Some(other) = self.admit(&streams, stream.name(), spec.idle)? {
+            if let Some(other) = self.admit(&streams, stream.name(), waits)? {
                 tracing::info!(stream = other.id(), name = other.name(), "an idle stream gives its place up");
                 other.give_way();
             }
@@ -174,12 +192,12 @@ impl Station {
     }
 
     /// Whether one more stream may be made, and which one has to give its place up for it. A name is no reason to hold a
-    /// place for ever: the stream that was idle for longest goes.
+    /// place for ever: the stream that was idle for longest goes. One that `waits` need not begin at once.
     fn admit(
         &self,
         streams: &[Arc<Stream>],
         name: Option<&str>,
-        idle: Idle,
+        waits: bool,
     ) -> Result<Option<Arc<Stream>>, StationError> {
         if self.closing.load(Ordering::Acquire) {
             return Err(StationError::Ended("the server is stopping".into()));
@@ -190,9 +208,7 @@ impl Station {
         {
             return Err(StationError::NameTaken(name.to_owned()));
         }
-        if idle != Idle::Wait
-            && let Some(retry_after) = self.overload.queue(Instant::now())
-        {
+        if !waits && let Some(retry_after) = self.overload.queue(Instant::now()) {
             return Err(StationError::Waiting { retry_after });
         }
         let limit = self.config.max_streams;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use crate::engine::{Ack, EngineError, Freeze, ModelInfo, Read, Steer, Voice, VoiceControl};
+use crate::engine::{Ack, EngineError, Freeze, InLine, ModelInfo, Read, Steer, Voice, VoiceControl};
 use crate::units::{ModelId, Samples};
 
 /// What the station needs of a [`Voice`].
@@ -39,6 +39,8 @@ pub(super) trait Remote: Send + Sync {
     fn reset(&self) -> BoxFuture<'_, Result<Ack, EngineError>>;
     /// See [`VoiceControl::set_model`].
     fn set_model<'a>(&'a self, model: &'a ModelId) -> BoxFuture<'a, Result<Ack, EngineError>>;
+    /// See [`VoiceControl::resume_when_free`].
+    fn resume_when_free(&self) -> Result<InLine, EngineError>;
     /// See [`VoiceControl::pause`].
     fn pause(&self) -> BoxFuture<'_, Result<(), EngineError>>;
     /// See [`VoiceControl::resume`].
@@ -100,6 +102,10 @@ impl Remote for VoiceControl {
 
     fn resume(&self) -> BoxFuture<'_, Result<(), EngineError>> {
         self.resume().boxed()
+    }
+
+    fn resume_when_free(&self) -> Result<InLine, EngineError> {
+        self.resume_when_free()
     }
 
     fn realtime_factor(&self) -> f64 {

@@ -1,5 +1,7 @@
 //! What a caller may ask of the station: streams, ways to listen, limits.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use crate::engine::{SamplingPatch, WeightedPrompt};
@@ -67,8 +69,17 @@ pub struct StreamSpec {
     pub seconds: Option<f64>,
     /// Seconds of nothing new after which it goes back and on differently; 0 never, `None` is the engine's.
     pub max_still: Option<f32>,
+    /// How long it may wait for room on a full machine; without, it is refused there.
+    pub wait: Option<Duration>,
     /// What happens when its last listener leaves.
     pub idle: Idle,
+}
+
+impl StreamSpec {
+    /// Whether it need not begin at once.
+    pub(super) fn waits(&self) -> bool {
+        self.idle == Idle::Wait || self.wait.is_some()
+    }
 }
 
 /// What a stream does when nobody listens.

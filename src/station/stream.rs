@@ -180,14 +180,14 @@ impl Stream {
         StreamInfo { listeners, ..self.state().info.clone() }
     }
 
-    /// Joins as [`Stream::listen`] does, once the machine has room for a stream that was idle.
+    /// Joins as [`Stream::listen`] does, once the machine has room for a stream that was idle or has not begun.
     ///
     /// # Errors
-    /// [`StationError::Waiting`], [`StationError::Engine`] when it has none, and those of [`Stream::listen`].
+    /// [`StationError::Waiting`], [`StationError::NoRoom`], [`StationError::Engine`] when it has none, and those of [`Stream::listen`].
     pub async fn join(self: &Arc<Self>, listen: Listen) -> Result<Listener, StationError> {
         let sleeps = {
             let state = self.state();
-            state.info.state == StreamState::Idle || state.info.waiting.is_some()
+            matches!(state.info.state, StreamState::Idle | StreamState::Queued) || state.info.waiting.is_some()
         };
         if sleeps {
             let (reply, answer) = oneshot::channel();

@@ -2,6 +2,7 @@
 //! or ends the stream when nobody hears it.
 
 mod pump;
+mod queue;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use self::pump::Pumped;
+use self::queue::{Moved, Queue};
 use super::clock::Clock;
 use super::fanout::{Fanout, PAGE};
 use super::feed::{BLOCK, Feed, Over};
@@ -53,6 +55,8 @@ pub(super) struct Plan {
     /// Seconds that the voice makes ahead when all is well.
     pub(super) lead: f64,
     pub(super) place: Place,
+    /// How long it may wait for room before it is heard.
+    pub(super) patience: Option<Duration>,
     pub(super) upkeep: Arc<Upkeep>,
 }
 
@@ -75,6 +79,8 @@ pub(super) struct Task<S> {
     parked: bool,
     /// What the engine was last told.
     engine_paused: bool,
+    /// While it waits for room.
+    queue: Option<Queue>,
     /// A packet was made.
     first_sound: bool,
     heard_at: Instant,
@@ -91,8 +97,8 @@ impl<S: Source> Task<S> {
     ) -> Result<Self, AudioError> {
         let (channels, now) = (stream.channels(), Instant::now());
         let fanout = Fanout::new(stream.hub().clone(), channels);
-        let asleep = plan.idle == Idle::Wait;
-        if !asleep {
+        let (asleep, queue) = (plan.idle == Idle::Wait, plan.patience.map(Queue::new));
+        if !asleep && queue.is_none() {
             plan.place.plays();
         }
         Ok(Self {
@@ -106,7 +112,8 @@ impl<S: Source> Task<S> {
             filling: None,
             paused: false,
             parked: asleep,
-            engine_paused: asleep,
+            engine_paused: asleep || queue.is_some(),
+            queue,
             first_sound: false,
             heard_at: now,
             was_heard: false,
@@ -142,6 +149,7 @@ impl<S: Source> Task<S> {
         loop {
             let now = Instant::now();
             let audience = self.stream.hub().audience();
+            self.queue_up(now)?;
             self.attend(audience, now)?;
             self.follow_engine(now).await;
             self.fanout.follow_audience().await?;
@@ -166,7 +174,7 @@ impl<S: Source> Task<S> {
             self.parked = false;
             return Ok(());
         }
-        if now < self.lonely_until() {
+        if now < self.lonely_until() || self.queue.is_some() {
             return Ok(());
         }
         match self.plan.idle {
@@ -211,6 +219,9 @@ impl<S: Source> Task<S> {
     }
 
     async fn tell_engine(&mut self, now: Instant) -> Result<(), EngineError> {
+        if self.queue.is_some() {
+            return Ok(());
+        }
         let wanted = !self.paused && !self.parked;
         let pause = !wanted || (self.plan.place.waiting(now).is_some() && !self.plan.place.may_go(now));
         if pause != self.engine_paused && !self.feed.voice_is_over() {
@@ -268,7 +279,9 @@ impl<S: Source> Task<S> {
 
     /// Tells the world what the stream does, if that is something else than before.
     fn show_state(&mut self, pumped: Pumped) {
-        let waiting = self.plan.place.waiting(Instant::now());
+        let queued = self.queue.as_ref().map(Queue::waiting);
+        let waits_for_room = queued.is_some();
+        let waiting = queued.or_else(|| self.plan.place.waiting(Instant::now()));
         let changed = {
             let info = &mut self.stream.state().info;
             info.buffer_target = self.filling.filter(|_| pumped == Pumped::Filling);
@@ -277,6 +290,7 @@ impl<S: Source> Task<S> {
             changed
         };
         let state = match (self.paused, self.parked) {
+            _ if waits_for_room => StreamState::Queued,
             (true, _) => StreamState::Paused,
             (false, true) => StreamState::Idle,
             (false, false) if pumped == Pumped::Filling => StreamState::Buffering,
@@ -322,8 +336,15 @@ impl<S: Source> Task<S> {
                 None => std::future::pending().await,
             }
         };
+        let moved = async {
+            match &mut self.queue {
+                Some(queue) => queue.moved().await,
+                None => std::future::pending::<Moved>().await,
+            }
+        };
         let command = tokio::select! {
             command = self.commands.recv() => command,
+            moved = moved => return self.queue_moved(moved),
             () = self.stream.nudged() => None,
             () = self.feed.ready(), if matches!(pumped, Pumped::Short { .. }) => None,
             () = now_and_then => None,
@@ -346,7 +367,9 @@ impl<S: Source> Task<S> {
                 Ok(())
             }
             Some(Command::Wake(reply)) => {
-                answer(reply, self.wake().await);
+                if let Some(reply) = self.wait_for_room(reply) {
+                    answer(reply, self.wake().await);
+                }
                 Ok(())
             }
             Some(Command::End(reason)) => Err(Over::Asked(reason)),

@@ -56,3 +56,35 @@ async fn a_stream_that_cannot_go_on_says_so_to_whoever_wants_to_hear_it() {
     let ready = get(server.addr, "/readyz").await.json().await;
     assert_eq!((&ready["behind_seconds"], &ready["waiting_streams"]), (&0.into(), &0.into()));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_may_wait_in_line_for_a_place() {
+    // One voice is more than it can do.
+    let backend = Standin::default().with_step_time(Duration::from_millis(25));
+    let server = start_on(backend, StationConfig::default(), |_| {}).await;
+    let first = get(server.addr, "/generate?prompt=a").await;
+    assert_eq!(get(server.addr, "/generate?prompt=b").await.status, 429, "without `wait` it is refused");
+    for wait in ["-1", "601", "long"] {
+        let mut refused = get(server.addr, &format!("/generate?prompt=b&wait={wait}")).await;
+        assert_eq!(refused.status, 400);
+        assert!(refused.problem().await.contains("`wait`"));
+    }
+    let mut impatient = get(server.addr, "/generate?prompt=b&wait=0.2").await;
+    assert_eq!((impatient.status, impatient.header("retry-after").is_some()), (503, true));
+    assert!(impatient.problem().await.starts_with("No room came free"));
+
+    let view = call(server.addr, "POST", "/v1/streams?wait=300", r#"{"prompts": ["c"]}"#).await.json().await;
+    assert_eq!(view["state"], "queued", "{view}");
+    let place = format!("/v1/streams/{}", view["id"].as_str().unwrap());
+    let (addr, path) = (server.addr, format!("{place}/audio.ogg"));
+    let listener = tokio::spawn(async move { get(addr, &path).await.status });
+    let shown = async || get(server.addr, &place).await.json().await;
+    while shown().await["waiting"]["before"] != 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(!listener.is_finished());
+    drop(first);
+    assert_eq!(timeout(PATIENCE, listener).await.unwrap().unwrap(), 200);
+    let shown = shown().await;
+    assert!(shown["state"] != "queued" && shown["waiting"].is_null(), "{shown}");
+}

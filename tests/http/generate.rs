@@ -98,6 +98,7 @@ async fn a_station_is_joined_by_its_name() {
         sampling: Default::default(),
         seconds: None,
         max_still: None,
+        wait: None,
         idle: Idle::Pause,
     };
     let stream = server.app.station.create(spec).await.unwrap();

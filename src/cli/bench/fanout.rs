@@ -61,6 +61,7 @@ pub(super) fn run(args: &FanoutArgs) -> Result<Vec<Row>, Failure> {
             sampling: SamplingPatch::default(),
             seconds: None,
             max_still: None,
+            wait: None,
             idle: Idle::Pause,
         };
         let stream = station.create(spec).await?;

@@ -77,6 +77,7 @@ async fn listen(station: &Arc<Station>, seed: u64) -> Result<Listener, Failure> 
             sampling: SamplingPatch { seed: Some(seed), ..SamplingPatch::default() },
             seconds: None,
             max_still: None,
+            wait: None,
             idle: Idle::End,
         })
         .await?;

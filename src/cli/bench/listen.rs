@@ -69,6 +69,7 @@ pub(super) fn run(args: &ListenArgs) -> Result<Vec<Row>, Failure> {
                     sampling,
                     seconds: None,
                     max_still: None,
+                    wait: None,
                     idle: Idle::End,
                 };
                 let stream = station.create(spec).await?;

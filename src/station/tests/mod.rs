@@ -8,6 +8,7 @@ mod fanout;
 mod formats;
 mod overload;
 mod pace;
+mod queue;
 mod store;
 mod tone;
 
@@ -46,6 +47,7 @@ fn spec() -> StreamSpec {
         sampling: Default::default(),
         seconds: None,
         max_still: None,
+        wait: None,
         idle: Idle::Pause,
     }
 }

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep};
 
 use super::super::source::{Remote, Source};
-use crate::engine::{Ack, Chunk, EngineError, ModelInfo, Read, Sampling, Steer, VoiceEnd};
+use crate::engine::{Ack, Chunk, EngineError, InLine, ModelInfo, Place, Read, Sampling, Steer, VoiceEnd};
 use crate::units::{ModelId, SampleRate, Samples};
 
 /// Seconds over which the speed is measured, as the engine does it.
@@ -69,6 +70,8 @@ pub(super) struct Seen {
     pub(super) paused: AtomicBool,
     /// The engine has no room for it.
     pub(super) refused: AtomicBool,
+    /// Where it stands in the engine's line.
+    pub(super) line: Mutex<Option<(oneshot::Sender<Result<(), EngineError>>, watch::Sender<Place>)>>,
     making: Mutex<Making>,
 }
 
@@ -147,6 +150,7 @@ impl Tone {
             reads: AtomicUsize::new(0),
             paused: AtomicBool::new(false),
             refused: AtomicBool::new(false),
+            line: Mutex::default(),
             making: Mutex::new(making),
         });
         let alive = Arc::default();
@@ -280,6 +284,12 @@ impl Remote for Knob {
 
     fn resume(&self) -> BoxFuture<'_, Result<(), EngineError>> {
         self.set(false)
+    }
+
+    fn resume_when_free(&self) -> Result<InLine, EngineError> {
+        let ((reply, admitted), (place, moved)) = (oneshot::channel(), watch::channel(Place::default()));
+        *self.seen.line.lock().unwrap() = Some((reply, place));
+        Ok(InLine::new(admitted, moved))
     }
 
     fn realtime_factor(&self) -> f64 {
