@@ -21,6 +21,8 @@ pub(super) struct Deck {
     pub(super) encoder: Arc<dyn Encoder>,
     /// The lowest is given first: a device takes the rows between the first and the last as one batch.
     free: BTreeSet<Slot>,
+    /// Those of them that still hold what was.
+    stale: BTreeSet<Slot>,
     texts: HashMap<String, (Condition, u64)>,
     clock: u64,
     pub(super) cost: Cost,
@@ -37,6 +39,7 @@ impl Deck {
             info: Arc::new(backend.info().clone()),
             encoder: backend.encoder(),
             free: (0..backend.slots()).map(Slot).collect(),
+            stale: BTreeSet::new(),
             texts: HashMap::new(),
             clock: 0,
             cost: Cost::default(),
@@ -119,11 +122,24 @@ impl Deck {
     }
 
     pub(super) fn take_slot(&mut self) -> Option<Slot> {
-        self.free.pop_first()
+        let slot = self.free.pop_first()?;
+        self.stale.remove(&slot);
+        Some(slot)
     }
 
     pub(super) fn give_back(&mut self, slots: impl IntoIterator<Item = Slot>) {
-        self.free.extend(slots);
+        for slot in slots {
+            self.free.insert(slot);
+            self.stale.insert(slot);
+        }
+    }
+
+    /// A voice has ended or rests: what its windows held, and those that others moved out of, goes. Not at every move:
+    /// the next one would fill the same memory again.
+    pub(super) fn tidy(&mut self) {
+        for slot in std::mem::take(&mut self.stale) {
+            self.backend.forget(slot);
+        }
     }
 
     /// Prepares texts, each once while it is in use.
@@ -245,6 +261,7 @@ fn fade(mean: &mut f64, value: f64) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Prefill;
     use super::super::standin::Standin;
     use super::*;
 
@@ -257,6 +274,23 @@ mod tests {
         let info = Standin::default().info().clone();
         // 50 steps of 4 + 12 ms.
         assert!((cost.load(&info, 6, 12) - 0.8).abs() < 1e-6, "{}", cost.load(&info, 6, 12));
+    }
+
+    #[test]
+    fn what_free_slots_hold_is_forgotten_when_a_voice_has_ended() {
+        let mut deck = Deck::new(Box::new(Standin::default()));
+        let ids = vec![0; deck.info.codebooks];
+        let reads = |deck: &mut Deck, slot, position| {
+            let job = Prefill { slot, position, ids: &ids, blend: &[], guidance: 1.0 };
+            deck.backend.prefill(&job).is_ok_and(|read| read.is_ok())
+        };
+        let slots = [(); 3].map(|()| deck.take_slot().expect("a free slot"));
+        assert!(slots.iter().all(|&slot| reads(&mut deck, slot, 0)));
+        deck.give_back([slots[0], slots[1]]);
+        // A window that begins in the memory of another.
+        assert_eq!(deck.take_slot(), Some(slots[0]));
+        deck.tidy();
+        assert_eq!(slots.map(|slot| reads(&mut deck, slot, 1)), [true, false, true]);
     }
 
     #[test]

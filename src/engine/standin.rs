@@ -169,6 +169,10 @@ impl Backend for Standin {
         Ok(Arc::new(text.to_owned()))
     }
 
+    fn forget(&mut self, slot: Slot) {
+        self.kv.remove(&slot);
+    }
+
     fn prefill(&mut self, job: &Prefill<'_>) -> Result<Result<(), Fault>, Lost> {
         let blend = blend_hash(job.blend);
         for (offset, ids) in job.ids.chunks(self.info.codebooks).enumerate() {

@@ -278,6 +278,7 @@ impl Worker {
         self.voices[index].paused = true;
         let freed = self.voices[index].close_windows();
         self.decks[deck].give_back(freed);
+        self.decks[deck].tidy();
         Ok(())
     }
 
@@ -350,6 +351,7 @@ impl Worker {
         let mut voice = self.voices.swap_remove(index);
         let deck = self.deck_of(&voice.info);
         self.decks[deck].give_back(voice.close_windows());
+        self.decks[deck].tidy();
         self.drop_retired();
         voice
     }
