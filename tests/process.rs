@@ -234,3 +234,18 @@ async fn a_model_that_would_never_fit_is_refused_before_it_is_downloaded() {
     assert!(weights.iter().all(|head| head.contains("range: bytes=0-0")), "{weights:?}");
     assert_eq!(weights.len(), 1);
 }
+
+#[tokio::test]
+async fn a_server_whose_data_folder_was_moved_is_not_ready_until_it_is_back() {
+    let place = tempfile::tempdir().unwrap();
+    let (data, away) = (place.path().join("data"), place.path().join("away"));
+    let addr = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut server = Server::started(addr, continuo(&[]).env("CONTINUO_DATA", &data).stderr(Stdio::null()));
+    server.ready().await;
+    std::fs::rename(&data, &away).unwrap();
+    let mut answer = get(addr, "/readyz").await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.problem().await.contains("folder"));
+    std::fs::rename(&away, &data).unwrap();
+    assert_eq!(get(addr, "/readyz").await.status, 200);
+}

@@ -171,6 +171,11 @@ pub trait Backend: Send {
     /// [`Lost`] when the device failed; a [`Fault`] concerns its row alone.
     fn step(&mut self, rows: &[StepRow<'_>]) -> Result<Vec<Result<Vec<u32>, Fault>>, Lost>;
 
+    /// What a slot holds is not needed any more: its memory may go until the slot is filled anew.
+    fn forget(&mut self, slot: Slot) {
+        let _ = slot;
+    }
+
     /// The state of a codec decoder that has seen nothing.
     fn codec_state(&self) -> Box<dyn CodecState>;
 

@@ -29,6 +29,8 @@ pub(super) struct LoadedModel {
     pub(super) encoder: Arc<dyn Encoder>,
     /// The lowest is given first: a device takes the rows between the first and the last as one batch.
     free: BTreeSet<Slot>,
+    /// Those of them that still hold what was.
+    stale: BTreeSet<Slot>,
     pub(super) texts: Arc<Texts>,
     pub(super) cost: CostModel,
     rate: Rate,
@@ -44,6 +46,7 @@ impl LoadedModel {
             info: Arc::new(backend.info().clone()),
             encoder: backend.encoder(),
             free: (0..backend.slots()).map(Slot).collect(),
+            stale: BTreeSet::new(),
             texts: Texts::new(backend.conditioner()),
             cost: CostModel::default(),
             rate: Rate::new(RATE_MEMORY),
@@ -130,10 +133,48 @@ impl LoadedModel {
     }
 
     pub(super) fn take_slot(&mut self) -> Option<Slot> {
-        self.free.pop_first()
+        let slot = self.free.pop_first()?;
+        self.stale.remove(&slot);
+        Some(slot)
     }
 
     pub(super) fn give_back(&mut self, slots: impl IntoIterator<Item = Slot>) {
-        self.free.extend(slots);
+        for slot in slots {
+            self.free.insert(slot);
+            self.stale.insert(slot);
+        }
+    }
+
+    /// A voice has ended or rests: what its windows held, and those that others moved out of, goes. Not at every move:
+    /// the next one would fill the same memory again.
+    pub(super) fn tidy(&mut self) {
+        for slot in std::mem::take(&mut self.stale) {
+            self.backend.forget(slot);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::expect_used)]
+    use super::super::Prefill;
+    use super::super::standin::Standin;
+    use super::*;
+
+    #[test]
+    fn what_free_slots_hold_is_forgotten_when_a_voice_has_ended() {
+        let mut model = LoadedModel::new(Box::new(Standin::default()));
+        let ids = vec![0; model.info.codebooks];
+        let reads = |model: &mut LoadedModel, slot, position| {
+            let job = Prefill { slot, position, ids: &ids, blend: &[], guidance: 1.0 };
+            model.backend.prefill(&job).is_ok_and(|read| read.is_ok())
+        };
+        let slots = [(); 3].map(|()| model.take_slot().expect("a free slot"));
+        assert!(slots.iter().all(|&slot| reads(&mut model, slot, 0)));
+        model.give_back([slots[0], slots[1]]);
+        // A window that begins in the memory of another.
+        assert_eq!(model.take_slot(), Some(slots[0]));
+        model.tidy();
+        assert_eq!(slots.map(|slot| reads(&mut model, slot, 1)), [true, false, true]);
     }
 }

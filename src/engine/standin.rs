@@ -211,6 +211,10 @@ impl Backend for Standin {
         Arc::new(Words { gate: self.reading.clone() })
     }
 
+    fn forget(&mut self, slot: Slot) {
+        self.kv.remove(&slot);
+    }
+
     fn prefill(&mut self, job: &Prefill<'_>) -> Result<Result<(), Fault>, Lost> {
         let blend = blend_hash(job.blend);
         for (offset, ids) in job.ids.chunks(self.info.codebooks).enumerate() {

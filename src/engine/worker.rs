@@ -228,6 +228,7 @@ impl Worker {
         self.voices[index].paused = true;
         let freed = self.voices[index].close_windows();
         self.models[model].give_back(freed);
+        self.models[model].tidy();
         Ok(())
     }
 
@@ -255,6 +256,7 @@ impl Worker {
         let mut voice = self.voices.swap_remove(index);
         let model = self.model_of(&voice.info);
         self.models[model].give_back(voice.close_windows());
+        self.models[model].tidy();
         self.drop_retired();
         voice
     }

@@ -22,9 +22,10 @@ const PATIENCE: Duration = Duration::from_secs(300);
 const STALLED: Duration = Duration::from_secs(30);
 /// Bytes by which a body's share of the memory grows.
 const STEP: usize = 256 << 10;
-/// How much of a refused upload is read away, so that the client sees our answer and not a reset.
+/// How much of an upload that is too large is read away, so that the client sees our answer and not a reset. One that
+/// comes at a bad time is read to its end: its client is to try again.
 const DRAIN_BYTES: usize = 4 << 20;
-const DRAIN_TIME: Duration = Duration::from_secs(2);
+const DRAIN_TIME: Duration = Duration::from_secs(10);
 
 /// Extracts the whole body, or why it was refused. Never rejects.
 pub(super) fn bytes(
@@ -74,10 +75,15 @@ async fn read<B: Buf>(
         _ => take(&mut body, (announced.unwrap_or(0) as usize, limit), budget).await,
     };
     // A client that waits for "100 Continue" has not sent anything yet and must not be asked to.
-    if matches!(read, Err(HttpError::TooLarge(_) | HttpError::Exhausted(_))) && !headers.contains_key(EXPECT) {
+    let most = match read {
+        Err(HttpError::TooLarge(_)) => DRAIN_BYTES,
+        Err(HttpError::Exhausted(_)) => limit,
+        _ => 0,
+    };
+    if most > 0 && !headers.contains_key(EXPECT) {
         let mut drained = 0;
         let _ = timeout(DRAIN_TIME, async {
-            while drained < DRAIN_BYTES
+            while drained < most
                 && let Some(Ok(part)) = body.next().await
             {
                 drained += part.remaining();

@@ -5,7 +5,8 @@
 //! reset. So when the end of what a client sends is seen while nothing is being sent to it, bytes
 //! go out that change no answer: the beginning of the status line before the head, and zeros before
 //! the length of a chunk in a body that is not finished. Clients over HTTP/1.0 have no chunks; of
-//! them a quiet one is noticed when the sound goes on.
+//! them a quiet one is noticed when the sound goes on. Over a WebSocket the bytes are a pong that
+//! nobody asked for, which clients take and leave unanswered.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
@@ -33,6 +34,10 @@ const IDLE: u8 = 0;
 const ASKED: u8 = 1;
 /// A body of chunks is being sent.
 const CHUNKS: u8 = 2;
+/// It has become a WebSocket.
+const SOCKET: u8 = 3;
+/// The frame of a pong without content.
+const PONG: [u8; 2] = [0x8a, 0];
 
 /// Shared by a connection's socket, its requests and [`Exchange::left`].
 #[derive(Default)]
@@ -50,6 +55,8 @@ pub(super) struct Exchange {
     at_work: AtomicUsize,
     /// Requests whose body is on its way.
     uploads: AtomicUsize,
+    /// See [`Exchange::is_half_closed`].
+    half_closed: AtomicBool,
 }
 
 /// What a connection is busy with.
@@ -109,9 +116,19 @@ impl Exchange {
         self.count(|exchange| &exchange.uploads)
     }
 
-    /// It is a socket from now on, which is work as long as it is open.
+    /// It is a WebSocket from now on, which is work as long as it is open.
     pub fn upgraded(&self) {
         self.at_work.fetch_add(1, Ordering::Relaxed);
+        self.phase.store(SOCKET, Ordering::Relaxed);
+    }
+
+    pub fn is_upgraded(&self) -> bool {
+        self.phase.load(Ordering::Relaxed) == SOCKET
+    }
+
+    /// The client of a WebSocket has closed its sending half: it will never answer, and may listen.
+    pub fn is_half_closed(&self) -> bool {
+        self.half_closed.load(Ordering::Relaxed)
     }
 
     fn count(self: &Arc<Self>, which: fn(&Exchange) -> &AtomicUsize) -> Counted {
@@ -207,6 +224,26 @@ impl Exchange {
                     Err(_) => return,
                 },
             };
+        }
+    }
+
+    /// Completes when the client of a WebSocket that has closed its sending half has gone.
+    pub async fn hung_up(&self, tcp: &TcpStream) {
+        self.half_closed.store(true, Ordering::Relaxed);
+        loop {
+            tokio::select! {
+                _ = tcp.ready(Interest::ERROR) => return,
+                () = sleep(PAUSE) => {}
+            }
+            // Between two frames, or what asks would be part of one.
+            if self.unsent.load(Ordering::Relaxed) {
+                continue;
+            }
+            match tcp.try_write(&PONG) {
+                Ok(written) if written == PONG.len() => {}
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                _ => return,
+            }
         }
     }
 

@@ -22,6 +22,7 @@ mod form;
 mod front;
 mod gary;
 mod generate;
+mod heap;
 mod icy;
 mod input;
 mod jerry;

@@ -74,9 +74,8 @@ fn readiness(app: &App) -> Result<Response, HttpError> {
     if let Some(reason) = app.engine().status().lost {
         return Err(HttpError::NotReady(format!("The device was lost: {reason}. Restart the server.")));
     }
-    if app.studio.as_ref().is_some_and(|studio| !studio.store().has_room()) {
-        let full = "The disk for clips and sessions is full: streams play, clips are refused; make room.";
-        return Err(HttpError::NotReady(full.into()));
+    if let Some(trouble) = app.studio.as_ref().and_then(|studio| studio.store().trouble()) {
+        return Err(HttpError::NotReady(format!("Streams play, clips are refused: {trouble}.")));
     }
     let Load { behind, waiting } = app.station.load();
     if behind >= BEHIND {

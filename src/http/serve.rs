@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::connection::Connection;
 use super::exchange::Exchange;
 use super::front::Front;
+use super::heap;
 use super::places::Places;
 use super::socket::Socket;
 use super::{App, Port};
@@ -34,7 +35,7 @@ const WRITE_BUFFER: usize = 64 << 10;
 const STREAM_WINDOW: u32 = 256 << 10;
 /// How long bytes may stay unacknowledged, or a window closed, before the connection is given up.
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often the metrics recorder tidies its histograms.
+/// How often the metrics recorder tidies its histograms, and memory of voices that have ended is given back.
 const UPKEEP: Duration = Duration::from_secs(5);
 /// Pauses after failed accepts grow from the first to the second.
 const MIN_BACKOFF: Duration = Duration::from_millis(5);
@@ -113,8 +114,13 @@ pub async fn terminated() -> io::Result<()> {
 /// Never ends.
 async fn upkeep(app: &App) {
     let mut tick = interval(UPKEEP);
+    let mut voices = 0;
     loop {
         tick.tick().await;
+        let before = std::mem::replace(&mut voices, app.engine().status().voices);
+        if voices < before {
+            tokio::task::spawn_blocking(heap::give_back);
+        }
         if let Some(metrics) = &app.metrics {
             metrics.run_upkeep();
         }

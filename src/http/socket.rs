@@ -1,5 +1,6 @@
 //! A client's socket: what it writes is told to the connection's [`Exchange`], and its patience can
-//! change. Most clients that stop reading are given up, some may take their time.
+//! change. Most clients that stop reading are given up, some may take their time. A WebSocket has
+//! no end before its client has left: what reads it would write no more.
 
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
@@ -22,11 +23,13 @@ pub(super) struct Socket {
     meter: Arc<Meter>,
     /// The client may leave bytes unread for as long as it likes.
     is_patient: bool,
+    /// Watches a client that has closed its sending half.
+    hung_up: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 impl Socket {
     pub fn new(tcp: Arc<TcpStream>, exchange: Arc<Exchange>, meter: Arc<Meter>) -> Self {
-        Self { tcp, exchange, meter, is_patient: false }
+        Self { tcp, exchange, meter, is_patient: false, hung_up: None }
     }
 
     /// Takes back TCP_USER_TIMEOUT, which counts a closed window as silence. A client that has gone
@@ -40,6 +43,18 @@ impl Socket {
         if let Err(error) = SockRef::from(&*self.tcp).set_tcp_user_timeout(None) {
             tracing::debug!(%error, "the socket keeps its time limit");
         }
+    }
+
+    /// Nothing more will be read; completes when nothing more can be written either.
+    fn half_closed(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let (tcp, exchange) = (&self.tcp, &self.exchange);
+        let hung_up = self.hung_up.get_or_insert_with(|| {
+            let (tcp, exchange) = (Arc::clone(tcp), Arc::clone(exchange));
+            Box::pin(async move { exchange.hung_up(&tcp).await })
+        });
+        ready!(hung_up.as_mut().poll(context));
+        self.hung_up = None;
+        Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
     }
 
     /// Writes what the exchange has not sent early.
@@ -67,11 +82,12 @@ impl Socket {
 }
 
 impl AsyncRead for Socket {
-    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
             ready!(self.tcp.poll_read_ready(context))?;
             match self.tcp.try_read_buf(into) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(0) if self.exchange.is_upgraded() && into.remaining() > 0 => return self.half_closed(context),
                 read => return Poll::Ready(read.and_then(|bytes| self.meter.read(bytes))),
             }
         }

@@ -12,7 +12,8 @@
 //! `PATCH /v1/streams/{id}`, `{"type":"pause"}`, `{"type":"resume"}`, `{"type":"reset"}`. An `id` of any JSON type is
 //! echoed in the reply. Commands are carried out in order; one that cannot be gets an `error` and the socket stays.
 //!
-//! The server pings every 15 s and hangs up on a client that says nothing for 45 s or takes nothing for 30 s. It closes
+//! The server pings every 15 s and hangs up on a client that says nothing for 45 s (unless it has closed its sending
+//! half and listens) or takes nothing for 30 s. It closes
 //! with 1000 when the stream is over, 1001 at shutdown, 1008 or 1009 when the client breaks these rules, 1013 when the
 //! client is too slow for the stream, or at once, behind an `error` with `retry_after`, when the machine has no room for
 //! a stream that was idle.
@@ -98,7 +99,6 @@ async fn accept(
     // The task keeps the connection's place until the socket closes.
     let close = connection.close.clone();
     app.tasks.spawn(async move {
-        let _place = connection;
         let Ok(io) = upgrade.await else { return };
         let config = WebSocketConfig::default()
             .read_buffer_size(4 << 10)
@@ -108,7 +108,9 @@ async fn accept(
         let socket = WebSocketStream::from_raw_socket(TokioIo::new(io), Role::Server, Some(config)).await;
         let served = async {
             match listener {
-                Ok(listener) => converse(socket, &stream, listener, || stopping.is_cancelled()).await,
+                Ok(listener) => {
+                    converse(socket, &connection.exchange, &stream, listener, || stopping.is_cancelled()).await
+                }
                 Err(error) => refuse(socket, &error).await,
             }
         };

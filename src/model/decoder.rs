@@ -99,6 +99,11 @@ impl KvCache {
         self.rows
     }
 
+    /// What a row holds is not needed any more; see [`KvLayer::forget`].
+    pub fn forget(&mut self, row: usize) {
+        self.layers.iter_mut().for_each(|layer| layer.forget(row));
+    }
+
     /// Lets passes use the kernels' stand-in.
     #[cfg(all(test, not(feature = "cuda")))]
     pub(crate) fn use_plain(&mut self, format: WeightFormat) {

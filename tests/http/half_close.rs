@@ -9,10 +9,13 @@ use std::time::{Duration, Instant};
 use continuo::http::ModelRequest;
 use continuo::station::StationConfig;
 use continuo::units::ModelId;
+use futures_util::StreamExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::timeout;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
 
 use super::client::{PATIENCE, answer, call};
 use super::server::{Server, start, start_with, until};
@@ -179,4 +182,53 @@ async fn a_quiet_stream_keeps_a_half_closed_listener_and_notices_one_that_leaves
     assert!(took < Duration::from_secs(1), "{took:?}");
     assert_eq!(call(server.addr, "POST", &format!("{place}/resume"), "").await.status, 200);
     stays.some(100_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_half_closed_websocket_hears_on_and_one_that_leaves_is_noticed() {
+    let server = start().await;
+    let view = call(server.addr, "POST", "/v1/streams", r#"{"prompts": ["a"]}"#).await.json().await;
+    let place = format!("/v1/streams/{}", view["id"].as_str().unwrap());
+    // One closes its half once the socket is open, the other as soon as it has asked for it.
+    let tcp = TcpStream::connect(server.addr).await.unwrap();
+    let (mut open, _) = tokio_tungstenite::client_async(format!("ws://test{place}/ws"), tcp).await.unwrap();
+    open.get_mut().shutdown().await.unwrap();
+    let key = "dGhlIHNhbXBsZSBub25jZQ==";
+    let request = format!(
+        "GET {place}/ws?format=mp3 HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
+    );
+    let mut eager = half_closed(server.addr, &request).await;
+    let head = some(&mut eager, 12).await;
+    assert_eq!(head, b"HTTP/1.1 101");
+    some(&mut eager, 60_000).await;
+    let mut heard = 0;
+    while heard < 60_000 {
+        match timeout(PATIENCE, open.next()).await.expect("a message in time") {
+            Some(Ok(Message::Binary(sound))) => heard += sound.len(),
+            Some(Ok(_)) => {}
+            end => panic!("the socket ended: {end:?}"),
+        }
+    }
+    let listeners = || server.app.station.list()[0].listeners;
+    assert_eq!(listeners(), 2);
+    drop(eager);
+    until(|| listeners() == 1).await;
+    // The other leaves in silence: everything was read, and no sound goes out.
+    assert_eq!(call(server.addr, "POST", &format!("{place}/pause"), "").await.status, 200);
+    until_pong(&mut open).await;
+    drop(open);
+    let took = took(|| listeners() == 0).await;
+    assert!(took < Duration::from_secs(5), "{took:?}: not before the next ping");
+}
+
+/// Reads on until the server asks whether somebody is there.
+async fn until_pong(socket: &mut WebSocketStream<TcpStream>) {
+    loop {
+        match timeout(PATIENCE, socket.next()).await.expect("a message in time") {
+            Some(Ok(Message::Pong(_))) => return,
+            Some(Ok(_)) => {}
+            end => panic!("the socket ended: {end:?}"),
+        }
+    }
 }

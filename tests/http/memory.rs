@@ -40,6 +40,9 @@ async fn withheld_uploads_take_no_more_than_the_budget_and_others_are_told_to_co
     let mut refused = send(server.addr, "POST /v1/sessions HTTP/1.1\nTransfer-Encoding: chunked", &chunked).await;
     assert_eq!((refused.status, refused.header("retry-after")), (503, Some("5")));
     refused.problem().await;
+    // However much is still to come: who cannot write to the end does not read the answer.
+    let head = format!("POST /v1/sessions HTTP/1.1\nContent-Length: {}", 60 * MIB);
+    assert_eq!(send(server.addr, &head, &vec![0; 60 * MIB]).await.status, 503);
     // Small requests and listeners go on.
     assert_eq!(call(server.addr, "POST", "/v1/streams", r#"{"prompts": ["a"]}"#).await.status, 201);
     listener.some(100_000).await;

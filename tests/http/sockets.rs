@@ -2,6 +2,7 @@
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::json;
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
@@ -158,4 +159,42 @@ async fn half_a_message_is_not_waited_for_beyond_the_memory_for_requests() {
     until(|| server.app.budget.free() == server.app.budget.bytes()).await;
     whole.send(Message::text(r#"42["begin_restore_audio"]"#)).await.unwrap();
     until_told(&mut whole, r#"42["ready_for_chunks""#).await;
+}
+
+/// What a bang of a second is sent as.
+fn bang(prompt: &str) -> String {
+    let sound = sound_text(&wav(1));
+    let wish = format!(r#""model_name":"","prompt_duration":1,"description":"{prompt}""#);
+    format!(r#"42["process_audio_request",{{{wish},"audio_data":"{sound}"}}]"#)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_an_emoji_in_an_event_is_no_reason_to_refuse_it() {
+    let server = start().await;
+    let mut socket = connect(&server).await;
+    socket.send(Message::text(bang(r"dusk \ud83d"))).await.unwrap();
+    until_told(&mut socket, r#"42["process_audio_received""#).await;
+    // Over polls too, as sockets begin.
+    let path = "/socket.io/?EIO=4&transport=polling";
+    let opened = get(server.addr, path).await.text().await;
+    let opened: serde_json::Value = serde_json::from_str(&opened[1..]).unwrap();
+    let path = format!("{path}&sid={}", opened["sid"].as_str().unwrap());
+    for message in ["40", bang(r"dusk \ud83d").as_str()] {
+        assert_eq!(call(server.addr, "POST", &path, message).await.text().await, "ok");
+    }
+    let mut told = String::new();
+    while !told.contains(r#"42["process_audio_received""#) {
+        assert!(!told.contains(r#"42["error""#), "{told}");
+        told.push_str(&get(server.addr, &path).await.text().await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_half_closed_socket_is_told_what_it_asked_for() {
+    let server = start().await;
+    let mut socket = connect(&server).await;
+    socket.send(Message::text(bang("dusk"))).await.unwrap();
+    socket.get_mut().shutdown().await.unwrap();
+    until_told(&mut socket, r#"42["process_audio_received""#).await;
+    until_told(&mut socket, r#"42["audio_processed""#).await;
 }

@@ -8,9 +8,12 @@ export function wav(seconds, rate = 44100, channels = 1) {
  file.writeUInt32LE(rate, 24); file.writeUInt32LE(rate * channels * 2, 28);
  file.writeUInt16LE(channels * 2, 32); file.writeUInt16LE(16, 34);
  file.write('data', 36); file.writeUInt32LE(bytes, 40);
- for (let n = 0; n < frames * channels; n++) {
+ // A second, again and again: a sine for every sample of a large file would take longer than its way to the server.
+ const second = Math.min(frames, rate) * channels;
+ for (let n = 0; n < second; n++) {
   file.writeInt16LE(Math.round(8000 * Math.sin(0.03 * Math.floor(n / channels))), 44 + 2 * n);
  }
+ for (let at = 2 * second; at < bytes; at += 2 * second) file.copy(file, 44 + at, 44, 44 + Math.min(2 * second, bytes - at));
  return file;
 }
 

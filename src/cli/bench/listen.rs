@@ -15,7 +15,7 @@ use super::{RandomModel, Row};
 use crate::cli::Failure;
 use crate::engine::{
     Backend, CodecState, Conditioner, Decode, Encoder, Engine, EngineConfig, Fault, Lost, ModelInfo, MusicGenBackend,
-    Prefill, SamplingPatch, StepRow, frame_rate, shorten,
+    Prefill, SamplingPatch, Slot, StepRow, frame_rate, shorten,
 };
 use crate::station::player::Player;
 use crate::station::{Format, Idle, Listen, Station, StationConfig, Stream, StreamSpec};
@@ -158,6 +158,10 @@ impl Backend for Held {
         self.due = Some(due);
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
         Ok(columns)
+    }
+
+    fn forget(&mut self, slot: Slot) {
+        self.inner.forget(slot);
     }
 
     fn codec_state(&self) -> Box<dyn CodecState> {

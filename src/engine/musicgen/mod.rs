@@ -254,6 +254,13 @@ impl Backend for MusicGenBackend {
         self.slots.len()
     }
 
+    fn forget(&mut self, slot: Slot) {
+        self.slots[slot.0] = SlotState::default();
+        for row in [CONDITIONAL, NULL] {
+            self.cache.forget(2 * slot.0 + row);
+        }
+    }
+
     fn encoder(&self) -> Arc<dyn Encoder> {
         Arc::new(self.model.encoder())
     }

@@ -257,6 +257,27 @@ fn voices_decoded_together_sound_as_they_do_alone() {
 }
 
 #[test]
+fn a_slot_that_was_forgotten_is_filled_anew() {
+    let expected = alone(&[("slow piano", 1.0)], 3.0, 7, 6);
+    let mut backend = backend();
+    let player = |backend: &mut MusicGenBackend, slot| Player::new(backend, slot, &[("slow piano", 1.0)], 3.0, 7);
+    let (mut stays, mut goes) = (player(&mut backend, 1), player(&mut backend, 2));
+    for _ in 0..3 {
+        step(&mut backend, &mut [&mut stays, &mut goes]);
+    }
+    backend.forget(Slot(2));
+    assert!(backend.step(&[goes.row()]).unwrap()[0].is_err(), "what it held is gone");
+    let mut comes = player(&mut backend, 2);
+    for _ in 0..6 {
+        step(&mut backend, &mut [&mut comes]);
+    }
+    for _ in 0..3 {
+        step(&mut backend, &mut [&mut stays]);
+    }
+    assert_eq!((&stays.columns, &comes.columns), (&expected, &expected));
+}
+
+#[test]
 fn models_that_share_a_codec_share_its_fingerprint() {
     let backend = backend();
     assert_eq!(backend.info().codec_fingerprint, self::backend().info().codec_fingerprint);

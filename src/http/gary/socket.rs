@@ -3,6 +3,8 @@
 //! A socket joins the room of every session that it names, before anything else happens, so that nothing said about the
 //! session is lost to it. Answers go to the session's room, or to the sender when no session is meant.
 
+use std::borrow::Cow;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +15,10 @@ use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::Service;
 use serde_json::json;
+use socketioxide::adapter::Adapter;
 use socketioxide::extract::{AckSender, SocketRef, State, TryData};
-use socketioxide::socket::Sid;
+use socketioxide::handler::{FromMessageParts, Value};
+use socketioxide::socket::{self, Sid};
 use socketioxide::{ParserConfig, SocketIo};
 use warp::Reply;
 use warp::http::Method;
@@ -23,7 +27,7 @@ use warp::reply::Response;
 
 use super::super::connection::Connection;
 use super::super::error::sentence;
-use super::super::{App, HttpError, body};
+use super::super::{App, HttpError, body, json as text};
 use super::chunks::Chunks;
 use super::events;
 use super::members::{Members, client_of};
@@ -138,6 +142,28 @@ impl Sockets {
     }
 }
 
+/// What came with an event, if it is JSON as this server reads it anywhere.
+struct Sent(Option<Parsed>);
+
+impl<A: Adapter> FromMessageParts<A> for Sent {
+    type Error = Infallible;
+
+    fn from_message_parts(
+        socket: &Arc<socket::Socket<A>>,
+        message: &mut Value,
+        ack: &Option<i64>,
+    ) -> Result<Self, Infallible> {
+        if let Value::Str(given, _) = message
+            && let Cow::Owned(clean) = text::clean(given.as_bytes())
+            && let Ok(clean) = String::from_utf8(clean)
+        {
+            *given = clean.into();
+        }
+        let TryData(parsed) = TryData::from_message_parts(socket, message, ack)?;
+        Ok(Self(parsed.ok()))
+    }
+}
+
 fn full() -> BoxFuture<'static, Response> {
     Box::pin(std::future::ready(HttpError::Exhausted(Exhausted).into_response()))
 }
@@ -157,12 +183,12 @@ fn listen(socket: &SocketRef, gary: &Gary) {
     for &event in events::EVENTS {
         socket.on(
             event,
-            move |socket: SocketRef, TryData(data): TryData<Parsed>, State(gary): State<Gary>, ack: AckSender| async move {
+            move |socket: SocketRef, Sent(data): Sent, State(gary): State<Gary>, ack: AckSender| async move {
                 let Some(_turn) = gary.members.turn(socket.id) else {
                     gary.members.cut(socket);
                     return;
                 };
-                if let Err(refusal) = events::handle(&gary, &socket, event, data.ok()).await {
+                if let Err(refusal) = events::handle(&gary, &socket, event, data).await {
                     let mut error = json!({ "message": sentence(&refusal.message) });
                     if let Some(code) = refusal.code {
                         error["code"] = code.into();

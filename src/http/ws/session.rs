@@ -15,6 +15,7 @@ use tokio_tungstenite::tungstenite::{Bytes, Message};
 use super::Socket;
 use super::command::{obeyed, refusal};
 use crate::http::HttpError;
+use crate::http::exchange::Exchange;
 use crate::station::{Events, Listener, Stream};
 
 const PING: Duration = Duration::from_secs(15);
@@ -36,7 +37,13 @@ impl Goodbye {
 
 /// Serves one socket to its end. Reading and writing go on beside each other, so that a client whose sound is stuck
 /// can still be heard; replies are bounded, so that one that never reads is not listened to for ever.
-pub(super) async fn converse(socket: Socket, stream: &Stream, listener: Option<Listener>, stopping: impl Fn() -> bool) {
+pub(super) async fn converse(
+    socket: Socket,
+    exchange: &Exchange,
+    stream: &Stream,
+    listener: Option<Listener>,
+    stopping: impl Fn() -> bool,
+) {
     let (mut sink, source) = socket.split();
     let (replies, answers) = mpsc::channel(REPLIES);
     let given_up = listener.as_ref().map(Listener::given_up);
@@ -47,7 +54,7 @@ pub(super) async fn converse(socket: Socket, stream: &Stream, listener: Option<L
         }
     };
     let goodbye = tokio::select! {
-        goodbye = obey(source, stream, replies) => goodbye,
+        goodbye = obey(source, exchange, stream, replies) => goodbye,
         goodbye = play(&mut sink, listener, stream.events(), answers) => goodbye,
         () = given_up => Some(Goodbye::new(CloseCode::Again, "too slow for this stream; connect again")),
     };
@@ -80,9 +87,15 @@ pub(super) async fn refuse(socket: Socket, error: &HttpError) {
 }
 
 /// Carries out commands in order until the client closes, breaks the rules or falls silent.
-async fn obey(mut source: SplitStream<Socket>, stream: &Stream, replies: mpsc::Sender<String>) -> Option<Goodbye> {
+async fn obey(
+    mut source: SplitStream<Socket>,
+    exchange: &Exchange,
+    stream: &Stream,
+    replies: mpsc::Sender<String>,
+) -> Option<Goodbye> {
     loop {
         let answer = match timeout(SILENCE, source.next()).await {
+            Err(_) if exchange.is_half_closed() => continue,
             Err(_) => return Some(Goodbye::new(CloseCode::Policy, "nothing heard for 45 s; answer pings")),
             Ok(None | Some(Ok(Message::Close(_)))) => return None,
             Ok(Some(Ok(Message::Text(text)))) => obeyed(stream, text.as_str()).await,

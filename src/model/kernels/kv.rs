@@ -104,6 +104,15 @@ impl KvLayer {
         }
     }
 
+    /// What a row holds is not needed any more. On the CPU its memory goes.
+    pub fn forget(&mut self, row: usize) {
+        match &mut self.body {
+            Body::F32(pool) => pool.forget(row),
+            Body::Bf16(pool) => pool.forget(row),
+            Body::Composed { .. } => {}
+        }
+    }
+
     /// Says that keys and values are needed after the operation that comes now, so that memory is not idle until then.
     pub fn soon(&self, pass: &Pass) {
         match (&self.body, &pass.0) {
@@ -208,6 +217,11 @@ impl<C: Cell> Pool<C> {
         let keys = keys_len::<C>(window, dim);
         let line = keys + window * value_len::<C>(dim);
         Ok(Self { heads, dim, keys, line, cells: Block::zeroed(rows * heads * line, heads * line)? })
+    }
+
+    fn forget(&mut self, row: usize) {
+        let length = self.heads * self.line;
+        self.cells.forget(row * length..(row + 1) * length);
     }
 
     /// As if rows lay side by side and were of the same length.

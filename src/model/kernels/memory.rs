@@ -8,7 +8,7 @@
 use std::{
     io,
     marker::PhantomData,
-    ops::{Deref, DerefMut},
+    ops::{Deref, DerefMut, Range},
     sync::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU32, Ordering},
@@ -16,6 +16,8 @@ use std::{
 };
 
 use memmap2::MmapRaw;
+#[cfg(target_os = "linux")]
+use memmap2::UncheckedAdvice;
 use rayon::prelude::*;
 
 use super::{math, team};
@@ -24,6 +26,9 @@ use super::{math, team};
 const PAGE: usize = 2 << 20;
 /// What is asked for at once.
 const CHUNK: usize = 16 * PAGE;
+/// The pages of any system are parts of this.
+#[cfg(target_os = "linux")]
+const SMALL_PAGES: usize = 64 << 10;
 /// Every block begins at a cache line.
 const ALIGN: usize = 64;
 
@@ -72,6 +77,28 @@ impl<T: Plain> Block<T> {
     pub(super) fn zeroed(len: usize, part: usize) -> io::Result<Self> {
         let (chunk, from) = fresh(len * size_of::<T>(), part * size_of::<T>() >= PAGE)?;
         Ok(Self { chunk, from, len, values: PhantomData })
+    }
+
+    /// Gives the memory of values that nobody needs back to the system, as far as others share no page with them. They
+    /// are zeros or what they were until they are written to again.
+    pub(super) fn forget(&mut self, values: Range<usize>) {
+        let own = &self[values];
+        #[cfg(target_os = "linux")]
+        {
+            let begin = self.chunk.as_ptr().addr();
+            let first = own.as_ptr().addr().next_multiple_of(SMALL_PAGES);
+            let end = (own.as_ptr().addr() + size_of_val(own)) / SMALL_PAGES * SMALL_PAGES;
+            if first < end {
+                // SAFETY: the pages belong to this block alone, which is borrowed for writing, and zeros are values.
+                let gone =
+                    unsafe { self.chunk.unchecked_advise_range(UncheckedAdvice::DontNeed, first - begin, end - first) };
+                if let Err(error) = gone {
+                    tracing::debug!("memory that is not needed stays: {error}");
+                }
+            }
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = own;
     }
 }
 
@@ -230,6 +257,20 @@ mod tests {
             let probe = Probe::new(words * 4).unwrap();
             assert_eq!((probe.pass() as usize, probe.bytes()), (words, words * 4));
         }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn what_is_forgotten_is_zeros_again_and_nothing_beside_it() {
+        let mut block = Block::<u32>::zeroed(3 * PART, PART).unwrap();
+        block.fill(7);
+        let (from, to) = (PART / 2 + 5, 2 * PART + 77);
+        block.forget(from..to);
+        assert!(block[..from].iter().chain(&block[to..]).all(|value| *value == 7));
+        let (inner, pages) = (&block[from..to], SMALL_PAGES / 4);
+        assert!(inner[pages..inner.len() - pages].iter().all(|value| *value == 0));
+        block.forget(3..9);
+        assert_eq!(block[3..9], [7; 6], "less than a page");
     }
 
     #[test]

@@ -12,8 +12,10 @@ use rusqlite::Connection;
 
 use super::super::{AudioId, SessionId, StudioError};
 use super::conversions::{self, Conversions};
-use super::{Store, sweep};
+use super::{Store, fit, sweep};
 
+/// The file whose lock says that a folder is in use.
+pub(super) const LOCK: &str = "lock";
 /// How the name of a file ends that no row names yet.
 pub(super) const PARTIAL: &str = "part";
 /// Bytes of the disk that sounds leave alone, so that the table can still say what was removed.
@@ -27,7 +29,7 @@ pub(super) struct Folder {
     /// Of the sounds, to other formats.
     pub(super) conversions: Conversions,
     /// Held for as long as the store lives.
-    pub(super) _lock: File,
+    pub(super) lock: File,
     /// Removed with the store.
     pub(super) ephemeral: bool,
     /// Bytes of all drafts.
@@ -70,6 +72,32 @@ impl Folder {
     }
 }
 
+/// Whether a path leads to this file. Where systems have no numbers for files, any file will do.
+fn leads_to(path: &Path, file: &File) -> bool {
+    let (Ok(found), Ok(ours)) = (fs::metadata(path), file.metadata()) else { return false };
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        (found.dev(), found.ino()) == (ours.dev(), ours.ino())
+    }
+    #[cfg(not(unix))]
+    {
+        found.is_file() == ours.is_file()
+    }
+}
+
+/// Whether the system would let this process write to a path.
+fn is_writable(path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok()
+    }
+    #[cfg(not(unix))]
+    {
+        fs::metadata(path).is_ok_and(|found| found.is_dir() || !found.permissions().readonly())
+    }
+}
+
 /// Whether the disk of a folder has room for more than what is there.
 pub(super) fn has_room(path: &Path) -> bool {
     free(path).is_none_or(|free| free >= RESERVE)
@@ -80,7 +108,9 @@ fn free(path: &Path) -> Option<u64> {
     #[cfg(unix)]
     {
         let disk = rustix::fs::statvfs(path).ok()?;
-        Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+        // Some systems of files have no numbers to run out of.
+        let has_numbers = disk.f_files == 0 || disk.f_favail > 0;
+        Some(if has_numbers { disk.f_bavail.saturating_mul(disk.f_frsize) } else { 0 })
     }
     #[cfg(not(unix))]
     None
@@ -139,9 +169,17 @@ impl Drop for Draft {
 }
 
 impl Store {
-    /// Whether the disk has room for more sounds. Cheap: one question to the system.
-    pub fn has_room(&self) -> bool {
-        self.folder.has_room_for(0)
+    /// Why no sound could be kept now, and what to do. Cheap: a few questions to the system.
+    pub fn trouble(&self) -> Option<&'static str> {
+        let folder = &self.folder;
+        let (audio, table) = (folder.path.join("audio"), folder.path.join(fit::TABLE));
+        if !leads_to(&folder.path.join(LOCK), &folder.lock) || !audio.is_dir() {
+            return Some("the folder for clips and sessions is gone; put it back, or restart the server");
+        }
+        if ![&folder.path, &audio, &table].into_iter().all(|path| is_writable(path)) {
+            return Some("the folder for clips and sessions cannot be written; make it writable");
+        }
+        (!folder.has_room_for(0)).then_some("the disk for clips and sessions is full; make room")
     }
 
     /// Writes a sound's bytes for a session, durably. What was not touched for longest goes for it if need be, but

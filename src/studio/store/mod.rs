@@ -166,7 +166,7 @@ impl Store {
     fn open_whole(path: &Path, ephemeral: bool, moments: clock::Moments) -> Result<Self, StudioError> {
         let audio = path.join("audio");
         fs::create_dir_all(&audio).map_err(|error| broken(path, error))?;
-        let lock = File::create(path.join("lock")).map_err(|error| broken(path, error))?;
+        let lock = File::create(path.join(files::LOCK)).map_err(|error| broken(path, error))?;
         lock.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => StudioError::Store(format!(
                 "{} is used by another server; give this one another --data.",
@@ -191,7 +191,7 @@ impl Store {
             .map_err(|error| broken(path, error))?;
         let conversions = Conversions::open(path.join(conversions::FOLDER))?;
         let drafts = AtomicU64::new(0);
-        let folder = Folder { path: path.to_owned(), conversions, _lock: lock, ephemeral, drafts };
+        let folder = Folder { path: path.to_owned(), conversions, lock, ephemeral, drafts };
         Ok(Self { calls, folder: Arc::new(folder), most: Arc::new(AtomicU64::new(u64::MAX)) })
     }
 

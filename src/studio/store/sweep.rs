@@ -8,6 +8,7 @@ use rusqlite::{Connection, params};
 use uuid::Uuid;
 
 use super::super::{AudioId, SessionId, StudioError};
+use super::files::LOCK;
 use super::{EPHEMERAL, Store, Table};
 
 /// How long and how much is kept; `None` is for ever, and whatever it takes.
@@ -148,7 +149,7 @@ pub(super) fn remove_abandoned(folder: &Path, age: Duration) {
         Uuid::try_parse(id).ok().filter(|parsed| parsed.simple().to_string() == id)
     };
     for entry in entries.filter(|entry| ephemeral(&entry.file_name().to_string_lossy()).is_some()) {
-        let lock = entry.path().join("lock");
+        let lock = entry.path().join(LOCK);
         let old = |path: &Path| {
             let data = fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file)?;
             data.modified().ok()?.elapsed().ok().filter(|since| *since >= age)
@@ -172,7 +173,7 @@ mod tests {
         let make = |name: &str, locked: bool| {
             let path = folder.path().join(name);
             fs::create_dir(&path).unwrap();
-            locked.then(|| fs::File::create(path.join("lock")).unwrap())
+            locked.then(|| fs::File::create(path.join(LOCK)).unwrap())
         };
         let [used, left, without_a_lock] = [(); 3].map(|()| format!("{EPHEMERAL}{}", Uuid::new_v4().simple()));
         // Somebody's sessions, while their server does not run.

@@ -325,7 +325,41 @@ async fn what_goes_wrong_with_a_file_is_told_without_its_place() {
         assert!(!error.contains(&place) && !error.contains("audio"), "{error}");
     }
     fs::rename(folder.path().join("away"), folder.path().join("audio")).unwrap();
-    assert!(store.has_room() && has(&store, "a").await);
+    assert!(has(&store, "a").await);
+}
+
+#[test]
+fn a_store_says_when_its_folder_is_gone_or_another() {
+    let place = tempfile::tempdir().unwrap();
+    let (folder, away) = (place.path().join("data"), place.path().join("away"));
+    let store = Store::open(&folder).unwrap();
+    let is_gone = || store.trouble().is_some_and(|trouble| trouble.contains("is gone"));
+    assert_eq!(store.trouble(), None);
+    fs::rename(&folder, &away).unwrap();
+    assert!(is_gone());
+    drop(Store::open(&folder).unwrap());
+    assert!(is_gone(), "another store lies in its place");
+    fs::remove_dir_all(&folder).unwrap();
+    fs::rename(&away, &folder).unwrap();
+    assert_eq!(store.trouble(), None);
+    fs::remove_dir(folder.join("audio")).unwrap();
+    assert!(is_gone());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_store_says_when_its_folder_cannot_be_written() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let allow = |mode| fs::set_permissions(folder.path(), fs::Permissions::from_mode(mode)).unwrap();
+    allow(0o500);
+    // Nothing is forbidden to an administrator.
+    let is_forbidden = File::create(folder.path().join("x")).is_err();
+    let trouble = store.trouble();
+    allow(0o700);
+    assert_eq!(trouble.is_some_and(|trouble| trouble.contains("cannot be written")), is_forbidden);
+    assert_eq!(store.trouble(), None);
 }
 
 #[test]
