@@ -43,6 +43,14 @@ pub trait Job: Send + 'static {
     fn step(&mut self) -> Result<Step<Self::Output>, String>;
 }
 
+impl<T: Send + 'static> Job for Box<dyn Job<Output = T>> {
+    type Output = T;
+
+    fn step(&mut self) -> Result<Step<T>, String> {
+        (**self).step()
+    }
+}
+
 /// A job that was handed to the engine. Dropping it ends the job.
 pub struct JobHandle<T> {
     progress: watch::Receiver<(usize, usize)>,

@@ -8,6 +8,7 @@ mod backend;
 mod blend;
 mod codes;
 mod deck;
+mod device;
 mod error;
 mod handle;
 mod jobs;
@@ -15,6 +16,7 @@ mod live;
 mod musicgen;
 mod rate;
 mod render;
+mod resident;
 mod schedule;
 mod spec;
 #[doc(hidden)]
@@ -29,13 +31,17 @@ use std::fmt;
 pub use backend::{
     Backend, Blend, CodecState, Condition, Decode, Encoder, Fault, Lost, ModelInfo, Prefill, Slot, StepRow,
 };
+pub use device::DeviceKind;
 pub use error::EngineError;
 pub use handle::{Engine, Voice, VoiceControl};
 pub use jobs::{Job, JobHandle, Step};
 pub use musicgen::{Fit, KV_BUDGET, MusicGenBackend, Wish, fit, frame_rate, shorten};
 pub use render::{
-    BARS, Given, LoopInfo, LoopModel, LoopSettings, LoopSpec, MakeLoop, Mask, Sampler, Shape, Transform,
-    TransformMethod, TransformModel, TransformSettings, bar_seconds, fitting_bars, tempo,
+    FineTune, Given, LoopSettings, LoopSpec, Mask, RenderBackend, RenderInfo, RenderJob, RenderKey, RenderModel,
+    RenderSpec, Sampler, Shape, TransformMethod, TransformSettings, TransformSpec,
+};
+pub use resident::{
+    AskModel, ModelRequest, RenderLease, RenderLoader, ResidentError, ResidentModels, VoiceLease, VoiceLoader,
 };
 pub use spec::{
     MAX_PROMPT_CHARS, MAX_PROMPTS, Prefix, Priority, Sampling, SamplingPatch, Steer, VoiceSpec, WeightedPrompt,

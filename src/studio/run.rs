@@ -150,7 +150,7 @@ impl Studio {
     async fn compose(&self, job: &Job) -> Result<Vec<u8>, StudioError> {
         let record = &*job.record;
         let params = record.params.clone();
-        let lease = self.models.lease(params.model_name().as_deref()).await?;
+        let lease = self.models.lease_voices(params.model_name().as_deref()).await?;
         let model = self.engine.models().into_iter().find(|model| model.id == lease.id);
         let model = model.ok_or_else(|| EngineError::UnknownModel(lease.id.clone()))?;
         let sound = self.input(record).await?.map(Arc::new);

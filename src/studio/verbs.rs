@@ -13,7 +13,6 @@ use super::{
     Studio, StudioError, Wish,
 };
 use crate::engine::{EngineError, Prefix};
-use crate::units::ModelId;
 
 /// Work was taken on.
 #[derive(Debug, Clone, PartialEq)]
@@ -324,7 +323,7 @@ impl Studio {
     pub async fn prefix(&self, owner: &Owner, clip: ClipId, model: Option<&str>) -> Result<Prefix, StudioError> {
         let model = model.map(|name| self.permit(owner, name)).transpose()?;
         let sound = self.decode(self.sound_of_clip(clip).await?).await?;
-        let lease = self.models.lease(model.as_deref()).await?;
+        let lease = self.models.lease_voices(model.as_deref()).await?;
         let info = self.engine.models().into_iter().find(|info| info.id == lease.id);
         let info = info.ok_or_else(|| EngineError::UnknownModel(lease.id.clone()))?;
         let prompt = work(move || {
@@ -343,25 +342,13 @@ impl Studio {
         self.config.naming.permit(&self.engine, owner, name)
     }
 
-    /// Loads a model by `load` once there is memory for it; what is there already is loaded again only if `again`.
-    ///
-    /// # Errors
-    /// [`StudioError::Model`] when it cannot be loaded, or would never fit.
-    pub async fn load_with(
-        &self,
-        name: &str,
-        again: bool,
-        load: impl Future<Output = Result<ModelId, String>>,
-    ) -> Result<ModelId, StudioError> {
-        self.models.load_with(name, again, load).await
-    }
-
     /// Loads a model, or does nothing if it is there.
     ///
     /// # Errors
     /// [`StudioError::Model`] when it cannot be loaded.
     pub async fn warm_up(&self, model: &str) -> Result<(), StudioError> {
-        self.models.lease(Some(model)).await.map(drop)
+        self.models.lease_voices(Some(model)).await?;
+        Ok(())
     }
 
     /// A session with this sound and these parameters: a client brings back what it had kept. `session` is an id given

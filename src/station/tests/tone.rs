@@ -10,8 +10,8 @@ use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep};
 
 use super::super::source::{Remote, Source};
-use crate::engine::{Ack, Chunk, EngineError, ModelInfo, Read, Sampling, Steer, VoiceEnd};
-use crate::units::{ModelId, SampleRate, Samples};
+use crate::engine::{Ack, Chunk, DeviceKind, EngineError, ModelInfo, Read, Sampling, Steer, VoiceEnd};
+use crate::units::{ModelId, SampleRate, Samples, WeightFormat};
 
 /// Seconds over which the speed is measured, as the engine does it.
 const MEMORY: f64 = 8.0;
@@ -177,6 +177,8 @@ impl Source for Tone {
         Arc::new(ModelInfo {
             id: ModelId("tone".into()),
             description: String::new(),
+            device: DeviceKind::Cpu,
+            format: WeightFormat::F32,
             sample_rate: RATE,
             channels: self.channels,
             hop: 640,

@@ -103,7 +103,8 @@ async fn a_clip_over_which_two_servers_ended_is_given_up_with_a_reason() {
 #[tokio::test]
 async fn a_clip_whose_making_panics_fails_alone() {
     let engine = Engine::start(Box::<Standin>::default(), EngineConfig::default()).unwrap();
-    let loader = LoadModel { weigh: Arc::new(|name| panic!("no {name}")), load: Arc::new(|name| panic!("no {name}")) };
+    let loader =
+        VoiceLoader { weigh: Arc::new(|asked| panic!("no {asked:?}")), load: Arc::new(|asked| panic!("no {asked:?}")) };
     let store = Store::ephemeral().unwrap();
     let studio = Studio::start(engine, store, Some(loader), StudioConfig::default()).await.unwrap();
     let bad = studio.generate(owner(), Wish { model: Some("nobody/has-it".into()), ..short() }).await.unwrap();
