@@ -126,10 +126,14 @@ impl Studio {
     /// Makes a clip; gives its file.
     async fn make(&self, job: &Job) -> Result<Draft, StudioError> {
         let record = &*job.record;
+        let broken = || StudioError::Broken("another version kept it in a shape that is not known here".into());
+        if record.unreadable {
+            return Err(broken());
+        }
         let file = match (record.kind.lane(), &record.render) {
             (Lane::Pieces, _) => self.compose(job).await?,
             (_, Some(render)) => self.render(job, render).await?,
-            (_, None) => return Err(StudioError::Broken("an older version kept it in another shape".into())),
+            (_, None) => return Err(broken()),
         };
         self.store.keep(file.into(), &record.session).await
     }

@@ -125,7 +125,7 @@ impl Studio {
                 SessionRecord::new(id.unwrap_or_else(SessionId::random), "continue", Params::default())
             }
         };
-        let params = wish.over(Some(&record.params));
+        let params = over(wish, &record)?;
         params.validate()?;
         match &audio {
             Some(audio) => self.check(audio).await?,
@@ -146,7 +146,7 @@ impl Studio {
         wish: Wish,
     ) -> Result<Accepted, StudioError> {
         let record = self.store.session(session).await?;
-        let params = wish.over(Some(&record.params));
+        let params = over(wish, &record)?;
         params.validate()?;
         self.is_free(session, Lane::Pieces)?;
         if record.input.is_none() {
@@ -200,7 +200,7 @@ impl Studio {
         let mut session = self.present(session).await?;
         let (params, render) = match work {
             Work::Piece(params) => {
-                session.params = params.clone();
+                (session.params, session.unreadable) = (params.clone(), None);
                 (params, None)
             }
             // A session's parameters are those of its pieces.
@@ -233,6 +233,7 @@ impl Studio {
             owner: owner.0,
             kind,
             params,
+            unreadable: false,
             render,
             state: ClipState::Accepted,
             error: None,
@@ -382,7 +383,9 @@ impl Studio {
         self.edit(move |studio| async move {
             let mut session = studio.known(&session.id).await?.unwrap_or(session);
             session.current = Some(kept.id());
-            session.params = params.unwrap_or(session.params);
+            if let Some(params) = params {
+                (session.params, session.unreadable) = (params, None);
+            }
             studio.store.accept(session, Some(kept), None).await.map(drop)
         })
         .await
@@ -494,4 +497,19 @@ fn busy(lane: Lane) -> StudioError {
         Lane::Pieces | Lane::Loops => StudioError::Busy,
         Lane::Transforms => StudioError::TransformBusy,
     }
+}
+
+/// Decides what a wish leaves out by the session's last parameters.
+///
+/// # Errors
+/// [`StudioError::Invalid`] when they are needed and cannot be read.
+fn over(wish: Wish, session: &SessionRecord) -> Result<Params, StudioError> {
+    if session.unreadable.is_some() && (wish.model.is_none() || wish.prompt_seconds.is_none()) {
+        return Err(StudioError::Invalid(
+            "Another version kept what this session was made with in a shape that is not known here; name the model and \
+             the prompt's seconds."
+                .into(),
+        ));
+    }
+    Ok(wish.over(Some(&session.params)))
 }
