@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use continuo::{
-    audio::sinc,
     bars::{bar_seconds, fitting_bars, tempo},
     model::stable_audio::{
         Init, Piece, PieceSettings, Sampler, StableAudio,
@@ -16,6 +15,7 @@ use serde_json::Value;
 
 use super::{
     golden::Golden,
+    sinc::sinc,
     stable_audio::{load, recorded, turned},
 };
 
