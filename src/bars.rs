@@ -6,8 +6,8 @@ pub const BARS: [u32; 4] = [8, 4, 2, 1];
 /// The fastest tempo that is taken for one.
 const FASTEST: f64 = 100_000.0;
 
-/// The tempo that a prompt names: the first number before `bpm` (`128bpm`, `92.5 BPM`, `87,5 bpm`) or, where none stands
-/// there, right behind it (`bpm: 128`). 0 is none.
+/// The tempo that a prompt names: the first number before `bpm` (`128bpm`, `92.5 BPM`, `87,5 bpm`)
+/// or, where none stands there, right behind it (`bpm: 128`). 0 is none.
 pub fn tempo(prompt: &str) -> Option<f64> {
     let prompt = prompt.to_ascii_lowercase();
     let mut rest = prompt.as_str();

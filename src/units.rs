@@ -1,6 +1,7 @@
 //! Units that must not be mixed up: codec frames, PCM samples, identities.
 //!
-//! A *frame* is one codec time step (20 ms at 50 Hz); a *sample* is one PCM instant of all channels together.
+//! A *frame* is one codec time step (20 ms at 50 Hz); a *sample* is one PCM instant of all channels
+//! together.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +12,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Frames(pub u64);
 
-/// A count of PCM samples per channel, or a position on a voice's time line in samples since it began.
+/// A count of PCM samples per channel, or a position on a voice's time line in samples since it
+/// began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Samples(pub u64);
 
@@ -62,11 +64,11 @@ pub enum WeightFormat {
     F32,
     /// Rounded to bf16: half the memory traffic; products and sums stay f32.
     Bf16,
-    /// Rounded to 255 steps per output and 32 inputs: 8.5 bits a weight. What is multiplied with them is rounded to 65,000
-    /// steps per 32 inputs.
+    /// Rounded to 255 steps per output and 32 inputs: 8.5 bits a weight. What is multiplied with
+    /// them is rounded to 65,000 steps per 32 inputs.
     Q8,
-    /// Rounded to 16 steps per output and 32 inputs: 4.5 bits a weight. What is multiplied with them is rounded to 255
-    /// steps per 32 inputs.
+    /// Rounded to 16 steps per output and 32 inputs: 4.5 bits a weight. What is multiplied with
+    /// them is rounded to 255 steps per 32 inputs.
     Q4,
 }
 

@@ -26,7 +26,8 @@ pub struct Limits {
     pub upload: usize,
     /// Whether addresses that clients send may lie in private networks.
     pub private_addresses: bool,
-    /// Connections at most: for a further one an idle one has to go, and if there is none it is told to come back.
+    /// Connections at most: for a further one an idle one has to go, and if there is none it is
+    /// told to come back.
     pub connections: usize,
     /// Time for a client to send the head of a request, and again for its body.
     pub request: Duration,
@@ -137,11 +138,12 @@ impl App {
         }
     }
 
-    /// Makes sure that a model is loaded, in the wanted format if one is named; without a studio only loaded ones are
-    /// known.
+    /// Makes sure that a model is loaded, in the wanted format if one is named; without a studio
+    /// only loaded ones are known.
     ///
     /// # Errors
-    /// [`StudioError::NotYours`] when it is not for `owner` to name; [`HttpError::NoLoader`], [`HttpError::LoadFailed`].
+    /// [`StudioError::NotYours`] when it is not for `owner` to name; [`HttpError::NoLoader`],
+    /// [`HttpError::LoadFailed`].
     pub async fn load_model(&self, mut request: ModelRequest, owner: &Owner) -> Result<ModelId, HttpError> {
         let Some(studio) = &self.studio else {
             let loaded = self.engine().models().into_iter().find(|info| info.id.0 == request.model);

@@ -9,12 +9,12 @@ use super::{Accepted, Kind, LoopParams, Owner, Params, Render, SessionId, Sessio
 use crate::engine::{FineTune, RenderInfo, RenderKey};
 
 impl Studio {
-    /// A loop, or another piece of the loop model's window, in a session of its own; `given` is the sound that the
-    /// parameters speak of.
+    /// A loop, or another piece of the loop model's window, in a session of its own; `given` is the
+    /// sound that the parameters speak of.
     ///
     /// # Errors
-    /// [`StudioError::Absent`] without the model, [`StudioError::Invalid`] for what does not fit into its window, and
-    /// as [`Studio::generate`].
+    /// [`StudioError::Absent`] without the model, [`StudioError::Invalid`] for what does not fit
+    /// into its window, and as [`Studio::generate`].
     pub async fn make_loop(
         self: &Arc<Self>,
         owner: Owner,
@@ -36,7 +36,8 @@ impl Studio {
         self.begin(owner, Kind::Loop, session, Work::Render(Render::Loop(params)), given).await
     }
 
-    /// Whether `owner` may name a fine-tune: one that is loaded, or a repository as [`Studio::permit`] has it.
+    /// Whether `owner` may name a fine-tune: one that is loaded, or a repository as
+    /// [`Studio::permit`] has it.
     ///
     /// # Errors
     /// [`StudioError::NotYours`].

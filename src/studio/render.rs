@@ -15,7 +15,8 @@ impl Studio {
         }
         let model = self.lease_render(&key).await?;
         let info = model.info();
-        // The result of a transform that keeps the recording's rate is exactly as long as the recording.
+        // The result of a transform that keeps the recording's rate is exactly as long as the
+        // recording.
         let kept = match (render, &sound) {
             (Render::Transform(_), None) => return Err(StudioError::NoAudio),
             (Render::Transform(params), Some(sound)) if params.keeps_rate => Some((sound.rate, sound.frames())),
@@ -70,7 +71,8 @@ impl Studio {
     }
 }
 
-/// A given sound as its model takes it: a recording with all that it has, a loop's beginning mixed to one channel.
+/// A given sound as its model takes it: a recording with all that it has, a loop's beginning mixed
+/// to one channel.
 fn given(sound: Pcm, is_loop: bool, info: &RenderInfo) -> Result<Vec<f32>, StudioError> {
     let sound = match (is_loop, info.channels) {
         (true, _) => sound.mono().at(info.rate)?.spread(info.channels),

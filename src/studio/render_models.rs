@@ -1,4 +1,5 @@
-//! What a server can render with: the ways to its models, the presets of transforms, the riffs of loops.
+//! What a server can render with: the ways to its models, the presets of transforms, the riffs of
+//! loops.
 
 use std::sync::Arc;
 
@@ -75,7 +76,8 @@ impl RenderModels {
     /// Where fine-tunes come from, if from anywhere.
     ///
     /// # Errors
-    /// [`StudioError::Absent`] without a loop model, [`StudioError::Invalid`] on a server that cannot load any.
+    /// [`StudioError::Absent`] without a loop model, [`StudioError::Invalid`] on a server that
+    /// cannot load any.
     pub fn fine_tunes(&self) -> Result<Arc<dyn FineTunes>, StudioError> {
         self.loader(&RenderKey::Loop(None))?;
         self.tuned.clone().ok_or_else(|| StudioError::Invalid("This server loads no fine-tunes.".into()))
@@ -102,8 +104,8 @@ impl RenderModels {
 }
 
 impl Studio {
-    /// A model of transforms or loops, loaded if need be. A further fine-tune takes the place of the one that was not
-    /// wanted for longest.
+    /// A model of transforms or loops, loaded if need be. A further fine-tune takes the place of
+    /// the one that was not wanted for longest.
     ///
     /// # Errors
     /// [`StudioError::Absent`], [`StudioError::Invalid`], [`StudioError::Model`].
@@ -144,7 +146,8 @@ impl Studio {
         Ok(loops.collect())
     }
 
-    /// Gives back every loop model that is loaded; work that is being done keeps its own until its end.
+    /// Gives back every loop model that is loaded; work that is being done keeps its own until its
+    /// end.
     ///
     /// # Errors
     /// [`StudioError::Absent`].

@@ -95,7 +95,8 @@ impl TransformParams {
     }
 }
 
-/// What a request says of a transform; what it leaves out is the preset's, or the original's default.
+/// What a request says of a transform; what it leaves out is the preset's, or the original's
+/// default.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TransformWish {
     /// A preset's name; `custom` is none, and wants a prompt.

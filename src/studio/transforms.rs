@@ -11,12 +11,12 @@ use super::{
 use crate::engine::RenderKey;
 
 impl Studio {
-    /// The session's sound, or `audio`, turned into another. Without a session there is a new one; an unknown one is
-    /// made if there is `audio`.
+    /// The session's sound, or `audio`, turned into another. Without a session there is a new one;
+    /// an unknown one is made if there is `audio`.
     ///
     /// # Errors
-    /// [`StudioError::Absent`] without the model, [`StudioError::TransformBusy`], [`StudioError::NoSession`],
-    /// [`StudioError::NoAudio`], and as [`Studio::generate`].
+    /// [`StudioError::Absent`] without the model, [`StudioError::TransformBusy`],
+    /// [`StudioError::NoSession`], [`StudioError::NoAudio`], and as [`Studio::generate`].
     pub async fn transform(
         self: &Arc<Self>,
         owner: Owner,

@@ -1,7 +1,8 @@
-//! Models that render whole clips, as jobs for the engine's thread: transforms by MelodyFlow, loops by Stable Audio.
+//! Models that render whole clips, as jobs for the engine's thread: transforms by MelodyFlow, loops
+//! by Stable Audio.
 //!
-//! [`RenderBackend`] is the seam: above it nobody knows which mathematics makes the sound, and a stand-in takes the
-//! place of a model in tests.
+//! [`RenderBackend`] is the seam: above it nobody knows which mathematics makes the sound, and a
+//! stand-in takes the place of a model in tests.
 
 mod loops;
 mod spec;
@@ -36,7 +37,8 @@ pub trait RenderBackend: Send + Sync {
     /// A sentence without its full stop.
     fn check(&self, spec: &RenderSpec) -> Result<(), String>;
 
-    /// The work to be handed to [`super::Engine::submit`]. `given` is interleaved at the model's rate and channels.
+    /// The work to be handed to [`super::Engine::submit`]. `given` is interleaved at the model's
+    /// rate and channels.
     ///
     /// # Errors
     /// As [`RenderBackend::check`], and for a transform without a recording.

@@ -1,4 +1,5 @@
-//! What a render is to be, free of tensors: made of requests, kept by the studio, carried out by a backend.
+//! What a render is to be, free of tensors: made of requests, kept by the studio, carried out by a
+//! backend.
 //!
 //! Clips that wait on disk hold these types as JSON: fields are added with a default, never renamed
 //! (`studio/store/fixtures` has rows of older versions).

@@ -1,5 +1,5 @@
-//! What tests render with: models of random weights, small enough that a transform takes a moment, and tones without
-//! any weights.
+//! What tests render with: models of random weights, small enough that a transform takes a moment,
+//! and tones without any weights.
 
 use std::sync::Arc;
 
@@ -52,8 +52,8 @@ pub fn looper(sample_rate: u32) -> Result<RenderModel, String> {
     Ok(model)
 }
 
-/// A model without weights: tones, as long as they are asked for, made in the steps that are asked for. What a request
-/// says decides the sound.
+/// A model without weights: tones, as long as they are asked for, made in the steps that are asked
+/// for. What a request says decides the sound.
 pub struct Tones(RenderInfo);
 
 impl Tones {

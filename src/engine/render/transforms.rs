@@ -75,7 +75,8 @@ impl RenderBackend for MelodyFlow {
     }
 }
 
-/// A recording turned into another sound. One that is longer than the model's longest clip is done in parts.
+/// A recording turned into another sound. One that is longer than the model's longest clip is done
+/// in parts.
 struct Transform {
     model: Arc<MelodyFlow>,
     spec: TransformSpec,

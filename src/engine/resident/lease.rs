@@ -49,8 +49,9 @@ impl RenderLease {
         self.model.check(spec)
     }
 
-    /// See [`super::super::RenderBackend::begin`]. The work takes the lease along: the model stays for as long as the
-    /// engine's thread works with it, whether or not somebody still waits for the sound.
+    /// See [`super::super::RenderBackend::begin`]. The work takes the lease along: the model stays
+    /// for as long as the engine's thread works with it, whether or not somebody still waits for
+    /// the sound.
     ///
     /// # Errors
     /// As there.

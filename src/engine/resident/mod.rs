@@ -1,8 +1,10 @@
-//! Models that are loaded when they are wanted: voices', transforms', loops', in one place and within one budget.
+//! Models that are loaded when they are wanted: voices', transforms', loops', in one place and
+//! within one budget.
 //!
-//! Whoever works with a model holds a lease of it. When there is no memory for one more, that goes which nobody holds
-//! and which was not wanted for longest; a lease's end wakes whoever waits for memory. One model is loaded at a time,
-//! whoever wants it: two at once could need twice the memory.
+//! Whoever works with a model holds a lease of it. When there is no memory for one more, that goes
+//! which nobody holds and which was not wanted for longest; a lease's end wakes whoever waits for
+//! memory. One model is loaded at a time, whoever wants it: two at once could need twice the
+//! memory.
 
 mod lease;
 mod shelf;
@@ -108,8 +110,8 @@ impl ResidentModels {
         Self(Arc::new(Inner { engine, voices, budget, loading, shelf, returned }))
     }
 
-    /// Makes sure that a voices' model is loaded; `None` is the engine's default. Waits for others to be done with
-    /// theirs when there is no memory for one more.
+    /// Makes sure that a voices' model is loaded; `None` is the engine's default. Waits for others
+    /// to be done with theirs when there is no memory for one more.
     ///
     /// # Errors
     /// [`ResidentError`].
@@ -130,8 +132,8 @@ impl ResidentModels {
         Ok(VoiceLease { id, _hold: self.hold(key) })
     }
 
-    /// Loads a voices' model for its operator: it stays until he removes it. Does nothing when it is loaded in the wanted
-    /// format.
+    /// Loads a voices' model for its operator: it stays until he removes it. Does nothing when it
+    /// is loaded in the wanted format.
     ///
     /// # Errors
     /// [`ResidentError`].
@@ -148,8 +150,8 @@ impl ResidentModels {
         self.bring_in(self.voice_loader(&request.model)?, request).await
     }
 
-    /// A model that renders, loaded if need be. Waits as [`ResidentModels::lease_voices`] does. Must be called within a
-    /// tokio runtime.
+    /// A model that renders, loaded if need be. Waits as [`ResidentModels::lease_voices`] does.
+    /// Must be called within a tokio runtime.
     ///
     /// # Errors
     /// [`ResidentError::Failed`].
@@ -222,7 +224,8 @@ impl ResidentModels {
         self.0.shelf.keep_loaded(&self.0.engine.models());
     }
 
-    /// Unloads what was not wanted for longest, until `need` bytes are free. Under the lock of loading.
+    /// Unloads what was not wanted for longest, until `need` bytes are free. Under the lock of
+    /// loading.
     async fn make_room(&self, name: &str, need: u64) -> Result<(), ResidentError> {
         let Inner { engine, shelf, budget, returned, .. } = &*self.0;
         // Streams play on these: they cannot go.

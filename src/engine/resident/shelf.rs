@@ -50,7 +50,8 @@ impl Shelf {
         self.entries().push(entry);
     }
 
-    /// One more user of a voices' model; `false` when it is about to leave. One that is not here is the operator's.
+    /// One more user of a voices' model; `false` when it is about to leave. One that is not here is
+    /// the operator's.
     pub(super) fn hold_voices(&self, key: &Key) -> bool {
         let mut entries = self.entries();
         let Some(at) = entries.iter().position(|entry| entry.key == *key) else { return true };
@@ -61,7 +62,8 @@ impl Shelf {
         true
     }
 
-    /// One more user of a model that renders, if it is here. It stays, if it was to go with its last user.
+    /// One more user of a model that renders, if it is here. It stays, if it was to go with its
+    /// last user.
     pub(super) fn hold_render(&self, key: &Key) -> Option<RenderModel> {
         let mut entries = self.entries();
         let at = entries.iter().position(|entry| entry.key == *key)?;
@@ -92,7 +94,8 @@ impl Shelf {
         drop(gone);
     }
 
-    /// Takes the model out that nobody holds and that was not wanted for longest, but for those that play.
+    /// Takes the model out that nobody holds and that was not wanted for longest, but for those
+    /// that play.
     pub(super) fn evict(&self, playing: &HashSet<ModelId>) -> Option<Evicted> {
         let mut entries = self.entries();
         let free = |entry: &Entry| entry.users == 0 && !matches!(&entry.key, Key::Voices(id) if playing.contains(id));

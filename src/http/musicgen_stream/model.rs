@@ -16,15 +16,16 @@ use crate::http::{App, HttpError};
 use crate::studio::Owner;
 use crate::units::{ModelId, WeightFormat};
 
-/// An outcome within this time has its own status. Later the headers have to go out, so that nobody between the
-/// client and here gives up; a late failure is then told in the body.
+/// An outcome within this time has its own status. Later the headers have to go out, so that nobody
+/// between the client and here gives up; a late failure is then told in the body.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Deserialize)]
 struct SetModel {
     model: String,
     dtype: Option<String>,
-    // The original moves its model between devices; here the device is chosen when the server starts.
+    // The original moves its model between devices; here the device is chosen when the server
+    // starts.
     #[serde(rename = "device")]
     _device: Option<String>,
 }

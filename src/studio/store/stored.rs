@@ -1,7 +1,9 @@
-//! How pieces, transforms and loops are asked for, as the table keeps it: JSON with the version of its shape.
+//! How pieces, transforms and loops are asked for, as the table keeps it: JSON with the version of
+//! its shape.
 //!
-//! The structs are the program's own. A field that is added gets a default; any other change raises [`VERSION`] and
-//! reads the shapes before it here. `fixtures/` has rows of every shape that was ever written; they must stay readable.
+//! The structs are the program's own. A field that is added gets a default; any other change raises
+//! [`VERSION`] and reads the shapes before it here. `fixtures/` has rows of every shape that was
+//! ever written; they must stay readable.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -22,7 +24,8 @@ pub(super) fn write<T: Serialize>(value: &T) -> String {
     serde_json::to_string(&Stored { version: VERSION, value }).unwrap_or_default()
 }
 
-/// A kept value; what another version wrote in a shape that is not known here is told and is `None`.
+/// A kept value; what another version wrote in a shape that is not known here is told and is
+/// `None`.
 pub(super) fn read<T: DeserializeOwned>(text: &str) -> Option<T> {
     match serde_json::from_str(text) {
         Ok(Stored { version, value }) if version <= VERSION => Some(value),
