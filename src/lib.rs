@@ -27,6 +27,7 @@
 //! `ARCHITECTURE.md` has the whole picture, `CONTRIBUTING.md` says how to add things.
 
 pub mod audio;
+pub mod bars;
 pub mod budget;
 pub mod cli;
 pub mod engine;

@@ -1,4 +1,5 @@
-//! A whole piece of PCM in memory: mixed, cut, spread over channels. `audio` converts and encodes it.
+//! A whole piece of PCM in memory: mixed, cut, spread over channels. `audio` converts and encodes
+//! it.
 
 use crate::units::SampleRate;
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// Files that lie beside the rooms and that every room may use.
-const COMMON: [&str; 4] = ["units", "pcm", "telemetry", "budget"];
+const COMMON: [&str; 5] = ["units", "pcm", "bars", "telemetry", "budget"];
 
 /// The words between backticks of a cell: rooms (`engine/` or `engine`) and paths.
 fn quoted(cell: &str) -> impl Iterator<Item = &str> {
@@ -81,6 +81,33 @@ fn no_room_uses_what_its_row_does_not_allow() {
         }
     }
     assert!(wrong.is_empty(), "against the table of rooms in ARCHITECTURE.md:\n{}", wrong.join("\n"));
+}
+
+/// The names that a file imports of `model`.
+fn imported_of_model(code: &str) -> Vec<String> {
+    let imports = code.split("use crate::").skip(1).filter_map(|rest| rest.split(';').next());
+    let of_model = imports.filter(|import| import.starts_with("model") || import.contains(" model::"));
+    let words = of_model.flat_map(|import| import.split(|letter: char| !letter.is_alphanumeric()));
+    words.filter(|word| word.starts_with(char::is_uppercase)).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_engine_hands_out_no_type_of_a_model() {
+    // Rooms that may use the engine would use the models through it.
+    let mut wrong = Vec::new();
+    for path in sources(&Path::new(ROOT).join("src/engine")) {
+        let code = fs::read_to_string(&path).unwrap();
+        let names = imported_of_model(&code);
+        for line in code.lines() {
+            let is_alias = line.starts_with("pub type ") && names.iter().any(|name| line.contains(name.as_str()));
+            if is_alias || line.starts_with("pub use crate::model") {
+                wrong.push(format!("{}: {line}", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let alias = "use crate::model::melodyflow::{Edit, MelodyFlow};\n";
+    assert_eq!(imported_of_model(alias), ["Edit", "MelodyFlow"]);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use continuo::audio::decode;
 use continuo::engine::standin::{Standin, TRANSFORM_RATE, transformer};
-use continuo::engine::{Engine, EngineConfig};
+use continuo::engine::{Engine, EngineConfig, RenderLoader};
 use continuo::http::{self, App};
 use continuo::pcm::Pcm;
 use continuo::station::{Station, StationConfig};
@@ -37,7 +37,7 @@ async fn the_server_that_is_killed() {
     let backend = Standin::default().with_step_time(Duration::from_micros(200));
     let engine = Engine::start(Box::new(backend), EngineConfig::default()).unwrap();
     let store = Store::open(Path::new(&folder)).unwrap();
-    let renders = RenderModels::new(Variations::default(), Some(Arc::new(transformer)), None);
+    let renders = RenderModels::new(Variations::default(), Some(RenderLoader::new(transformer)), None);
     let config = StudioConfig { renders, ..StudioConfig::default() };
     let studio = Studio::start(engine.clone(), store, None, config).await.unwrap();
     let mut app = App::new(Station::new(engine, StationConfig::default()));

@@ -20,7 +20,7 @@ use tokio::task::spawn_blocking;
 use client::call;
 use continuo::engine::standin::Standin;
 use continuo::station::StationConfig;
-use server::{Server, loader, start, start_on, start_with};
+use server::{Server, loader, start, start_loading, start_on};
 
 const BLOCK: usize = 64_000;
 
@@ -246,7 +246,7 @@ async fn mistakes_are_answered_before_the_headers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_model_takes_over_without_a_gap() {
-    let server = start_with(Default::default(), |app| app.loader = Some(loader(app.engine()))).await;
+    let server = start_loading(Default::default(), loader).await;
     let mut set = call(server.addr, "POST", "/generate", r#"{"prompts": ["a"]}"#).await;
     set.some(4 + 4 * BLOCK).await;
     // The original's set_model.json: a dtype, too. The end of the body says that the model is ready.

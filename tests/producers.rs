@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use candle_core::Device;
 use continuo::engine::standin::Standin;
-use continuo::engine::{Engine, EngineConfig};
+use continuo::engine::{Engine, EngineConfig, RenderLoader, RenderModel};
 use continuo::http::{self, App};
 use continuo::model::Files;
 use continuo::model::melodyflow::MelodyFlow;
@@ -26,11 +26,12 @@ fn folder() -> PathBuf {
 }
 
 /// A tiny transform model.
-fn transformer() -> Result<Arc<MelodyFlow>, String> {
+fn transformer() -> Result<RenderModel, String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity/melodyflow");
     let t5 = Files::Folder(folder.join("t5"));
     let target = Target::new(&Device::Cpu);
-    MelodyFlow::load(&Files::Folder(folder), &|_| Ok(t5.clone()), &target).map_err(|error| error.to_string())
+    let model = MelodyFlow::load(&Files::Folder(folder), &|_| Ok(t5.clone()), &target);
+    Ok(model.map_err(|error| error.to_string())?)
 }
 
 /// A server whose clips take a second or so: time enough for a second request while the first is being made.
@@ -54,7 +55,7 @@ async fn server(renders: RenderModels) -> String {
 
 /// Runs a script to its end.
 async fn plays(program: PathBuf, script: &str, arguments: &[&str]) {
-    let url = server(RenderModels::new(Variations::default(), Some(Arc::new(transformer)), None)).await;
+    let url = server(RenderModels::new(Variations::default(), Some(RenderLoader::new(transformer)), None)).await;
     let arguments: Vec<&str> = [url.as_str()].into_iter().chain(arguments.iter().copied()).collect();
     runs(program, script, &arguments, async || ()).await;
 }

@@ -16,7 +16,6 @@ pub mod ogg;
 mod opus;
 mod pcm;
 mod resample;
-mod sinc;
 mod stretch;
 mod tempo;
 mod true_peak;
@@ -32,7 +31,6 @@ pub use loudness::{Leveler, TARGET_LUFS};
 pub use mp3::{Mp3Encoder, Mp3Frames, Mp3Reservoir, nearest_mp3_kbps};
 pub use opus::{OPUS_FRAME, OPUS_RATE, OpusEncoder};
 pub use resample::StreamResampler;
-pub use sinc::sinc;
 pub use tempo::tempo;
 pub use wav::{push_s16, wav_header, wav_header_of};
 

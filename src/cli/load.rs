@@ -2,16 +2,16 @@
 
 use candle_core::Device;
 use clap::ValueEnum;
+use clap::builder::{PossibleValuesParser, TypedValueParser, ValueParser, ValueParserFactory};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::log::note;
 use super::{Failure, ModelArgs, memory};
 use crate::engine::{self, Backend, Fit, KV_BUDGET, MusicGenBackend, Wish};
 use crate::model::config::Config;
-use crate::model::kernels::WeightFormat;
 use crate::model::weights::Target;
 use crate::model::{self, Files, ModelError, MusicGen};
-use crate::units::ModelId;
+use crate::units::{ModelId, WeightFormat};
 
 #[derive(Clone, Copy, ValueEnum)]
 pub(super) enum DeviceChoice {
@@ -21,14 +21,24 @@ pub(super) enum DeviceChoice {
     Metal,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-pub(super) enum DtypeChoice {
-    Auto,
-    F32,
-    Bf16,
-    Q8,
-    Q4,
+/// `--dtype`: a format, or none where it is to be measured.
+#[derive(Clone, Copy)]
+pub(super) struct DtypeChoice(pub(super) Option<WeightFormat>);
+
+impl ValueParserFactory for DtypeChoice {
+    type Parser = ValueParser;
+
+    fn value_parser() -> ValueParser {
+        let names = [AUTO].into_iter().chain(WeightFormat::ALL.map(WeightFormat::name));
+        let format = |name: String| match name.as_str() {
+            AUTO => Ok(Self(None)),
+            name => name.parse().map(|format| Self(Some(format))),
+        };
+        PossibleValuesParser::new(names).try_map(format).into()
+    }
 }
+
+const AUTO: &str = "auto";
 
 impl DeviceChoice {
     /// # Errors
@@ -85,40 +95,11 @@ fn one_stream() -> candle_core::Result<Device> {
 }
 
 impl DtypeChoice {
-    /// By the names of requests. The original's `float16` on a CPU quietly means f32 there, and so it does here.
-    pub(super) fn named(name: &str) -> Option<Self> {
-        match name {
-            "f32" | "float" | "float32" | "float16" => Some(Self::F32),
-            "bf16" | "bfloat16" => Some(Self::Bf16),
-            _ => None,
-        }
-    }
-
     /// Where weights go on `device`, and the format's name; without a choice in f32 on a CPU, in bf16 elsewhere.
     pub(super) fn on(self, device: &Device) -> (Target, &'static str) {
         let auto = if device.is_cpu() { WeightFormat::F32 } else { WeightFormat::Bf16 };
-        let format = self.format().unwrap_or(auto);
-        (Target { format, ..Target::new(device) }, name(format))
-    }
-
-    /// None where it is to be measured.
-    fn format(self) -> Option<WeightFormat> {
-        match self {
-            Self::Auto => None,
-            Self::F32 => Some(WeightFormat::F32),
-            Self::Bf16 => Some(WeightFormat::Bf16),
-            Self::Q8 => Some(WeightFormat::Q8),
-            Self::Q4 => Some(WeightFormat::Q4),
-        }
-    }
-}
-
-fn name(format: WeightFormat) -> &'static str {
-    match format {
-        WeightFormat::F32 => "f32",
-        WeightFormat::Bf16 => "bf16",
-        WeightFormat::Q8 => "q8",
-        WeightFormat::Q4 => "q4",
+        let format = self.0.unwrap_or(auto);
+        (Target { format, ..Target::new(device) }, format.name())
     }
 }
 
@@ -166,7 +147,7 @@ pub(super) fn load_named(name: &str, args: &ModelArgs, device: &Device) -> Resul
 
 fn load_into(name: &str, args: &ModelArgs, device: &Device, kv_memory: usize) -> Result<Box<dyn Backend>, Failure> {
     let choose = |config: &mut Config| {
-        let wish = Wish { format: args.dtype.format(), window: args.context.0 };
+        let wish = Wish { format: args.dtype.0, window: args.context.0 };
         if !device.is_cpu() {
             // A GPU is fast enough for any window; only what was asked for is done.
             let frames = wish.window.map(|seconds| (seconds * engine::frame_rate(config)) as usize);
@@ -176,8 +157,7 @@ fn load_into(name: &str, args: &ModelArgs, device: &Device, kv_memory: usize) ->
         let Fit { format, window, realtime } = engine::fit(config, wish)?;
         if let Some(realtime) = realtime {
             note(format_args!(
-                "{name}, this machine: {realtime:.1}x real time with {}, window {:.0} s.",
-                self::name(format),
+                "{name}, this machine: {realtime:.1}x real time with {format}, window {:.0} s.",
                 window as f64 / engine::frame_rate(config)
             ));
         }
@@ -207,11 +187,11 @@ pub(super) fn weigh(name: &str, args: &ModelArgs) -> Result<u64, ModelError> {
     } else {
         (COMPANIONS, 2.0 * stored)
     };
-    let kept = match args.dtype {
-        DtypeChoice::Auto | DtypeChoice::F32 => 1.0,
-        DtypeChoice::Bf16 => 0.5,
-        DtypeChoice::Q8 => 0.27,
-        DtypeChoice::Q4 => 0.15,
+    let kept = match args.dtype.0 {
+        None | Some(WeightFormat::F32) => 1.0,
+        Some(WeightFormat::Bf16) => 0.5,
+        Some(WeightFormat::Q8) => 0.27,
+        Some(WeightFormat::Q4) => 0.15,
     };
     Ok((rest + kept * decoder) as u64)
 }

@@ -1,4 +1,4 @@
-//! `continuo transform` and `continuo loop`: one recording or one loop, from the flow models into a file.
+//! `continuo transform` and `continuo loop`: one recording or one loop, from a model that renders into a file.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,17 +12,13 @@ use super::log::note;
 use super::output::Output;
 use super::{Failure, ModelArgs, Outcome};
 use crate::audio::encode_file;
-use crate::engine::{Job, LoopModel, LoopSettings, LoopSpec, MakeLoop, Shape, Step, Transform, TransformModel};
+use crate::engine::{FineTune, LoopSettings, LoopSpec, RenderJob, RenderLoader, RenderModel, RenderSpec, Shape, Step};
 use crate::model::melodyflow::MelodyFlow;
 use crate::model::stable_audio::StableAudio;
 use crate::model::weights::Target;
 use crate::model::{ModelError, hub_file, hub_files};
-use crate::pcm::Pcm;
 use crate::sandbox::Sandbox;
-use crate::studio::{
-    FineTune, FineTunes, LoadRender, RenderModels, Riffs, TransformWish, Variations, WeighRender, random_seed,
-};
-use crate::units::SampleRate;
+use crate::studio::{FineTunes, RenderModels, Riffs, TransformWish, Variations, random_seed};
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Solver {
@@ -152,10 +148,9 @@ pub(super) fn transform(args: TransformArgs) -> Outcome {
     let (target, _) = args.place.dtype.on(&args.place.device.open()?);
     let advice = "let Continuo download them once from the Hugging Face hub (4 GB, CC-BY-NC)";
     let model = load_transform(&args.model, &target).map_err(|error| advise(error, &args.model, advice))?;
-    let codec = &model.config.codec;
-    let sound = sound.stereo().at(SampleRate(codec.sample_rate))?;
-    let job = Transform::new(&model, &sound.pcm, &params.prompt, params.settings(), params.seed).map_err(Failure)?;
-    write(job, &output, sound.seconds())
+    let sound = sound.stereo().at(model.info().rate)?;
+    let seconds = sound.seconds();
+    write(model.begin(params.spec(), Some(sound.pcm)).map_err(Failure)?, &output, seconds)
 }
 
 pub(super) fn make_loop(args: LoopArgs) -> Outcome {
@@ -173,16 +168,17 @@ pub(super) fn make_loop(args: LoopArgs) -> Outcome {
         given: None,
         seed: args.seed.unwrap_or_else(random_seed),
     };
-    let job = MakeLoop::new(&model, spec, settings, None).map_err(|reason| Failure(format!("{reason}.")))?;
+    let spec = RenderSpec::Loop(spec, settings);
+    let job = model.begin(spec, None).map_err(|reason| Failure(format!("{reason}.")))?;
     write(job, &output, 240.0 / args.bpm * f64::from(args.bars))
 }
 
-fn load_transform(name: &str, target: &Target) -> Result<TransformModel, ModelError> {
-    MelodyFlow::load(&fetch(name)?, &fetch, target)
+fn load_transform(name: &str, target: &Target) -> Result<RenderModel, ModelError> {
+    Ok(MelodyFlow::load(&fetch(name)?, &fetch, target)?)
 }
 
-fn load_loop(name: &str, target: &Target) -> Result<LoopModel, ModelError> {
-    StableAudio::load(&fetch(name)?, &fetch, target)
+fn load_loop(name: &str, target: &Target) -> Result<RenderModel, ModelError> {
+    Ok(StableAudio::load(&fetch(name)?, &fetch, target)?)
 }
 
 fn variations(file: &Option<PathBuf>) -> Result<Variations, Failure> {
@@ -192,7 +188,7 @@ fn variations(file: &Option<PathBuf>) -> Result<Variations, Failure> {
     }
 }
 
-/// The flow models of a server, loaded when they are first wanted.
+/// The models of transforms and loops of a server, loaded when they are first wanted.
 pub(super) fn service(
     place: &ModelArgs,
     (transform, looper): (&Option<String>, &Option<String>),
@@ -203,7 +199,6 @@ pub(super) fn service(
         later(place, transform, load_transform),
         later(place, looper, load_loop),
     );
-    renders = renders.weighed(weight(transform), weight(looper));
     if let Some(base) = looper {
         renders = renders.with_fine_tunes(base, Arc::new(Hub { base: base.clone(), place: place.clone() }));
     }
@@ -213,15 +208,11 @@ pub(super) fn service(
     })
 }
 
-/// What a model's files and its text encoder take in memory: jobs hold f32 whatever the files hold.
-fn weight(name: &Option<String>) -> WeighRender {
+/// What a model's files and its text encoder take in memory: solvers hold f32 whatever the files hold.
+fn weight(name: &str) -> u64 {
     const TEXT: u64 = 440_000_000;
-    let name = name.clone();
-    Arc::new(move || {
-        // What cannot be fetched cannot be loaded either, and says so then.
-        let files = name.as_deref().and_then(|name| fetch(name).ok());
-        files.map_or(0, |files| files.weight_bytes() + TEXT)
-    })
+    // What cannot be fetched cannot be loaded either, and says so then.
+    fetch(name).map_or(0, |files| files.weight_bytes() + TEXT)
 }
 
 /// Fine-tunes of the loop model on the Hugging Face hub.
@@ -237,7 +228,7 @@ impl Hub {
 }
 
 impl FineTunes for Hub {
-    fn load(&self, which: &FineTune) -> Result<LoopModel, String> {
+    fn load(&self, which: &FineTune) -> Result<RenderModel, String> {
         let FineTune { repo, checkpoint } = which;
         // Names come from clients: they must not lead out of the repository.
         if !checkpoint.ends_with(".ckpt") || checkpoint.split('/').any(|part| part.is_empty() || part.starts_with('.'))
@@ -248,7 +239,9 @@ impl FineTunes for Hub {
         let load = || {
             let path = hub_file(repo, checkpoint)?;
             let config = ["base_model_config.json", "model_config.json"].iter().find_map(|name| self.json(repo, name));
-            StableAudio::load_tuned(&fetch(&self.base)?, (&path, config.as_ref()), &fetch, &target)
+            let base = fetch(&self.base)?;
+            let model: RenderModel = StableAudio::load_tuned(&base, (&path, config.as_ref()), &fetch, &target)?;
+            Ok(model)
         };
         load().map_err(|error: ModelError| error.to_string())
     }
@@ -264,20 +257,22 @@ impl FineTunes for Hub {
 }
 
 /// A way to load a model on the device of the others.
-fn later<T: 'static>(
+fn later(
     place: &ModelArgs,
     name: &Option<String>,
-    load: fn(&str, &Target) -> Result<T, ModelError>,
-) -> Option<LoadRender<T>> {
+    load: fn(&str, &Target) -> Result<RenderModel, ModelError>,
+) -> Option<RenderLoader> {
     let (name, device, dtype) = (name.clone()?, place.device, place.dtype);
-    Some(Arc::new(move || {
+    let weighed = name.clone();
+    let loader = RenderLoader::new(move || {
         let (target, _) = dtype.on(&device.open().map_err(|Failure(sentence)| sentence)?);
         load(&name, &target).map_err(|error| error.to_string())
-    }))
+    });
+    Some(loader.weighed(move || weight(&weighed)))
 }
 
 /// Works on a job until it is done, and writes what came out.
-fn write(mut job: impl Job<Output = Pcm>, output: &Output, seconds: f64) -> Outcome {
+fn write(mut job: RenderJob, output: &Output, seconds: f64) -> Outcome {
     let bar = ProgressBar::new(1);
     if let Ok(style) = ProgressStyle::with_template("{bar:40} step {pos} of {len}, {eta} left") {
         bar.set_style(style);

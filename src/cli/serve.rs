@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use candle_core::Device;
 use clap::Args;
 
 use super::edge::Edge;
@@ -15,11 +16,11 @@ use super::sampling::max_still;
 use super::{Failure, ModelArgs, Outcome};
 use super::{log, memory};
 use crate::budget::Budget;
-use crate::engine::{Engine, EngineConfig, KV_BUDGET, MAX_STILL};
-use crate::http::{self, App, Limits, ModelLoader, ModelRequest, Port};
+use crate::engine::{AskModel, Engine, EngineConfig, KV_BUDGET, MAX_STILL, ModelRequest, VoiceLoader};
+use crate::http::{self, App, Limits, Port};
 use crate::sandbox::Sandbox;
 use crate::station::{PromptSets, Station, StationConfig};
-use crate::studio::{AskModel, LoadModel, Naming, Retention, Store, Studio, StudioConfig};
+use crate::studio::{Naming, Retention, Store, Studio, StudioConfig};
 use crate::units::ModelId;
 
 #[derive(Args)]
@@ -192,9 +193,8 @@ pub(super) fn run(args: ServeArgs) -> Outcome {
                 None
             }
         };
-        let loader = loader(engine.clone(), args.model.clone());
         let is_local = ports.iter().all(|port| port.listener.local_addr().is_ok_and(|at| at.ip().is_loopback()));
-        let studio = studio(engine, &args, store, loader.clone(), is_local).await?;
+        let studio = studio(engine, &args, store, is_local).await?;
         // Sound is decoded and converted beside what comes and goes, so that a full house of uploads is worked off.
         let half = request_memory(&args) / 2;
         let mut app = App::new(station);
@@ -210,7 +210,6 @@ pub(super) fn run(args: ServeArgs) -> Outcome {
         app.yt_dlp = args.yt_dlp;
         app.token = args.token;
         app.metrics = Some(metrics);
-        app.loader = Some(loader);
         app.on_disk = crate::model::on_disk;
         match args.host.parse::<IpAddr>() {
             Err(_) if !args.host.contains(':') => {
@@ -243,13 +242,7 @@ fn store(data: Option<&Path>) -> Result<Store, Failure> {
 }
 
 /// `is_local`: the server listens on loopback addresses alone.
-async fn studio(
-    engine: Engine,
-    args: &ServeArgs,
-    store: Store,
-    loader: ModelLoader,
-    is_local: bool,
-) -> Result<Arc<Studio>, Failure> {
+async fn studio(engine: Engine, args: &ServeArgs, store: Store, is_local: bool) -> Result<Arc<Studio>, Failure> {
     let device = args.model.device.open()?;
     let config = StudioConfig {
         workers: args.clips.into(),
@@ -276,19 +269,9 @@ async fn studio(
         sandbox: Sandbox::of_this_program(Some(args.ffmpeg.clone()))?,
         ..StudioConfig::default()
     };
-    let load: AskModel<ModelId> = Arc::new(move |model| loader(ModelRequest { model, dtype: None }));
-    let model_args = args.model.clone();
-    // On a GPU a model's keys and values are set aside at once.
-    let keys = if device.is_cpu() { 0 } else { KV_BUDGET as u64 };
-    let weigh: AskModel<u64> = Arc::new(move |name| {
-        let args = model_args.clone();
-        Box::pin(async move {
-            let weighed = tokio::task::spawn_blocking(move || weigh(&name, &args)).await;
-            let weighed = weighed.map_err(|error| format!("The model could not be looked at: {error}."))?;
-            weighed.map(|bytes| bytes + keys).map_err(|error| error.to_string())
-        })
-    });
-    Ok(Studio::start(engine, store, Some(LoadModel { weigh, load }), config).await?)
+    let loader =
+        VoiceLoader { weigh: weigher(args.model.clone(), &device), load: loader(engine.clone(), args.model.clone()) };
+    Ok(Studio::start(engine, store, Some(loader), config).await?)
 }
 
 /// Bytes for what requests hold.
@@ -296,12 +279,31 @@ fn request_memory(args: &ServeArgs) -> u64 {
     args.request_memory.map_or_else(memory::for_requests, |gigabytes| (gigabytes * 1e9) as u64)
 }
 
-fn loader(engine: Engine, args: ModelArgs) -> ModelLoader {
-    Arc::new(move |request: ModelRequest| {
-        let (engine, mut args) = (engine.clone(), args.clone());
-        if let Some(choice) = request.dtype.as_deref().and_then(DtypeChoice::named) {
-            args.dtype = choice;
-        }
+/// The arguments for a model that a request asks for.
+fn asked(args: &ModelArgs, request: &ModelRequest) -> ModelArgs {
+    let mut args = args.clone();
+    if request.format.is_some() {
+        args.dtype = DtypeChoice(request.format);
+    }
+    args
+}
+
+fn weigher(args: ModelArgs, device: &Device) -> AskModel<u64> {
+    // On a GPU a model's keys and values are set aside at once.
+    let keys = if device.is_cpu() { 0 } else { KV_BUDGET as u64 };
+    Arc::new(move |request| {
+        let args = asked(&args, &request);
+        Box::pin(async move {
+            let weighed = tokio::task::spawn_blocking(move || weigh(&request.model, &args)).await;
+            let weighed = weighed.map_err(|error| format!("The model could not be looked at: {error}."))?;
+            weighed.map(|bytes| bytes + keys).map_err(|error| error.to_string())
+        })
+    })
+}
+
+fn loader(engine: Engine, args: ModelArgs) -> AskModel<ModelId> {
+    Arc::new(move |request| {
+        let (engine, args) = (engine.clone(), asked(&args, &request));
         Box::pin(async move {
             let name = request.model.clone();
             let backend = tokio::task::spawn_blocking(move || {

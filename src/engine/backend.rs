@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use super::Sampling;
-use crate::units::{ModelId, SampleRate};
+use super::{DeviceKind, Sampling};
+use crate::units::{ModelId, SampleRate, WeightFormat};
 
 /// Fixed facts of a loaded model.
 #[derive(Debug, Clone)]
@@ -15,6 +15,10 @@ pub struct ModelInfo {
     pub id: ModelId,
     /// One line for people: family, size, dtype, device.
     pub description: String,
+    /// Where it computes.
+    pub device: DeviceKind,
+    /// How its decoder's weights are kept.
+    pub format: WeightFormat,
     /// PCM rate of the codec.
     pub sample_rate: SampleRate,
     /// 1 or 2.

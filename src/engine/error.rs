@@ -34,7 +34,7 @@ pub enum EngineError {
     /// The voice has ended already.
     #[error("This voice has ended: {0}.")]
     Gone(String),
-    /// A transform or a loop could not be made.
+    /// Something could not be made, through no fault of whoever asked; a sentence without its full stop.
     #[error("{0}.")]
     Failed(String),
     /// The device failed; nothing more is generated until the server is started again.

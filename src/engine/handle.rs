@@ -149,7 +149,7 @@ impl Engine {
         let ListedModel { info, encoder, .. } = self.shared.model(model)?;
         let codes = tokio::task::spawn_blocking(move || encoder.encode(&channels))
             .await
-            .map_err(|error| EngineError::Invalid(format!("The sound could not be encoded: {error}.")))?
+            .map_err(|error| EngineError::Failed(format!("The sound could not be encoded: {error}")))?
             .map_err(|Fault(reason)| EngineError::Invalid(format!("The sound cannot be encoded: {reason}")))?;
         Ok(Prefix { codes: codes.into(), fingerprint: info.codec_fingerprint, heard: false })
     }

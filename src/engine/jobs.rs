@@ -1,9 +1,11 @@
-//! AnyJob that shares the engine's thread with the voices: transforms and loops, one bounded step at a time.
+//! AnyJob that shares the engine's thread with the voices: transforms and loops, one bounded step
+//! at a time.
 //!
-//! A [`Job`] computes on the device that the voices use, so it must not run beside them but between their steps: only
-//! while every live voice has enough sound ahead to last through a step twice as long as the job's longest so far, and for
-//! half of the time at most while a voice or a clip is hungry. Jobs take turns, so that a short one need not wait for a
-//! long one's end. Dropping a [`JobHandle`] ends its job.
+//! A [`Job`] computes on the device that the voices use, so it must not run beside them but between
+//! their steps: only while every live voice has enough sound ahead to last through a step twice as
+//! long as the job's longest so far, and for half of the time at most while a voice or a clip is
+//! hungry. Jobs take turns, so that a short one need not wait for a long one's end. Dropping a
+//! [`JobHandle`] ends its job.
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
@@ -19,7 +21,8 @@ const MOST: usize = 64;
 const UNKNOWN: f64 = 0.5;
 /// Seconds that voices must have beyond what a step may take.
 const MARGIN: f64 = 0.5;
-/// How much longer than the longest so far the next step may take: a guided solver has twice the rows of the one before.
+/// How much longer than the longest so far the next step may take: a guided solver has twice the
+/// rows of the one before.
 const GROWTH: f64 = 2.0;
 
 /// What a step of a job led to.
@@ -30,8 +33,8 @@ pub enum Step<T> {
     Done(T),
 }
 
-/// AnyJob in steps that are short against the lead of a voice. It may hold tensors; all calls come from the engine's
-/// thread.
+/// AnyJob in steps that are short against the lead of a voice. It may hold tensors; all calls come
+/// from the engine's thread.
 pub trait Job: Send + 'static {
     /// What comes out.
     type Output: Send + 'static;
@@ -41,6 +44,14 @@ pub trait Job: Send + 'static {
     /// # Errors
     /// A sentence that ends this job; voices and other jobs go on.
     fn step(&mut self) -> Result<Step<Self::Output>, String>;
+}
+
+impl<T: Send + 'static> Job for Box<dyn Job<Output = T>> {
+    type Output = T;
+
+    fn step(&mut self) -> Result<Step<T>, String> {
+        (**self).step()
+    }
 }
 
 /// A job that was handed to the engine. Dropping it ends the job.
@@ -63,7 +74,8 @@ impl<T> JobHandle<T> {
     /// Waits for what comes out.
     ///
     /// # Errors
-    /// [`EngineError::Failed`] with the job's own sentence; [`EngineError::Gone`] when the engine has stopped.
+    /// [`EngineError::Failed`] with the job's own sentence; [`EngineError::Gone`] when the engine
+    /// has stopped.
     pub async fn finish(self) -> Result<T, EngineError> {
         self.answer.await.unwrap_or_else(|_| Err(EngineError::Gone("the engine has stopped".into())))
     }
@@ -154,9 +166,10 @@ impl JobQueue {
         self.queue.push_back(Waiting { work, longest: UNKNOWN });
     }
 
-    /// Does one step if every live voice, the least of which has `lead` seconds of sound, can do without the device
-    /// meanwhile, and voices that were hungry had as long as the step before: `turn` is the seconds that they took just
-    /// now. With nobody hungry (`None`) waiting would gain nothing. Says whether it did.
+    /// Does one step if every live voice, the least of which has `lead` seconds of sound, can do
+    /// without the device meanwhile, and voices that were hungry had as long as the step before:
+    /// `turn` is the seconds that they took just now. With nobody hungry (`None`) waiting would
+    /// gain nothing. Says whether it did.
     pub(super) fn work(&mut self, lead: f64, turn: Option<f64>) -> bool {
         self.owed -= turn.unwrap_or(self.owed);
         let rested = self.owed <= 0.0;
@@ -238,7 +251,8 @@ mod tests {
             let spec = |text: &str| VoiceSpec { lead: Duration::from_secs(2), ..VoiceSpec::endless(text) };
             let voices = vec![engine.join(spec("one")).await.unwrap(), engine.join(spec("two")).await.unwrap()];
             let dry = Arc::new(Mutex::new(0));
-            // Less than the margin: a step's measured time is next to nothing, what it stands for is 0.4 s.
+            // Less than the margin: a step's measured time is next to nothing, what it stands for
+            // is 0.4 s.
             let job = Listening { voices, samples: 12_800, left: 150, dry: dry.clone() };
             let voices = engine.submit(job).finish().await.unwrap();
             assert_eq!(*dry.lock().unwrap(), 0, "a voice ran dry during a job of a minute of sound");
@@ -260,14 +274,16 @@ mod tests {
 
     #[test]
     fn live_voices_never_run_dry_when_a_jobs_steps_become_longer() {
-        // A transform of thirty seconds on two cores: many pieces for the codec, a walk back, a guided walk forth.
+        // A transform of thirty seconds on two cores: many pieces for the codec, a walk back, a
+        // guided walk forth.
         let phases = [(0.05, 75), (0.6, 1200), (1.2, 600), (0.05, 75)];
         let steps: Vec<f64> = phases.iter().rev().flat_map(|&(seconds, count)| vec![seconds; count]).collect();
         let time = Arc::new(Mutex::new(0.0));
         let clock = Arc::clone(&time);
         let mut jobs = JobQueue::with_clock(Box::new(move || *clock.lock().unwrap()));
         jobs.push(Box::new(Phases(steps, Arc::clone(&time))));
-        // A decoder step makes a frame of 20 ms for every voice and takes 8 ms; voices hold eight seconds at most.
+        // A decoder step makes a frame of 20 ms for every voice and takes 8 ms; voices hold eight
+        // seconds at most.
         let (most, mut made, mut least) = (8.0, 2.0, f64::INFINITY);
         let now = || *time.lock().unwrap();
         for _ in 0..1_000_000 {

@@ -9,6 +9,7 @@ mod blend;
 mod codes;
 mod command;
 mod cost;
+mod device;
 mod error;
 mod handle;
 mod held;
@@ -19,6 +20,7 @@ mod musicgen;
 mod pcm_ring;
 mod rate;
 mod render;
+mod resident;
 mod schedule;
 mod shared;
 mod spec;
@@ -36,14 +38,18 @@ use std::fmt;
 pub use backend::{
     Backend, Blend, CodecState, Condition, Conditioner, Decode, Encoder, Fault, Lost, ModelInfo, Prefill, Slot, StepRow,
 };
+pub use device::DeviceKind;
 pub use error::EngineError;
 pub use handle::{Engine, Voice, VoiceControl};
 pub use jobs::{Job, JobHandle, Step};
 pub use line::{InLine, Place};
 pub use musicgen::{Fit, KV_BUDGET, MusicGenBackend, Wish, fit, frame_rate, shorten};
 pub use render::{
-    BARS, Given, LoopInfo, LoopModel, LoopSettings, LoopSpec, MakeLoop, Mask, Sampler, Shape, Transform,
-    TransformMethod, TransformModel, TransformSettings, bar_seconds, fitting_bars, tempo,
+    FineTune, Given, LoopSettings, LoopSpec, Mask, RenderBackend, RenderInfo, RenderJob, RenderKey, RenderModel,
+    RenderSpec, Sampler, Shape, TransformMethod, TransformSettings, TransformSpec,
+};
+pub use resident::{
+    AskModel, ModelRequest, RenderLease, RenderLoader, ResidentError, ResidentModels, VoiceLease, VoiceLoader,
 };
 pub use spec::{
     MAX_PROMPT_CHARS, MAX_PROMPTS, MAX_STILL, Prefix, Priority, Sampling, SamplingPatch, Steer, VoiceSpec,

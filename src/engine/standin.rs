@@ -11,13 +11,13 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-pub use super::render::standin::{TRANSFORM_RATE, looper, transformer};
+pub use super::render::standin::{TRANSFORM_RATE, Tones, looper, transformer};
 use super::voice_state::TURN_DRAWS;
 use super::{
-    Backend, CodecState, Condition, Conditioner, Decode, Encoder, Fault, Lost, ModelInfo, Prefill, Sampling, Slot,
-    StepRow,
+    Backend, CodecState, Condition, Conditioner, Decode, DeviceKind, Encoder, Fault, Lost, ModelInfo, Prefill,
+    Sampling, Slot, StepRow,
 };
-use crate::units::{ModelId, SampleRate};
+use crate::units::{ModelId, SampleRate, WeightFormat};
 
 /// See the module's documentation.
 pub struct Standin {
@@ -45,6 +45,8 @@ impl Standin {
         let info = ModelInfo {
             id: ModelId(id.into()),
             description: "tones for tests".into(),
+            device: DeviceKind::Cpu,
+            format: WeightFormat::F32,
             sample_rate: SampleRate(32_000),
             channels: 1,
             hop: 640,
@@ -92,6 +94,13 @@ impl Standin {
     #[must_use]
     pub fn with_bytes(mut self, bytes: u64) -> Self {
         self.info.bytes = bytes;
+        self
+    }
+
+    /// A model that says its weights are kept in this format.
+    #[must_use]
+    pub fn with_format(mut self, format: WeightFormat) -> Self {
+        self.info.format = format;
         self
     }
 

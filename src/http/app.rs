@@ -1,34 +1,21 @@
-//! What every route shares: the station, limits, the way to load a model, and what must end at shutdown.
+//! What every route shares: the station, the studio, limits, and what must end at shutdown.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{HttpError, Origins, TrustedProxies};
 use crate::budget::Budget;
-use crate::engine::Engine;
+use crate::engine::{Engine, ModelRequest, ResidentError};
 use crate::sandbox::Sandbox;
 use crate::station::Station;
 use crate::studio::{Decoded, Owner, Studio, StudioError, decode_within};
 use crate::units::ModelId;
-
-/// A wish for a model that is perhaps not loaded yet.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ModelRequest {
-    /// A Hugging Face id, a folder, or `bundled`.
-    pub model: String,
-    /// Number format of the weights as the loader spells it (`f32`, `f16`, `q8`, ..); `None` is the loader's choice.
-    pub dtype: Option<String>,
-}
-
-/// Loads a model and adds it to the engine; resolves when it is ready to play. The error is one sentence.
-pub type ModelLoader = Arc<dyn Fn(ModelRequest) -> BoxFuture<'static, Result<ModelId, String>> + Send + Sync>;
 
 /// Bounds that protect the server from its clients.
 #[derive(Debug, Clone)]
@@ -39,7 +26,8 @@ pub struct Limits {
     pub upload: usize,
     /// Whether addresses that clients send may lie in private networks.
     pub private_addresses: bool,
-    /// Connections at most: for a further one an idle one has to go, and if there is none it is told to come back.
+    /// Connections at most: for a further one an idle one has to go, and if there is none it is
+    /// told to come back.
     pub connections: usize,
     /// Time for a client to send the head of a request, and again for its body.
     pub request: Duration,
@@ -70,8 +58,6 @@ pub struct App {
     pub limits: Limits,
     /// Memory for what requests hold.
     pub budget: Budget,
-    /// Loads models on request; without it `POST /v1/models` and `/set_model` only know loaded ones.
-    pub loader: Option<ModelLoader>,
     /// Names of models that can be loaded without a download.
     pub on_disk: fn() -> Vec<String>,
     /// Names of models that producers are offered besides those that are loaded or on disk.
@@ -92,21 +78,18 @@ pub struct App {
     pub tasks: TaskTracker,
     /// When the server began.
     pub started: Instant,
-    /// One model is loaded at a time: two at once could need twice the memory.
-    loading: tokio::sync::Mutex<()>,
     /// Where sounds are decoded without a studio.
     sandbox: Sandbox,
 }
 
 impl App {
-    /// An app with default limits, no loader, no token and no metrics; set the fields that differ.
+    /// An app with default limits, no studio, no token and no metrics; set the fields that differ.
     pub fn new(station: Arc<Station>) -> Self {
         Self {
             station,
             studio: None,
             limits: Limits::default(),
             budget: Budget::default(),
-            loader: None,
             on_disk: Vec::new,
             offered: Vec::new(),
             yt_dlp: "yt-dlp".into(),
@@ -117,7 +100,6 @@ impl App {
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
             started: Instant::now(),
-            loading: tokio::sync::Mutex::new(()),
             sandbox: Sandbox::default(),
         }
     }
@@ -134,7 +116,7 @@ impl App {
 
     /// Whether the engine computes on a GPU, as its first model says.
     pub fn has_gpu(&self) -> bool {
-        self.engine().models().first().is_some_and(|model| model.description.ends_with("on GPU"))
+        self.engine().models().first().is_some_and(|model| model.device.is_gpu())
     }
 
     /// Clips and sessions.
@@ -156,30 +138,21 @@ impl App {
         }
     }
 
-    /// Makes sure that a model is loaded: at once when it is already, else through the loader, once there is memory for
-    /// it.
+    /// Makes sure that a model is loaded, in the wanted format if one is named; without a studio
+    /// only loaded ones are known.
     ///
     /// # Errors
-    /// [`StudioError::NotYours`] when it is not for `owner` to name; [`HttpError::NoLoader`], [`HttpError::LoadFailed`].
+    /// [`StudioError::NotYours`] when it is not for `owner` to name; [`HttpError::NoLoader`],
+    /// [`HttpError::LoadFailed`].
     pub async fn load_model(&self, mut request: ModelRequest, owner: &Owner) -> Result<ModelId, HttpError> {
-        if let Some(studio) = &self.studio {
-            request.model = studio.permit(owner, &request.model)?;
-        }
-        let _one_at_a_time = self.loading.lock().await;
-        if request.dtype.is_none()
-            && let Some(info) = self.engine().models().into_iter().find(|info| info.id.0 == request.model)
-        {
-            return Ok(info.id.clone());
-        }
-        let loader = self.loader.as_ref().ok_or_else(|| HttpError::NoLoader(request.model.clone()))?;
-        let (name, again) = (request.model.clone(), request.dtype.is_some());
-        let load = loader(request);
-        match &self.studio {
-            None => load.await.map_err(HttpError::LoadFailed),
-            Some(studio) => studio.load_with(&name, again, load).await.map_err(|error| match error {
-                StudioError::Model(reason) => HttpError::LoadFailed(reason),
-                error => error.into(),
-            }),
-        }
+        let Some(studio) = &self.studio else {
+            let loaded = self.engine().models().into_iter().find(|info| info.id.0 == request.model);
+            return loaded.map(|info| info.id.clone()).ok_or(HttpError::NoLoader(request.model));
+        };
+        request.model = studio.permit(owner, &request.model)?;
+        studio.models().load_voices(request).await.map_err(|error| match error {
+            ResidentError::NoLoader(name) => HttpError::NoLoader(name),
+            ResidentError::Failed(reason) => HttpError::LoadFailed(reason),
+        })
     }
 }

@@ -53,7 +53,7 @@ mod upload;
 mod web;
 mod ws;
 
-pub use app::{App, Limits, ModelLoader, ModelRequest};
+pub use app::{App, Limits};
 pub use client::TrustedProxies;
 pub use error::HttpError;
 pub use ops::install_metrics;

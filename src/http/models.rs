@@ -10,9 +10,10 @@ use warp::Filter;
 use super::client::owner;
 use super::error::reply;
 use super::router::get;
-use super::{App, HttpError, ModelRequest, Routes, body};
-use crate::engine::ModelInfo;
+use super::{App, HttpError, Routes, body};
+use crate::engine::{ModelInfo, ModelRequest};
 use crate::studio::Owner;
+use crate::units::WeightFormat;
 
 /// `GET` and `POST /v1/models`.
 pub(super) fn routes(app: &Arc<App>) -> Routes {
@@ -56,17 +57,18 @@ fn view(app: &App, info: &ModelInfo, default: bool) -> Value {
 #[serde(deny_unknown_fields)]
 struct Load {
     model: String,
-    dtype: Option<String>,
+    #[serde(rename = "dtype")]
+    format: Option<WeightFormat>,
     #[serde(default)]
     default: bool,
 }
 
 async fn load(app: &App, body: Result<Bytes, HttpError>, owner: &Owner) -> Result<Value, HttpError> {
-    let Load { model, dtype, default } = body::json(&body?)?;
+    let Load { model, format, default } = body::json(&body?)?;
     if model.trim().is_empty() {
         return Err(HttpError::Unprocessable("`model` is empty; send a Hugging Face id, a folder or bundled.".into()));
     }
-    let id = app.load_model(ModelRequest { model, dtype }, owner).await?;
+    let id = app.load_model(ModelRequest { model, format }, owner).await?;
     if default {
         app.engine().set_default_model(&id)?;
     }

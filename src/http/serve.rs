@@ -71,12 +71,13 @@ pub async fn serve(
     app.stopping.cancel();
     app.tasks.close();
     let drain = app.limits.drain;
-    let ended = timeout(drain, async {
-        app.station.shutdown().await;
+    // Side by side: a stuck listener must not keep the studio from writing where its clips are.
+    let studio = async {
         if let Some(studio) = &app.studio {
             studio.stop().await;
         }
-    });
+    };
+    let ended = timeout(drain, async { tokio::join!(app.station.shutdown(), studio) });
     if ended.await.is_err() {
         tracing::warn!("some listeners did not take their last page in time");
     }

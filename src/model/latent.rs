@@ -30,14 +30,16 @@ pub trait LatentCodec: Send + Sync {
     /// A decoder that has seen nothing.
     fn start_decoder(&self) -> Self::Decoder;
 
-    /// The next samples `[batch, samples, channels]`; gives the frames `[batch, frames, 2 latents]` that became final.
+    /// The next samples `[batch, samples, channels]`; gives the frames `[batch, frames, 2 latents]`
+    /// that became final.
     ///
     /// # Errors
     /// When the device fails.
     fn encode(&self, state: &mut [LayerState], sound: &Tensor, last: bool, tap: &mut Tap<'_>)
     -> Result<Option<Tensor>>;
 
-    /// The next latents `[batch, frames, latents]`; gives the samples `[batch, samples, channels]` that became final.
+    /// The next latents `[batch, frames, latents]`; gives the samples `[batch, samples, channels]`
+    /// that became final.
     ///
     /// # Errors
     /// When the device fails.
@@ -94,7 +96,8 @@ impl<C: LatentCodec> Encoding<C> {
     }
 }
 
-/// Splits what an encoder made, `[batch, frames, 2 latents]`, into means and scales `[batch, latents, frames]`.
+/// Splits what an encoder made, `[batch, frames, 2 latents]`, into means and scales `[batch,
+/// latents, frames]`.
 fn split(encoded: &Tensor, latents: usize) -> Result<(Tensor, Tensor)> {
     let both = encoded.transpose(1, 2)?;
     let part = |index: usize| both.narrow(1, index * latents, latents)?.contiguous();

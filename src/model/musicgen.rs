@@ -30,6 +30,8 @@ pub struct MusicGen {
     pub decoder: Arc<Decoder>,
     /// Codes to sound and back.
     pub codec: Arc<Codec>,
+    /// How the decoder's weights are kept.
+    pub format: WeightFormat,
     /// Bytes of all its weights in memory.
     pub bytes: u64,
 }
@@ -79,7 +81,7 @@ impl MusicGen {
         let decoder = Arc::new(Decoder::new(&config.decoder, &weights)?);
         let codec = Arc::new(Codec::new(&config.codec, &weights.at("audio_encoder"))?);
         bytes += weights.bytes();
-        Ok(Self { config, text, decoder, codec, bytes })
+        Ok(Self { config, text, decoder, codec, format: target.format, bytes })
     }
 
     /// A model of random weights at any size, without a text encoder: for benchmarks.

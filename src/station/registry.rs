@@ -177,7 +177,7 @@ impl Station {
             stream.state().info.state = StreamState::Queued;
         }
         let task = Task::new(stream.clone(), source, commands, plan)
-            .map_err(|error| EngineError::Invalid(error.to_string()))?;
+            .map_err(|error| EngineError::Failed(error.to_string().trim_end_matches('.').to_owned()))?;
         {
             // Asked again: others may have come while the engine admitted the voice.
             let mut streams = self.streams();
@@ -288,6 +288,6 @@ impl Station {
 }
 
 fn random_u64() -> Result<u64, StationError> {
-    let failed = |error| EngineError::Invalid(format!("The system gives no random numbers: {error}."));
+    let failed = |error| EngineError::Failed(format!("The system gives no random numbers: {error}"));
     Ok(OsRng.try_next_u64().map_err(failed)?)
 }

@@ -2,7 +2,8 @@
 
 use crate::audio::AudioError;
 use crate::budget::Exhausted;
-use crate::engine::EngineError;
+use crate::engine::{EngineError, ResidentError};
+use crate::units::ModelId;
 
 /// Why the studio could not do what was asked.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -97,6 +98,15 @@ impl From<AudioError> for StudioError {
             AudioError::Busy => Self::Crowded(error.to_string()),
             AudioError::NoDecoder(reason) => Self::Broken(reason),
             error => Self::Audio(error.to_string()),
+        }
+    }
+}
+
+impl From<ResidentError> for StudioError {
+    fn from(error: ResidentError) -> Self {
+        match error {
+            ResidentError::NoLoader(name) => EngineError::UnknownModel(ModelId(name)).into(),
+            ResidentError::Failed(sentence) => Self::Model(sentence),
         }
     }
 }

@@ -5,18 +5,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::verbs::Work;
-use super::{
-    Accepted, FineTune, Kind, LoopParams, Owner, Params, Render, SessionId, SessionRecord, Studio, StudioError,
-};
-use crate::engine::{LoopInfo, MakeLoop};
+use super::{Accepted, Kind, LoopParams, Owner, Params, Render, SessionId, SessionRecord, Studio, StudioError};
+use crate::engine::{FineTune, RenderInfo, RenderKey};
 
 impl Studio {
-    /// A loop, or another piece of the loop model's window, in a session of its own; `given` is the sound that the
-    /// parameters speak of.
+    /// A loop, or another piece of the loop model's window, in a session of its own; `given` is the
+    /// sound that the parameters speak of.
     ///
     /// # Errors
-    /// [`StudioError::Absent`] without the model, [`StudioError::Invalid`] for what does not fit into its window, and
-    /// as [`Studio::generate`].
+    /// [`StudioError::Absent`] without the model, [`StudioError::Invalid`] for what does not fit
+    /// into its window, and as [`Studio::generate`].
     pub async fn make_loop(
         self: &Arc<Self>,
         owner: Owner,
@@ -26,8 +24,11 @@ impl Studio {
         if let Some(tune) = &params.model {
             self.permit_tune(&owner, tune)?;
         }
-        let model = self.models.lease_render(&self.renders().loop_shelf(params.model.as_ref())?).await?;
-        MakeLoop::check(&model, params.spec.shape).map_err(|reason| StudioError::Invalid(format!("{reason}.")))?;
+        let model = self.lease_render(&RenderKey::Loop(params.model.clone())).await?;
+        let checked = model.check(&params.spec());
+        checked.map_err(|reason| StudioError::Invalid(format!("{reason}.")))?;
+        // It waits its turn like anybody else's.
+        drop(model);
         if let Some(given) = &given {
             self.check(given).await?;
         }
@@ -35,12 +36,13 @@ impl Studio {
         self.begin(owner, Kind::Loop, session, Work::Render(Render::Loop(params)), given).await
     }
 
-    /// Whether `owner` may name a fine-tune: one that is loaded, or a repository as [`Studio::permit`] has it.
+    /// Whether `owner` may name a fine-tune: one that is loaded, or a repository as
+    /// [`Studio::permit`] has it.
     ///
     /// # Errors
     /// [`StudioError::NotYours`].
     pub fn permit_tune(&self, owner: &Owner, tune: &FineTune) -> Result<(), StudioError> {
-        let held = self.renders().held_loops().unwrap_or_default();
+        let held = self.held_loops().unwrap_or_default();
         if held.iter().any(|(which, _)| which.as_ref() == Some(tune)) {
             return Ok(());
         }
@@ -51,7 +53,7 @@ impl Studio {
     ///
     /// # Errors
     /// [`StudioError::Absent`], [`StudioError::Invalid`], [`StudioError::Model`].
-    pub async fn loop_info(&self, which: Option<&FineTune>) -> Result<LoopInfo, StudioError> {
-        Ok(LoopInfo::of(&self.models.lease_render(&self.renders().loop_shelf(which)?).await?))
+    pub async fn loop_info(&self, which: Option<&FineTune>) -> Result<RenderInfo, StudioError> {
+        Ok(self.lease_render(&RenderKey::Loop(which.cloned())).await?.info())
     }
 }

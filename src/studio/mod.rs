@@ -10,7 +10,6 @@ mod decoded;
 mod error;
 mod files;
 mod loops;
-mod models;
 mod naming;
 mod params;
 mod preview;
@@ -42,13 +41,12 @@ use tokio_util::task::TaskTracker;
 pub use clip::{Event, Job, Snapshot, Status};
 pub use decoded::{Decoded, decode_within};
 pub use error::StudioError;
-pub use models::{AskModel, LoadModel};
 pub use naming::Naming;
 pub use params::{
     AudioId, ClipId, Kind, Lane, MAX_PIECE_SECONDS, Owner, PIECE_SECONDS, PROMPT_SECONDS, Params, SessionId,
 };
 pub use preview::Preview;
-pub use render_models::{FineTune, FineTunes, LoadRender, MOST_LOOPS, RenderModels, WeighRender};
+pub use render_models::{FineTunes, MOST_LOOPS, RenderModels};
 pub use render_params::{LoopParams, Render, TransformParams, TransformWish, random_seed};
 pub use riffs::{Riff, Riffs};
 pub use store::{ClipRecord, ClipState, Draft, Retention, SessionRecord, SoundFile, Store, tag};
@@ -57,9 +55,8 @@ pub use verbs::Accepted;
 pub use wish::Wish;
 
 use crate::budget::Budget;
-use crate::engine::Engine;
+use crate::engine::{Engine, ResidentModels, VoiceLoader};
 use crate::sandbox::Sandbox;
-use models::Models;
 use queue::Lanes;
 
 /// Events that a slow subscriber may be behind before it misses some.
@@ -117,7 +114,7 @@ impl Default for StudioConfig {
 pub struct Studio {
     engine: Engine,
     store: Store,
-    models: Models,
+    models: ResidentModels,
     config: StudioConfig,
     desk: Mutex<Desk>,
     /// Held while a session is read, changed and written.
@@ -165,11 +162,11 @@ impl Studio {
     pub async fn start(
         engine: Engine,
         store: Store,
-        loader: Option<LoadModel>,
+        loader: Option<VoiceLoader>,
         config: StudioConfig,
     ) -> Result<Arc<Self>, StudioError> {
         let studio = Arc::new(Self {
-            models: Models::new(engine.clone(), config.renders.clone(), loader, config.model_memory),
+            models: ResidentModels::new(engine.clone(), loader, config.model_memory),
             engine,
             store,
             config,
@@ -225,6 +222,11 @@ impl Studio {
     /// Where sounds are decoded.
     pub fn sandbox(&self) -> &Sandbox {
         &self.config.sandbox
+    }
+
+    /// The models that are loaded, and the way to more.
+    pub fn models(&self) -> &ResidentModels {
+        &self.models
     }
 
     /// The models of transforms and loops.

@@ -2,10 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{FineTune, StudioError, Variation, Variations};
-use crate::engine::{LoopSettings, LoopSpec, MAX_PROMPT_CHARS, TransformMethod, TransformSettings};
+use super::{StudioError, Variation, Variations};
+use crate::engine::{
+    FineTune, LoopSettings, LoopSpec, MAX_PROMPT_CHARS, RenderKey, RenderSpec, TransformMethod, TransformSettings,
+    TransformSpec,
+};
 
-/// Work of the flow models.
+/// Work of the models that render.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Render {
@@ -21,6 +24,14 @@ impl Render {
         match self {
             Self::Transform(params) => params.seed,
             Self::Loop(params) => params.spec.seed,
+        }
+    }
+
+    /// The model that makes it.
+    pub fn key(&self) -> RenderKey {
+        match self {
+            Self::Transform(_) => RenderKey::Transform,
+            Self::Loop(params) => RenderKey::Loop(params.model.clone()),
         }
     }
 
@@ -44,6 +55,13 @@ pub struct LoopParams {
     pub settings: LoopSettings,
 }
 
+impl LoopParams {
+    /// As the engine takes it.
+    pub fn spec(&self) -> RenderSpec {
+        RenderSpec::Loop(self.spec.clone(), self.settings)
+    }
+}
+
 /// How a recording is transformed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TransformParams {
@@ -65,13 +83,20 @@ pub struct TransformParams {
 
 impl TransformParams {
     /// As the engine takes it.
+    pub fn spec(&self) -> RenderSpec {
+        let (text, settings, seed) = (self.prompt.clone(), self.settings(), self.seed);
+        RenderSpec::Transform(TransformSpec { text, settings, seed })
+    }
+
+    /// How the equation is solved.
     pub fn settings(&self) -> TransformSettings {
         let method = if self.midpoint { TransformMethod::Midpoint } else { TransformMethod::Euler };
         TransformSettings { flowstep: self.flowstep, steps: self.steps, ..TransformSettings::of(method) }
     }
 }
 
-/// What a request says of a transform; what it leaves out is the preset's, or the original's default.
+/// What a request says of a transform; what it leaves out is the preset's, or the original's
+/// default.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TransformWish {
     /// A preset's name; `custom` is none, and wants a prompt.
@@ -130,7 +155,7 @@ impl TransformWish {
             seed: self.seed.unwrap_or_else(random_seed),
             keeps_rate: self.keeps_rate,
         };
-        params.settings().check().map_err(|error| StudioError::Invalid(error.to_string()))?;
+        params.settings().check().map_err(StudioError::Invalid)?;
         Ok(params)
     }
 }

@@ -124,10 +124,14 @@ impl Studio {
     /// Makes a clip; gives its file.
     async fn make(&self, job: &Job) -> Result<Draft, StudioError> {
         let record = &*job.record;
+        let broken = || StudioError::Broken("another version kept it in a shape that is not known here".into());
+        if record.unreadable {
+            return Err(broken());
+        }
         let file = match (record.kind.lane(), &record.render) {
             (Lane::Pieces, _) => self.compose(job).await?,
             (_, Some(render)) => self.render(job, render).await?,
-            (_, None) => return Err(StudioError::Broken("an older version kept it in another shape".into())),
+            (_, None) => return Err(broken()),
         };
         self.store.keep(file.into(), &record.session).await
     }
@@ -148,7 +152,7 @@ impl Studio {
     async fn compose(&self, job: &Job) -> Result<Vec<u8>, StudioError> {
         let record = &*job.record;
         let params = record.params.clone();
-        let lease = self.models.lease(params.model_name().as_deref()).await?;
+        let lease = self.models.lease_voices(params.model_name().as_deref()).await?;
         let model = self.engine.models().into_iter().find(|model| model.id == lease.id);
         let model = model.ok_or_else(|| EngineError::UnknownModel(lease.id.clone()))?;
         let sound = self.input(record).await?.map(Arc::new);

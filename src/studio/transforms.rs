@@ -8,14 +8,15 @@ use super::verbs::Work;
 use super::{
     Accepted, Kind, Lane, Owner, Params, Render, SessionId, SessionRecord, Studio, StudioError, TransformWish,
 };
+use crate::engine::RenderKey;
 
 impl Studio {
-    /// The session's sound, or `audio`, turned into another. Without a session there is a new one; an unknown one is
-    /// made if there is `audio`.
+    /// The session's sound, or `audio`, turned into another. Without a session there is a new one;
+    /// an unknown one is made if there is `audio`.
     ///
     /// # Errors
-    /// [`StudioError::Absent`] without the model, [`StudioError::TransformBusy`], [`StudioError::NoSession`],
-    /// [`StudioError::NoAudio`], and as [`Studio::generate`].
+    /// [`StudioError::Absent`] without the model, [`StudioError::TransformBusy`],
+    /// [`StudioError::NoSession`], [`StudioError::NoAudio`], and as [`Studio::generate`].
     pub async fn transform(
         self: &Arc<Self>,
         owner: Owner,
@@ -25,7 +26,7 @@ impl Studio {
     ) -> Result<Accepted, StudioError> {
         let renders = self.renders();
         let params = wish.over(renders.variations())?;
-        renders.transform.loader()?;
+        renders.loader(&RenderKey::Transform)?;
         if let Some(session) = &session {
             self.is_free(session, Lane::Transforms)?;
         }

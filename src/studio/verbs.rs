@@ -13,7 +13,6 @@ use super::{
     Studio, StudioError, Wish,
 };
 use crate::engine::{EngineError, Prefix};
-use crate::units::ModelId;
 
 /// Work was taken on.
 #[derive(Debug, Clone, PartialEq)]
@@ -126,7 +125,7 @@ impl Studio {
                 SessionRecord::new(id.unwrap_or_else(SessionId::random), "continue", Params::default())
             }
         };
-        let params = wish.over(Some(&record.params));
+        let params = over(wish, &record)?;
         params.validate()?;
         match &audio {
             Some(audio) => self.check(audio).await?,
@@ -147,7 +146,7 @@ impl Studio {
         wish: Wish,
     ) -> Result<Accepted, StudioError> {
         let record = self.store.session(session).await?;
-        let params = wish.over(Some(&record.params));
+        let params = over(wish, &record)?;
         params.validate()?;
         self.is_free(session, Lane::Pieces)?;
         if record.input.is_none() {
@@ -201,7 +200,7 @@ impl Studio {
         let mut session = self.present(session).await?;
         let (params, render) = match work {
             Work::Piece(params) => {
-                session.params = params.clone();
+                (session.params, session.unreadable) = (params.clone(), None);
                 (params, None)
             }
             // A session's parameters are those of its pieces.
@@ -234,6 +233,7 @@ impl Studio {
             owner: owner.0,
             kind,
             params,
+            unreadable: false,
             render,
             state: ClipState::Accepted,
             error: None,
@@ -324,7 +324,7 @@ impl Studio {
     pub async fn prefix(&self, owner: &Owner, clip: ClipId, model: Option<&str>) -> Result<Prefix, StudioError> {
         let model = model.map(|name| self.permit(owner, name)).transpose()?;
         let sound = self.decode(self.sound_of_clip(clip).await?).await?;
-        let lease = self.models.lease(model.as_deref()).await?;
+        let lease = self.models.lease_voices(model.as_deref()).await?;
         let info = self.engine.models().into_iter().find(|info| info.id == lease.id);
         let info = info.ok_or_else(|| EngineError::UnknownModel(lease.id.clone()))?;
         let prompt = work(move || {
@@ -343,25 +343,13 @@ impl Studio {
         self.config.naming.permit(&self.engine, owner, name)
     }
 
-    /// Loads a model by `load` once there is memory for it; what is there already is loaded again only if `again`.
-    ///
-    /// # Errors
-    /// [`StudioError::Model`] when it cannot be loaded, or would never fit.
-    pub async fn load_with(
-        &self,
-        name: &str,
-        again: bool,
-        load: impl Future<Output = Result<ModelId, String>>,
-    ) -> Result<ModelId, StudioError> {
-        self.models.load_with(name, again, load).await
-    }
-
     /// Loads a model, or does nothing if it is there.
     ///
     /// # Errors
     /// [`StudioError::Model`] when it cannot be loaded.
     pub async fn warm_up(&self, model: &str) -> Result<(), StudioError> {
-        self.models.lease(Some(model)).await.map(drop)
+        self.models.lease_voices(Some(model)).await?;
+        Ok(())
     }
 
     /// A session with this sound and these parameters: a client brings back what it had kept. `session` is an id given
@@ -395,7 +383,9 @@ impl Studio {
         self.edit(move |studio| async move {
             let mut session = studio.known(&session.id).await?.unwrap_or(session);
             session.current = Some(kept.id());
-            session.params = params.unwrap_or(session.params);
+            if let Some(params) = params {
+                (session.params, session.unreadable) = (params, None);
+            }
             studio.store.accept(session, Some(kept), None).await.map(drop)
         })
         .await
@@ -507,4 +497,19 @@ fn busy(lane: Lane) -> StudioError {
         Lane::Pieces | Lane::Loops => StudioError::Busy,
         Lane::Transforms => StudioError::TransformBusy,
     }
+}
+
+/// Decides what a wish leaves out by the session's last parameters.
+///
+/// # Errors
+/// [`StudioError::Invalid`] when they are needed and cannot be read.
+fn over(wish: Wish, session: &SessionRecord) -> Result<Params, StudioError> {
+    if session.unreadable.is_some() && (wish.model.is_none() || wish.prompt_seconds.is_none()) {
+        return Err(StudioError::Invalid(
+            "Another version kept what this session was made with in a shape that is not known here; name the model and \
+             the prompt's seconds."
+                .into(),
+        ));
+    }
+    Ok(wish.over(Some(&session.params)))
 }

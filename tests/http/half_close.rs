@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use continuo::http::ModelRequest;
-use continuo::station::StationConfig;
+use continuo::engine::ModelRequest;
+use continuo::studio::Naming;
 use continuo::units::ModelId;
 use futures_util::StreamExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -18,7 +18,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::client::{PATIENCE, answer, call};
-use super::server::{Server, start, start_with, until};
+use super::server::{Server, start, start_loading, until};
 
 /// Sends a request and says that nothing more will come.
 async fn half_closed(addr: SocketAddr, request: &str) -> TcpStream {
@@ -63,8 +63,8 @@ impl Work {
             }
         }
         let work = self.clone();
-        start_with(StationConfig::default(), |app| {
-            app.loader = Some(Arc::new(move |_: ModelRequest| {
+        start_loading(Naming::default(), |_| {
+            Arc::new(move |_: ModelRequest| {
                 let work = work.clone();
                 Box::pin(async move {
                     work.waiting.fetch_add(1, Ordering::Relaxed);
@@ -72,7 +72,7 @@ impl Work {
                     work.goes_on.notified().await;
                     Ok(ModelId("standin".into()))
                 })
-            }));
+            })
         })
         .await
     }

@@ -3,10 +3,10 @@
 use std::sync::{Arc, Mutex};
 
 use continuo::audio::decode;
-use continuo::engine::LoopModel;
 use continuo::engine::standin::looper;
+use continuo::engine::{FineTune, RenderModel};
 use continuo::pcm::Pcm;
-use continuo::studio::{FineTune, FineTunes, Riffs};
+use continuo::studio::{FineTunes, Riffs};
 use continuo::units::SampleRate;
 use serde_json::{Value, json};
 
@@ -159,7 +159,7 @@ async fn a_loop_begins_with_a_riff_of_the_users_own() {
 struct Tuned(Mutex<Vec<String>>);
 
 impl FineTunes for Tuned {
-    fn load(&self, which: &FineTune) -> Result<LoopModel, String> {
+    fn load(&self, which: &FineTune) -> Result<RenderModel, String> {
         self.0.lock().unwrap().push(which.checkpoint.clone());
         match which.checkpoint.as_str() {
             "a.ckpt" | "b.ckpt" => looper(8000),

@@ -6,10 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::json;
 
 use super::client::{call, get};
-use super::server::{Server, start_naming, start_with};
+use super::server::{Server, start_loading};
 use continuo::engine::standin::Standin;
-use continuo::http::{ModelLoader, ModelRequest};
-use continuo::station::StationConfig;
+use continuo::engine::{AskModel, Engine, ModelRequest};
 use continuo::studio::Naming;
 use continuo::units::ModelId;
 
@@ -23,8 +22,8 @@ fn shut() -> Naming {
 }
 
 /// Loads stand-ins under any name, and counts.
-fn load_all(server: &continuo::http::App, loads: &Arc<AtomicUsize>) -> ModelLoader {
-    let (engine, loads) = (server.engine().clone(), Arc::clone(loads));
+fn load_all(engine: &Engine, loads: &Arc<AtomicUsize>) -> AskModel<ModelId> {
+    let (engine, loads) = (engine.clone(), Arc::clone(loads));
     Arc::new(move |request: ModelRequest| {
         let (engine, loads) = (engine.clone(), Arc::clone(&loads));
         Box::pin(async move {
@@ -44,7 +43,7 @@ async fn refusal(server: &Server, path: &str, body: &serde_json::Value) -> (u16,
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_name_loaded_offered_and_allowed_models_and_no_other() {
     let loads = Arc::new(AtomicUsize::new(0));
-    let server = start_naming(shut(), |app| app.loader = Some(load_all(app, &loads))).await;
+    let server = start_loading(shut(), |engine| load_all(engine, &loads)).await;
     let sound = "UklGRg==";
     let tune = json!({ "model_type": "finetune", "finetune_repo": "x/y", "finetune_checkpoint": "a.ckpt", "prompt": "x 120bpm" });
     for name in ["/etc", "/no/such/folder", "./models", "../..", "x/y"] {
@@ -80,7 +79,7 @@ async fn clients_name_loaded_offered_and_allowed_models_and_no_other() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_folder_in_forty_spellings_is_one_model() {
     let (folder, loads) = (tempfile::tempdir().unwrap(), Arc::new(AtomicUsize::new(0)));
-    let server = start_with(StationConfig::default(), |app| app.loader = Some(load_all(app, &loads))).await;
+    let server = start_loading(Naming::default(), |engine| load_all(engine, &loads)).await;
     for n in 0..40 {
         let name = format!("{}{}{}", folder.path().display(), "/".repeat(n), "/.".repeat(n % 4));
         assert_eq!(refusal(&server, "/v1/models", &json!({ "model": name })).await.0, 200);

@@ -1,11 +1,14 @@
 //! What operators, proxies and pages of other origins see.
 
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 
 use continuo::station::StationConfig;
+use continuo::studio::Naming;
+use continuo::units::WeightFormat;
 
 use super::client::{call, get, send};
-use super::server::{Server, loader, start, start_with};
+use super::server::{Server, loader, start, start_loading, start_with};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fresh_server_is_alive_and_ready() {
@@ -36,7 +39,7 @@ async fn a_lost_device_is_not_ready_but_alive() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn models_are_listed_and_loaded() {
-    let server = start_with(StationConfig::default(), |app| app.loader = Some(loader(app.engine()))).await;
+    let server = start_loading(Naming::default(), loader).await;
     let models = get(server.addr, "/v1/models").await.json().await;
     assert_eq!(models["models"][0]["id"], "standin");
     assert_eq!((&models["models"][0]["default"], &models["models"][0]["sample_rate"]), (&true.into(), &32_000.into()));
@@ -59,6 +62,44 @@ async fn models_are_listed_and_loaded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_models_number_format_is_the_one_that_was_asked_for() {
+    let loads = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&loads);
+    let server = start_loading(Naming::default(), |engine| {
+        let load = loader(engine);
+        Arc::new(move |request| {
+            seen.lock().unwrap().push(request.format);
+            load(request)
+        })
+    })
+    .await;
+    let format = |server: &Server| {
+        let models = server.app.engine().models();
+        models.iter().find(|model| model.id.0 == "twin").map(|model| model.format)
+    };
+    let (q8, bf16) = (Some(WeightFormat::Q8), Some(WeightFormat::Bf16));
+    for (path, body, then, count) in [
+        ("/v1/models", r#"{"model": "twin", "dtype": "q8"}"#, q8, 1),
+        // What is there is not loaded again.
+        ("/v1/models", r#"{"model": "twin", "dtype": "q8"}"#, q8, 1),
+        ("/v1/models", r#"{"model": "twin"}"#, q8, 1),
+        ("/v1/models", r#"{"model": "twin", "dtype": "bfloat16"}"#, bf16, 2),
+        // The original's words: f32 without a GPU.
+        ("/set_model", r#"{"model": "twin", "dtype": "float16"}"#, Some(WeightFormat::F32), 3),
+        ("/set_model", r#"{"model": "twin", "dtype": "float"}"#, Some(WeightFormat::F32), 3),
+        ("/set_model", r#"{"model": "twin", "dtype": "int4"}"#, Some(WeightFormat::F32), 3),
+    ] {
+        assert_eq!(call(server.addr, "POST", path, body).await.status, 200, "{path} {body}");
+        assert_eq!((format(&server), loads.lock().unwrap().len()), (then, count), "{path} {body}");
+    }
+    assert_eq!(*loads.lock().unwrap(), [q8, bf16, Some(WeightFormat::F32)]);
+    let mut unknown = call(server.addr, "POST", "/v1/models", r#"{"model": "twin", "dtype": "q3"}"#).await;
+    assert_eq!(unknown.status, 422);
+    let sentence = unknown.problem().await;
+    assert!(sentence.contains("`q3`") && sentence.contains("q8"), "{sentence}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_without_a_loader_says_so() {
     let server = start().await;
     let mut refused = call(server.addr, "POST", "/v1/models", r#"{"model": "other"}"#).await;
@@ -69,7 +110,7 @@ async fn a_server_without_a_loader_says_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_is_one_500_and_the_server_lives() {
-    let server = start_with(StationConfig::default(), |app| app.loader = Some(loader(app.engine()))).await;
+    let server = start_loading(Naming::default(), loader).await;
     let mut broken = call(server.addr, "POST", "/v1/models", r#"{"model": "panic"}"#).await;
     assert_eq!(broken.status, 500);
     assert!(!broken.problem().await.contains("bug"), "the panic's own words stay in the log");

@@ -1,11 +1,11 @@
 //! `/v1/transforms` and `/v1/loops`, with tiny checkpoints.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use candle_core::Device;
 use continuo::audio::decode;
 use continuo::engine::standin::looper;
+use continuo::engine::{RenderLoader, RenderModel};
 use continuo::model::Files;
 use continuo::model::melodyflow::MelodyFlow;
 use continuo::model::weights::Target;
@@ -18,16 +18,21 @@ use serde_json::Value;
 use super::client::{call, get, send};
 use super::server::{Server, start, start_rendering, start_with};
 
-fn transformer() -> Result<Arc<MelodyFlow>, String> {
+fn transformer() -> Result<RenderModel, String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity/melodyflow");
     let t5 = Files::Folder(folder.join("t5"));
     let target = Target::new(&Device::Cpu);
-    MelodyFlow::load(&Files::Folder(folder), &|_| Ok(t5.clone()), &target).map_err(|error| error.to_string())
+    let model = MelodyFlow::load(&Files::Folder(folder), &|_| Ok(t5.clone()), &target);
+    Ok(model.map_err(|error| error.to_string())?)
 }
 
 /// The models of a server.
 pub fn models() -> RenderModels {
-    RenderModels::new(Variations::default(), Some(Arc::new(transformer)), Some(Arc::new(|| looper(8000))))
+    RenderModels::new(
+        Variations::default(),
+        Some(RenderLoader::new(transformer)),
+        Some(RenderLoader::new(|| looper(8000))),
+    )
 }
 
 async fn server() -> Server {

@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use continuo::engine::standin::Standin;
-use continuo::engine::{Engine, EngineConfig};
+use continuo::engine::{AskModel, Engine, EngineConfig, ModelRequest, VoiceLoader};
 use continuo::http::{self, App};
 use continuo::station::{Station, StationConfig};
 use continuo::studio::{Naming, RenderModels, Store, Studio, StudioConfig};
@@ -41,10 +41,12 @@ pub async fn start_on(backend: Standin, station: StationConfig, change: impl FnO
     serve(backend, station, StudioConfig::default(), change).await
 }
 
-/// A server whose clients may name these models.
-pub async fn start_naming(naming: Naming, change: impl FnOnce(&mut App)) -> Server {
+/// A server that loads models in this way.
+pub async fn start_loading(naming: Naming, loader: impl FnOnce(&Engine) -> AskModel<ModelId>) -> Server {
     let studio = StudioConfig { naming, ..StudioConfig::default() };
-    serve(Standin::default(), StationConfig::default(), studio, change).await
+    let engine = Engine::start(Box::<Standin>::default(), EngineConfig::default()).unwrap();
+    let voices = VoiceLoader { weigh: Arc::new(|_| Box::pin(async { Ok(0) })), load: loader(&engine) };
+    serve_on(engine, StationConfig::default(), studio, Some(voices), |_| {}).await
 }
 
 /// A server with models for transforms and loops.
@@ -60,8 +62,18 @@ async fn serve(
     change: impl FnOnce(&mut App),
 ) -> Server {
     let engine = Engine::start(Box::new(backend), EngineConfig::default()).unwrap();
+    serve_on(engine, station, config, None, change).await
+}
+
+async fn serve_on(
+    engine: Engine,
+    station: StationConfig,
+    config: StudioConfig,
+    voices: Option<VoiceLoader>,
+    change: impl FnOnce(&mut App),
+) -> Server {
     let store = Store::ephemeral().unwrap();
-    let studio = Studio::start(engine.clone(), store, None, config).await.unwrap();
+    let studio = Studio::start(engine.clone(), store, voices, config).await.unwrap();
     let mut app = App::new(Station::new(engine, station));
     app.studio = Some(studio);
     // One recorder serves all servers of this process.
@@ -84,14 +96,15 @@ async fn serve(
 }
 
 /// A loader that knows the stand-ins `twin` (same codec as the first model) and `panic`.
-pub fn loader(engine: &Engine) -> http::ModelLoader {
+pub fn loader(engine: &Engine) -> AskModel<ModelId> {
     let engine = engine.clone();
-    Arc::new(move |request: http::ModelRequest| {
+    Arc::new(move |request: ModelRequest| {
         let engine = engine.clone();
         Box::pin(async move {
             match request.model.as_str() {
                 "twin" => {
-                    engine.add_model(Box::new(Standin::new("twin", 8))).await.map_err(|error| error.to_string())?;
+                    let twin = Standin::new("twin", 8).with_format(request.format.unwrap_or_default());
+                    engine.add_model(Box::new(twin)).await.map_err(|error| error.to_string())?;
                     Ok(ModelId("twin".into()))
                 }
                 "panic" => panic!("a loader with a bug"),

@@ -1,10 +1,10 @@
 //! `/v1/streams`: a stream's life over plain requests.
 
+use continuo::studio::Naming;
 use serde_json::json;
 
 use super::client::{call, get};
-use super::server::{Server, loader, start, start_with};
-use continuo::station::StationConfig;
+use super::server::{Server, loader, start, start_loading};
 
 /// Creates a stream and gives its path.
 async fn created(server: &Server, body: &str) -> String {
@@ -125,7 +125,7 @@ async fn a_paused_stream_says_so_and_goes_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_moves_to_another_model_while_it_is_heard() {
-    let server = start_with(StationConfig::default(), |app| app.loader = Some(loader(app.engine()))).await;
+    let server = start_loading(Naming::default(), loader).await;
     let place = created(&server, r#"{"prompts": ["a"]}"#).await;
     let mut listener = get(server.addr, &format!("{place}/audio.ogg")).await;
     listener.some(1000).await;

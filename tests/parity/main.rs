@@ -10,6 +10,7 @@ mod bundled;
 mod golden;
 mod melodyflow;
 mod musicgen;
+mod sinc;
 mod stable_audio;
 mod stable_audio_api;
 mod steps;

@@ -5,18 +5,24 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use continuo::{
-    audio::sinc,
+    bars::{bar_seconds, fitting_bars, tempo},
     model::stable_audio::{
         Init, Piece, PieceSettings, Sampler, StableAudio,
-        loops::{Mask, bar_seconds, fitting_bars, loop_samples, normalise, peak, pull_weights, tempo, to_i16},
+        loops::{Mask, loop_samples, normalise, peak, pull_weights},
     },
 };
 use serde_json::Value;
 
 use super::{
     golden::Golden,
+    sinc::sinc,
     stable_audio::{load, recorded, turned},
 };
+
+/// A sample as 16-bit PCM, cut towards zero as the original does.
+fn to_i16(sample: f32) -> i16 {
+    (sample * 32_767.0) as i16
+}
 
 struct Recorded(std::collections::HashMap<String, Tensor>);
 

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use candle_core::Device;
 use serde_json::json;
 
 use super::{RandomModel, Row};
 use crate::cli::Failure;
 use crate::engine::{
-    Engine, EngineConfig, Read, Transform, TransformMethod, TransformModel, TransformSettings, Voice, VoiceSpec,
+    Engine, EngineConfig, Read, RenderModel, RenderSpec, TransformMethod, TransformSettings, TransformSpec, Voice,
+    VoiceSpec,
 };
 use crate::units::Samples;
 
@@ -56,7 +56,7 @@ impl Ear {
 pub(super) fn run(
     voices: &RandomModel,
     count: usize,
-    model: &TransformModel,
+    model: RenderModel,
     (sound, patience): (f64, f64),
 ) -> Result<Row, Failure> {
     let (backend, dtype, _) = voices.build()?;
@@ -77,11 +77,12 @@ pub(super) fn run(
             }
             tokio::time::sleep(TICK).await;
         }
-        let codec = &model.config.codec;
-        let frames = (sound * f64::from(codec.sample_rate)) as usize;
-        let pcm: Vec<f32> = (0..frames * codec.channels).map(|n| (n as f32 * 0.01).sin() * 0.3).collect();
+        let info = model.info();
+        let frames = (sound * f64::from(info.rate.0)) as usize;
+        let pcm: Vec<f32> = (0..frames * info.channels).map(|n| (n as f32 * 0.01).sin() * 0.3).collect();
         let settings = TransformSettings::of(TransformMethod::Euler);
-        let job = Transform::new(model, &pcm, "a string quartet", settings, 1).map_err(Failure)?;
+        let spec = RenderSpec::Transform(TransformSpec { text: "a string quartet".into(), settings, seed: 1 });
+        let job = model.begin(spec, Some(pcm)).map_err(Failure)?;
         let (begun, mut before) = (Instant::now(), 0.0);
         let handle = engine.submit(job);
         let progress = handle.watch();
@@ -102,10 +103,7 @@ pub(super) fn run(
             }
         };
         let (done, of) = *progress.borrow();
-        let device = match model.target().device {
-            Device::Cpu => "CPU",
-            _ => "GPU",
-        };
+        let device = if info.device.is_gpu() { "GPU" } else { "CPU" };
         Ok(vec![
             ("what", json!("live voices beside a transform")),
             ("device", json!(device)),

@@ -13,6 +13,7 @@ use crate::cli::{Failure, load};
 use crate::model::decoder::{CrossShare, KvCache, Token};
 use crate::model::weights::Target;
 use crate::model::{self, MusicGen, delay, sampler};
+use crate::units::WeightFormat;
 
 #[derive(Args)]
 pub(super) struct QualityArgs {
@@ -51,7 +52,7 @@ pub(super) fn run(args: &QualityArgs) -> Result<Vec<Row>, Failure> {
         let (target, name): (Target, _) = dtype.on(&candle_core::Device::Cpu);
         Ok((MusicGen::load(&load::fetch(&args.model)?, &load::fetch, &target)?, name))
     };
-    let (exact, _) = open(DtypeChoice::F32)?;
+    let (exact, _) = open(DtypeChoice(Some(WeightFormat::F32)))?;
     let length = args.columns.clamp(1, exact.config.generation.window - 1);
     let pieces = args.prompts.iter().enumerate().map(|(index, text)| compose(&exact, text, index as u64, length));
     let pieces: Vec<Piece> = pieces.collect::<Result<_, _>>()?;

@@ -136,7 +136,7 @@ pub(super) fn transform(options: &TransformArgs) -> Result<Vec<Row>, Failure> {
             dtype: options.voice_dtype,
             kernels: super::KernelsChoice::Own,
         };
-        return Ok(vec![beside::run(&voices, options.voices, &model, (args.seconds, options.patience))?]);
+        return Ok(vec![beside::run(&voices, options.voices, model, (args.seconds, options.patience))?]);
     }
     let rate = f64::from(model.config.codec.sample_rate);
     let frames = ((args.seconds * model.config.frame_rate()) as usize).clamp(1, model.config.most_frames());

@@ -15,8 +15,8 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::{
-    Backend, Blend, CodecState, Condition, Conditioner, Decode, Encoder, Fault, Lost, ModelInfo, Prefill, Sampling,
-    Slot, StepRow,
+    Backend, Blend, CodecState, Condition, Conditioner, Decode, DeviceKind, Encoder, Fault, Lost, ModelInfo, Prefill,
+    Sampling, Slot, StepRow,
 };
 use crate::{
     model::{
@@ -171,10 +171,13 @@ impl MusicGenBackend {
 
 fn info(id: ModelId, model: &MusicGen) -> Result<ModelInfo, ModelError> {
     let config = &model.config;
-    let device = if model.device().is_cpu() { "CPU" } else { "GPU" };
+    let device = DeviceKind::from(model.device());
+    let place = if device.is_gpu() { "GPU" } else { "CPU" };
     Ok(ModelInfo {
         id,
-        description: format!("{}, on {device}", model.description()),
+        description: format!("{}, on {place}", model.description()),
+        device,
+        format: model.format,
         sample_rate: SampleRate(config.codec.sample_rate),
         channels: config.decoder.channels,
         hop: config.codec.hop(),

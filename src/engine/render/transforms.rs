@@ -5,27 +5,81 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use super::super::jobs::{Job, Step};
-use super::sentence;
+use super::super::{DeviceKind, Job, Step};
+use super::{
+    RenderBackend, RenderInfo, RenderJob, RenderSpec, TransformMethod, TransformSettings, TransformSpec, other_family,
+    sentence,
+};
 use crate::model::ModelError;
-use crate::model::melodyflow::{Edit, EditSettings, MelodyFlow};
+use crate::model::melodyflow::{Edit, EditSettings, MelodyFlow, Method};
 use crate::model::vae::seeded;
 use crate::pcm::Pcm;
 use crate::units::SampleRate;
 
-/// The weights of a transform model.
-pub type TransformModel = Arc<MelodyFlow>;
-pub use crate::model::melodyflow::{EditSettings as TransformSettings, Method as TransformMethod};
-
 /// Seconds that two parts of a long recording share, to be faded over.
 const OVERLAP: f64 = 2.0;
 
-/// A recording turned into another sound. One that is longer than the model's longest clip is done in parts.
-pub struct Transform {
+impl TransformSettings {
+    /// What the original service does with a solver's name.
+    pub fn of(method: TransformMethod) -> Self {
+        let EditSettings { steps, flowstep, .. } = EditSettings::of(method.into());
+        Self { method, steps, flowstep }
+    }
+
+    /// Checks every bound.
+    ///
+    /// # Errors
+    /// A sentence that says which value to change.
+    pub fn check(&self) -> Result<(), String> {
+        self.edit().check().map_err(|error| error.to_string())
+    }
+
+    fn edit(&self) -> EditSettings {
+        EditSettings { steps: self.steps, flowstep: self.flowstep, ..EditSettings::of(self.method.into()) }
+    }
+}
+
+impl From<TransformMethod> for Method {
+    fn from(method: TransformMethod) -> Self {
+        match method {
+            TransformMethod::Euler => Self::Euler,
+            TransformMethod::Midpoint => Self::Midpoint,
+        }
+    }
+}
+
+impl RenderBackend for MelodyFlow {
+    fn info(&self) -> RenderInfo {
+        let codec = &self.config.codec;
+        RenderInfo {
+            rate: SampleRate(codec.sample_rate),
+            channels: codec.channels,
+            window: self.config.most_frames() * codec.hop(),
+            objective: "flow_matching",
+            steps: TransformSettings::of(TransformMethod::Euler).steps,
+            device: DeviceKind::from(&self.target().device),
+        }
+    }
+
+    fn check(&self, spec: &RenderSpec) -> Result<(), String> {
+        match spec {
+            RenderSpec::Transform(spec) => spec.settings.edit().check().map_err(sentence),
+            RenderSpec::Loop(..) => Err(other_family("transforms")),
+        }
+    }
+
+    fn begin(self: Arc<Self>, spec: RenderSpec, given: Option<Vec<f32>>) -> Result<RenderJob, String> {
+        self.check(&spec)?;
+        let RenderSpec::Transform(spec) = spec else { return Err(other_family("transforms")) };
+        Ok(Box::new(Transform::new(self, spec, &given.unwrap_or_default())?))
+    }
+}
+
+/// A recording turned into another sound. One that is longer than the model's longest clip is done
+/// in parts.
+struct Transform {
     model: Arc<MelodyFlow>,
-    text: String,
-    settings: EditSettings,
-    seed: u64,
+    spec: TransformSpec,
     channels: usize,
     /// Parts to be done: first frame and interleaved samples.
     parts: VecDeque<(usize, Vec<f32>)>,
@@ -35,19 +89,8 @@ pub struct Transform {
 }
 
 impl Transform {
-    /// Turns interleaved `pcm` at the model's rate and channels into what `text` says. The same seed gives the same
-    /// sound; the result is as long as the recording.
-    ///
-    /// # Errors
-    /// A sentence for settings out of bounds or a recording without sound.
-    pub fn new(
-        model: &Arc<MelodyFlow>,
-        pcm: &[f32],
-        text: &str,
-        settings: EditSettings,
-        seed: u64,
-    ) -> Result<Self, String> {
-        settings.check().map_err(sentence)?;
+    /// Turns interleaved `pcm` into a sound of the same length.
+    fn new(model: Arc<MelodyFlow>, spec: TransformSpec, pcm: &[f32]) -> Result<Self, String> {
         let codec = &model.config.codec;
         let frames = pcm.len() / codec.channels;
         if frames == 0 {
@@ -59,17 +102,8 @@ impl Transform {
             .into_iter()
             .map(|(from, to)| (from, pcm[from * codec.channels..to * codec.channels].to_vec()));
         let parts: VecDeque<_> = parts.collect();
-        Ok(Self {
-            model: model.clone(),
-            text: text.to_owned(),
-            settings,
-            seed,
-            channels: codec.channels,
-            count: parts.len(),
-            parts,
-            edit: None,
-            done: Vec::new(),
-        })
+        let (channels, count) = (codec.channels, parts.len());
+        Ok(Self { model, spec, channels, count, parts, edit: None, done: Vec::new() })
     }
 
     fn begin(&mut self) -> Result<Option<(usize, usize, Edit)>, ModelError> {
@@ -77,10 +111,10 @@ impl Transform {
         let device = &self.model.target().device;
         let frames = pcm.len() / self.channels;
         let sound = Tensor::from_vec(pcm, (frames, self.channels), device)?;
-        let target = self.model.prepare(&self.text)?;
+        let target = self.model.prepare(&self.spec.text)?;
         // One seed for all parts: what they share begins from the same noise.
-        let draws = seeded(self.seed, device);
-        let edit = Edit::new(&self.model, sound, (None, vec![target]), self.settings, draws)?;
+        let draws = seeded(self.spec.seed, device);
+        let edit = Edit::new(&self.model, sound, (None, vec![target]), self.spec.settings.edit(), draws)?;
         Ok(Some((from, frames, edit)))
     }
 }
@@ -142,10 +176,11 @@ mod tests {
     #[test]
     fn a_transform_is_as_long_as_its_recording_however_long_that_is() {
         let model = standin::transformer().unwrap();
-        let settings = EditSettings { steps: 2, ..EditSettings::of(crate::model::melodyflow::Method::Euler) };
+        let settings = TransformSettings { steps: 2, ..TransformSettings::of(TransformMethod::Euler) };
+        let spec = RenderSpec::Transform(TransformSpec { text: String::new(), settings, seed: 5 });
         for frames in [1000, 7680 * 3, 7680 * 5 + 17] {
             let pcm: Vec<f32> = (0..frames * 2).map(|i| (i as f32 * 0.01).sin() * 0.3).collect();
-            let (rendered, steps) = run(Transform::new(&model, &pcm, "", settings, 5).unwrap());
+            let (rendered, steps) = run(Arc::clone(&model).begin(spec.clone(), Some(pcm.clone())).unwrap());
             assert_eq!((rendered.pcm.len(), rendered.channels), (pcm.len(), 2));
             assert!(rendered.pcm.iter().all(|sample| sample.is_finite()));
             // One layer at a time: nobody waits for a whole evaluation.

@@ -8,8 +8,8 @@ use super::super::json;
 use super::super::query::pairs;
 use super::super::{App, form};
 use super::Failure;
-use crate::engine::Sampler;
-use crate::studio::{FineTune, Owner, Studio};
+use crate::engine::{FineTune, Sampler};
+use crate::studio::{Owner, Studio};
 
 /// Seeds as the original draws them.
 const SEEDS: u64 = (1 << 32) - 1;

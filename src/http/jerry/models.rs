@@ -14,14 +14,13 @@ use super::super::router::get;
 use super::super::{App, HttpError, Routes, body};
 use super::ask::Ask;
 use super::{Failure, answer, shown};
-use crate::engine::LoopInfo;
-use crate::studio::{FineTune, MOST_LOOPS, Owner, RenderModels, Studio, StudioError};
+use crate::engine::{DeviceKind, FineTune, RenderInfo};
+use crate::studio::{MOST_LOOPS, Owner, RenderModels, Studio, StudioError};
 
 pub(super) fn routes(app: &Arc<App>) -> Routes {
     let riffs = shown(app, warp::path!("riffs" / "available").boxed(), async |app| riffs(&app));
     let status = shown(app, warp::path!("models" / "status").boxed(), async |app| {
-        let renders = app.studio()?.renders().clone();
-        Ok(warp::reply::json(&status(&renders)?).into_response())
+        Ok(warp::reply::json(&status(app.studio()?)?).into_response())
     });
     let info = shown(app, warp::path!("model" / "info").boxed(), async |app| info(&app).await);
     let health = shown(app, warp::path!("health").boxed(), async |app| health(&app).await);
@@ -92,8 +91,8 @@ fn type_of(which: Option<&FineTune>) -> &'static str {
     if which.is_some() { "finetune" } else { "standard" }
 }
 
-fn status(renders: &RenderModels) -> Result<Value, StudioError> {
-    let held = renders.held_loops()?;
+fn status(studio: &Studio) -> Result<Value, StudioError> {
+    let (held, renders) = (studio.held_loops()?, studio.renders());
     let names: Vec<String> = held.iter().map(|(which, _)| key_of(which.as_ref())).collect();
     let details = held.iter().map(|(which, info)| {
         let which = which.as_ref();
@@ -109,11 +108,11 @@ fn status(renders: &RenderModels) -> Result<Value, StudioError> {
         },
         "model_details": details.collect::<serde_json::Map<_, _>>(),
         "max_models": MOST_LOOPS,
-        "cuda_available": held.iter().any(|(_, info)| info.device == "cuda"),
+        "cuda_available": held.iter().any(|(_, info)| info.device == DeviceKind::Cuda),
     }))
 }
 
-fn config(info: &LoopInfo) -> Value {
+fn config(info: &RenderInfo) -> Value {
     json!({
         "sample_rate": info.rate.0,
         "sample_size": info.window,
@@ -161,7 +160,7 @@ async fn health(app: &App) -> Result<Response, Failure> {
             let model = config(&info);
             let body = json!({
                 "status": "healthy", "model_loaded": true, "device": info.device,
-                "cuda_available": info.device == "cuda", "model_info": model,
+                "cuda_available": info.device == DeviceKind::Cuda, "model_info": model,
             });
             (StatusCode::OK, body)
         }
@@ -179,25 +178,24 @@ async fn perform(
     headers: &HeaderMap,
     owner: &Owner,
 ) -> Result<Response, Failure> {
-    let renders = app.studio()?.renders().clone();
+    let studio = app.studio()?;
     let body = body?;
     let answer = match what {
-        "checkpoints" => checkpoints(app.studio()?, &Ask::read(app, body, headers).await?, owner).await?,
+        "checkpoints" => checkpoints(studio, &Ask::read(app, body, headers).await?, owner).await?,
         "switch" => {
-            let which = Ask::read(app, body, headers).await?.model(app.studio()?, owner)?;
-            let info = app.studio()?.loop_info(which.as_ref()).await?;
+            let which = Ask::read(app, body, headers).await?.model(studio, owner)?;
+            let info = studio.loop_info(which.as_ref()).await?;
             json!({
                 "success": true,
                 "model_type": type_of(which.as_ref()),
                 "device": info.device,
                 "config": config(&info),
-                "cache_status": status(&renders)?["cache_status"],
-                "message": format!("{} is loaded.", source_of(&renders, which.as_ref())),
+                "cache_status": status(studio)?["cache_status"],
+                "message": format!("{} is loaded.", source_of(studio.renders(), which.as_ref())),
             })
         }
         "clear-cache" => {
-            renders.held_loops()?;
-            renders.clear_loops().await;
+            studio.clear_loops()?;
             json!({ "success": true, "message": "No loop model is loaded any more." })
         }
         _ => json!({ "success": true, "message": "There is nothing to clean up: clips are removed in time." }),
@@ -226,10 +224,11 @@ async fn checkpoints(studio: &Studio, ask: &Ask, owner: &Owner) -> Result<Value,
 
 /// Prompts that go with a loaded model: by its key, by repository and checkpoint, or by preference.
 async fn prompts(app: &App, query: &str) -> Result<Response, Failure> {
-    let renders = app.studio()?.renders().clone();
+    let studio = app.studio()?;
+    let renders = studio.renders();
     let asked = pairs(query);
     let one = |name: &str| asked.iter().find(|(is, _)| is == name).map(|(_, value)| value.as_str());
-    let held = renders.held_loops()?;
+    let held = studio.held_loops()?;
     let found = held.iter().rev().find(|(which, _)| match (one("key"), one("repo"), which) {
         (Some(key), ..) => key_of(which.as_ref()) == key,
         (None, Some(repo), Some(tune)) => {
@@ -255,7 +254,7 @@ async fn prompts(app: &App, query: &str) -> Result<Response, Failure> {
         "success": true,
         "model_key": key_of(which.as_ref()),
         "type": type_of(which.as_ref()),
-        "source": source_of(&renders, which.as_ref()),
+        "source": source_of(renders, which.as_ref()),
         "checkpoint": which.as_ref().map(|tune| &tune.checkpoint),
         "prompts": prompts,
     });

@@ -15,7 +15,8 @@ use super::super::file;
 use super::super::sounding::Told;
 use super::Failure;
 use super::ask::{Ask, brief};
-use crate::engine::{BARS, Given, LoopInfo, LoopSettings, LoopSpec, Mask, Shape, bar_seconds, fitting_bars, tempo};
+use crate::bars::{BARS, bar_seconds, fitting_bars, tempo};
+use crate::engine::{Given, LoopSettings, LoopSpec, Mask, RenderInfo, Shape};
 use crate::pcm::Pcm;
 use crate::studio::{LoopParams, Owner, StudioError};
 
@@ -90,7 +91,7 @@ fn now() -> u64 {
 }
 
 /// What the metadata of every piece begin with.
-fn common(prompt: &str, settings: &LoopSettings, info: &LoopInfo) -> Value {
+fn common(prompt: &str, settings: &LoopSettings, info: &RenderInfo) -> Value {
     json!({ "prompt": prompt, "steps": settings.steps, "cfg_scale": settings.guidance, "device": info.device })
 }
 
@@ -158,7 +159,7 @@ fn bpm(prompt: &str) -> Result<f64, Failure> {
 }
 
 /// Bars of a loop: those that were asked for, halved until they fit; else the most that leave `most` seconds.
-fn bars_of(asked: Option<u32>, bpm: f64, most: f64, info: &LoopInfo) -> u32 {
+fn bars_of(asked: Option<u32>, bpm: f64, most: f64, info: &RenderInfo) -> u32 {
     let fits = |bars: u32| bar_seconds(bpm) * f64::from(bars) <= info.longest_loop();
     match asked {
         Some(asked) => BARS.into_iter().find(|&bars| bars <= asked && fits(bars)).unwrap_or(1),
@@ -193,7 +194,7 @@ fn without_drums(prompt: &str) -> String {
 }
 
 /// What the metadata of every loop tell.
-fn of_loop(metadata: &mut Value, (bpm, bars): (f64, u32), original: &str, kind: &str, info: &LoopInfo) {
+fn of_loop(metadata: &mut Value, (bpm, bars): (f64, u32), original: &str, kind: &str, info: &RenderInfo) {
     let bar = bar_seconds(bpm);
     let told = [
         ("original_prompt", json!(original)),
@@ -332,9 +333,16 @@ mod tests {
     use super::*;
     use crate::units::SampleRate;
 
-    fn info(window: usize) -> LoopInfo {
+    fn info(window: usize) -> RenderInfo {
         let rate = SampleRate(44_100);
-        LoopInfo { rate, window, channels: 2, objective: "rf_denoiser", steps: 8, device: "cpu" }
+        RenderInfo {
+            rate,
+            window,
+            channels: 2,
+            objective: "rf_denoiser",
+            steps: 8,
+            device: crate::engine::DeviceKind::Cpu,
+        }
     }
 
     #[test]

@@ -11,20 +11,21 @@ use warp::reply::Response;
 
 use super::sets::Sets;
 use super::{empty, parse};
-use crate::engine::EngineError;
-use crate::http::{App, HttpError, ModelRequest};
+use crate::engine::{EngineError, ModelRequest};
+use crate::http::{App, HttpError};
 use crate::studio::Owner;
-use crate::units::ModelId;
+use crate::units::{ModelId, WeightFormat};
 
-/// An outcome within this time has its own status. Later the headers have to go out, so that nobody between the
-/// client and here gives up; a late failure is then told in the body.
+/// An outcome within this time has its own status. Later the headers have to go out, so that nobody
+/// between the client and here gives up; a late failure is then told in the body.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Deserialize)]
 struct SetModel {
     model: String,
     dtype: Option<String>,
-    // The original moves its model between devices; here the device is chosen when the server starts.
+    // The original moves its model between devices; here the device is chosen when the server
+    // starts.
     #[serde(rename = "device")]
     _device: Option<String>,
 }
@@ -40,17 +41,21 @@ pub(super) async fn set(
     if wanted.model.trim().is_empty() {
         return Err(HttpError::BadRequest("`model` is empty; send a Hugging Face id or a folder.".into()));
     }
-    let dtype = match wanted.dtype.as_deref() {
-        Some("float16") => Some("f16".to_owned()),
-        Some("float" | "float32") => Some("f32".to_owned()),
-        _ => None,
-    };
-    let request = ModelRequest { model: wanted.model, dtype };
+    let request = ModelRequest { model: wanted.model, format: format(wanted.dtype.as_deref(), app.has_gpu()) };
     // A task of its own: a load that has begun is finished even when the client hangs up.
     let mut change = tokio::spawn(change(app, sets, owner, request));
     match tokio::time::timeout(PATIENCE, &mut change).await {
         Ok(outcome) => outcome.unwrap_or(Err(HttpError::Panicked)).map(|()| empty()),
         Err(_) => Ok(late(change)),
+    }
+}
+
+/// The original's words; it ignores others, and its `float16` quietly means f32 on a CPU.
+fn format(dtype: Option<&str>, has_gpu: bool) -> Option<WeightFormat> {
+    match dtype? {
+        "float16" if has_gpu => Some(WeightFormat::Bf16),
+        "float16" => Some(WeightFormat::F32),
+        other => other.parse().ok(),
     }
 }
 

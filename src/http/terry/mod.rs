@@ -19,6 +19,7 @@ use super::gary::Payload;
 use super::router::{Paths, get};
 use super::sounding::Told;
 use super::{App, HttpError, Routes, body, file, form};
+use crate::engine::RenderKey;
 use crate::studio::{Owner, SessionId, StudioError};
 
 /// Names of a form's file.
@@ -154,7 +155,7 @@ fn variations(app: &App) -> Result<Response, HttpError> {
 
 /// `healthy` when transforms can be made.
 fn health(app: &App) -> Response {
-    let held = app.studio().map(|studio| studio.renders().transform_is_held());
+    let held = app.studio().map(|studio| studio.holds(&RenderKey::Transform));
     let device = app.engine().status().lost;
     let (healthy, held, reason) = match (device, held) {
         (Some(reason), _) => (false, false, Some(reason)),

@@ -11,22 +11,7 @@ use super::{
     quant::{Bits, Quantised},
     team, with_floats,
 };
-
-/// How a native weight is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum WeightFormat {
-    /// As it is.
-    #[default]
-    F32,
-    /// Rounded to bf16: half the memory traffic; products and sums stay f32.
-    Bf16,
-    /// Rounded to 255 steps per output and 32 inputs: 8.5 bits a weight. What is multiplied with them is rounded to 65,000
-    /// steps per 32 inputs.
-    Q8,
-    /// Rounded to 16 steps per output and 32 inputs: 4.5 bits a weight. What is multiplied with them is rounded to 255
-    /// steps per 32 inputs.
-    Q4,
-}
+use crate::units::WeightFormat;
 
 impl WeightFormat {
     /// The type of weights, keys and values where candle's operations run: 16 bits for every format but f32. candle

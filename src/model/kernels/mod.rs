@@ -34,7 +34,9 @@ pub use cuda::Fused;
 pub use full::{FullAttention, Pairing, Rotary};
 pub use fused::{Draw, TextSlots};
 pub use kv::{AttendRow, KvLayer, Pass};
-pub use linear::{Epilogue, Linear, WeightFormat};
+pub use linear::{Epilogue, Linear};
+
+pub use crate::units::WeightFormat;
 pub use lstm::{LstmLayer, LstmState};
 pub use memory::Probe;
 pub use norm::{elu, gate, layer_norm, snake};

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use candle_core::Tensor;
-use serde::{Deserialize, Serialize};
 
 use super::{
     StableAudio,
@@ -15,8 +14,7 @@ use crate::model::{
 };
 
 /// How a step is made of a velocity.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sampler {
     /// Jumps to the clean estimate and adds fresh noise.
     PingPong,

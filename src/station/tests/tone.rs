@@ -11,8 +11,8 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep};
 
 use super::super::source::{Remote, Source};
-use crate::engine::{Ack, Chunk, EngineError, InLine, ModelInfo, Place, Read, Sampling, Steer, VoiceEnd};
-use crate::units::{ModelId, SampleRate, Samples};
+use crate::engine::{Ack, Chunk, DeviceKind, EngineError, InLine, ModelInfo, Place, Read, Sampling, Steer, VoiceEnd};
+use crate::units::{ModelId, SampleRate, Samples, WeightFormat};
 
 /// Seconds over which the speed is measured, as the engine does it.
 const MEMORY: f64 = 8.0;
@@ -181,6 +181,8 @@ impl Source for Tone {
         Arc::new(ModelInfo {
             id: ModelId("tone".into()),
             description: String::new(),
+            device: DeviceKind::Cpu,
+            format: WeightFormat::F32,
             sample_rate: RATE,
             channels: self.channels,
             hop: 640,

@@ -10,6 +10,7 @@ mod files;
 mod fit;
 mod records;
 mod schema;
+mod stored;
 mod sweep;
 #[cfg(test)]
 mod tests;

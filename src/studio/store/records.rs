@@ -3,8 +3,8 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
 
-use super::super::{AudioId, ClipId, Kind, Params, Render, SessionId, StudioError};
-use super::{Draft, Store, files, sweep};
+use super::super::{AudioId, ClipId, Kind, Lane, Params, Render, SessionId, StudioError};
+use super::{Draft, Store, files, stored, sweep};
 
 /// A session at rest.
 #[derive(Debug, Clone)]
@@ -15,6 +15,8 @@ pub struct SessionRecord {
     pub origin: String,
     /// Parameters of the latest accepted request.
     pub params: Params,
+    /// What is kept of them, if another version wrote it in a shape that is not known here; it stays as it is.
+    pub unreadable: Option<String>,
     /// Kept whatever its age and size.
     pub pinned: bool,
     /// Input of the bang that began it.
@@ -38,6 +40,7 @@ impl SessionRecord {
             id,
             origin: origin.into(),
             params,
+            unreadable: None,
             pinned: false,
             initial: None,
             input: None,
@@ -95,6 +98,8 @@ pub struct ClipRecord {
     pub kind: Kind,
     /// How, if it is a piece.
     pub params: Params,
+    /// Another version kept how in a shape that is not known here: it cannot be made.
+    pub unreadable: bool,
     /// How, if it is a transform or a loop.
     pub render: Option<Render>,
     /// How far it is.
@@ -136,11 +141,13 @@ fn audio(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<AudioId>> {
 }
 
 fn session_of(row: &Row<'_>) -> rusqlite::Result<SessionRecord> {
-    let id: String = row.get("id")?;
+    let (id, kept): (String, String) = (row.get("id")?, row.get("params")?);
+    let params = stored::read(&kept);
     Ok(SessionRecord {
         id: SessionId::parse(&id).map_err(|_| rusqlite::Error::InvalidQuery)?,
         origin: row.get("origin")?,
-        params: params_of(row)?,
+        unreadable: params.is_none().then_some(kept),
+        params: params.unwrap_or_default(),
         pinned: row.get("pinned")?,
         initial: audio(row, "initial")?,
         input: audio(row, "input")?,
@@ -155,13 +162,18 @@ fn clip_of(row: &Row<'_>) -> rusqlite::Result<ClipRecord> {
     let broken = || rusqlite::Error::InvalidQuery;
     let (id, session): (String, String) = (row.get("id")?, row.get("session")?);
     let (kind, state): (String, String) = (row.get("kind")?, row.get("state")?);
+    let kind = Kind::named(&kind).ok_or_else(broken)?;
+    let params: Option<Params> = stored::read(&row.get::<_, String>("params")?);
+    let render: Option<Render> = row.get::<_, Option<String>>("flow")?.and_then(|kept| stored::read(&kept));
+    let is_known = if kind.lane() == Lane::Pieces { params.is_some() } else { render.is_some() };
     Ok(ClipRecord {
         id: id.parse().map_err(|_| broken())?,
         session: SessionId::parse(&session).map_err(|_| broken())?,
         owner: row.get("owner")?,
-        kind: Kind::named(&kind).ok_or_else(broken)?,
-        params: params_of(row)?,
-        render: row.get::<_, Option<String>>("flow")?.and_then(|flow| serde_json::from_str(&flow).ok()),
+        kind,
+        params: params.unwrap_or_default(),
+        unreadable: !is_known,
+        render,
         state: ClipState::named(&state),
         error: row.get("error")?,
         input: audio(row, "input")?,
@@ -171,15 +183,6 @@ fn clip_of(row: &Row<'_>) -> rusqlite::Result<ClipRecord> {
         created: row.get("created")?,
         finished: row.get("finished")?,
     })
-}
-
-/// Parameters that an older version wrote in another shape are the defaults.
-fn params_of(row: &Row<'_>) -> rusqlite::Result<Params> {
-    Ok(serde_json::from_str(&row.get::<_, String>("params")?).unwrap_or_default())
-}
-
-fn json(value: &impl Serialize) -> String {
-    serde_json::to_string(value).unwrap_or_default()
 }
 
 /// Rows as values. A row that is not understood (somebody's hand, a worn disk) is told and left where it is.
@@ -213,7 +216,7 @@ fn put_session(connection: &Connection, session: &SessionRecord, now: i64) -> ru
         params![
             session.id.as_str(),
             session.origin,
-            json(&session.params),
+            session.unreadable.clone().unwrap_or_else(|| stored::write(&session.params)),
             session.pinned,
             text(session.initial),
             text(session.input),
@@ -277,10 +280,10 @@ impl Store {
                         clip.session.as_str(),
                         clip.owner,
                         clip.kind.name(),
-                        json(&clip.params),
+                        stored::write(&clip.params),
                         text(clip.input),
                         now,
-                        clip.render.as_ref().map(json),
+                        clip.render.as_ref().map(stored::write),
                     ],
                 )?;
             }

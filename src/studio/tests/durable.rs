@@ -103,7 +103,8 @@ async fn a_clip_over_which_two_servers_ended_is_given_up_with_a_reason() {
 #[tokio::test]
 async fn a_clip_whose_making_panics_fails_alone() {
     let engine = Engine::start(Box::<Standin>::default(), EngineConfig::default()).unwrap();
-    let loader = LoadModel { weigh: Arc::new(|name| panic!("no {name}")), load: Arc::new(|name| panic!("no {name}")) };
+    let loader =
+        VoiceLoader { weigh: Arc::new(|asked| panic!("no {asked:?}")), load: Arc::new(|asked| panic!("no {asked:?}")) };
     let store = Store::ephemeral().unwrap();
     let studio = Studio::start(engine, store, Some(loader), StudioConfig::default()).await.unwrap();
     let bad = studio.generate(owner(), Wish { model: Some("nobody/has-it".into()), ..short() }).await.unwrap();
@@ -140,4 +141,33 @@ async fn a_small_file_with_a_large_header_makes_a_result_of_usual_size() {
     let accepted = studio.bang(owner(), None, short(), wav(0.1, 384_000, 18)).await.unwrap();
     let made = result(&studio, &accepted).await;
     assert_eq!((made.channels, made.rate.0, made.frames()), (1, 96_000, 2 * 96_000));
+}
+
+#[tokio::test]
+async fn what_another_version_kept_in_an_unknown_shape_is_never_made_as_something_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let accepted = {
+        let studio = studio_on(slow(), Store::open(folder.path()).unwrap()).await;
+        let accepted = studio.bang(owner(), None, Wish::default(), wav(7.0, 32_000, 1)).await.unwrap();
+        running(&studio, accepted.clip).await;
+        studio.stop().await;
+        accepted
+    };
+    {
+        let table = rusqlite::Connection::open(folder.path().join("studio.db")).unwrap();
+        for rows in ["clips", "sessions"] {
+            table.execute(&format!("UPDATE {rows} SET params = ?1"), [r#"{"version":99,"length":3}"#]).unwrap();
+        }
+    }
+    let studio = studio_at_once(Standin::default(), Store::open(folder.path()).unwrap()).await;
+    let Status::Failed(reason) = ended(&studio, accepted.clip).await else { panic!("it is made as another") };
+    assert!(reason.contains("another version"), "{reason}");
+    // Its session goes on, once it is said what cannot be remembered.
+    let sound = || Some(wav(4.0, 32_000, 1));
+    let wish = Wish { model: Some(String::new()), prompt_seconds: None, ..short() };
+    let refused = studio.proceed(owner(), Some(accepted.session.clone()), wish, sound()).await.unwrap_err();
+    assert!(refused.to_string().contains("name the model"), "{refused}");
+    let wish = Wish { model: Some(String::new()), ..short() };
+    let next = studio.proceed(owner(), Some(accepted.session), wish, sound()).await.unwrap();
+    assert_eq!(ended(&studio, next.clip).await, Status::Completed);
 }

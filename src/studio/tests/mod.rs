@@ -11,8 +11,8 @@ use bytes::Bytes;
 
 use super::*;
 use crate::audio::decode;
-use crate::engine::standin::{Standin, looper, transformer};
-use crate::engine::{Engine, EngineConfig};
+use crate::engine::standin::{Standin, Tones, transformer};
+use crate::engine::{Engine, EngineConfig, RenderKey, RenderLoader};
 use crate::pcm::Pcm;
 use crate::units::{ModelId, SampleRate};
 
@@ -189,7 +189,7 @@ async fn what_was_accepted_before_a_restart_is_made_after_it() {
 }
 
 fn renders() -> RenderModels {
-    RenderModels::new(Variations::default(), Some(Arc::new(transformer)), None)
+    RenderModels::new(Variations::default(), Some(RenderLoader::new(transformer)), None)
 }
 
 async fn rendering_studio(backend: Standin, store: Store) -> Arc<Studio> {
@@ -293,27 +293,27 @@ async fn a_transform_that_was_accepted_before_a_restart_is_made_after_it() {
 
 #[tokio::test]
 async fn models_of_transforms_and_loops_share_the_memory_with_the_others() {
-    let renders =
-        RenderModels::new(Variations::default(), Some(Arc::new(transformer)), Some(Arc::new(|| looper(8000))));
+    let transforms = RenderLoader::new(|| Ok(Tones::new(8000, 3))).weighed(|| 1000);
+    let loops = RenderLoader::new(|| Ok(Tones::new(8000, 8))).weighed(|| 1000);
+    let renders = RenderModels::new(Variations::default(), Some(transforms), Some(loops));
     let engine = Engine::start(Box::<Standin>::default(), EngineConfig::default()).unwrap();
     let used: u64 = engine.models().iter().map(|model| model.bytes).sum();
     let start = async |memory: u64| {
-        let renders = renders.clone().weighed(Arc::new(|| 1000), Arc::new(|| 1000));
-        let config = StudioConfig { renders, model_memory: memory, ..StudioConfig::default() };
+        let config = StudioConfig { renders: renders.clone(), model_memory: memory, ..StudioConfig::default() };
         Studio::start(engine.clone(), Store::ephemeral().unwrap(), None, config).await.unwrap()
     };
     let studio = start(used + 1500).await;
     studio.loop_info(None).await.unwrap();
-    assert_eq!(studio.renders().held_loops().unwrap().len(), 1);
+    assert_eq!(studio.held_loops().unwrap().len(), 1);
     // One of them at a time: the loop model gives way.
     let made = studio.transform(owner(), None, celtic(), Some(wav(1.0, 8000, 1))).await.unwrap();
     result(&studio, &made).await;
-    assert!(studio.renders().held_loops().unwrap().is_empty());
-    assert!(studio.renders().transform_is_held().unwrap());
+    assert!(studio.held_loops().unwrap().is_empty());
+    assert!(studio.holds(&RenderKey::Transform).unwrap());
     studio.loop_info(None).await.unwrap();
-    assert!(!studio.renders().transform_is_held().unwrap());
+    assert!(!studio.holds(&RenderKey::Transform).unwrap());
     // Never enough: a sentence.
-    studio.renders().clear_loops().await;
+    studio.clear_loops().unwrap();
     let small = start(used + 500).await;
     let refused = small.loop_info(None).await.unwrap_err().to_string();
     assert!(refused.contains("--model-memory"), "{refused}");
@@ -421,16 +421,17 @@ async fn what_is_old_or_too_much_is_removed_but_not_what_is_pinned() {
 }
 
 /// A loader of stand-ins whose names say how much memory they take.
-fn shelves(engine: &Engine) -> LoadModel {
+fn shelves(engine: &Engine) -> VoiceLoader {
     fn bytes(name: &str) -> Result<u64, String> {
         name.rsplit('-').next().and_then(|end| end.parse().ok()).ok_or_else(|| format!("There is no `{name}`."))
     }
     let engine = engine.clone();
-    LoadModel {
-        weigh: Arc::new(|name| Box::pin(async move { bytes(&name) })),
-        load: Arc::new(move |name| {
+    VoiceLoader {
+        weigh: Arc::new(|request| Box::pin(async move { bytes(&request.model) })),
+        load: Arc::new(move |request| {
             let engine = engine.clone();
             Box::pin(async move {
+                let name = request.model;
                 let model = Standin::new(&name, 8).with_bytes(bytes(&name)?).with_step_time(Duration::from_micros(500));
                 let loaded = engine.add_model(Box::new(model)).await;
                 loaded.map(|()| ModelId(name)).map_err(|error| error.to_string())
