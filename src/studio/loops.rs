@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::verbs::Work;
 use super::{
-    Accepted, FineTune, Kind, LoopParams, Owner, Params, Render, SessionId, SessionRecord, Studio, StudioError,
+    Accepted, FineTune, GivenSound, Kind, LoopParams, Owner, Params, Render, SessionId, SessionRecord, Studio,
+    StudioError,
 };
 use crate::engine::{LoopInfo, MakeLoop};
 
@@ -21,16 +20,14 @@ impl Studio {
         self: &Arc<Self>,
         owner: Owner,
         params: LoopParams,
-        given: Option<Bytes>,
+        given: Option<GivenSound>,
     ) -> Result<Accepted, StudioError> {
         if let Some(tune) = &params.model {
             self.permit_tune(&owner, tune)?;
         }
         let model = self.models.lease_render(&self.renders().loop_shelf(params.model.as_ref())?).await?;
         MakeLoop::check(&model, params.spec.shape).map_err(|reason| StudioError::Invalid(format!("{reason}.")))?;
-        if let Some(given) = &given {
-            self.check(given).await?;
-        }
+        let given = self.read_any(given).await?;
         let session = SessionRecord::new(SessionId::random(), "loop", Params::default());
         self.begin(owner, Kind::Loop, session, Work::Render(Render::Loop(params)), given).await
     }

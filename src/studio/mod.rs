@@ -9,6 +9,7 @@ mod clip;
 mod decoded;
 mod error;
 mod files;
+mod given;
 mod loops;
 mod models;
 mod naming;
@@ -26,6 +27,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod transforms;
+
 mod variations;
 mod verbs;
 mod wish;
@@ -42,6 +44,7 @@ use tokio_util::task::TaskTracker;
 pub use clip::{Event, Job, Snapshot, Status};
 pub use decoded::{Decoded, decode_within};
 pub use error::StudioError;
+pub use given::GivenSound;
 pub use models::{AskModel, LoadModel};
 pub use naming::Naming;
 pub use params::{
@@ -59,6 +62,7 @@ pub use wish::Wish;
 use crate::budget::Budget;
 use crate::engine::Engine;
 use crate::sandbox::Sandbox;
+use given::GivenSounds;
 use models::Models;
 use queue::Lanes;
 
@@ -117,6 +121,7 @@ impl Default for StudioConfig {
 pub struct Studio {
     engine: Engine,
     store: Store,
+    given: GivenSounds,
     models: Models,
     config: StudioConfig,
     desk: Mutex<Desk>,
@@ -172,6 +177,7 @@ impl Studio {
             models: Models::new(engine.clone(), config.renders.clone(), loader, config.model_memory),
             engine,
             store,
+            given: GivenSounds::within(&config.budget),
             config,
             desk: Mutex::default(),
             edits: tokio::sync::Mutex::default(),

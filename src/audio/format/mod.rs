@@ -26,10 +26,9 @@ pub use self::live::{About, BitRates, Encoded, LiveEncoder, LiveFormat, Packet, 
 pub use self::mp3::Mp3Encoder;
 pub use self::mp3::mp3_file;
 pub(super) use self::ogg::checksum;
-use self::wav::s16;
 #[cfg(test)]
 pub(super) use self::wav::wav_header;
-pub(super) use self::wav::{push_s16, wav_header_of};
+pub(super) use self::wav::{push_s16, s16, wav_header_of};
 
 /// A format's own file: everything about it that differs from the others.
 pub trait FormatSpec: Sync {

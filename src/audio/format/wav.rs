@@ -156,7 +156,7 @@ pub(in crate::audio) fn push_s16(pcm: &[f32], out: &mut Vec<u8>) {
     out.extend(pcm.iter().flat_map(|&sample| s16(sample).to_le_bytes()));
 }
 
-pub(super) fn s16(sample: f32) -> i16 {
+pub(in crate::audio) fn s16(sample: f32) -> i16 {
     // `as` saturates, so full scale and above become the largest value.
     (sample * 32_768.0).round() as i16
 }
