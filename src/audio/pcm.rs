@@ -1,6 +1,7 @@
 //! A whole piece of PCM at another rate, and as a file.
 
-use super::{AudioError, StreamResampler, push_s16, wav_header_of};
+use super::format::{push_s16, s16, wav_header_of};
+use super::{AudioError, StreamResampler};
 use crate::pcm::Pcm;
 use crate::units::SampleRate;
 
@@ -18,6 +19,11 @@ impl Pcm {
         resampler.push(&self.pcm, &mut pcm)?;
         resampler.finish(&mut pcm)?;
         Ok(Self { pcm, channels: self.channels, rate })
+    }
+
+    /// Rounds to what [`Pcm::wav`] keeps.
+    pub fn round_to_16_bits(&mut self) {
+        self.pcm.iter_mut().for_each(|sample| *sample = f32::from(s16(*sample)) / 32_768.0);
     }
 
     /// A 16-bit WAV file of it. Sound above full scale is clipped; see [`Pcm::within_full_scale`].
@@ -44,6 +50,14 @@ mod tests {
         let reader = hound::WavReader::new(std::io::Cursor::new(file)).unwrap();
         assert_eq!((reader.spec().channels, reader.duration()), (2, 2));
         assert!(reader.into_samples::<i16>().map(Result::unwrap).eq([16_384, -16_384, 8192, i16::MAX]));
+    }
+
+    #[test]
+    fn what_is_rounded_is_what_a_reader_of_the_file_hears() {
+        let mut piece = sound(&[0.1, -0.3333, 0.7, 1.5, -2.0, 1e-6], 2);
+        let heard = crate::audio::decode(piece.wav()).unwrap();
+        piece.round_to_16_bits();
+        assert_eq!(piece, heard);
     }
 
     #[test]

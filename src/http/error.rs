@@ -151,7 +151,7 @@ fn station_status(error: &StationError) -> StatusCode {
         StationError::Limit { .. } => StatusCode::TOO_MANY_REQUESTS,
         StationError::Waiting { .. } | StationError::NoRoom { .. } => StatusCode::SERVICE_UNAVAILABLE,
         StationError::Ended(_) => StatusCode::GONE,
-        StationError::NoMp3 => StatusCode::NOT_ACCEPTABLE,
+        StationError::NotSent(_) => StatusCode::NOT_ACCEPTABLE,
         StationError::Engine(error) => engine_status(error),
     }
 }

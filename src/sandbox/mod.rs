@@ -13,6 +13,7 @@ mod wire;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -41,6 +42,8 @@ struct Inner {
     program: Option<PathBuf>,
     ffmpeg: Option<PathBuf>,
     places: Semaphore,
+    /// Files so far.
+    decoded: AtomicU64,
 }
 
 /// What a process gave.
@@ -90,7 +93,12 @@ impl Sandbox {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         // Live streams need the rest of the machine.
         let places = Semaphore::new((cores / 2).clamp(2, 8));
-        Self(Arc::new(Inner { program, ffmpeg, places }))
+        Self(Arc::new(Inner { program, ffmpeg, places, decoded: AtomicU64::new(0) }))
+    }
+
+    /// Files that were given to it so far.
+    pub fn decoded(&self) -> u64 {
+        self.0.decoded.load(Ordering::Relaxed)
     }
 
     /// Decodes a whole file.
@@ -100,6 +108,7 @@ impl Sandbox {
     pub async fn decode(&self, file: Bytes) -> Result<Pcm, AudioError> {
         let place = timeout(PATIENCE, self.0.places.acquire()).await;
         let _place = place.map_err(|_| AudioError::Busy)?.map_err(|_| AudioError::Busy)?;
+        self.0.decoded.fetch_add(1, Ordering::Relaxed);
         let Some(program) = &self.0.program else {
             return tokio::task::spawn_blocking(move || decode(&file)).await.map_err(no_decoder)?;
         };

@@ -14,14 +14,15 @@ use tokio::time::{Instant, sleep_until};
 use self::pump::Pumped;
 use self::queue::{Moved, Queue};
 use super::clock::Clock;
-use super::fanout::{Fanout, PAGE};
+use super::fanout::Fanout;
 use super::feed::{BLOCK, Feed, Over};
-use super::hub::Audience;
 use super::overload::{Place, Report};
+use super::packetizer::PAGE;
 use super::source::Source;
 use super::store::Store;
 use super::stream::{Command, Stream};
 use super::upkeep::Upkeep;
+use super::variants::Audience;
 use super::{Idle, StationError, StreamState};
 use crate::audio::{AudioError, OPUS_RATE};
 use crate::engine::EngineError;
@@ -96,7 +97,7 @@ impl<S: Source> Task<S> {
         plan: Plan,
     ) -> Result<Self, AudioError> {
         let (channels, now) = (stream.channels(), Instant::now());
-        let fanout = Fanout::new(stream.hub().clone(), channels);
+        let fanout = Fanout::new(stream.variants().clone(), channels);
         let (asleep, queue) = (plan.idle == Idle::Wait, plan.patience.map(Queue::new));
         if !asleep && queue.is_none() {
             plan.place.plays();
@@ -148,7 +149,7 @@ impl<S: Source> Task<S> {
         let mut pumped = Pumped::Still;
         loop {
             let now = Instant::now();
-            let audience = self.stream.hub().audience();
+            let audience = self.stream.variants().audience();
             self.queue_up(now)?;
             self.attend(audience, now)?;
             self.follow_engine(now).await;
@@ -258,7 +259,7 @@ impl<S: Source> Task<S> {
     /// Once a second: stuck listeners, status, how the machine does.
     fn round(&mut self, audience: Audience, now: Instant) {
         self.round_at = now + ROUND;
-        let given_up = self.stream.hub().give_up_stuck(PATIENCE);
+        let given_up = self.stream.variants().give_up_stuck(PATIENCE);
         if given_up > 0 {
             tracing::info!(stream = self.stream.id(), given_up, "listeners took nothing for too long");
             counter!(LISTENERS_GIVEN_UP).increment(given_up as u64);
@@ -392,7 +393,7 @@ impl End {
 
 impl Drop for End {
     fn drop(&mut self) {
-        self.stream.hub().close();
+        self.stream.variants().close();
         gauge!(STREAMS).decrement(1.0);
         self.stream.set_ended(self.reason.take());
     }

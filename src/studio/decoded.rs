@@ -74,7 +74,24 @@ impl Decoded {
     /// # Errors
     /// Those of `change`.
     pub(super) fn try_map(self, change: impl FnOnce(Pcm) -> Result<Pcm, StudioError>) -> Result<Self, StudioError> {
-        Ok(Self { sound: change(self.sound)?, share: self.share })
+        Ok(Self::made_of(change(self.sound)?, self.share))
+    }
+
+    /// Bytes of its samples.
+    pub(super) fn bytes(&self) -> u64 {
+        bytes_of(&self.sound)
+    }
+
+    /// What is left of it in a file of 16 bits.
+    pub(super) fn in_16_bits(mut self) -> Self {
+        self.sound.round_to_16_bits();
+        self
+    }
+
+    /// A sound that was made of another one, whose part of the memory it takes over.
+    pub fn made_of(sound: Pcm, mut share: Share) -> Self {
+        share.shrink(bytes_of(&sound));
+        Self { sound, share }
     }
 
     /// Takes memory for `times` as much besides.

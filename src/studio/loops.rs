@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::verbs::Work;
-use super::{Accepted, Kind, LoopParams, Owner, Params, Render, SessionId, SessionRecord, Studio, StudioError};
+use super::{
+    Accepted, GivenSound, Kind, LoopParams, Owner, Params, Render, SessionId, SessionRecord, Studio, StudioError,
+};
 use crate::engine::{FineTune, RenderInfo, RenderKey};
 
 impl Studio {
@@ -19,7 +19,7 @@ impl Studio {
         self: &Arc<Self>,
         owner: Owner,
         params: LoopParams,
-        given: Option<Bytes>,
+        given: Option<GivenSound>,
     ) -> Result<Accepted, StudioError> {
         if let Some(tune) = &params.model {
             self.permit_tune(&owner, tune)?;
@@ -29,9 +29,7 @@ impl Studio {
         checked.map_err(|reason| StudioError::Invalid(format!("{reason}.")))?;
         // It waits its turn like anybody else's.
         drop(model);
-        if let Some(given) = &given {
-            self.check(given).await?;
-        }
+        let given = self.read_any(given).await?;
         let session = SessionRecord::new(SessionId::random(), "loop", Params::default());
         self.begin(owner, Kind::Loop, session, Work::Render(Render::Loop(params)), given).await
     }

@@ -9,6 +9,7 @@ mod clip;
 mod decoded;
 mod error;
 mod files;
+mod given;
 mod loops;
 mod naming;
 mod params;
@@ -25,6 +26,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod transforms;
+
 mod variations;
 mod verbs;
 mod wish;
@@ -41,6 +43,7 @@ use tokio_util::task::TaskTracker;
 pub use clip::{Event, Job, Snapshot, Status};
 pub use decoded::{Decoded, decode_within};
 pub use error::StudioError;
+pub use given::GivenSound;
 pub use naming::Naming;
 pub use params::{
     AudioId, ClipId, Kind, Lane, MAX_PIECE_SECONDS, Owner, PIECE_SECONDS, PROMPT_SECONDS, Params, SessionId,
@@ -49,7 +52,7 @@ pub use preview::Preview;
 pub use render_models::{FineTunes, MOST_LOOPS, RenderModels};
 pub use render_params::{LoopParams, Render, TransformParams, TransformWish, random_seed};
 pub use riffs::{Riff, Riffs};
-pub use store::{ClipRecord, ClipState, Draft, Retention, SessionRecord, SoundFile, Store, tag};
+pub use store::{ClipRecord, ClipState, Draft, LEVELLED, Retention, SessionRecord, SoundFile, Store, tag};
 pub use variations::{Variation, Variations};
 pub use verbs::Accepted;
 pub use wish::Wish;
@@ -57,6 +60,7 @@ pub use wish::Wish;
 use crate::budget::Budget;
 use crate::engine::{Engine, ResidentModels, VoiceLoader};
 use crate::sandbox::Sandbox;
+use given::GivenSounds;
 use queue::Lanes;
 
 /// Events that a slow subscriber may be behind before it misses some.
@@ -114,6 +118,7 @@ impl Default for StudioConfig {
 pub struct Studio {
     engine: Engine,
     store: Store,
+    given: GivenSounds,
     models: ResidentModels,
     config: StudioConfig,
     desk: Mutex<Desk>,
@@ -169,6 +174,7 @@ impl Studio {
             models: ResidentModels::new(engine.clone(), loader, config.model_memory),
             engine,
             store,
+            given: GivenSounds::within(&config.budget),
             config,
             desk: Mutex::default(),
             edits: tokio::sync::Mutex::default(),

@@ -48,12 +48,15 @@ impl Studio {
         let (kind, params) = (job.record.kind, job.record.params.clone());
         let before = match job.record.input {
             Some(input) => {
-                let sound = self.decode(self.store.read(input).await?).await?;
-                let before = move || {
-                    let (sound, share) = sound.into_parts();
-                    Ok((shape::before(kind, &shape::usable(sound)?, &params), share))
+                let sound = match self.given.get(input) {
+                    Some(sound) => sound,
+                    None => {
+                        let sound = self.decode(self.store.read(input).await?).await?;
+                        Arc::new(work(move || sound.try_map(shape::usable)).await?)
+                    }
                 };
-                Some(work(before).await?)
+                let share = self.config.budget.take(sound.bytes()).await?;
+                Some(work(move || Ok((shape::before(kind, &sound, &params), share))).await?)
             }
             None => None,
         };

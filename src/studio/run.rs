@@ -106,6 +106,7 @@ impl Studio {
         let lane = job.record.kind.lane();
         desk.lanes.of_mut(lane).remove(job.record.id, seconds);
         desk.jobs.remove(&job.record.id);
+        job.record.input.and_then(|id| self.given.take(id));
         desk.busy.remove(&(job.record.session.clone(), lane));
         drop(desk);
         self.tell(job, status);
@@ -141,9 +142,12 @@ impl Studio {
         self.store.complete(record, draft).await
     }
 
-    /// The sound that a clip works on.
+    /// The sound that a clip works on: as it was read when it came, or, after a restart, from disk.
     pub(super) async fn input(&self, record: &ClipRecord) -> Result<Option<Decoded>, StudioError> {
         let Some(id) = record.input else { return Ok(None) };
+        if let Some(sound) = self.given.take(id) {
+            return Ok(Some(sound));
+        }
         let sound = self.decode_patiently(self.store.read(id).await?).await?;
         Ok(Some(work(move || sound.try_map(shape::usable)).await?))
     }
@@ -155,7 +159,11 @@ impl Studio {
         let lease = self.models.lease_voices(params.model_name().as_deref()).await?;
         let model = self.engine.models().into_iter().find(|model| model.id == lease.id);
         let model = model.ok_or_else(|| EngineError::UnknownModel(lease.id.clone()))?;
-        let sound = self.input(record).await?.map(Arc::new);
+        let sound = match record.input.and_then(|id| self.given.get(id)) {
+            // Previews hear it as well.
+            Some(sound) => Some(sound),
+            None => self.input(record).await?.map(Arc::new),
+        };
         let prefix = match &sound {
             Some(sound) => {
                 let (kind, sound, params, model) = (record.kind, Arc::clone(sound), params.clone(), Arc::clone(&model));

@@ -43,9 +43,7 @@ impl Studio {
                 SessionRecord::new(id.unwrap_or_else(SessionId::random), "transform", Params::default())
             }
         };
-        if let Some(audio) = &audio {
-            self.check(audio).await?;
-        }
+        let audio = self.read_any(audio).await?;
         self.begin(owner, Kind::Transform, record, Work::Render(Render::Transform(params)), audio).await
     }
 }

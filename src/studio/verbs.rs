@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::given::Kept;
 use super::render_params::random_seed;
 use super::run::work;
 use super::shape;
 use super::store::ClipState;
 use super::{
-    AudioId, ClipId, ClipRecord, Draft, Job, Kind, Lane, Owner, Params, Render, SessionId, SessionRecord, Status,
-    Studio, StudioError, Wish,
+    AudioId, ClipId, ClipRecord, Draft, GivenSound, Job, Kind, Lane, Owner, Params, Render, SessionId, SessionRecord,
+    Status, Studio, StudioError, Wish,
 };
 use crate::engine::{EngineError, Prefix};
 
@@ -76,7 +77,7 @@ impl Studio {
     ) -> Result<Accepted, StudioError> {
         let params = wish.over(None);
         params.validate()?;
-        self.check(&audio).await?;
+        let audio = self.read(audio).await?;
         let session = SessionRecord::new(session.unwrap_or_else(SessionId::random), "bang", params.clone());
         self.begin(owner, Kind::Bang, session, Work::Piece(params), Some(audio)).await
     }
@@ -91,10 +92,10 @@ impl Studio {
         session: SessionId,
         origin: &str,
         wish: Wish,
-        audio: Bytes,
+        audio: GivenSound,
     ) -> Result<Accepted, StudioError> {
         let params = wish.over(None);
-        self.check(&audio).await?;
+        let audio = self.read(audio).await?;
         let session = SessionRecord::new(session, origin, params.clone());
         self.begin(owner, Kind::Bang, session, Work::Piece(params), Some(audio)).await
     }
@@ -127,11 +128,10 @@ impl Studio {
         };
         let params = over(wish, &record)?;
         params.validate()?;
-        match &audio {
-            Some(audio) => self.check(audio).await?,
-            None if record.current.is_none() => return Err(StudioError::NoAudio),
-            None => {}
+        if audio.is_none() && record.current.is_none() {
+            return Err(StudioError::NoAudio);
         }
+        let audio = self.read_any(audio).await?;
         self.begin(owner, Kind::Continue, record, Work::Piece(params), audio).await
     }
 
@@ -161,7 +161,7 @@ impl Studio {
         kind: Kind,
         session: SessionRecord,
         mut work: Work,
-        audio: Option<Bytes>,
+        audio: Option<GivenSound>,
     ) -> Result<Accepted, StudioError> {
         if let Work::Piece(params) = &mut work {
             params.validate()?;
@@ -176,8 +176,8 @@ impl Studio {
             params.seed = params.seed.or_else(|| Some(random_seed()));
         }
         let reservation = self.reserve(&session.id, kind.lane(), &owner)?;
-        let given = match audio {
-            Some(bytes) => Some(self.store.keep(bytes, &session.id).await?),
+        let given = match audio.map(GivenSound::into_parts) {
+            Some((file, sound)) => Some((self.store.keep(file, &session.id).await?, self.to_be_kept(sound).await)),
             None => None,
         };
         let studio = Arc::clone(self);
@@ -192,9 +192,9 @@ impl Studio {
         kind: Kind,
         session: SessionRecord,
         work: Work,
-        given: Option<Draft>,
+        given: Option<(Draft, Option<Kept>)>,
     ) -> Result<Accepted, StudioError> {
-        let id = session.id.clone();
+        let (id, (given, kept)) = (session.id.clone(), given.unzip());
         let _alone = self.edits.lock().await;
         // Between the first look and now it may have been cropped, undone or removed.
         let mut session = self.present(session).await?;
@@ -246,6 +246,9 @@ impl Studio {
         };
         clip.created = self.store.accept(session, given, Some(clip.clone())).await?;
         reservation.keep();
+        if let Some(file) = sound {
+            self.given.keep(file, kept.flatten());
+        }
         let accepted = Accepted { session: id, clip: clip.id };
         self.enqueue(clip);
         Ok(accepted)
@@ -290,6 +293,7 @@ impl Studio {
         session: Option<SessionId>,
         audio: Bytes,
     ) -> Result<(SessionId, bool), StudioError> {
+        self.decode(audio.clone()).await?;
         let auto_created = session.is_none();
         let id = session.unwrap_or_else(SessionId::random);
         self.replace(&id, "crop", None, audio).await?;
@@ -365,11 +369,13 @@ impl Studio {
     ) -> Result<SessionId, StudioError> {
         let params = wish.map(|wish| wish.over(None));
         params.as_ref().map_or(Ok(()), Params::validate)?;
+        self.decode(audio.clone()).await?;
         let id = session.unwrap_or_else(SessionId::random);
         self.replace(&id, "restore", params, audio).await?;
         Ok(id)
     }
 
+    /// Puts a file that is known to be a sound in place of a session's.
     async fn replace(
         self: &Arc<Self>,
         id: &SessionId,
@@ -377,7 +383,6 @@ impl Studio {
         params: Option<Params>,
         audio: Bytes,
     ) -> Result<(), StudioError> {
-        self.check(&audio).await?;
         let kept = self.store.keep(audio, id).await?;
         let session = SessionRecord::new(id.clone(), origin, Params::default());
         self.edit(move |studio| async move {
@@ -484,11 +489,6 @@ impl Studio {
             Ok(Status::Cancelled)
         })
         .await
-    }
-
-    /// Decodes an upload to see that it is one.
-    pub(super) async fn check(&self, audio: &Bytes) -> Result<(), StudioError> {
-        self.decode(audio.clone()).await.map(drop)
     }
 }
 

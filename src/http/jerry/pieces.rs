@@ -18,7 +18,7 @@ use super::ask::{Ask, brief};
 use crate::bars::{BARS, bar_seconds, fitting_bars, tempo};
 use crate::engine::{Given, LoopSettings, LoopSpec, Mask, RenderInfo, Shape};
 use crate::pcm::Pcm;
-use crate::studio::{LoopParams, Owner, StudioError};
+use crate::studio::{GivenSound, LoopParams, Owner, StudioError};
 
 /// Seconds that the model is told of a varied sound, as in the original.
 const VARIED_SECONDS: f64 = 12.0;
@@ -30,7 +30,7 @@ const FREE_SECONDS: f64 = 1.0;
 /// A piece that is wanted, and what is told of it.
 struct Wanted {
     params: LoopParams,
-    given: Option<Bytes>,
+    given: Option<GivenSound>,
     /// What the client is told besides what is true of every piece.
     metadata: Value,
     /// The file's name.
@@ -131,10 +131,10 @@ pub(super) async fn style_transfer(app: &App, ask: Ask, owner: Owner) -> Result<
     let info = studio.loop_info(None).await?;
     let mut metadata = common(prompt, &settings, &info);
     metadata["style_strength"] = json!(strength);
-    let sound = app.studio()?.decode(audio.clone()).await?;
-    let frames = (sound.seconds() * f64::from(info.rate.0)).ceil() as usize;
+    let given = studio.read(audio.clone()).await?;
+    let seconds = given.sound().map_or(0.0, |sound| sound.seconds());
+    let frames = (seconds * f64::from(info.rate.0)).ceil() as usize;
     metadata["input_audio_shape"] = json!([info.channels, frames]);
-    drop(sound);
     let spec = LoopSpec {
         text: prompt.to_owned(),
         avoid: ask.text("negative_prompt")?.unwrap_or_default().to_owned(),
@@ -145,7 +145,7 @@ pub(super) async fn style_transfer(app: &App, ask: Ask, owner: Owner) -> Result<
     };
     let name = format!("style_transfer_{seed}_{}.wav", now());
     let params = LoopParams { model: None, spec, settings };
-    deliver(app, owner, Wanted { params, given: Some(audio), metadata, name, base64 }).await
+    deliver(app, owner, Wanted { params, given: Some(given), metadata, name, base64 }).await
 }
 
 /// A tempo as the original's clients know it: a whole number where it is one.
@@ -237,7 +237,7 @@ pub(super) async fn make_loop(app: &App, ask: Ask, owner: Owner) -> Result<Respo
     };
     let name = format!("loop_{kind}_{bpm}bpm_{bars}bars_{seed}.wav");
     let params = LoopParams { model, spec, settings };
-    deliver(app, owner, Wanted { params, given, metadata, name, base64 }).await
+    deliver(app, owner, Wanted { params, given: given.map(GivenSound::from), metadata, name, base64 }).await
 }
 
 /// The text with its tempo, should that have gone with a word that was taken out.
@@ -279,7 +279,7 @@ pub(super) async fn guided(app: &App, ask: Ask, owner: Owner) -> Result<Response
     };
     let name = format!("guided_loop_{:08x}.wav", seed & 0xffff_ffff);
     let params = LoopParams { model, spec, settings };
-    deliver(app, owner, Wanted { params, given: Some(audio), metadata, name, base64 }).await
+    deliver(app, owner, Wanted { params, given: Some(audio.into()), metadata, name, base64 }).await
 }
 
 /// `POST /generate/loop-with-riff`: a loop that begins with one of the user's riffs, brought to its tempo.
@@ -325,7 +325,7 @@ pub(super) async fn with_riff(app: &App, ask: Ask, owner: Owner) -> Result<Respo
     };
     let name = format!("loop_{kind}_{bpm}bpm_{bars}bars_{seed}.wav");
     let params = LoopParams { model: None, spec, settings };
-    deliver(app, owner, Wanted { params, given: Some(given.wav().into()), metadata, name, base64 }).await
+    deliver(app, owner, Wanted { params, given: Some(Bytes::from(given.wav()).into()), metadata, name, base64 }).await
 }
 
 #[cfg(test)]

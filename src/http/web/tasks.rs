@@ -18,7 +18,9 @@ use super::super::{App, HttpError, Routes, body, json};
 use super::fetch::{Means, Place};
 use crate::audio::tempo;
 use crate::pcm::Pcm;
-use crate::studio::{Owner, SessionId, Snapshot, SoundFile, Status, Studio, StudioError, Wish};
+use crate::studio::{
+    Decoded, GivenSound, LEVELLED, Owner, SessionId, Snapshot, SoundFile, Status, Studio, StudioError, Wish,
+};
 use crate::units::SampleRate;
 
 /// Rate of results.
@@ -158,6 +160,7 @@ async fn begin(app: &App, body: &[u8], owner: Owner) -> Result<Value, Failure> {
         error => Failure::from(error),
     })?;
     let part = work(move || {
+        let (sound, share) = sound.into_parts();
         if from_here >= sound.seconds() {
             return Err("Timestamp is beyond video duration".to_owned());
         }
@@ -165,12 +168,13 @@ async fn begin(app: &App, body: &[u8], owner: Owner) -> Result<Value, Failure> {
         let part = sound.cut(first, first + sound.rate.samples(wanted).0 as usize).mono();
         let bpm = tempo(&part).ok().flatten().unwrap_or(BPM);
         let part = part.at(RATE).map_err(|error| error.to_string())?;
-        Ok((part.within_full_scale().wav(), bars(bpm, least, most)))
+        let part = Decoded::made_of(part.within_full_scale(), share);
+        Ok((GivenSound::written(part), bars(bpm, least, most)))
     });
     let (sound, seconds) = part.await?;
     let id = task_id()?;
     let origin = format!("{ORIGIN} {from} {url}");
-    studio.bang_of(owner, id.clone(), &origin, wish(seconds), sound.into()).await?;
+    studio.bang_of(owner, id.clone(), &origin, wish(seconds), sound).await?;
     Ok(json!({ "task_id": id }))
 }
 
@@ -246,7 +250,7 @@ async fn sound(studio: &Studio, clip: &Snapshot) -> Result<SoundFile, Failure> {
         return Ok(studio.store().sound(output).await?);
     }
     let level = |sound: Pcm| Ok(levelled(sound, LOUDNESS).wav());
-    Ok(studio.converted(output, "levelled.wav", level).await?)
+    Ok(studio.converted(output, LEVELLED, level).await?)
 }
 
 /// To a loudness, peaks rounded off.

@@ -383,6 +383,37 @@ async fn crop_and_restore_put_a_sound_in_place() {
     assert_eq!(result(&studio, &accepted).await.frames(), 34 * 44_100);
 }
 
+/// A studio whose decodings are counted, within so many bytes for requests.
+async fn counted(bytes: u64) -> (Arc<Studio>, crate::sandbox::Sandbox) {
+    let engine = Engine::start(Box::new(slow()), EngineConfig::default()).unwrap();
+    let (sandbox, budget) = (crate::sandbox::Sandbox::in_process(), crate::budget::Budget::new(bytes));
+    let config = StudioConfig { sandbox: sandbox.clone(), budget, ..StudioConfig::default() };
+    (Studio::start(engine, Store::ephemeral().unwrap(), None, config).await.unwrap(), sandbox)
+}
+
+#[tokio::test]
+async fn an_upload_is_decoded_once_for_its_clip_and_whoever_listens_meanwhile() {
+    let (studio, sandbox) = counted(256 << 20).await;
+    let wish = || Wish { seconds: Some(4.0), prompt_seconds: Some(1.0), seed: Some(7), ..Wish::default() };
+    let accepted = studio.proceed(owner(), None, wish(), Some(wav(8.0, 44_100, 2))).await.unwrap();
+    let mut preview = studio.preview(accepted.clip).await.unwrap().unwrap();
+    let mut heard = 0;
+    while let Some(part) = preview.next().await.unwrap() {
+        heard += part.frames();
+    }
+    assert_eq!(ended(&studio, accepted.clip).await, Status::Completed);
+    let made = result(&studio, &accepted).await;
+    assert_eq!((heard, sandbox.decoded()), (made.frames(), 1));
+    drop(preview);
+    assert_eq!(studio.config.budget.free(), studio.config.budget.bytes(), "nothing is kept after the end");
+    // Where it does not fit beside what comes and goes it is read from disk, and the clip is the same.
+    let (small, sandbox) = counted(4 << 20).await;
+    let accepted = small.proceed(owner(), None, wish(), Some(wav(8.0, 44_100, 2))).await.unwrap();
+    assert_eq!(ended(&small, accepted.clip).await, Status::Completed);
+    assert_eq!(sandbox.decoded(), 2);
+    assert_eq!(result(&small, &accepted).await, made);
+}
+
 #[tokio::test]
 async fn a_clip_can_be_heard_while_it_is_made() {
     let studio = studio_on(slow(), Store::ephemeral().unwrap()).await;

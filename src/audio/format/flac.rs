@@ -3,8 +3,8 @@
 use flacenc::component::BitRepr;
 use flacenc::error::Verify;
 
-use super::AudioError;
-use super::wav::s16;
+use super::{FormatSpec, s16};
+use crate::audio::AudioError;
 use crate::units::SampleRate;
 
 /// The highest rate that the encoder takes.
@@ -13,11 +13,24 @@ const HIGHEST: u32 = 96_000;
 const SMALLEST_AT: usize = 8;
 const RATE_AT: usize = 18;
 
-/// Encodes interleaved `pcm` with 16 bits as a whole file.
-///
-/// # Errors
-/// [`AudioError::Flac`].
-pub(super) fn encode(pcm: &[f32], rate: SampleRate, channels: usize) -> Result<Vec<u8>, AudioError> {
+pub(super) struct Flac;
+
+impl FormatSpec for Flac {
+    fn names(&self) -> &'static [&'static str] {
+        &["flac"]
+    }
+
+    fn media_type(&self) -> &'static str {
+        "audio/flac"
+    }
+
+    fn file(&self, pcm: &[f32], rate: SampleRate, channels: usize) -> Result<Vec<u8>, AudioError> {
+        encode(pcm, rate, channels)
+    }
+}
+
+/// Encodes interleaved `pcm` with 16 bits.
+fn encode(pcm: &[f32], rate: SampleRate, channels: usize) -> Result<Vec<u8>, AudioError> {
     let failed = |error: &dyn std::fmt::Debug| AudioError::Flac(format!("{error:?}"));
     let samples: Vec<i32> = pcm.iter().map(|&sample| i32::from(s16(sample))).collect();
     let config = flacenc::config::Encoder::default().into_verified().map_err(|error| failed(&error))?;
@@ -59,9 +72,9 @@ fn set_rate(file: &mut [u8], rate: u32, lengths: &[usize]) {
 }
 
 /// A frame's place and what its header says.
-pub(super) struct Frame {
+pub(in crate::audio) struct Frame {
     /// Where it begins.
-    pub(super) at: usize,
+    pub(in crate::audio) at: usize,
     /// Bytes of the header before its checksum.
     head: usize,
     /// The same in every frame of a stream, and with it the kind of numbers.
@@ -72,7 +85,7 @@ pub(super) struct Frame {
 
 impl Frame {
     /// The next frame from `at` on, the one that follows `before` if there is one.
-    pub(super) fn find(bytes: &[u8], mut at: usize, before: Option<&Self>) -> Option<Self> {
+    pub(in crate::audio) fn find(bytes: &[u8], mut at: usize, before: Option<&Self>) -> Option<Self> {
         loop {
             at += bytes.get(at..)?.iter().position(|&byte| byte == 0xff)?;
             if let Some(frame) = Self::parse(bytes, at)
