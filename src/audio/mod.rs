@@ -5,14 +5,9 @@
 
 mod decode;
 mod error;
-mod file;
-mod flac;
-mod growing;
+mod format;
 mod limiter;
 mod loudness;
-#[cfg(feature = "mp3")]
-mod mp3;
-pub mod ogg;
 mod opus;
 mod pcm;
 mod resample;
@@ -20,21 +15,18 @@ mod sinc;
 mod stretch;
 mod tempo;
 mod true_peak;
-mod wav;
 
 pub use decode::{MAX_SECONDS, Parts, PcmSpec, Take, Trust, decode, decode_to};
 pub use error::AudioError;
-pub use file::{FileFormat, encode_file};
-pub use growing::GrowingFile;
+pub use format::{FileFormat, GrowingFile, encode_file, ogg, push_s16, wav_header, wav_header_of};
+#[cfg(feature = "mp3")]
+pub use format::{Mp3Encoder, Mp3Frames, Mp3Reservoir, nearest_mp3_kbps};
 pub use limiter::{CEILING, Limiter};
 pub use loudness::{Leveler, TARGET_LUFS};
-#[cfg(feature = "mp3")]
-pub use mp3::{Mp3Encoder, Mp3Frames, Mp3Reservoir, nearest_mp3_kbps};
 pub use opus::{OPUS_FRAME, OPUS_RATE, OpusEncoder};
 pub use resample::StreamResampler;
 pub use sinc::sinc;
 pub use tempo::tempo;
-pub use wav::{push_s16, wav_header, wav_header_of};
 
 /// Appends `pcm` of `from` channels to `out` with `to` channels; both are 1 or 2.
 pub fn remix(pcm: &[f32], from: usize, to: usize, out: &mut Vec<f32>) {

@@ -9,8 +9,8 @@ use bytes::{Bytes, BytesMut};
 use metrics::{Counter, counter};
 
 use super::encoder::{Encoded, Encoder};
-use super::hub::{Hub, Variant};
-use super::ring::{Body, Page, Ring};
+use super::page_ring::{Body, Page, PageRing};
+use super::variants::{Variant, Variants};
 use super::{Format, Listen};
 use crate::audio::ogg::{PageBuilder, SharedPage};
 use crate::audio::{AudioError, OPUS_RATE};
@@ -23,19 +23,19 @@ const CONVERGENCE: u64 = 3840;
 
 /// All encoders of a stream, and the PCM with which a new one begins.
 pub(super) struct Fanout {
-    hub: Arc<Hub>,
+    variants: Arc<Variants>,
     channels: usize,
     /// The last burst's worth of sound, in blocks as they came.
     history: VecDeque<Vec<f32>>,
     history_frames: u64,
     /// Frames that were pushed.
     position: u64,
-    lines: Vec<Line>,
+    encoders: Vec<SharedEncoder>,
     scratch: Vec<Waker>,
 }
 
 /// One encoder and the variants that share it.
-struct Line {
+struct SharedEncoder {
     format: Format,
     kbps: u32,
     channels: usize,
@@ -46,7 +46,7 @@ struct Line {
     position: u64,
     /// The last burst's worth of packets, for a variant that joins.
     recent: VecDeque<Packet>,
-    outputs: Vec<Output>,
+    packetizers: Vec<Packetizer>,
     encoded: Counter,
 }
 
@@ -65,43 +65,45 @@ impl Packet {
 }
 
 /// A variant's page in the making.
-struct Output {
+struct Packetizer {
     listen: Listen,
-    ring: Arc<Ring>,
+    ring: Arc<PageRing>,
     pre_skip: u64,
     start: u64,
     end: u64,
-    body: Draft,
+    body: PageDraft,
 }
 
-enum Draft {
+enum PageDraft {
     Ogg(PageBuilder),
     Raw { lead: Bytes, bytes: BytesMut },
 }
 
 impl Fanout {
-    pub(super) fn new(hub: Arc<Hub>, channels: usize) -> Self {
+    pub(super) fn new(variants: Arc<Variants>, channels: usize) -> Self {
         Self {
-            hub,
+            variants,
             channels,
             history: VecDeque::new(),
             history_frames: 0,
             position: 0,
-            lines: Vec::new(),
+            encoders: Vec::new(),
             scratch: Vec::new(),
         }
     }
 
     /// Makes encoders for variants that found their first listener, drops those that lost their last one.
     pub(super) async fn follow_audience(&mut self) -> Result<(), AudioError> {
-        let variants = self.hub.variants();
-        for line in &mut self.lines {
-            line.outputs.retain(|output| variants.iter().any(|variant| Arc::ptr_eq(&variant.ring, &output.ring)));
+        let variants = self.variants.heard();
+        for shared in &mut self.encoders {
+            shared
+                .packetizers
+                .retain(|packetizer| variants.iter().any(|variant| Arc::ptr_eq(&variant.ring, &packetizer.ring)));
         }
-        self.lines.retain(|line| !line.outputs.is_empty());
+        self.encoders.retain(|shared| !shared.packetizers.is_empty());
         for variant in variants {
-            let served = |output: &Output| Arc::ptr_eq(&output.ring, &variant.ring);
-            if !self.lines.iter().any(|line| line.outputs.iter().any(served)) {
+            let served = |packetizer: &Packetizer| Arc::ptr_eq(&packetizer.ring, &variant.ring);
+            if !self.encoders.iter().any(|shared| shared.packetizers.iter().any(served)) {
                 self.serve(variant).await?;
             }
         }
@@ -110,8 +112,8 @@ impl Fanout {
 
     async fn serve(&mut self, variant: Variant) -> Result<(), AudioError> {
         let Listen { format, kbps, low_latency } = variant.listen;
-        let same = |line: &Line| line.format == format && line.kbps == kbps;
-        let present = self.lines.iter().position(same);
+        let same = |shared: &SharedEncoder| shared.format == format && shared.kbps == kbps;
+        let present = self.encoders.iter().position(same);
         let index = match present {
             Some(index) => index,
             None => {
@@ -119,7 +121,7 @@ impl Fanout {
                 let encoded = counter!(PACKETS_ENCODED);
                 let recent = VecDeque::new();
                 let position = if format == Format::Wav { self.position - self.history_frames } else { 0 };
-                let mut line = Line {
+                let mut shared = SharedEncoder {
                     format,
                     kbps,
                     channels: self.channels,
@@ -127,35 +129,35 @@ impl Fanout {
                     fed: position,
                     position,
                     recent,
-                    outputs: Vec::new(),
+                    packetizers: Vec::new(),
                     encoded,
                 };
                 for block in &self.history {
-                    line.push(block, self.hub.burst(false), &mut self.scratch)?;
+                    shared.push(block, self.variants.burst(false), &mut self.scratch)?;
                     // Two seconds take a few dozen milliseconds: other tasks of this thread must not wait for them.
                     tokio::task::yield_now().await;
                 }
-                self.lines.push(line);
-                self.lines.len() - 1
+                self.encoders.push(shared);
+                self.encoders.len() - 1
             }
         };
-        let line = &mut self.lines[index];
-        let burst = self.hub.burst(low_latency);
-        let from = line.position.saturating_sub(burst);
-        let mut output = Output::new(variant, line.encoder.pre_skip(), line.position);
-        for packet in line.recent.iter().filter(|packet| packet.start >= from) {
-            output.push(packet, &mut self.scratch);
+        let shared = &mut self.encoders[index];
+        let burst = self.variants.burst(low_latency);
+        let from = shared.position.saturating_sub(burst);
+        let mut packetizer = Packetizer::new(variant, shared.encoder.pre_skip(), shared.position);
+        for packet in shared.recent.iter().filter(|packet| packet.start >= from) {
+            packetizer.push(packet, &mut self.scratch);
         }
-        line.outputs.push(output);
+        shared.packetizers.push(packetizer);
         Ok(())
     }
 
     /// Encodes the next block of finished sound for everybody. True if that made a packet.
     pub(super) fn push(&mut self, block: Vec<f32>) -> Result<bool, AudioError> {
-        let burst = self.hub.burst(false);
+        let burst = self.variants.burst(false);
         let mut made = false;
-        for line in &mut self.lines {
-            made |= line.push(&block, burst, &mut self.scratch)?;
+        for shared in &mut self.encoders {
+            made |= shared.push(&block, burst, &mut self.scratch)?;
         }
         let frames = (block.len() / self.channels) as u64;
         self.history_frames += frames;
@@ -174,14 +176,16 @@ impl Fanout {
 
     /// Frames that wait for the rest of their packet or page.
     pub(super) fn held(&self) -> u64 {
-        let waiting = |line: &Line| line.outputs.iter().map(|output| line.fed.saturating_sub(output.start)).max();
-        self.lines.iter().filter_map(waiting).max().unwrap_or(0)
+        let waiting = |shared: &SharedEncoder| {
+            shared.packetizers.iter().map(|packetizer| shared.fed.saturating_sub(packetizer.start)).max()
+        };
+        self.encoders.iter().filter_map(waiting).max().unwrap_or(0)
     }
 
     /// Sends the pages that wait for others to be sent with: more may be long in coming.
     pub(super) fn announce(&mut self) {
-        for output in self.lines.iter().flat_map(|line| &line.outputs) {
-            output.ring.announce(&mut self.scratch);
+        for packetizer in self.encoders.iter().flat_map(|shared| &shared.packetizers) {
+            packetizer.ring.announce(&mut self.scratch);
         }
     }
 
@@ -189,32 +193,32 @@ impl Fanout {
     pub(super) fn forget(&mut self) {
         self.history.clear();
         self.history_frames = 0;
-        self.lines.iter_mut().for_each(|line| line.recent.clear());
+        self.encoders.iter_mut().for_each(|shared| shared.recent.clear());
     }
 
     /// Sends the last pages and ends all rings.
     pub(super) fn finish(&mut self) {
-        for line in &mut self.lines {
-            if let Err(error) = line.finish(&mut self.scratch) {
-                tracing::warn!(%error, format = ?line.format, "the last packets could not be encoded");
+        for shared in &mut self.encoders {
+            if let Err(error) = shared.finish(&mut self.scratch) {
+                tracing::warn!(%error, format = ?shared.format, "the last packets could not be encoded");
             }
         }
-        self.lines.clear();
-        self.hub.close();
+        self.encoders.clear();
+        self.variants.close();
     }
 }
 
-impl Line {
+impl SharedEncoder {
     /// True if that made a packet.
     fn push(&mut self, pcm: &[f32], burst: u64, scratch: &mut Vec<Waker>) -> Result<bool, AudioError> {
         let before = self.position;
         self.fed += (pcm.len() / self.channels) as u64;
-        let Self { encoder, position, recent, outputs, encoded, .. } = self;
+        let Self { encoder, position, recent, packetizers, encoded, .. } = self;
         encoder.push(pcm, &mut |packet| {
             encoded.increment(1);
             let packet = Packet::new(packet, *position);
             *position += packet.frames;
-            outputs.iter_mut().for_each(|output| output.push(&packet, scratch));
+            packetizers.iter_mut().for_each(|packetizer| packetizer.push(&packet, scratch));
             recent.push_back(packet);
         })?;
         while self.recent.front().is_some_and(|packet| packet.start + packet.frames + burst <= self.position) {
@@ -235,26 +239,26 @@ impl Line {
         let last = rest.len().saturating_sub(1);
         for (n, packet) in rest.into_iter().enumerate() {
             self.encoded.increment(1);
-            for output in &mut self.outputs {
+            for packetizer in &mut self.packetizers {
                 if n == last && end.is_some() {
-                    output.add(&packet);
+                    packetizer.add(&packet);
                 } else {
-                    output.push(&packet, scratch);
+                    packetizer.push(&packet, scratch);
                 }
             }
         }
-        for output in &mut self.outputs {
-            output.end = end.unwrap_or(output.end);
-            output.flush(true, scratch);
+        for packetizer in &mut self.packetizers {
+            packetizer.end = end.unwrap_or(packetizer.end);
+            packetizer.flush(true, scratch);
         }
         Ok(())
     }
 }
 
-impl Output {
+impl Packetizer {
     fn new(variant: Variant, pre_skip: u64, start: u64) -> Self {
         let Variant { listen, ring } = variant;
-        Self { listen, ring, pre_skip, start, end: start, body: Draft::new(listen.format, start, Bytes::new()) }
+        Self { listen, ring, pre_skip, start, end: start, body: PageDraft::new(listen.format, start, Bytes::new()) }
     }
 
     /// Adds a packet and sends the page if no further packet fits.
@@ -269,12 +273,12 @@ impl Output {
     fn add(&mut self, packet: &Packet) {
         if self.start == self.end {
             self.start = packet.start;
-            self.body = Draft::new(self.listen.format, packet.start, packet.lead.clone());
+            self.body = PageDraft::new(self.listen.format, packet.start, packet.lead.clone());
         }
         self.end = packet.start + packet.frames;
         match &mut self.body {
-            Draft::Ogg(page) => page.push(&packet.bytes),
-            Draft::Raw { bytes, .. } => bytes.extend_from_slice(&packet.bytes),
+            PageDraft::Ogg(page) => page.push(&packet.bytes),
+            PageDraft::Raw { bytes, .. } => bytes.extend_from_slice(&packet.bytes),
         }
     }
 
@@ -282,20 +286,20 @@ impl Output {
         if self.start == self.end {
             return;
         }
-        let body = match std::mem::replace(&mut self.body, Draft::new(Format::Wav, 0, Bytes::new())) {
-            Draft::Ogg(page) => {
+        let body = match std::mem::replace(&mut self.body, PageDraft::new(Format::Wav, 0, Bytes::new())) {
+            PageDraft::Ogg(page) => {
                 // Before the encoder's first packet there is nothing to converge from; the last page may be shorter.
                 let pre_skip = if self.start == 0 { self.pre_skip } else { CONVERGENCE.min(self.end - self.start) };
                 Body::Ogg { page: page.build(), pre_skip: pre_skip as u16 }
             }
-            Draft::Raw { lead, bytes } => Body::Raw { lead, bytes: bytes.freeze() },
+            PageDraft::Raw { lead, bytes } => Body::Raw { lead, bytes: bytes.freeze() },
         };
         self.ring.publish(Page { start: self.start, end: self.end, last, body }, scratch);
         self.start = self.end;
     }
 }
 
-impl Draft {
+impl PageDraft {
     fn new(format: Format, start: u64, lead: Bytes) -> Self {
         match format {
             Format::Ogg => Self::Ogg(SharedPage::new(start)),

@@ -9,7 +9,7 @@ use metrics::{Counter, counter, gauge};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::ring::{Body, Page, Ring};
+use super::page_ring::{Body, Page, PageRing};
 use super::stream::Stream;
 use super::{Format, Listen};
 use crate::audio::ogg::StreamHead;
@@ -21,7 +21,7 @@ use crate::telemetry::{BYTES_SENT, LISTENERS};
 /// It is a `futures_util::Stream<Item = Bytes>` that ends after the stream's proper last bytes.
 pub struct Listener {
     stream: Arc<Stream>,
-    ring: Arc<Ring>,
+    ring: Arc<PageRing>,
     seat: usize,
     shape: Shape,
     /// Goes out before the next page is taken.
@@ -51,7 +51,7 @@ impl Listener {
     pub(super) fn new(
         stream: Arc<Stream>,
         listen: Listen,
-        (ring, seat): (Arc<Ring>, usize),
+        (ring, seat): (Arc<PageRing>, usize),
         given_up: CancellationToken,
         place: OwnedSemaphorePermit,
     ) -> Self {

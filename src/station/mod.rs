@@ -14,15 +14,14 @@ mod error;
 mod event;
 mod fanout;
 mod feed;
-mod hub;
 mod listener;
 mod overload;
+mod page_ring;
 #[doc(hidden)]
 pub mod player;
 mod program;
 mod prompt_sets;
 mod registry;
-mod ring;
 mod source;
 mod spec;
 mod store;
@@ -31,6 +30,7 @@ mod task;
 #[cfg(test)]
 mod tests;
 mod upkeep;
+mod variants;
 
 pub use error::StationError;
 pub use event::{Event, Events, StreamInfo, StreamState, Waiting};

@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::event::title;
-use super::hub::Hub;
 use super::source::Remote;
+use super::variants::Variants;
 use super::{Event, Events, Format, Listen, Listener, StationError, StreamInfo, StreamState};
 use crate::audio::OPUS_RATE;
 use crate::engine::{Ack, EngineError, Sampling, Steer, WeightedPrompt};
@@ -59,7 +59,7 @@ pub struct Stream {
     rate: SampleRate,
     length: Option<u64>,
     remote: Arc<dyn Remote>,
-    hub: Arc<Hub>,
+    variants: Arc<Variants>,
     places: (Arc<Semaphore>, usize),
     kept: bool,
     commands: mpsc::UnboundedSender<Command>,
@@ -134,7 +134,7 @@ impl Stream {
             rate: begin.rate,
             length: begin.length,
             remote: begin.remote,
-            hub: Arc::new(Hub::new(begin.burst)),
+            variants: Arc::new(Variants::new(begin.burst)),
             places: begin.places,
             kept: begin.kept,
             commands,
@@ -175,7 +175,7 @@ impl Stream {
 
     /// Everything that may be shown.
     pub fn info(&self) -> StreamInfo {
-        let listeners = self.hub.audience().listeners;
+        let listeners = self.variants.audience().listeners;
         StreamInfo { listeners, ..self.state().info.clone() }
     }
 
@@ -212,7 +212,7 @@ impl Stream {
             option: "--max-listeners",
         })?;
         let (listen, given_up) = (listen.normal(), CancellationToken::new());
-        let seat = self.hub.join(listen, given_up.clone()).ok_or_else(|| self.ended_error())?;
+        let seat = self.variants.join(listen, given_up.clone()).ok_or_else(|| self.ended_error())?;
         if self.silent.swap(false, Ordering::Relaxed) {
             let mut state = self.state();
             // A request that made the stream listens at once; a station may wait an hour for its first listener.
@@ -339,7 +339,7 @@ impl Stream {
 
     /// Since when its place could be given to another stream: nobody listens, watches or steers, and nothing is generated.
     pub(super) fn spare_since(&self) -> Option<Instant> {
-        let watched = self.kept || self.events.receiver_count() > 0 || self.hub.audience().listeners > 0;
+        let watched = self.kept || self.events.receiver_count() > 0 || self.variants.audience().listeners > 0;
         self.state().idle_since.filter(|_| !watched && !self.gives_way() && !self.has_ended())
     }
 
@@ -368,8 +368,8 @@ impl Stream {
         self.state().info.reason.clone().unwrap_or_else(|| "its length is reached".into())
     }
 
-    pub(super) fn hub(&self) -> &Arc<Hub> {
-        &self.hub
+    pub(super) fn variants(&self) -> &Arc<Variants> {
+        &self.variants
     }
 
     pub(super) fn remote(&self) -> &Arc<dyn Remote> {

@@ -14,12 +14,12 @@ use self::pump::Pumped;
 use super::clock::Clock;
 use super::fanout::{Fanout, PAGE};
 use super::feed::{BLOCK, Feed, Over};
-use super::hub::Audience;
 use super::overload::{Place, Report};
 use super::source::Source;
 use super::store::Store;
 use super::stream::{Command, Stream};
 use super::upkeep::Upkeep;
+use super::variants::Audience;
 use super::{Idle, StationError, StreamState};
 use crate::audio::{AudioError, OPUS_RATE};
 use crate::engine::EngineError;
@@ -90,7 +90,7 @@ impl<S: Source> Task<S> {
         plan: Plan,
     ) -> Result<Self, AudioError> {
         let (channels, now) = (stream.channels(), Instant::now());
-        let fanout = Fanout::new(stream.hub().clone(), channels);
+        let fanout = Fanout::new(stream.variants().clone(), channels);
         let asleep = plan.idle == Idle::Wait;
         if !asleep {
             plan.place.plays();
@@ -141,7 +141,7 @@ impl<S: Source> Task<S> {
         let mut pumped = Pumped::Still;
         loop {
             let now = Instant::now();
-            let audience = self.stream.hub().audience();
+            let audience = self.stream.variants().audience();
             self.attend(audience, now)?;
             self.follow_engine(now).await;
             self.fanout.follow_audience().await?;
@@ -247,7 +247,7 @@ impl<S: Source> Task<S> {
     /// Once a second: stuck listeners, status, how the machine does.
     fn round(&mut self, audience: Audience, now: Instant) {
         self.round_at = now + ROUND;
-        let given_up = self.stream.hub().give_up_stuck(PATIENCE);
+        let given_up = self.stream.variants().give_up_stuck(PATIENCE);
         if given_up > 0 {
             tracing::info!(stream = self.stream.id(), given_up, "listeners took nothing for too long");
             counter!(LISTENERS_GIVEN_UP).increment(given_up as u64);
@@ -368,7 +368,7 @@ impl End {
 
 impl Drop for End {
     fn drop(&mut self) {
-        self.stream.hub().close();
+        self.stream.variants().close();
         gauge!(STREAMS).decrement(1.0);
         self.stream.set_ended(self.reason.take());
     }

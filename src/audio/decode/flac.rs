@@ -7,7 +7,7 @@ use super::output::Output;
 use super::packets::Packets;
 use super::{Trust, unreadable};
 use crate::audio::AudioError;
-use crate::audio::flac::Frame;
+use crate::audio::format::Frame;
 
 /// Bytes of a STREAMINFO block.
 const STREAM_INFO: usize = 34;

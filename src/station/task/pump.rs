@@ -7,9 +7,9 @@ use tokio::time::Instant;
 
 use super::super::clock::Clock;
 use super::super::feed::{BLOCK, Over};
-use super::super::hub::{Audience, LOW_LATENCY_BURST};
 use super::super::source::Source;
 use super::super::store::MOST;
+use super::super::variants::{Audience, LOW_LATENCY_BURST};
 use super::Task;
 use crate::audio::OPUS_RATE;
 use crate::telemetry::{TIME_TO_FIRST_AUDIO, UNDERRUNS};
@@ -68,7 +68,7 @@ impl<S: Source> Task<S> {
             let timer = Timer::now();
             let before = self.sent();
             let Some(block) = self.feed.next(self.paused)? else { break self.without_sound(progress) };
-            self.stream.hub().set_still(false);
+            self.stream.variants().set_still(false);
             self.emit(block)?;
             work += timer.elapsed();
             progress = true;
@@ -107,7 +107,7 @@ impl<S: Source> Task<S> {
         self.clock = None;
         self.store.ran_dry();
         self.fanout.forget();
-        self.stream.hub().set_still(true);
+        self.stream.variants().set_still(true);
         counter!(UNDERRUNS).increment(1);
         self.stream.state().info.underruns += 1;
         self.plan.place.ran_dry(now);

@@ -25,9 +25,9 @@ async fn ten_minutes_are_paced_exactly_in_bounded_memory() {
             // Three pages of 0.2 s leave together: the first two of them when they are that much older.
             assert!(first || (1.35..=2.03).contains(&ahead), "{ahead} s ahead at {second} s + {at}");
         }
-        held = held.max(stream.hub().variants()[0].ring.held());
+        held = held.max(stream.variants().heard()[0].ring.held());
     }
-    let frames = stream.hub().burst(false) + 10 * 48_000;
+    let frames = stream.variants().burst(false) + 10 * 48_000;
     assert!(held as u64 <= frames / 9600 + 2, "{held} pages are held");
     assert_eq!(stream.info().underruns, 0);
     assert_eq!(listener.skips(), 0);

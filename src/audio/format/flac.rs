@@ -3,8 +3,8 @@
 use flacenc::component::BitRepr;
 use flacenc::error::Verify;
 
-use super::AudioError;
 use super::wav::s16;
+use crate::audio::AudioError;
 use crate::units::SampleRate;
 
 /// The highest rate that the encoder takes.
@@ -59,9 +59,9 @@ fn set_rate(file: &mut [u8], rate: u32, lengths: &[usize]) {
 }
 
 /// A frame's place and what its header says.
-pub(super) struct Frame {
+pub(in crate::audio) struct Frame {
     /// Where it begins.
-    pub(super) at: usize,
+    pub(in crate::audio) at: usize,
     /// Bytes of the header before its checksum.
     head: usize,
     /// The same in every frame of a stream, and with it the kind of numbers.
@@ -72,7 +72,7 @@ pub(super) struct Frame {
 
 impl Frame {
     /// The next frame from `at` on, the one that follows `before` if there is one.
-    pub(super) fn find(bytes: &[u8], mut at: usize, before: Option<&Self>) -> Option<Self> {
+    pub(in crate::audio) fn find(bytes: &[u8], mut at: usize, before: Option<&Self>) -> Option<Self> {
         loop {
             at += bytes.get(at..)?.iter().position(|&byte| byte == 0xff)?;
             if let Some(frame) = Self::parse(bytes, at)

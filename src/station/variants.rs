@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::Listen;
-use super::ring::Ring;
+use super::page_ring::PageRing;
 use crate::audio::OPUS_RATE;
 
 /// Sound that a low-latency listener gets at once, in frames: enough for a page's jitter, little enough to steer by.
@@ -20,7 +20,7 @@ const SLACK: u64 = OPUS_RATE as u64 * 10;
 const BATCH: u64 = OPUS_RATE as u64 * 3 / 5;
 
 /// The rings of a stream, one per variant that somebody listens to.
-pub(super) struct Hub {
+pub(super) struct Variants {
     burst: u64,
     /// Everybody waits for sound: who comes now must not begin with what was played before.
     still: AtomicBool,
@@ -31,7 +31,7 @@ pub(super) struct Hub {
 #[derive(Clone)]
 pub(super) struct Variant {
     pub(super) listen: Listen,
-    pub(super) ring: Arc<Ring>,
+    pub(super) ring: Arc<PageRing>,
 }
 
 /// How many listen, and how.
@@ -44,7 +44,7 @@ pub(super) struct Audience {
     pub(super) full_burst: bool,
 }
 
-impl Hub {
+impl Variants {
     /// `burst` is in frames.
     pub(super) fn new(burst: u64) -> Self {
         Self { burst, still: AtomicBool::new(false), variants: Mutex::new(Some(Vec::new())) }
@@ -65,14 +65,14 @@ impl Hub {
     }
 
     /// Takes a seat at a variant's ring, which comes into being with its first listener. `None` once closed.
-    pub(super) fn join(&self, listen: Listen, given_up: CancellationToken) -> Option<(Arc<Ring>, usize)> {
+    pub(super) fn join(&self, listen: Listen, given_up: CancellationToken) -> Option<(Arc<PageRing>, usize)> {
         let mut variants = self.lock();
         let variants = variants.as_mut()?;
         let ring = match variants.iter().find(|variant| variant.listen == listen) {
             Some(variant) => variant.ring.clone(),
             None => {
                 let batch = if listen.low_latency { 0 } else { BATCH.min(self.burst / 3) };
-                let ring = Arc::new(Ring::new(self.burst + SLACK, batch));
+                let ring = Arc::new(PageRing::new(self.burst + SLACK, batch));
                 variants.push(Variant { listen, ring: ring.clone() });
                 ring
             }
@@ -95,7 +95,7 @@ impl Hub {
     }
 
     /// The variants that somebody listens to; forgets the others.
-    pub(super) fn variants(&self) -> Vec<Variant> {
+    pub(super) fn heard(&self) -> Vec<Variant> {
         let mut variants = self.lock();
         let Some(variants) = variants.as_mut() else { return Vec::new() };
         variants.retain(|variant| variant.ring.listening() > 0);

@@ -2,7 +2,8 @@
 
 use ogg::writing::{PacketWriteEndInfo, PacketWriter};
 
-use super::{AudioError, OPUS_FRAME, OPUS_RATE, OpusEncoder, StreamResampler, ogg as pages, push_s16, wav_header};
+use super::{ogg as pages, push_s16, wav_header};
+use crate::audio::{AudioError, OPUS_FRAME, OPUS_RATE, OpusEncoder, StreamResampler};
 use crate::units::SampleRate;
 
 /// A player sees one file at a time, so a fixed serial number is as good as a random one.

@@ -44,7 +44,7 @@ pub(super) enum Body {
 }
 
 /// Pages and the seats that read them.
-pub(super) struct Ring {
+pub(super) struct PageRing {
     /// Frames kept for listeners that are behind.
     capacity: u64,
     /// Frames that may wait for company before the seats are woken.
@@ -88,7 +88,7 @@ impl State {
     }
 }
 
-impl Ring {
+impl PageRing {
     pub(super) fn new(capacity: u64, batch: u64) -> Self {
         Self { capacity, batch, state: Mutex::default() }
     }
@@ -237,7 +237,7 @@ impl Ring {
 }
 
 #[cfg(test)]
-impl Ring {
+impl PageRing {
     /// Pages now held.
     pub(super) fn held(&self) -> usize {
         self.lock().pages.len()

@@ -3,7 +3,7 @@
 use mp3lame_encoder::{Bitrate, Builder, DualPcm, Encoder, FlushGap, Mode, MonoPcm, Quality};
 use std::num::NonZeroU32;
 
-use super::AudioError;
+use crate::audio::AudioError;
 
 /// What LAME may write beyond 1.25 bytes per frame, from its manual.
 const SLACK: usize = 7200;

@@ -10,6 +10,6 @@ pub(crate) use page::opus_tags;
 pub use page::{PageBuilder, SharedPage, StreamHead};
 
 /// The checksum of a page in parts, with zeros in its own place.
-pub(super) fn checksum(parts: &[&[u8]]) -> u32 {
+pub(in crate::audio) fn checksum(parts: &[&[u8]]) -> u32 {
     parts.iter().fold(0, |register, part| crc::update(register, part))
 }

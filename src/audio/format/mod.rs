@@ -1,13 +1,26 @@
 //! Whole files: PCM in, a finished WAV, FLAC, Ogg Opus or MP3 file out.
 
+mod flac;
+mod growing;
+#[cfg(feature = "mp3")]
+mod mp3;
+pub mod ogg;
+mod wav;
+
 use std::borrow::Cow;
 use std::path::Path;
 use std::str::FromStr;
 
-use super::growing::in_memory;
-use super::wav::s16;
-use super::{AudioError, GrowingFile, Limiter, OPUS_RATE, StreamResampler, flac};
+use self::growing::in_memory;
+use self::wav::s16;
+use super::{AudioError, Limiter, OPUS_RATE, StreamResampler};
 use crate::units::SampleRate;
+
+pub(super) use self::flac::Frame;
+pub use self::growing::GrowingFile;
+#[cfg(feature = "mp3")]
+pub use self::mp3::{Mp3Encoder, Mp3Frames, Mp3Reservoir, nearest_mp3_kbps};
+pub use self::wav::{push_s16, wav_header, wav_header_of};
 
 /// Bit rates of files: nobody waits for them, so quality goes first.
 const OPUS_KBPS: u32 = 160;
@@ -140,7 +153,7 @@ fn opus(pcm: &[f32], rate: SampleRate, channels: usize) -> Result<Vec<u8>, Audio
 
 #[cfg(feature = "mp3")]
 fn mp3(pcm: &[f32], channels: usize) -> Result<Vec<u8>, AudioError> {
-    super::Mp3Encoder::file(pcm, OPUS_RATE, channels, MP3_KBPS)
+    Mp3Encoder::file(pcm, OPUS_RATE, channels, MP3_KBPS)
 }
 
 #[cfg(not(feature = "mp3"))]
