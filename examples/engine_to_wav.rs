@@ -6,7 +6,7 @@ use std::error::Error;
 use std::path::Path;
 
 use candle_core::Device;
-use continuo::audio::{FileFormat, encode_file};
+use continuo::audio::Format;
 use continuo::engine::{Engine, EngineConfig, KV_BUDGET, MusicGenBackend, Read, VoiceEnd, VoiceSpec};
 use continuo::model::weights::Target;
 use continuo::model::{BUNDLED, MusicGen, locate};
@@ -43,6 +43,6 @@ pub async fn make(prompt: &str, output: &Path) -> Result<(), Box<dyn Error>> {
             Read::End(end) => return Err(end.to_string().into()),
         }
     }
-    std::fs::write(output, encode_file(FileFormat::Wav, &pcm, info.sample_rate, info.channels)?)?;
+    std::fs::write(output, Format::WAV.encode(&pcm, info.sample_rate, info.channels)?)?;
     Ok(())
 }

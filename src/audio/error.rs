@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::format::{Format, list};
+
 /// Why sound could not be converted or written.
 #[derive(Debug, thiserror::Error)]
 pub enum AudioError {
@@ -43,10 +45,13 @@ pub enum AudioError {
     #[error("The FLAC encoder could not be used: {0}.")]
     Flac(String),
     /// This build cannot make the format.
-    #[error("This build has no MP3 encoder; choose ogg, flac or wav, or build with the feature `mp3`.")]
-    NoMp3,
+    #[error(
+        "This build has no {} encoder; choose {}, or build with the feature `{}`.",
+        .0.extension().to_uppercase(), list(built(), ""), .0.missing_feature().unwrap_or("default")
+    )]
+    NoEncoder(Format),
     /// The file's name does not say a format.
-    #[error("`{0}` names no audio format; end it with .wav, .flac, .ogg or .mp3.")]
+    #[error("`{}` names no audio format; end it with {}.", .0.display(), list(Format::ALL, "."))]
     UnknownExtension(PathBuf),
     /// The file cannot be written.
     #[error("`{path}` could not be written: {source}.")]
@@ -56,4 +61,9 @@ pub enum AudioError {
         /// What the system says.
         source: std::io::Error,
     },
+}
+
+/// The formats that this build can encode.
+fn built() -> impl Iterator<Item = Format> {
+    Format::ALL.into_iter().filter(|format| format.missing_feature().is_none())
 }

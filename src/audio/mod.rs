@@ -18,9 +18,12 @@ mod true_peak;
 
 pub use decode::{MAX_SECONDS, Parts, PcmSpec, Take, Trust, decode, decode_to};
 pub use error::AudioError;
-pub use format::{FileFormat, GrowingFile, encode_file, ogg, push_s16, wav_header, wav_header_of};
 #[cfg(feature = "mp3")]
-pub use format::{Mp3Encoder, Mp3Frames, Mp3Reservoir, nearest_mp3_kbps};
+pub use format::Mp3Encoder;
+pub use format::{
+    About, BeginFile, BitRates, Encoded, Format, FormatSpec, LiveEncoder, LiveFormat, Packet, PageBody, Received, Span,
+    StreamingFile, list, mp3_file,
+};
 pub use limiter::{CEILING, Limiter};
 pub use loudness::{Leveler, TARGET_LUFS};
 pub use opus::{OPUS_FRAME, OPUS_RATE, OpusEncoder};

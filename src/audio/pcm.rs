@@ -1,6 +1,7 @@
 //! A whole piece of PCM at another rate, and as a file.
 
-use super::{AudioError, StreamResampler, push_s16, wav_header_of};
+use super::format::{push_s16, wav_header_of};
+use super::{AudioError, StreamResampler};
 use crate::pcm::Pcm;
 use crate::units::SampleRate;
 

@@ -11,7 +11,6 @@ use super::log::note;
 use super::output::Output;
 use super::sampling::SamplingArgs;
 use super::{Failure, ModelArgs, Outcome};
-use crate::audio::encode_file;
 use crate::engine::{Engine, EngineConfig, Read, Voice, VoiceEnd, VoiceSpec, WeightedPrompt};
 use crate::pcm::Pcm;
 use crate::units::{Frames, Samples};
@@ -24,8 +23,7 @@ pub(super) struct GenerateArgs {
     /// Length in seconds
     #[arg(short, long, default_value_t = 20.0)]
     seconds: f64,
-    /// File to write; its extension says the format: wav, flac, ogg or mp3
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, help = Output::help(), value_name = "FILE")]
     output: PathBuf,
     #[command(flatten)]
     sampling: SamplingArgs,
@@ -45,7 +43,7 @@ pub(super) fn run(args: GenerateArgs) -> Outcome {
     let engine = Engine::start(load(&args.model)?, EngineConfig::default())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (piece, took) = runtime.block_on(compose(&engine, spec, args.seconds))?;
-    output.write(&encode_file(output.format, &piece.pcm, piece.rate, piece.channels)?)?;
+    output.write(&output.format.encode(&piece.pcm, piece.rate, piece.channels)?)?;
     note(format_args!(
         "{}: {:.1} s of music in {:.1} s ({:.1}x real time)",
         output.name(),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
 use super::{Failure, Outcome};
-use crate::audio::FileFormat;
+use crate::audio::{Format, list};
 
 /// A place where a file can be written.
 pub(super) struct Output {
@@ -14,13 +14,18 @@ pub(super) struct Output {
     name: PathBuf,
     /// Where that leads to.
     place: PathBuf,
-    pub(super) format: FileFormat,
+    pub(super) format: Format,
 }
 
 impl Output {
+    /// What `--output` is, for `--help`.
+    pub(super) fn help() -> String {
+        format!("File to write; its extension says the format: {}", list(Format::ALL, ""))
+    }
+
     /// Says now what would otherwise be said after minutes of work.
     pub(super) fn at(name: &Path) -> Result<Self, Failure> {
-        let format = FileFormat::of(name).map_err(|error| Failure(format!("--output: {error}")))?;
+        let format = Format::of_path(name).map_err(|error| Failure(format!("--output: {error}")))?;
         if name.is_dir() {
             return Err(Failure(format!("--output: {} is a folder; name a file in it.", name.display())));
         }

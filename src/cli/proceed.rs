@@ -10,7 +10,7 @@ use super::load::load;
 use super::output::Output;
 use super::sampling::SamplingArgs;
 use super::{Failure, ModelArgs, Outcome};
-use crate::audio::{FileFormat, decode, encode_file};
+use crate::audio::{Format, decode};
 use crate::engine::{Engine, EngineConfig};
 use crate::sandbox::Sandbox;
 use crate::studio::{Owner, Status, Store, Studio, StudioConfig, Wish};
@@ -29,8 +29,7 @@ pub(super) struct ContinueArgs {
     /// What it should sound like
     #[arg(long, default_value = "", value_name = "TEXT")]
     prompt: String,
-    /// File to write; its extension says the format: wav, flac, ogg or mp3
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, help = Output::help(), value_name = "FILE")]
     output: PathBuf,
     #[command(flatten)]
     sampling: SamplingArgs,
@@ -67,14 +66,11 @@ pub(super) fn run(args: ContinueArgs) -> Outcome {
         studio.stop().await;
         made
     })?;
-    let file = match output.format {
-        FileFormat::Wav => file,
-        format => {
-            let sound = decode(&file)?;
-            encode_file(format, &sound.pcm, sound.rate, sound.channels)?
-        }
-    };
-    output.write(&file)
+    if output.format == Format::WAV {
+        return output.write(&file);
+    }
+    let sound = decode(&file)?;
+    output.write(&output.format.encode(&sound.pcm, sound.rate, sound.channels)?)
 }
 
 async fn make(studio: &Arc<Studio>, wish: Wish, bytes: Vec<u8>) -> Result<Vec<u8>, Failure> {

@@ -11,7 +11,6 @@ use super::load::{DeviceChoice, DtypeChoice, fetch};
 use super::log::note;
 use super::output::Output;
 use super::{Failure, ModelArgs, Outcome};
-use crate::audio::encode_file;
 use crate::engine::{Job, LoopModel, LoopSettings, LoopSpec, MakeLoop, Shape, Step, Transform, TransformModel};
 use crate::model::melodyflow::MelodyFlow;
 use crate::model::stable_audio::StableAudio;
@@ -56,8 +55,7 @@ pub(super) struct TransformArgs {
     /// File of presets
     #[arg(long, value_name = "FILE")]
     variations: Option<PathBuf>,
-    /// File to write; its extension says the format: wav, flac, ogg or mp3
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, help = Output::help(), value_name = "FILE")]
     output: PathBuf,
     /// A folder with state_dict.bin and compression_state_dict.bin, or a Hugging Face id
     #[arg(
@@ -103,8 +101,7 @@ pub(super) struct LoopArgs {
     /// The same seed makes the same loop
     #[arg(long)]
     seed: Option<u64>,
-    /// File to write; its extension says the format: wav, flac, ogg or mp3
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, help = Output::help(), value_name = "FILE")]
     output: PathBuf,
     /// A folder with model_config.json and model.safetensors, or a Hugging Face id
     #[arg(
@@ -293,7 +290,7 @@ fn write(mut job: impl Job<Output = Pcm>, output: &Output, seconds: f64) -> Outc
         }
     };
     bar.finish_and_clear();
-    output.write(&encode_file(output.format, &rendered.pcm, rendered.rate, rendered.channels)?)?;
+    output.write(&output.format.encode(&rendered.pcm, rendered.rate, rendered.channels)?)?;
     note(format_args!("{}: {seconds:.1} s of sound in {:.1} s", output.name(), begun.elapsed().as_secs_f64()));
     Ok(())
 }

@@ -16,7 +16,8 @@ use super::HttpError;
 use super::connection::Connection;
 use super::icy::{self, Interleaver};
 use super::response::unfinished;
-use crate::station::{Format, Listen, Listener, Stream};
+use crate::audio::{Format, LiveFormat};
+use crate::station::{Listen, Listener, Stream};
 
 /// Where a page finds the id of the stream that it hears, to steer it.
 const STREAM_ID: HeaderName = HeaderName::from_static("x-stream-id");
@@ -27,7 +28,7 @@ const STREAM_ID: HeaderName = HeaderName::from_static("x-stream-id");
 pub(super) fn headers_only(format: Format, stream_id: Option<&str>) -> Response {
     let mut response = Response::default();
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("none"));
     unfinished(headers);
     if let Some(Ok(id)) = stream_id.map(HeaderValue::from_str) {
@@ -48,7 +49,7 @@ pub(super) async fn response(
 ) -> Result<Response, HttpError> {
     let listener = stream.join(listen).await?;
     let mut response = headers_only(listen.format, Some(stream.id()));
-    let icy = listen.format == Format::Mp3 && icy::wanted(request);
+    let icy = listen.format.live().is_some_and(LiveFormat::carries_titles) && icy::wanted(request);
     if icy {
         icy::announce(&stream.info(), listen, response.headers_mut());
     }

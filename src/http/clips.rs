@@ -19,9 +19,10 @@ use super::file::{self, Wanted, wanted};
 use super::input::checked_name;
 use super::links::{self, Links};
 use super::router::get;
+use super::sound_paths::Sounds;
 use super::upload::{self, Fields, Upload};
 use super::{App, HttpError, Routes, body, events, live};
-use crate::audio::FileFormat;
+use crate::audio::Format;
 use crate::station::{Idle, StreamSpec};
 use crate::studio::{Accepted, ClipId, Owner, SessionId, Snapshot, Status, Studio, StudioError};
 use crate::units::ModelId;
@@ -67,18 +68,21 @@ fn parts(app: &Arc<App>) -> Routes {
     warp::path!("v1" / "clips" / String / String)
         .and_then(|id, part: String| async move {
             match part.as_str() {
-                "events" | "live.wav" | "live.ogg" => Ok((id, part)),
-                file if file_format(file).is_some() => Ok((id, part)),
-                _ => Err(warp::reject::not_found()),
+                "events" => Ok((id, Part::Events)),
+                _ => match (Sounds::Files.format(&part), Sounds::Previews.format(&part)) {
+                    (Some(format), _) => Ok((id, Part::File(format))),
+                    (_, Some(format)) => Ok((id, Part::Live(format))),
+                    _ => Err(warp::reject::not_found()),
+                },
             }
         })
         .and(get())
         .and(links::of_request())
         .and(events::has_seen_the_end())
         .and(wanted())
-        .then(move |(id, part): (String, String), links, has_seen_the_end, wanted| {
+        .then(move |(id, part): (String, Part), links, has_seen_the_end, wanted| {
             let app = Arc::clone(&app);
-            async move { reply(self::part(&app, &id, &part, (links, has_seen_the_end), &wanted).await) }
+            async move { reply(self::part(&app, &id, part, (links, has_seen_the_end), &wanted).await) }
         })
         .boxed()
 }
@@ -97,14 +101,12 @@ fn to_stream(app: &Arc<App>) -> Routes {
         .boxed()
 }
 
-pub(super) fn file_format(file: &str) -> Option<FileFormat> {
-    match file.strip_prefix("audio.")? {
-        "wav" => Some(FileFormat::Wav),
-        "flac" => Some(FileFormat::Flac),
-        "ogg" => Some(FileFormat::Ogg),
-        "mp3" => Some(FileFormat::Mp3),
-        _ => None,
-    }
+/// What there is of a clip.
+#[derive(Clone, Copy)]
+enum Part {
+    Events,
+    File(Format),
+    Live(Format),
 }
 
 fn clip_id(text: &str) -> Result<ClipId, HttpError> {
@@ -182,19 +184,15 @@ async fn cancel(app: &App, id: &str, links: &Links) -> Result<Response, HttpErro
 async fn part(
     app: &App,
     id: &str,
-    part: &str,
+    part: Part,
     (links, has_seen_the_end): (Links, bool),
     wanted: &Wanted,
 ) -> Result<Response, HttpError> {
     let (studio, id) = (app.studio()?, clip_id(id)?);
     match part {
-        "events" => events(studio, id, links, has_seen_the_end, app.stopping.clone()).await,
-        "live.wav" => live::response(studio, id, FileFormat::Wav, wanted, app.stopping.clone()).await,
-        "live.ogg" => live::response(studio, id, FileFormat::Ogg, wanted, app.stopping.clone()).await,
-        file => {
-            let format = file_format(file).ok_or_else(|| HttpError::NoRoute(file.to_owned()))?;
-            file::sound(studio, studio.output(id).await?, format, &id.to_string(), wanted).await
-        }
+        Part::Events => events(studio, id, links, has_seen_the_end, app.stopping.clone()).await,
+        Part::Live(format) => live::response(studio, id, format, wanted, app.stopping.clone()).await,
+        Part::File(format) => file::sound(studio, studio.output(id).await?, format, &id.to_string(), wanted).await,
     }
 }
 
@@ -269,6 +267,12 @@ async fn stream_from(
     Ok(super::streams::created(info, links))
 }
 
+/// A finished sound in every format, by the format's name.
+pub(super) fn file_urls(url: impl Fn(&str) -> String) -> Value {
+    let urls = Sounds::Files.formats().map(|format| (format.to_string(), url(&Sounds::Files.segment(format)).into()));
+    Value::Object(urls.collect())
+}
+
 /// A clip as clients see it.
 pub(super) fn view(Snapshot { record, status }: &Snapshot, links: &Links) -> Value {
     let id = record.id.to_string();
@@ -290,16 +294,14 @@ pub(super) fn view(Snapshot { record, status }: &Snapshot, links: &Links) -> Val
             "guidance": record.params.guidance,
         },
         "created": record.created,
-        "urls": {
-            "wav": url("audio.wav"),
-            "flac": url("audio.flac"),
-            "ogg": url("audio.ogg"),
-            "mp3": url("audio.mp3"),
-            "live": url("live.wav"),
-            "live_ogg": url("live.ogg"),
-            "events": url("events"),
-        },
+        "urls": file_urls(&url),
     });
+    view["urls"]["events"] = json!(url("events"));
+    for format in Sounds::Previews.formats() {
+        // The first one was the only one.
+        let name = if format == Format::WAV { "live".to_owned() } else { format!("live_{format}") };
+        view["urls"][name] = json!(url(&Sounds::Previews.segment(format)));
+    }
     if let Some(render) = &record.render {
         // What is said of pieces does not apply.
         for field in ["model", "prompt_seconds", "seconds", "sampling"] {

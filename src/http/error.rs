@@ -147,7 +147,7 @@ fn station_status(error: &StationError) -> StatusCode {
         StationError::Limit { .. } => StatusCode::TOO_MANY_REQUESTS,
         StationError::Waiting { .. } => StatusCode::SERVICE_UNAVAILABLE,
         StationError::Ended(_) => StatusCode::GONE,
-        StationError::NoMp3 => StatusCode::NOT_ACCEPTABLE,
+        StationError::NotSent(_) => StatusCode::NOT_ACCEPTABLE,
         StationError::Engine(error) => engine_status(error),
     }
 }

@@ -20,7 +20,7 @@ use warp::reply::Response;
 use warp::{Filter, Reply};
 
 use super::HttpError;
-use crate::audio::FileFormat;
+use crate::audio::Format;
 use crate::studio::{AudioId, SoundFile, Studio, tag};
 
 /// Bytes that are read from disk at once.
@@ -55,7 +55,7 @@ pub(super) fn wanted() -> impl Filter<Extract = (Wanted,), Error = Infallible> +
 pub(super) async fn sound(
     studio: &Studio,
     id: AudioId,
-    format: FileFormat,
+    format: Format,
     name: &str,
     wanted: &Wanted,
 ) -> Result<Response, HttpError> {
@@ -82,7 +82,7 @@ pub(super) async fn sound(
         return Ok(response);
     }
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
     if let Ok(value) = HeaderValue::from_str(&format!("inline; filename=\"{name}.{}\"", format.extension())) {
         headers.insert(CONTENT_DISPOSITION, value);
     }

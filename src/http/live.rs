@@ -14,24 +14,22 @@ use warp::reply::Response;
 
 use super::HttpError;
 use super::file::{self, Wanted};
-use crate::audio::{FileFormat, GrowingFile};
-use crate::pcm::Pcm;
+use super::sound_paths::Sounds;
+use crate::audio::{BeginFile, Format, StreamingFile};
 use crate::studio::{ClipId, Preview, Studio, StudioError};
-
-/// Bit rate of Ogg Opus.
-const KBPS: u32 = 128;
 
 /// Pieces that may wait for the client.
 const AHEAD: usize = 4;
 
-/// A clip from its beginning, as WAV or Ogg; of a complete one the result.
+/// A clip from its beginning, in a format that has previews; of a complete one the result.
 pub(super) async fn response(
     studio: &Arc<Studio>,
     id: ClipId,
-    format: FileFormat,
+    format: Format,
     wanted: &Wanted,
     stopping: CancellationToken,
 ) -> Result<Response, HttpError> {
+    let begin = format.preview().ok_or_else(|| HttpError::NoRoute(Sounds::Previews.segment(format)))?;
     // What is still growing has no ranges, and who asks for its headers does not wait for it.
     let mut response = if wanted.head && studio.job(id).is_some() {
         Response::default()
@@ -39,50 +37,44 @@ pub(super) async fn response(
         let Some(preview) = studio.preview(id).await? else {
             return file::sound(studio, studio.output(id).await?, format, &id.to_string(), wanted).await;
         };
-        warp::reply::stream(growing(preview, format).take_until(stopping.cancelled_owned())).into_response()
+        warp::reply::stream(growing(preview, (format, begin)).take_until(stopping.cancelled_owned())).into_response()
     };
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("none"));
     Ok(response)
 }
 
 struct Growing {
     preview: Preview,
-    format: FileFormat,
+    format: Format,
+    begin: BeginFile,
     /// Begun with the first sound, whose shape it has.
-    file: Option<GrowingFile>,
+    file: Option<Box<dyn StreamingFile>>,
 }
 
 impl Growing {
     async fn next(&mut self) -> Result<Option<Bytes>, StudioError> {
         let Some(sound) = self.preview.next().await? else {
-            return Ok(self.file.take().map(GrowingFile::finish).transpose()?.map(Bytes::from));
+            return Ok(self.file.take().map(|file| file.finish()).transpose()?.map(Bytes::from));
         };
-        let sound = match self.format {
-            FileFormat::Ogg if sound.channels > 2 => sound.stereo(),
-            _ => sound,
-        };
+        let sound = if sound.channels > self.format.most_channels() { sound.stereo() } else { sound };
         let file = match &mut self.file {
             Some(file) => file,
-            none => none.insert(begun(self.format, &sound)?),
+            none => none.insert((self.begin)(sound.rate, sound.channels)?),
         };
         Ok(Some(file.push(&sound.pcm)?.into()))
     }
 }
 
-fn begun(format: FileFormat, sound: &Pcm) -> Result<GrowingFile, StudioError> {
-    match format {
-        FileFormat::Ogg => Ok(GrowingFile::ogg(sound.rate, sound.channels, KBPS)?),
-        _ => Ok(GrowingFile::wav(sound.rate, sound.channels)),
-    }
-}
-
 /// A task that converts as fast as the client takes it; it ends when the client leaves.
-fn growing(preview: Preview, format: FileFormat) -> impl Stream<Item = Result<Bytes, Infallible>> + Send + Sync {
+fn growing(
+    preview: Preview,
+    (format, begin): (Format, BeginFile),
+) -> impl Stream<Item = Result<Bytes, Infallible>> + Send + Sync {
     let (pieces, inbox) = mpsc::channel(AHEAD);
     tokio::spawn(async move {
-        let mut growing = Growing { preview, format, file: None };
+        let mut growing = Growing { preview, format, begin, file: None };
         loop {
             let next = tokio::select! {
                 next = growing.next() => next,

@@ -10,6 +10,7 @@ use warp::http::header::CACHE_CONTROL;
 use warp::reply::Response;
 use warp::{Filter, Reply};
 
+use super::description::OPENAPI;
 use super::error::reply;
 use super::links::{self, Links};
 use super::router::{Paths, get};
@@ -17,9 +18,6 @@ use super::{App, HttpError, Routes};
 use crate::station::Load;
 use crate::studio::Lane;
 use crate::telemetry;
-
-/// The OpenAPI 3.1 description of every route, written by hand and compared with the router's table.
-pub(super) const OPENAPI: &str = include_str!("openapi.json");
 
 /// Streams that run dry for so long are no passing trouble: the server is not ready for more.
 const BEHIND: Duration = Duration::from_secs(30);

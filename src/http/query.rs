@@ -9,8 +9,10 @@ use warp::Filter;
 pub(super) use self::decode::pairs;
 use super::HttpError;
 use super::seed::{NoSeed, Seed};
+use super::sound_paths::Sounds;
+use crate::audio::{BitRates, Format, LiveFormat, list};
 use crate::engine::{SamplingPatch, VoiceSpec, WeightedPrompt};
-use crate::station::{Format, Listen};
+use crate::station::Listen;
 use crate::units::ModelId;
 
 /// Parameters of the voice that a request asks for.
@@ -19,10 +21,6 @@ pub(super) const VOICE: [&str; 8] =
 /// Parameters of how a listener wants to be served.
 pub(super) const LISTEN: [&str; 3] = ["format", "kbps", "latency"];
 
-/// kbit/s that Opus sounds right at here.
-const OPUS_KBPS: std::ops::RangeInclusive<u32> = 64..=160;
-/// Constant bit rates that MP3 knows at 32 to 48 kHz.
-const MP3_KBPS: [u32; 11] = [48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256];
 /// The longest `seconds`: a day. Leave it out for an endless stream.
 const MAX_SECONDS: f64 = 86_400.0;
 
@@ -110,11 +108,13 @@ impl Query {
 
     /// How the listener wants to be served; `format` overrules the parameter (it is in the path of some routes).
     pub fn listen(&self, format: Option<Format>) -> Result<Listen, HttpError> {
-        let format = match (format, self.one("format")?) {
-            (Some(format), _) => format,
-            (None, None) => Format::Ogg,
-            (None, Some(name)) => format_named(name)
-                .ok_or_else(|| bad_value(format!("`format` is `{}`; send ogg, mp3 or wav.", brief(name))))?,
+        let asked = self.one("format")?;
+        let format = match format.or_else(|| live_named(asked.unwrap_or(Format::ALL[0].extension()))) {
+            Some(format) => format,
+            None => {
+                let (asked, known) = (brief(asked.unwrap_or_default()), list(Sounds::Live.formats(), ""));
+                return bad(format!("`format` is `{asked}`; send {known}."));
+            }
         };
         let low_latency = match self.one("latency")? {
             None | Some("normal") => false,
@@ -122,20 +122,16 @@ impl Query {
             Some(other) => return bad(format!("`latency` is `{}`; send low or leave it out.", brief(other))),
         };
         let kbps: Option<u32> = self.number("kbps", "a whole number of kbit/s, for example kbps=96")?;
-        let kbps = match (format, kbps) {
-            (Format::Ogg, None) => 96,
-            (Format::Mp3, None) => 128,
-            (Format::Wav, None) => 0,
-            (Format::Ogg, Some(kbps)) if OPUS_KBPS.contains(&kbps) => kbps,
-            (Format::Mp3, Some(kbps)) if MP3_KBPS.contains(&kbps) => kbps,
-            (Format::Ogg, Some(kbps)) => {
-                return Err(HttpError::Unprocessable(format!("`kbps` is {kbps}; for ogg send 64 to 160.")));
+        let rates = format.live().map_or(BitRates::None, LiveFormat::bit_rates);
+        let kbps = match kbps {
+            None => rates.usual(),
+            Some(_) if rates == BitRates::None => {
+                return bad(format!("`kbps` has no meaning for {format}; leave it out."));
             }
-            (Format::Mp3, Some(kbps)) => {
-                let known = MP3_KBPS.map(|kbps| kbps.to_string()).join(", ");
-                return Err(HttpError::Unprocessable(format!("`kbps` is {kbps}; for mp3 send one of {known}.")));
+            Some(kbps) if rates.nearest(kbps) == kbps => kbps,
+            Some(kbps) => {
+                return Err(HttpError::Unprocessable(format!("`kbps` is {kbps}; for {format} send {rates}.")));
             }
-            (Format::Wav, Some(_)) => return bad("`kbps` has no meaning for wav; leave it out.".into()),
         };
         Ok(Listen { format, kbps, low_latency })
     }
@@ -151,14 +147,9 @@ pub(super) fn checked_seconds(seconds: Option<f64>) -> Result<Option<f64>, HttpE
     }
 }
 
-/// A format by the name that requests use.
-pub(super) fn format_named(name: &str) -> Option<Format> {
-    match name {
-        "ogg" | "opus" => Some(Format::Ogg),
-        "mp3" => Some(Format::Mp3),
-        "wav" => Some(Format::Wav),
-        _ => None,
-    }
+/// A format of streams by one of the names that requests use.
+pub(super) fn live_named(name: &str) -> Option<Format> {
+    Format::named(name).filter(|format| format.live().is_some())
 }
 
 /// The raw query string, empty when there is none. Never rejects.
@@ -223,7 +214,8 @@ mod tests {
         assert_eq!(sentence(parse("prompt=a&seconds=-1").unwrap().voice()).0, 422);
         assert_eq!(sentence(parse("prompt=a&seconds=nan").unwrap().voice()).0, 422);
         assert_eq!(sentence(parse("prompt=a&seed=1&seed=2").unwrap().voice()).0, 400);
-        assert_eq!(sentence(parse("format=flac").unwrap().listen(None)).0, 400);
+        let (status, text) = sentence(parse("format=flac").unwrap().listen(None));
+        assert_eq!((status, &text[..]), (400, "`format` is `flac`; send ogg, mp3 or wav."));
         assert_eq!(sentence(parse("kbps=999").unwrap().listen(None)).0, 422);
         assert_eq!(sentence(parse("latency=zero").unwrap().listen(None)).0, 400);
     }
@@ -232,6 +224,6 @@ mod tests {
     fn formats_have_their_own_default_rate() {
         assert_eq!(parse("").unwrap().listen(None).unwrap().kbps, 96);
         assert_eq!(parse("format=mp3").unwrap().listen(None).unwrap().kbps, 128);
-        assert!(parse("latency=low").unwrap().listen(Some(Format::Ogg)).unwrap().low_latency);
+        assert!(parse("latency=low").unwrap().listen(Some(Format::OGG)).unwrap().low_latency);
     }
 }

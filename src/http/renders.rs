@@ -12,14 +12,16 @@ use warp::reply::{Response, with_header, with_status};
 use warp::{Filter, Reply};
 
 use super::client::owner;
-use super::clips::{file_format, no_store};
+use super::clips::no_store;
 use super::error::reply;
 use super::file::{self, Wanted, wanted};
 use super::links::{self, Links};
 use super::query::{Query, raw};
 use super::router::get;
 use super::seed::Seed;
+use super::sound_paths::Sounds;
 use super::{App, HttpError, Routes, body};
+use crate::audio::Format;
 use crate::engine::{LoopSettings, LoopSpec, Shape};
 use crate::studio::{
     Accepted, Kind, LoopParams, Owner, Render, SessionId, Snapshot, Status, Studio, StudioError, TransformWish,
@@ -79,13 +81,13 @@ fn file(app: &Arc<App>) -> Routes {
     let app = Arc::clone(app);
     let path = kind().and(warp::path::param()).and(warp::path::param()).and(warp::path::end());
     path.and_then(|kind, id, file: String| async move {
-        if file_format(&file).is_some() { Ok((kind, id, file)) } else { Err(warp::reject::not_found()) }
+        Sounds::Files.format(&file).map(|format| (kind, id, format)).ok_or_else(warp::reject::not_found)
     })
     .and(get())
     .and(wanted())
-    .then(move |(kind, id, file): (String, String, String), wanted| {
+    .then(move |(kind, id, format): (String, String, Format), wanted| {
         let app = Arc::clone(&app);
-        async move { reply(audio(&app, &kind, &id, &file, &wanted).await) }
+        async move { reply(audio(&app, &kind, &id, format, &wanted).await) }
     })
     .boxed()
 }
@@ -256,9 +258,8 @@ async fn forget(app: &App, kind: &str, id: &str) -> Result<Response, HttpError> 
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-async fn audio(app: &App, kind: &str, id: &str, file: &str, wanted: &Wanted) -> Result<Response, HttpError> {
+async fn audio(app: &App, kind: &str, id: &str, format: Format, wanted: &Wanted) -> Result<Response, HttpError> {
     let studio = app.studio()?;
     let record = find(studio, kind, id).await?.record;
-    let format = file_format(file).ok_or_else(|| HttpError::NoRoute(file.to_owned()))?;
     file::sound(studio, studio.output(record.id).await?, format, &record.id.to_string(), wanted).await
 }

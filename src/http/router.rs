@@ -11,10 +11,12 @@ use warp::{Filter, Reply};
 
 use super::surface::SURFACES;
 use super::{
-    App, HttpError, Routes, clips, events, generate, models, musicgen_stream, ops, page, renders, sessions, streams, ws,
+    App, HttpError, Routes, clips, events, generate, models, musicgen_stream, ops, page, renders, sessions,
+    sound_paths, streams, ws,
 };
 
-/// Paths and what can be asked there; `{}` stands for one segment.
+/// Paths and what can be asked there; `{}` stands for one segment, `audio.{file}` and its like for
+/// one per format (see [`sound_paths`]).
 pub(super) type Paths = &'static [(&'static str, &'static str)];
 
 /// The native API and musicgen-stream.
@@ -28,20 +30,14 @@ const NATIVE: Paths = &[
     ("/v1/streams/{}/pause", "POST"),
     ("/v1/streams/{}/resume", "POST"),
     ("/v1/streams/{}/reset", "POST"),
-    ("/v1/streams/{}/audio.ogg", "GET, HEAD"),
-    ("/v1/streams/{}/audio.mp3", "GET, HEAD"),
-    ("/v1/streams/{}/audio.wav", "GET, HEAD"),
+    ("/v1/streams/{}/audio.{live}", "GET, HEAD"),
     ("/v1/streams/{}/events", "GET, HEAD"),
     ("/v1/streams/{}/ws", "GET"),
     ("/v1/clips", "GET, HEAD, POST"),
     ("/v1/clips/{}", "GET, HEAD, DELETE"),
     ("/v1/clips/{}/events", "GET, HEAD"),
-    ("/v1/clips/{}/live.wav", "GET, HEAD"),
-    ("/v1/clips/{}/live.ogg", "GET, HEAD"),
-    ("/v1/clips/{}/audio.wav", "GET, HEAD"),
-    ("/v1/clips/{}/audio.flac", "GET, HEAD"),
-    ("/v1/clips/{}/audio.ogg", "GET, HEAD"),
-    ("/v1/clips/{}/audio.mp3", "GET, HEAD"),
+    ("/v1/clips/{}/live.{preview}", "GET, HEAD"),
+    ("/v1/clips/{}/audio.{file}", "GET, HEAD"),
     ("/v1/clips/{}/stream", "POST"),
     ("/v1/sessions", "GET, HEAD, POST"),
     ("/v1/sessions/{}", "GET, HEAD, PATCH, DELETE"),
@@ -49,22 +45,13 @@ const NATIVE: Paths = &[
     ("/v1/sessions/{}/retry", "POST"),
     ("/v1/sessions/{}/undo", "POST"),
     ("/v1/sessions/{}/crop", "POST"),
-    ("/v1/sessions/{}/audio.wav", "GET, HEAD"),
-    ("/v1/sessions/{}/audio.flac", "GET, HEAD"),
-    ("/v1/sessions/{}/audio.ogg", "GET, HEAD"),
-    ("/v1/sessions/{}/audio.mp3", "GET, HEAD"),
+    ("/v1/sessions/{}/audio.{file}", "GET, HEAD"),
     ("/v1/transforms", "GET, HEAD, POST"),
     ("/v1/loops", "POST"),
     ("/v1/transforms/{}", "GET, HEAD, DELETE"),
-    ("/v1/transforms/{}/audio.wav", "GET, HEAD"),
-    ("/v1/transforms/{}/audio.flac", "GET, HEAD"),
-    ("/v1/transforms/{}/audio.ogg", "GET, HEAD"),
-    ("/v1/transforms/{}/audio.mp3", "GET, HEAD"),
+    ("/v1/transforms/{}/audio.{file}", "GET, HEAD"),
     ("/v1/loops/{}", "GET, HEAD, DELETE"),
-    ("/v1/loops/{}/audio.wav", "GET, HEAD"),
-    ("/v1/loops/{}/audio.flac", "GET, HEAD"),
-    ("/v1/loops/{}/audio.ogg", "GET, HEAD"),
-    ("/v1/loops/{}/audio.mp3", "GET, HEAD"),
+    ("/v1/loops/{}/audio.{file}", "GET, HEAD"),
     ("/v1/models", "GET, HEAD, POST"),
     ("/v1/openapi.json", "GET, HEAD"),
     ("/metrics", "GET, HEAD"),
@@ -136,7 +123,7 @@ pub(super) fn methods(paths: &[Paths], path: &str) -> Option<&'static str> {
     let path = path.strip_suffix('/').filter(|path| !path.is_empty()).unwrap_or(path);
     let fits = |pattern: &str| {
         pattern.split('/').count() == path.split('/').count()
-            && pattern.split('/').zip(path.split('/')).all(|(want, is)| want == is || (want == "{}" && !is.is_empty()))
+            && pattern.split('/').zip(path.split('/')).all(|(pattern, segment)| sound_paths::fits(pattern, segment))
     };
     paths.iter().copied().flatten().find(|(pattern, _)| fits(pattern)).map(|(_, methods)| *methods)
 }
@@ -145,10 +132,11 @@ pub(super) fn methods(paths: &[Paths], path: &str) -> Option<&'static str> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::http::description::OPENAPI;
 
     #[test]
     fn the_description_has_every_path_and_method_and_no_other() {
-        let described: serde_json::Value = serde_json::from_str(ops::OPENAPI).unwrap();
+        let described: serde_json::Value = serde_json::from_str(&OPENAPI).unwrap();
         let methods = |item: &serde_json::Value| {
             let order = ["get", "head", "post", "patch", "delete"];
             let present = order.iter().filter(|method| item.get(method).is_some());
@@ -159,8 +147,10 @@ mod tests {
             paths.iter().map(|(path, item)| (path.replace("{id}", "{}"), methods(item))).collect();
         let mut known: Vec<(String, String)> = Vec::new();
         for (path, allow) in super::paths().into_iter().flatten() {
-            if known.iter().all(|(known, _)| known != path) {
-                known.push(((*path).to_owned(), (*allow).to_owned()));
+            for (path, _) in sound_paths::expanded(path) {
+                if known.iter().all(|(known, _)| *known != path) {
+                    known.push((path, (*allow).to_owned()));
+                }
             }
         }
         described.sort();
@@ -170,7 +160,7 @@ mod tests {
 
     #[test]
     fn every_operation_has_an_id_of_its_own() {
-        let described: serde_json::Value = serde_json::from_str(ops::OPENAPI).unwrap();
+        let described: serde_json::Value = serde_json::from_str(&OPENAPI).unwrap();
         let items = described["paths"].as_object().unwrap().values();
         let operations: Vec<_> = items.flat_map(|item| item.as_object().unwrap().values()).collect();
         let operations = operations.into_iter().filter(|operation| operation.get("responses").is_some());

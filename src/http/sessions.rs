@@ -11,11 +11,12 @@ use warp::reply::{Response, with_header, with_status};
 use warp::{Filter, Reply};
 
 use super::client::owner;
-use super::clips::{accepted_reply, file_format, no_store};
+use super::clips::{accepted_reply, file_urls, no_store};
 use super::error::reply;
 use super::file::{self, Wanted, wanted};
 use super::links::{self, Links};
 use super::router::get;
+use super::sound_paths::Sounds;
 use super::upload::{self, Upload};
 use super::{App, HttpError, Routes, body};
 use crate::studio::{Owner, SessionId, SessionRecord, Studio};
@@ -104,7 +105,7 @@ fn sound(app: &Arc<App>) -> Routes {
     let app = Arc::clone(app);
     warp::path!("v1" / "sessions" / String / String)
         .and_then(|id: String, file: String| async move {
-            file_format(&file).map(|format| (id, format)).ok_or_else(warp::reject::not_found)
+            Sounds::Files.format(&file).map(|format| (id, format)).ok_or_else(warp::reject::not_found)
         })
         .and(get())
         .and(wanted())
@@ -228,6 +229,6 @@ fn view(session: &SessionRecord, links: &Links) -> Value {
         "updated": session.updated,
         "has_sound": session.current.is_some(),
         "can_undo": session.input.is_some(),
-        "urls": { "wav": url("audio.wav"), "flac": url("audio.flac"), "ogg": url("audio.ogg"), "mp3": url("audio.mp3") },
+        "urls": file_urls(url),
     })
 }

@@ -1,5 +1,6 @@
 //! `/v1/streams`: create, list, show, steer, pause, resume, reset, delete, listen.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,8 +15,9 @@ use super::connection::Connection;
 use super::error::reply;
 use super::input::{Change, Create};
 use super::links::{self, Links};
-use super::query::{LISTEN, Query, format_named, raw};
+use super::query::{LISTEN, Query, live_named, raw};
 use super::router::get;
+use super::sound_paths::Sounds;
 use super::{App, HttpError, Routes, audio, body, connection};
 use crate::engine::Ack;
 use crate::station::StreamInfo;
@@ -78,7 +80,7 @@ fn sound(app: &Arc<App>) -> Routes {
     let app = Arc::clone(app);
     warp::path!("v1" / "streams" / String / String)
         .and_then(|id, file: String| async move {
-            match file.strip_prefix("audio.").and_then(format_named) {
+            match file.strip_prefix("audio.").and_then(live_named) {
                 Some(format) => Ok((id, format)),
                 None => Err(warp::reject::not_found()),
             }
@@ -159,28 +161,15 @@ fn no_store(reply: impl Reply) -> Response {
 struct View {
     #[serde(flatten)]
     info: StreamInfo,
-    urls: Urls,
-}
-
-#[derive(Serialize)]
-struct Urls {
-    ogg: String,
-    mp3: String,
-    wav: String,
-    ws: String,
-    events: String,
+    urls: BTreeMap<String, String>,
 }
 
 impl View {
     fn new(info: StreamInfo, links: &Links) -> Self {
         let url = |end: &str| links.to(&format!("/v1/streams/{}/{end}", info.id));
-        let urls = Urls {
-            ogg: url("audio.ogg"),
-            mp3: url("audio.mp3"),
-            wav: url("audio.wav"),
-            ws: url("ws"),
-            events: url("events"),
-        };
+        let sounds = Sounds::Live.formats().map(|format| (format.extension().to_owned(), Sounds::Live.segment(format)));
+        let others = ["ws", "events"].map(|name: &str| (name.to_owned(), name.to_owned()));
+        let urls = sounds.chain(others).map(|(name, end): (String, String)| (name, url(&end))).collect();
         Self { info, urls }
     }
 }

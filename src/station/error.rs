@@ -1,5 +1,6 @@
 //! The room's one error type: a sentence per variant.
 
+use crate::audio::{Format, list};
 use crate::engine::EngineError;
 
 /// The station's one error type.
@@ -34,10 +35,21 @@ pub enum StationError {
     /// The stream is over.
     #[error("The stream has ended: {0}.")]
     Ended(String),
-    /// This build cannot make the format.
-    #[error("This build has no MP3 encoder; ask for format=ogg or wav, or build with the feature `mp3`.")]
-    NoMp3,
+    /// Streams are not sent in this format, or not by this build.
+    #[error("{}", not_sent(*.0))]
+    NotSent(Format),
     /// From the engine.
     #[error(transparent)]
     Engine(#[from] EngineError),
+}
+
+fn not_sent(format: Format) -> String {
+    let sent = list(Format::all_live().filter(|format| format.missing_feature().is_none()), "");
+    match format.missing_feature() {
+        None => format!("Streams are not sent as {format}; ask for format={sent}."),
+        Some(feature) => {
+            let name = format.extension().to_uppercase();
+            format!("This build has no {name} encoder; ask for format={sent}, or build with the feature `{feature}`.")
+        }
+    }
 }

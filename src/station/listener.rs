@@ -1,4 +1,4 @@
-//! One receiver: a cursor into a ring, and what its own copy of the stream needs (headers, serial, granule position).
+//! One receiver: a cursor into a ring, and what it was sent so far.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,11 +9,9 @@ use metrics::{Counter, counter, gauge};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::page_ring::{Body, Page, PageRing};
+use super::page_ring::{Page, PageRing};
 use super::stream::Stream;
-use super::{Format, Listen};
-use crate::audio::ogg::StreamHead;
-use crate::audio::{OPUS_RATE, wav_header, wav_header_of};
+use crate::audio::{About, Received};
 use crate::telemetry::{BYTES_SENT, LISTENERS};
 
 /// One receiver. Dropping it leaves.
@@ -23,7 +21,7 @@ pub struct Listener {
     stream: Arc<Stream>,
     ring: Arc<PageRing>,
     seat: usize,
-    shape: Shape,
+    received: Received,
     /// Goes out before the next page is taken.
     next: Option<Bytes>,
     given_up: CancellationToken,
@@ -32,32 +30,16 @@ pub struct Listener {
     _place: OwnedSemaphorePermit,
 }
 
-/// What is this listener's alone.
-enum Shape {
-    /// Nothing was sent yet.
-    Unbegun(Format),
-    Ogg {
-        serial: u32,
-        sequence: u32,
-        granule: u64,
-    },
-    Raw {
-        /// Where the last page ended.
-        end: u64,
-    },
-}
-
 impl Listener {
     pub(super) fn new(
         stream: Arc<Stream>,
-        listen: Listen,
         (ring, seat): (Arc<PageRing>, usize),
         given_up: CancellationToken,
         place: OwnedSemaphorePermit,
     ) -> Self {
         gauge!(LISTENERS).increment(1.0);
-        let shape = Shape::Unbegun(listen.format);
-        Self { stream, ring, seat, shape, next: None, given_up, sent: counter!(BYTES_SENT), _place: place }
+        let received = Received::nothing(rand_serial());
+        Self { stream, ring, seat, received, next: None, given_up, sent: counter!(BYTES_SENT), _place: place }
     }
 
     /// Times that it was too slow and was moved to the live edge.
@@ -77,57 +59,24 @@ impl Listener {
     }
 
     /// Bytes of this page for this listener; what must follow them is put into `next`.
-    fn render(&mut self, page: &Page) -> Bytes {
-        if let Shape::Unbegun(format) = self.shape {
-            let (shape, header) = self.begin(format, page);
-            self.shape = shape;
-            let first = self.render(page);
-            return match header {
-                None => first,
-                // At most once per listener: headers and the first page's head go out as one piece.
-                Some(header) => [&header[..], &first[..]].concat().into(),
-            };
-        }
-        match (&page.body, &mut self.shape) {
-            (Body::Ogg { page: shared, .. }, Shape::Ogg { serial, sequence, granule }) => {
-                *granule += page.end - page.start;
-                *sequence += 1;
-                self.next = Some(shared.body().clone());
-                shared.header(*granule, *serial, *sequence, page.last)
-            }
-            (Body::Raw { lead, bytes }, Shape::Raw { end }) => {
-                let follows = std::mem::replace(end, page.end) == page.start;
-                if follows || lead.is_empty() {
-                    return bytes.clone();
-                }
-                self.next = Some(bytes.clone());
-                lead.clone()
-            }
-            // A ring holds pages of one format only.
-            (Body::Ogg { page: shared, .. }, _) => shared.body().clone(),
-            (Body::Raw { bytes, .. }, _) => bytes.clone(),
+    fn render(&mut self, Page { at, body }: &Page) -> Bytes {
+        let head = if self.received.pages == 0 { body.head(*at, &self.received, &self.about()) } else { None };
+        let (first, rest) = body.bytes(*at, &self.received);
+        self.received.count(*at);
+        self.next = rest;
+        match head {
+            None => first,
+            // At most once per listener: headers and the first page's head go out as one piece.
+            Some(head) => [head, first].concat().into(),
         }
     }
 
-    fn begin(&self, format: Format, page: &Page) -> (Shape, Option<Bytes>) {
-        match (format, &page.body) {
-            (Format::Ogg, &Body::Ogg { pre_skip, .. }) => {
-                let serial = rand_serial();
-                let (channels, input_rate) = (self.stream.channels() as u8, self.stream.voice_rate().0);
-                let head = StreamHead { serial, channels, pre_skip, input_rate };
-                let header = head.pages(&[("TITLE", &self.stream.title())]);
-                (Shape::Ogg { serial, sequence: 1, granule: 0 }, Some(header))
-            }
-            (Format::Wav, _) => {
-                let channels = self.stream.channels() as u16;
-                let header = match self.stream.length() {
-                    Some(frames) => wav_header_of(OPUS_RATE, channels, frames.saturating_sub(page.start)),
-                    None => wav_header(OPUS_RATE, channels),
-                };
-                (Shape::Raw { end: page.start }, Some(Bytes::copy_from_slice(&header)))
-            }
-            // Nothing was sent before this page.
-            _ => (Shape::Raw { end: u64::MAX }, None),
+    fn about(&self) -> About {
+        About {
+            channels: self.stream.channels(),
+            input_rate: self.stream.voice_rate(),
+            title: self.stream.title(),
+            length: self.stream.length(),
         }
     }
 }

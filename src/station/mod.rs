@@ -5,23 +5,24 @@
 //!
 //! ```text
 //! voice ─► feed: program (48 kHz, loudness, limiter), pauses ─► task: media clock, audience
-//!     ─► fanout: one encoder per format and bit rate ─► one ring of pages per variant ─► listeners
+//!     ─► fanout: one shared encoder per format and bit rate ─► a packetizer and a page ring per variant ─► listeners
 //! ```
 
 mod clock;
-mod encoder;
 mod error;
 mod event;
 mod fanout;
 mod feed;
 mod listener;
 mod overload;
+mod packetizer;
 mod page_ring;
 #[doc(hidden)]
 pub mod player;
 mod program;
 mod prompt_sets;
 mod registry;
+mod shared_encoder;
 mod source;
 mod spec;
 mod store;
@@ -37,5 +38,5 @@ pub use event::{Event, Events, StreamInfo, StreamState, Waiting};
 pub use listener::Listener;
 pub use prompt_sets::{PromptSetError, PromptSets};
 pub use registry::{Load, Station};
-pub use spec::{Format, Idle, Listen, StationConfig, StreamSpec};
+pub use spec::{Idle, Listen, StationConfig, StreamSpec};
 pub use stream::Stream;

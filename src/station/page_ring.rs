@@ -10,37 +10,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::Bytes;
 use metrics::counter;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::audio::ogg::SharedPage;
+use crate::audio::{PageBody, Span};
 use crate::telemetry::LISTENER_SKIPS;
 
 /// A piece of the stream that is sent as a whole.
 #[derive(Debug)]
 pub(super) struct Page {
-    /// First frame on the encoder's time line.
-    pub(super) start: u64,
-    /// Position after the last frame of sound.
-    pub(super) end: u64,
-    /// Nothing follows.
-    pub(super) last: bool,
-    pub(super) body: Body,
-}
-
-/// What a page consists of.
-#[derive(Debug)]
-pub(super) enum Body {
-    /// Every listener has headers of its own.
-    Ogg {
-        page: SharedPage,
-        /// Frames that a decoder which begins here must drop.
-        pre_skip: u16,
-    },
-    /// The same for everybody; `lead` goes first where the page before was not sent.
-    Raw { lead: Bytes, bytes: Bytes },
+    pub(super) at: Span,
+    pub(super) body: Box<dyn PageBody>,
 }
 
 /// Pages and the seats that read them.
@@ -101,8 +82,8 @@ impl PageRing {
     /// Takes a seat that begins `burst` frames before the live edge.
     pub(super) fn join(&self, burst: u64, given_up: CancellationToken) -> usize {
         let mut state = self.lock();
-        let from = state.pages.back().map_or(0, |page| page.end.saturating_sub(burst));
-        let behind = state.pages.iter().take_while(|page| page.end <= from).count();
+        let from = state.pages.back().map_or(0, |page| page.at.end.saturating_sub(burst));
+        let behind = state.pages.iter().take_while(|page| page.at.end <= from).count();
         let cursor = state.first + behind as u64;
         let behind_since = (cursor < state.next()).then(Instant::now);
         let seat = Some(Seat { cursor, waker: None, behind_since, skips: 0, given_up });
@@ -136,14 +117,14 @@ impl PageRing {
     /// Appends a page, and wakes everybody who waits for one if that completes a batch. `scratch` is kept to spare
     /// allocations.
     pub(super) fn publish(&self, page: Page, scratch: &mut Vec<Waker>) {
-        let oldest = page.end.saturating_sub(self.capacity);
+        let oldest = page.at.end.saturating_sub(self.capacity);
         {
             let mut state = self.lock();
-            state.closed |= page.last;
-            state.unannounced += page.end - page.start;
+            state.closed |= page.at.last;
+            state.unannounced += page.at.frames();
             state.pages.push_back(Arc::new(page));
             // The newest page always stays, so that whoever skips finds one.
-            while state.pages.len() > 1 && state.pages[0].end <= oldest {
+            while state.pages.len() > 1 && state.pages[0].at.end <= oldest {
                 state.pages.pop_front();
                 state.first += 1;
             }

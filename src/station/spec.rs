@@ -1,53 +1,24 @@
 //! What a caller may ask of the station: streams, ways to listen, limits.
 
-use serde::Serialize;
-
+use crate::audio::Format;
 use crate::engine::{SamplingPatch, WeightedPrompt};
 use crate::units::ModelId;
-
-/// Container and codec of a listener.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Format {
-    /// Ogg Opus, 48 kHz.
-    Ogg,
-    /// MP3 (LAME).
-    Mp3,
-    /// 16-bit WAV with open-ended sizes.
-    Wav,
-}
-
-impl Format {
-    /// Media type for `Content-Type`.
-    pub fn content_type(self) -> &'static str {
-        match self {
-            Self::Ogg => "audio/ogg",
-            Self::Mp3 => "audio/mpeg",
-            Self::Wav => "audio/wav",
-        }
-    }
-}
 
 /// How a listener wants its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Listen {
-    /// Container and codec.
+    /// Container and codec: one that streams are sent in.
     pub format: Format,
-    /// kbit/s for Opus (64 to 160, default 96) and MP3.
+    /// kbit/s, of those that the format has; 0 where there is no choice.
     pub kbps: u32,
-    /// One Ogg page per 20 ms packet instead of up to 200 ms, and a shorter burst.
+    /// One page per packet instead of up to 200 ms, and a shorter burst.
     pub low_latency: bool,
 }
 
 impl Listen {
     /// The same with a bit rate that the format has, so that listeners share encoders.
     pub(super) fn normal(self) -> Self {
-        let kbps = match self.format {
-            Format::Ogg => self.kbps.clamp(64, 160),
-            #[cfg(feature = "mp3")]
-            Format::Mp3 => crate::audio::nearest_mp3_kbps(self.kbps),
-            _ => 0,
-        };
+        let kbps = self.format.live().map_or(0, |live| live.bit_rates().nearest(self.kbps));
         Self { kbps, ..self }
     }
 }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::event::title;
 use super::source::Remote;
 use super::variants::Variants;
-use super::{Event, Events, Format, Listen, Listener, StationError, StreamInfo, StreamState};
+use super::{Event, Events, Listen, Listener, StationError, StreamInfo, StreamState};
 use crate::audio::OPUS_RATE;
 use crate::engine::{Ack, EngineError, Sampling, Steer, WeightedPrompt};
 use crate::telemetry::STEER_TO_SOUND;
@@ -199,10 +199,11 @@ impl Stream {
     /// Joins at the live edge: headers, a burst of what was just played, then packets as they are made.
     ///
     /// # Errors
-    /// [`StationError::Limit`], [`StationError::Ended`], [`StationError::NoMp3`].
+    /// [`StationError::Limit`], [`StationError::Ended`], [`StationError::NotSent`].
     pub fn listen(self: &Arc<Self>, listen: Listen) -> Result<Listener, StationError> {
-        if listen.format == Format::Mp3 && cfg!(not(feature = "mp3")) {
-            return Err(StationError::NoMp3);
+        let Listen { format, .. } = listen;
+        if format.live().is_none() || format.missing_feature().is_some() {
+            return Err(StationError::NotSent(format));
         }
         let (places, limit) = &self.places;
         let place = places.clone().try_acquire_owned().map_err(|_| StationError::Limit {
@@ -222,7 +223,7 @@ impl Stream {
             }
         }
         self.nudge();
-        Ok(Listener::new(self.clone(), listen, seat, given_up, place))
+        Ok(Listener::new(self.clone(), seat, given_up, place))
     }
 
     /// Events from now on; begins with the present title and status.

@@ -12,9 +12,10 @@ use tokio::time::{Instant, sleep_until};
 
 use self::pump::Pumped;
 use super::clock::Clock;
-use super::fanout::{Fanout, PAGE};
+use super::fanout::Fanout;
 use super::feed::{BLOCK, Feed, Over};
 use super::overload::{Place, Report};
+use super::packetizer::PAGE;
 use super::source::Source;
 use super::store::Store;
 use super::stream::{Command, Stream};

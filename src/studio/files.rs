@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::decoded::decode_within;
 use super::run::work;
 use super::{AudioId, ClipId, SessionId, SoundFile, Studio, StudioError};
-use crate::audio::{FileFormat, encode_file};
+use crate::audio::Format;
 use crate::pcm::Pcm;
 use crate::units::SampleRate;
 
@@ -35,7 +35,7 @@ impl Studio {
     ///
     /// # Errors
     /// [`StudioError::Audio`], [`StudioError::Store`].
-    pub async fn file(&self, id: AudioId, format: FileFormat) -> Result<SoundFile, StudioError> {
+    pub async fn file(&self, id: AudioId, format: Format) -> Result<SoundFile, StudioError> {
         match self.file_at_hand(id, format).await? {
             Some(file) => Ok(file),
             None => self.converted(id, format.extension(), move |sound| encode(sound, format)).await,
@@ -68,8 +68,8 @@ impl Studio {
     ///
     /// # Errors
     /// [`StudioError::Store`].
-    pub async fn file_at_hand(&self, id: AudioId, format: FileFormat) -> Result<Option<SoundFile>, StudioError> {
-        if format == FileFormat::Wav {
+    pub async fn file_at_hand(&self, id: AudioId, format: Format) -> Result<Option<SoundFile>, StudioError> {
+        if format == Format::WAV {
             let stored = self.store.sound(id).await?;
             if let Some(wav) = work(move || Ok(if_wav(stored))).await? {
                 return Ok(Some(wav));
@@ -119,9 +119,9 @@ fn if_wav(mut sound: SoundFile) -> Option<SoundFile> {
     (magic == *b"RIFF").then_some(sound)
 }
 
-fn encode(mut sound: Pcm, format: FileFormat) -> Result<Vec<u8>, StudioError> {
-    if sound.channels > 2 && format != FileFormat::Wav {
+fn encode(mut sound: Pcm, format: Format) -> Result<Vec<u8>, StudioError> {
+    if sound.channels > format.most_channels() {
         sound = sound.stereo();
     }
-    Ok(encode_file(format, &sound.pcm, sound.rate, sound.channels)?)
+    Ok(format.encode(&sound.pcm, sound.rate, sound.channels)?)
 }

@@ -51,7 +51,7 @@ pub use preview::Preview;
 pub use render_models::{FineTune, FineTunes, LoadRender, MOST_LOOPS, RenderModels, WeighRender};
 pub use render_params::{LoopParams, Render, TransformParams, TransformWish, random_seed};
 pub use riffs::{Riff, Riffs};
-pub use store::{ClipRecord, ClipState, Draft, Retention, SessionRecord, SoundFile, Store, tag};
+pub use store::{ClipRecord, ClipState, Draft, LEVELLED, Retention, SessionRecord, SoundFile, Store, tag};
 pub use variations::{Variation, Variations};
 pub use verbs::Accepted;
 pub use wish::Wish;

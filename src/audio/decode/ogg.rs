@@ -7,7 +7,7 @@ use super::output::Output;
 use super::packets::Packets;
 use super::{Trust, flac, unreadable};
 use crate::audio::AudioError;
-use crate::audio::ogg::checksum;
+use crate::audio::format::checksum;
 
 /// Bytes of a page before its segment table.
 const FIXED: usize = 27;

@@ -3,7 +3,7 @@
 use flacenc::component::BitRepr;
 use flacenc::error::Verify;
 
-use super::wav::s16;
+use super::{FormatSpec, s16};
 use crate::audio::AudioError;
 use crate::units::SampleRate;
 
@@ -13,11 +13,24 @@ const HIGHEST: u32 = 96_000;
 const SMALLEST_AT: usize = 8;
 const RATE_AT: usize = 18;
 
-/// Encodes interleaved `pcm` with 16 bits as a whole file.
-///
-/// # Errors
-/// [`AudioError::Flac`].
-pub(super) fn encode(pcm: &[f32], rate: SampleRate, channels: usize) -> Result<Vec<u8>, AudioError> {
+pub(super) struct Flac;
+
+impl FormatSpec for Flac {
+    fn names(&self) -> &'static [&'static str] {
+        &["flac"]
+    }
+
+    fn media_type(&self) -> &'static str {
+        "audio/flac"
+    }
+
+    fn file(&self, pcm: &[f32], rate: SampleRate, channels: usize) -> Result<Vec<u8>, AudioError> {
+        encode(pcm, rate, channels)
+    }
+}
+
+/// Encodes interleaved `pcm` with 16 bits.
+fn encode(pcm: &[f32], rate: SampleRate, channels: usize) -> Result<Vec<u8>, AudioError> {
     let failed = |error: &dyn std::fmt::Debug| AudioError::Flac(format!("{error:?}"));
     let samples: Vec<i32> = pcm.iter().map(|&sample| i32::from(s16(sample))).collect();
     let config = flacenc::config::Encoder::default().into_verified().map_err(|error| failed(&error))?;

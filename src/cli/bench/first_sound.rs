@@ -8,9 +8,10 @@ use futures_util::StreamExt;
 use serde_json::json;
 
 use super::{Row, quantile};
+use crate::audio::Format;
 use crate::cli::{Failure, ModelArgs, load};
 use crate::engine::{Engine, EngineConfig, SamplingPatch};
-use crate::station::{Format, Idle, Listen, Listener, Station, StationConfig, StreamSpec};
+use crate::station::{Idle, Listen, Listener, Station, StationConfig, StreamSpec};
 
 #[derive(Args)]
 pub(super) struct FirstSoundArgs {
@@ -79,7 +80,7 @@ async fn listen(station: &Arc<Station>, seed: u64) -> Result<Listener, Failure> 
             idle: Idle::End,
         })
         .await?;
-    Ok(stream.listen(Listen { format: Format::Ogg, kbps: 96, low_latency: true })?)
+    Ok(stream.listen(Listen { format: Format::OGG, kbps: 96, low_latency: true })?)
 }
 
 /// The next request must not share the machine with the one before it.

@@ -12,13 +12,14 @@ use serde_json::json;
 use tokio::time::{sleep_until, timeout_at};
 
 use super::{RandomModel, Row};
+use crate::audio::Format;
 use crate::cli::Failure;
 use crate::engine::{
     Backend, CodecState, Condition, Decode, Encoder, Engine, EngineConfig, Fault, Lost, ModelInfo, MusicGenBackend,
     Prefill, SamplingPatch, Slot, StepRow, frame_rate, shorten,
 };
 use crate::station::player::Player;
-use crate::station::{Format, Idle, Listen, Station, StationConfig, Stream, StreamSpec};
+use crate::station::{Idle, Listen, Station, StationConfig, Stream, StreamSpec};
 use crate::units::ModelId;
 
 /// What a fast moment may make up for, as a real machine's queue does.
@@ -90,7 +91,7 @@ pub(super) fn run(args: &ListenArgs) -> Result<Vec<Row>, Failure> {
 
 /// Plays a stream for `seconds`. Gives what was heard, the stream's speed at the end, and the underruns counted.
 async fn hear(stream: Arc<Stream>, seconds: f64, store: f64) -> Result<(Player, f64, u64), Failure> {
-    let mut listener = stream.listen(Listen { format: Format::Ogg, kbps: 96, low_latency: false })?;
+    let mut listener = stream.listen(Listen { format: Format::OGG, kbps: 96, low_latency: false })?;
     let (mut player, mut granule) = (Player::new(store), 0);
     let begun = tokio::time::Instant::now();
     let until = begun + Duration::from_secs_f64(seconds);

@@ -50,7 +50,7 @@ impl Format {
         #[cfg(not(feature = "mp3"))]
         {
             let _ = buffer_seconds;
-            Err(crate::station::StationError::NoMp3.into())
+            Err(crate::station::StationError::NotSent(crate::audio::Format::MP3).into())
         }
     }
 }

@@ -15,14 +15,13 @@ use warp::{Filter, Reply};
 use super::super::base64;
 use super::super::router::get;
 use super::super::{App, HttpError, Routes, body, json};
-use crate::audio::{AudioError, MAX_SECONDS};
+use crate::audio::{AudioError, MAX_SECONDS, mp3_file};
 use crate::budget::{Exhausted, Share};
 use crate::pcm::Pcm;
 use crate::studio::StudioError;
 use crate::units::SampleRate;
 
 /// As LAME encodes when nothing is said.
-#[cfg(feature = "mp3")]
 const KBPS: u32 = 128;
 /// Sounds of one combination at most.
 const CLIPS: usize = 64;
@@ -324,17 +323,11 @@ fn rate_of(sound: &Pcm) -> SampleRate {
     if [32_000, 44_100, 48_000].contains(&sound.rate.0) { sound.rate } else { SampleRate(44_100) }
 }
 
-#[cfg(feature = "mp3")]
 fn mp3(sound: Pcm) -> Result<Vec<u8>, AudioError> {
     let sound = if sound.channels > 2 { sound.stereo() } else { sound };
     let rate = rate_of(&sound);
     let sound = sound.at(rate)?.within_full_scale();
-    crate::audio::Mp3Encoder::file(&sound.pcm, rate.0, sound.channels, KBPS)
-}
-
-#[cfg(not(feature = "mp3"))]
-fn mp3(_sound: Pcm) -> Result<Vec<u8>, AudioError> {
-    Err(AudioError::NoMp3)
+    mp3_file(&sound.pcm, rate, sound.channels, KBPS)
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use super::super::{App, HttpError, Routes, body, json};
 use super::fetch::{Means, Place};
 use crate::audio::tempo;
 use crate::pcm::Pcm;
-use crate::studio::{Owner, SessionId, Snapshot, SoundFile, Status, Studio, StudioError, Wish};
+use crate::studio::{LEVELLED, Owner, SessionId, Snapshot, SoundFile, Status, Studio, StudioError, Wish};
 use crate::units::SampleRate;
 
 /// Rate of results.
@@ -246,7 +246,7 @@ async fn sound(studio: &Studio, clip: &Snapshot) -> Result<SoundFile, Failure> {
         return Ok(studio.store().sound(output).await?);
     }
     let level = |sound: Pcm| Ok(levelled(sound, LOUDNESS).wav());
-    Ok(studio.converted(output, "levelled.wav", level).await?)
+    Ok(studio.converted(output, LEVELLED, level).await?)
 }
 
 /// To a loudness, peaks rounded off.

@@ -21,13 +21,19 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::time::{Instant, timeout_at};
 
 use super::*;
+use crate::audio::Format;
 use crate::engine::standin::Standin;
 use crate::engine::{Engine, EngineConfig};
 use tone::Tone;
 
-const OGG: Listen = Listen { format: Format::Ogg, kbps: 96, low_latency: false };
-const MP3: Listen = Listen { format: Format::Mp3, kbps: 128, low_latency: false };
-const WAV: Listen = Listen { format: Format::Wav, kbps: 0, low_latency: false };
+const OGG: Listen = Listen { format: Format::OGG, kbps: 96, low_latency: false };
+const MP3: Listen = Listen { format: Format::MP3, kbps: 128, low_latency: false };
+const WAV: Listen = Listen { format: Format::WAV, kbps: 0, low_latency: false };
+
+/// How somebody listens who asks for nothing but the format.
+fn usual(format: Format) -> Listen {
+    Listen { format, kbps: format.live().unwrap().bit_rates().usual(), low_latency: false }
+}
 
 fn station_with(config: StationConfig) -> Arc<Station> {
     let engine = Engine::start(Box::new(Standin::default()), EngineConfig::default()).unwrap();

@@ -16,11 +16,12 @@ use tokio::sync::Semaphore;
 use super::super::{AudioId, StudioError};
 use super::files::{Folder, PARTIAL, blocking};
 use super::{Store, broken};
+use crate::audio::Format;
 
 /// Their folder, beside that of the sounds.
 pub(super) const FOLDER: &str = "converted";
-/// All kinds of them.
-pub const KINDS: [&str; 5] = ["wav", "flac", "ogg", "mp3", "levelled.wav"];
+/// The kind that is brought to one loudness.
+pub const LEVELLED: &str = "levelled.wav";
 /// Bytes of all conversions.
 const MOST: u64 = 2 << 30;
 /// Conversions that are made at the same time: each takes a processor, and memory for a whole sound.
@@ -40,6 +41,11 @@ pub struct SoundFile {
 /// The name of these bytes: the same name is the same bytes, for ever.
 pub fn tag(id: AudioId, kind: &str) -> String {
     format!("{id}-{VERSION}.{kind}")
+}
+
+/// All kinds of conversions.
+fn kinds() -> impl Iterator<Item = &'static str> {
+    Format::ALL.into_iter().map(Format::extension).chain([LEVELLED])
 }
 
 /// The folder of conversions.
@@ -142,7 +148,7 @@ impl Conversions {
 pub(super) fn forget(folder: &Path, id: &str) {
     let Ok(id) = id.parse::<AudioId>() else { return };
     let folder = folder.join(FOLDER);
-    KINDS.iter().for_each(|kind| remove(&folder.join(tag(id, kind))));
+    kinds().for_each(|kind| remove(&folder.join(tag(id, kind))));
 }
 
 fn remove(path: &Path) {

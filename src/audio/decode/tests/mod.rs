@@ -115,18 +115,18 @@ fn every_format_gives_its_length_rate_and_level() {
 #[test]
 fn a_sixteen_bit_file_keeps_its_samples() {
     let samples: Vec<i16> = (0..2000).map(|n| (n * 37 % 65_536 - 32_768) as i16).collect();
-    let mut bytes = crate::audio::wav_header(44_100, 1).to_vec();
+    let mut bytes = crate::audio::format::wav_header(44_100, 1).to_vec();
     bytes[40..44].copy_from_slice(&4000u32.to_le_bytes());
     bytes.extend(samples.iter().flat_map(|sample| sample.to_le_bytes()));
     let sound = decode(&bytes).unwrap();
     let mut back = Vec::new();
-    crate::audio::push_s16(&sound.pcm, &mut back);
+    crate::audio::format::push_s16(&sound.pcm, &mut back);
     assert!(back.chunks(2).map(|b| i16::from_le_bytes(b.try_into().unwrap())).eq(samples));
 }
 
 #[test]
 fn a_file_without_an_end_or_cut_off_gives_what_is_there() {
-    let mut endless = crate::audio::wav_header(32_000, 1).to_vec();
+    let mut endless = crate::audio::format::wav_header(32_000, 1).to_vec();
     endless.extend(std::iter::repeat_n(1, 6400));
     assert_eq!(decode(&endless).unwrap().frames(), 3200);
     let mut cut = file("flac", 44_100, 1, &[]);
@@ -137,7 +137,7 @@ fn a_file_without_an_end_or_cut_off_gives_what_is_there() {
 
 #[test]
 fn what_is_no_sound_is_refused_in_a_sentence() {
-    let header = crate::audio::wav_header(32_000, 1).to_vec();
+    let header = crate::audio::format::wav_header(32_000, 1).to_vec();
     for (bytes, word) in [
         (Vec::new(), "empty"),
         (b"hello, this is no music at all, but text".to_vec(), "cannot be read"),
@@ -147,7 +147,7 @@ fn what_is_no_sound_is_refused_in_a_sentence() {
         let error = decode(&bytes).unwrap_err().to_string();
         assert!(error.contains(word), "{error}");
     }
-    let mut rate = crate::audio::wav_header(3_999_999, 1).to_vec();
+    let mut rate = crate::audio::format::wav_header(3_999_999, 1).to_vec();
     rate.extend([0; 64]);
     assert!(decode(&rate).is_err());
 }

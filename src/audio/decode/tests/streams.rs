@@ -1,7 +1,7 @@
 //! Ogg and FLAC as stations, browsers and editors leave them.
 
 use super::*;
-use crate::audio::ogg::checksum;
+use crate::audio::format::checksum;
 
 fn made(extension: &str, channels: usize, seconds: f64, arguments: &[&str]) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();

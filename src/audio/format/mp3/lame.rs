@@ -4,6 +4,7 @@ use mp3lame_encoder::{Bitrate, Builder, DualPcm, Encoder, FlushGap, Mode, MonoPc
 use std::num::NonZeroU32;
 
 use crate::audio::AudioError;
+use crate::audio::format::{Encoded, LiveEncoder};
 
 /// What LAME may write beyond 1.25 bytes per frame, from its manual.
 const SLACK: usize = 7200;
@@ -24,11 +25,6 @@ const BITRATES: [(u32, Bitrate); 13] = [
     (320, Bitrate::Kbps320),
 ];
 
-/// The bit rate of MPEG-1 layer III that is nearest to `kbps`.
-pub fn nearest_mp3_kbps(kbps: u32) -> u32 {
-    nearest(kbps).0
-}
-
 fn nearest(kbps: u32) -> (u32, Bitrate) {
     BITRATES.into_iter().min_by_key(|&(rate, _)| rate.abs_diff(kbps)).unwrap_or((128, Bitrate::Kbps128))
 }
@@ -42,11 +38,8 @@ pub struct Mp3Encoder {
 }
 
 impl Mp3Encoder {
-    /// For live streams: `channels` is 1 or 2, the bit rate the nearest that exists.
-    ///
-    /// # Errors
-    /// [`AudioError::Mp3`] for a rate that MPEG-1 layer III lacks.
-    pub fn new(rate: u32, channels: usize, kbps: u32) -> Result<Self, AudioError> {
+    /// `channels` is 1 or 2, the bit rate the nearest that LAME has; for a rate of MPEG-1 layer III.
+    fn new(rate: u32, channels: usize, kbps: u32) -> Result<Self, AudioError> {
         Self::build(rate, channels, kbps, Quality::Good, false)
     }
 
@@ -63,7 +56,7 @@ impl Mp3Encoder {
     ///
     /// # Errors
     /// [`AudioError::Mp3`].
-    pub fn file(pcm: &[f32], rate: u32, channels: usize, kbps: u32) -> Result<Vec<u8>, AudioError> {
+    pub(super) fn file(pcm: &[f32], rate: u32, channels: usize, kbps: u32) -> Result<Vec<u8>, AudioError> {
         let (mut encoder, mut file) = (Self::build(rate, channels, kbps, Quality::NearBest, true)?, Vec::new());
         // LAME wants room for the worst case: pieces of a second keep that small.
         pcm.chunks(rate as usize * channels).try_for_each(|second| encoder.push(second, &mut file))?;
@@ -122,23 +115,59 @@ impl Mp3Encoder {
     }
 }
 
+/// For live streams: whole frames, each of which a listener can begin with.
+pub(super) struct Live {
+    lame: Mp3Encoder,
+    frames: Mp3Frames,
+    reservoir: Mp3Reservoir,
+}
+
+impl Live {
+    pub(super) fn new(rate: u32, channels: usize, kbps: u32) -> Result<Self, AudioError> {
+        let lame = Mp3Encoder::new(rate, channels, kbps)?;
+        Ok(Self { lame, frames: Mp3Frames::default(), reservoir: Mp3Reservoir::default() })
+    }
+
+    fn cut(&mut self, packet: &mut dyn FnMut(Encoded<'_>)) {
+        let Self { frames, reservoir, .. } = self;
+        frames.cut(&mut |bytes| {
+            let lead = reservoir.pass(bytes);
+            packet(Encoded { bytes, lead, skip: 0, frames: Mp3Frames::SAMPLES });
+        });
+    }
+}
+
+impl LiveEncoder for Live {
+    fn push(&mut self, pcm: &[f32], packet: &mut dyn FnMut(Encoded<'_>)) -> Result<(), AudioError> {
+        self.lame.push(pcm, self.frames.buffer())?;
+        self.cut(packet);
+        Ok(())
+    }
+
+    fn finish(&mut self, packet: &mut dyn FnMut(Encoded<'_>)) -> Result<Option<u64>, AudioError> {
+        self.lame.finish(self.frames.buffer())?;
+        self.cut(packet);
+        Ok(None)
+    }
+}
+
 /// Cuts a layer III byte stream into whole frames, so that a listener can begin at any of them.
 #[derive(Debug, Default)]
-pub struct Mp3Frames {
+struct Mp3Frames {
     pending: Vec<u8>,
 }
 
 impl Mp3Frames {
     /// PCM frames per MPEG-1 layer III frame.
-    pub const SAMPLES: u64 = 1152;
+    const SAMPLES: u64 = 1152;
 
     /// Where to append bytes from the encoder.
-    pub fn buffer(&mut self) -> &mut Vec<u8> {
+    fn buffer(&mut self) -> &mut Vec<u8> {
         &mut self.pending
     }
 
     /// Hands every complete frame to `frame`.
-    pub fn cut(&mut self, frame: &mut impl FnMut(&[u8])) {
+    fn cut(&mut self, frame: &mut impl FnMut(&[u8])) {
         let mut used = 0;
         while let Some(length) = frame_length(&self.pending[used..]) {
             let Some(bytes) = self.pending.get(used..used + length) else { break };
@@ -168,7 +197,7 @@ fn length(kbps: usize, rate: usize, padding: usize) -> Option<usize> {
 
 /// What frames leave for later ones: a frame's data may begin in the frames before it, up to 511 bytes earlier.
 #[derive(Debug, Default)]
-pub struct Mp3Reservoir {
+struct Mp3Reservoir {
     data: Vec<u8>,
 }
 
@@ -179,7 +208,7 @@ impl Mp3Reservoir {
     /// Takes note of a frame that goes by, which is MPEG-1 layer III without a checksum. Returns a silent frame that
     /// holds what this one needs of those before it: whoever begins here and hears that frame first, hears this one
     /// whole. Empty when it needs nothing.
-    pub fn pass(&mut self, frame: &[u8]) -> Vec<u8> {
+    fn pass(&mut self, frame: &[u8]) -> Vec<u8> {
         let mono = frame.get(3).is_some_and(|byte| byte >> 6 == 3);
         let start = 4 + if mono { 17 } else { 32 };
         let Some(data) = frame.get(start..) else { return Vec::new() };
@@ -263,6 +292,6 @@ mod tests {
 
     #[test]
     fn the_nearest_bit_rate_is_taken() {
-        assert_eq!([1, 100, 130, 999].map(nearest_mp3_kbps), [32, 96, 128, 320]);
+        assert_eq!([1, 100, 130, 999].map(|kbps| nearest(kbps).0), [32, 96, 128, 320]);
     }
 }

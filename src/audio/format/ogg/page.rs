@@ -13,24 +13,24 @@ const LAST: u8 = 4;
 
 /// What identifies one listener's stream and where it begins.
 #[derive(Debug, Clone, Copy)]
-pub struct StreamHead {
+pub(super) struct StreamHead {
     /// Serial number of the logical stream.
-    pub serial: u32,
+    pub(super) serial: u32,
     /// 1 or 2.
-    pub channels: u8,
+    pub(super) channels: u8,
     /// Frames (48 kHz) that the decoder drops at the start.
-    pub pre_skip: u16,
+    pub(super) pre_skip: u16,
     /// Rate of the sound before it was encoded, for information.
-    pub input_rate: u32,
+    pub(super) input_rate: u32,
 }
 
 impl StreamHead {
     /// The two header pages, sequence 0 and 1: `OpusHead`, and `OpusTags` with `tags` as (name, value).
-    pub fn pages(&self, tags: &[(&str, &str)]) -> Bytes {
+    pub(super) fn pages(&self, tags: &[(&str, &str)]) -> Bytes {
         let (head, comments) = (self.packet(), opus_tags(tags));
         let mut pages = BytesMut::new();
         for (sequence, packet, flags) in [(0, &head[..], FIRST), (1, &comments[..], 0)] {
-            let mut page = SharedPage::new(0);
+            let mut page = SharedPage::collect();
             page.push(packet);
             let page = page.build();
             pages.extend_from_slice(&page.header_with(flags, 0, self.serial, sequence));
@@ -40,7 +40,7 @@ impl StreamHead {
     }
 
     /// The `OpusHead` packet (RFC 7845 section 5.1): no output gain, channel mapping family 0.
-    pub(crate) fn packet(&self) -> Vec<u8> {
+    pub(super) fn packet(&self) -> Vec<u8> {
         let mut head = b"OpusHead\x01".to_vec();
         head.push(self.channels);
         head.extend_from_slice(&self.pre_skip.to_le_bytes());
@@ -51,7 +51,7 @@ impl StreamHead {
 }
 
 /// The packet that RFC 7845 section 5.2 describes. Long values are cut so that it fits one page.
-pub(crate) fn opus_tags(tags: &[(&str, &str)]) -> Vec<u8> {
+pub(super) fn opus_tags(tags: &[(&str, &str)]) -> Vec<u8> {
     const LONGEST: usize = 8192;
     let mut packet = b"OpusTags".to_vec();
     let text = |packet: &mut Vec<u8>, text: &str| {
@@ -69,28 +69,22 @@ pub(crate) fn opus_tags(tags: &[(&str, &str)]) -> Vec<u8> {
 
 /// Packets of one page while they are collected.
 #[derive(Debug)]
-pub struct PageBuilder {
-    start: u64,
+pub(super) struct PageBuilder {
     lacing: Vec<u8>,
     body: BytesMut,
 }
 
 impl PageBuilder {
     /// Adds a packet. A page holds 255 segments: enough for a second of the largest Opus packets.
-    pub fn push(&mut self, packet: &[u8]) {
+    pub(super) fn push(&mut self, packet: &[u8]) {
         self.lacing.extend(std::iter::repeat_n(255, packet.len() / 255));
         self.lacing.push((packet.len() % 255) as u8);
         self.body.extend_from_slice(packet);
         debug_assert!(self.lacing.len() <= 255, "the page is overfull");
     }
 
-    /// True while nothing was added.
-    pub fn is_empty(&self) -> bool {
-        self.lacing.is_empty()
-    }
-
     /// The page, ready for any number of listeners.
-    pub fn build(self) -> SharedPage {
+    pub(super) fn build(self) -> SharedPage {
         let mut tail = [0; 256];
         tail[0] = self.lacing.len() as u8;
         tail[1..=self.lacing.len()].copy_from_slice(&self.lacing);
@@ -100,20 +94,13 @@ impl PageBuilder {
         register = crc::update(register, &self.body);
         // Bytes that follow the last variable field: the checksum itself, the segment table, the body.
         let after = 4 + 1 + self.lacing.len() + self.body.len();
-        SharedPage {
-            start: self.start,
-            lacing: self.lacing.into(),
-            body: self.body.freeze(),
-            crc: register,
-            shift: crc::zeros(after),
-        }
+        SharedPage { lacing: self.lacing.into(), body: self.body.freeze(), crc: register, shift: crc::zeros(after) }
     }
 }
 
 /// One page of packets, encoded once for all listeners.
 #[derive(Debug, Clone)]
-pub struct SharedPage {
-    start: u64,
+pub(super) struct SharedPage {
     lacing: Box<[u8]>,
     body: Bytes,
     /// Checksum with flags, granule position, serial and sequence at zero.
@@ -123,25 +110,19 @@ pub struct SharedPage {
 }
 
 impl SharedPage {
-    /// Begins a page whose first packet starts at granule position `start` of the encoder's time line.
-    #[allow(clippy::new_ret_no_self, reason = "a page is collected first, then shared")]
-    pub fn new(start: u64) -> PageBuilder {
-        PageBuilder { start, lacing: Vec::new(), body: BytesMut::new() }
-    }
-
-    /// Granule position of its first packet's first frame, on the encoder's time line.
-    pub fn start(&self) -> u64 {
-        self.start
+    /// Begins to collect packets for a page.
+    pub(super) fn collect() -> PageBuilder {
+        PageBuilder { lacing: Vec::new(), body: BytesMut::new() }
     }
 
     /// The packets.
-    pub fn body(&self) -> &Bytes {
+    pub(super) fn body(&self) -> &Bytes {
         &self.body
     }
 
     /// The header for one listener: `granule` is the position after the last frame, on the listener's time line.
     /// Costs well under a microsecond, whatever the length of the body.
-    pub fn header(&self, granule: u64, serial: u32, sequence: u32, last: bool) -> Bytes {
+    pub(super) fn header(&self, granule: u64, serial: u32, sequence: u32, last: bool) -> Bytes {
         self.header_with(if last { LAST } else { 0 }, granule, serial, sequence)
     }
 
@@ -178,7 +159,7 @@ mod tests {
             sizes in prop::collection::vec(0usize..1276, 1..12), granule in any::<u32>(), serial in any::<u32>(),
         ) {
             let packets: Vec<Vec<u8>> = sizes.iter().map(|&size| (0..size).map(|n| (n * 7) as u8).collect()).collect();
-            let mut page = SharedPage::new(0);
+            let mut page = SharedPage::collect();
             packets.iter().for_each(|packet| page.push(packet));
             let page = page.build();
             let head = StreamHead { serial, channels: 2, pre_skip: 312, input_rate: 32_000 };

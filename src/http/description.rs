@@ -1,0 +1,78 @@
+//! The OpenAPI 3.1 description: written by hand and compared with the router's table, but for what
+//! follows from the table of formats.
+//!
+//! A path like `/v1/streams/{id}/audio.{live}` stands for one per format; `{Format}` in it is the
+//! format's name, `{media_type}` its media type. Elsewhere `{media_type}` and `{live}` stand for those
+//! of all streams.
+
+use std::sync::LazyLock;
+
+use serde_json::{Map, Value};
+
+use super::sound_paths::{Sounds, expanded};
+use crate::audio::Format;
+
+/// The description as it is served, but for the server's address.
+pub(super) static OPENAPI: LazyLock<String> = LazyLock::new(|| {
+    // A test reads it.
+    let mut described: Value = serde_json::from_str(include_str!("openapi.json")).unwrap_or_default();
+    if let Some(Value::Object(paths)) = described.get_mut("paths") {
+        let written = std::mem::take(paths).into_iter();
+        paths.extend(written.flat_map(|(path, item)| {
+            expanded(&path).into_iter().map(move |(path, format)| (path, filled(&item, format)))
+        }));
+    }
+    serde_json::to_string_pretty(&filled(&described, None)).unwrap_or_default()
+});
+
+/// Says of one format, or of all, what stands for it.
+fn filled(value: &Value, format: Option<Format>) -> Value {
+    match value {
+        Value::Object(fields) => Value::Object(fields.iter().fold(Map::new(), |mut filled_in, (name, value)| {
+            let value = filled(value, format);
+            if name == "{media_type}" {
+                let formats = format.map_or_else(|| Sounds::Live.formats().collect(), |format| vec![format]);
+                filled_in.extend(formats.into_iter().map(|format| (format.media_type().to_owned(), value.clone())));
+            } else {
+                filled_in.insert(name.clone(), value);
+            }
+            filled_in
+        })),
+        Value::Array(values) => {
+            let filled = |value: &Value| match value.as_str() {
+                Some("{live}") => Sounds::Live.formats().map(|format| format.extension().into()).collect(),
+                _ => vec![filled(value, format)],
+            };
+            values.iter().flat_map(filled).collect()
+        }
+        Value::String(text) => match format {
+            Some(format) => text.replace("{Format}", &capital(format.extension())).into(),
+            None => value.clone(),
+        },
+        other => other.clone(),
+    }
+}
+
+fn capital(name: &str) -> String {
+    let (first, rest) = name.split_at(1);
+    first.to_uppercase() + rest
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn every_format_is_described_and_nothing_is_left_to_fill_in() {
+        let described: Value = serde_json::from_str(&OPENAPI).unwrap();
+        for format in Sounds::Files.formats() {
+            let get = &described["paths"][format!("/v1/clips/{{id}}/audio.{format}")]["get"];
+            assert!(get["responses"]["200"]["content"][format.media_type()].is_object(), "{format}: {get}");
+        }
+        assert_eq!(described["paths"]["/v1/streams/{id}/audio.mp3"]["get"]["operationId"], "getStreamAudioMp3");
+        for left in ["{media_type}", "{live}", "{file}", "{preview}", "{Format}"] {
+            assert!(!OPENAPI.contains(left), "{left}");
+        }
+    }
+}
