@@ -58,7 +58,7 @@ pub struct Tones(RenderInfo);
 
 impl Tones {
     /// Mono at so many samples per second, with a window of so many seconds.
-    pub fn new(rate: u32, seconds: usize) -> RenderModel {
+    pub fn model(rate: u32, seconds: usize) -> RenderModel {
         let window = rate as usize * seconds;
         let (rate, device) = (SampleRate(rate), DeviceKind::Cpu);
         Arc::new(Self(RenderInfo { rate, channels: 1, window, objective: "tones", steps: 4, device }))

@@ -35,7 +35,7 @@ fn named(model: &str) -> ModelRequest {
 }
 
 fn tones(bytes: u64) -> RenderLoader {
-    RenderLoader::new(|| Ok(Tones::new(8000, 2))).weighed(move || bytes)
+    RenderLoader::new(|| Ok(Tones::model(8000, 2))).weighed(move || bytes)
 }
 
 fn loaded(engine: &Engine) -> Vec<String> {

@@ -293,8 +293,8 @@ async fn a_transform_that_was_accepted_before_a_restart_is_made_after_it() {
 
 #[tokio::test]
 async fn models_of_transforms_and_loops_share_the_memory_with_the_others() {
-    let transforms = RenderLoader::new(|| Ok(Tones::new(8000, 3))).weighed(|| 1000);
-    let loops = RenderLoader::new(|| Ok(Tones::new(8000, 8))).weighed(|| 1000);
+    let transforms = RenderLoader::new(|| Ok(Tones::model(8000, 3))).weighed(|| 1000);
+    let loops = RenderLoader::new(|| Ok(Tones::model(8000, 8))).weighed(|| 1000);
     let renders = RenderModels::new(Variations::default(), Some(transforms), Some(loops));
     let engine = Engine::start(Box::<Standin>::default(), EngineConfig::default()).unwrap();
     let used: u64 = engine.models().iter().map(|model| model.bytes).sum();
