@@ -13,9 +13,12 @@ use super::pcm_ring::Writer;
 use crate::units::SampleRate;
 
 /// Seconds that are given out at once when a voice begins or was steered.
-const HEAD_START: f64 = 1.5;
-/// A live reader with less than so many seconds is given what there is.
-const SHORT: f64 = 0.5;
+const HEAD_START: f64 = 3.0;
+/// So far ahead of real time a live reader is kept whatever is held: the machine may be busy for a
+/// moment. Less than the head start, so that it plays no part where the machine is fast.
+const AHEAD: f64 = 2.0;
+/// A live reader with more than so many seconds left needs nothing of what is held.
+const SHORT: f64 = 1.0;
 
 pub(super) struct Held {
     pcm: VecDeque<f32>,
@@ -95,12 +98,12 @@ impl Held {
         }
     }
 
-    /// Whether a reader that plays in real time has next to nothing left: the machine is too slow
-    /// to hold sound back.
+    /// Whether a reader that plays in real time has little left: the machine is too slow to hold
+    /// sound back.
     fn is_short(&self, writer: &Writer) -> bool {
         let seconds = |samples: u64| samples as f64 / f64::from(self.rate.0);
         let given = seconds(writer.end().saturating_sub(self.origin));
-        let wanted = self.offered.map_or(0.0, |at| at.elapsed().as_secs_f64()) + SHORT;
+        let wanted = self.offered.map_or(0.0, |at| at.elapsed().as_secs_f64()) + AHEAD;
         given < wanted && seconds(writer.shared().buffered()) < SHORT
     }
 }
@@ -129,14 +132,14 @@ mod tests {
         let (mut writer, _reader) = pcm_ring(999, std::thread::current());
         let mut held = Held::new(RATE, 1);
         held.hold(4.5, 0);
-        make(&mut held, &mut writer, 1500);
-        assert_eq!(writer.end(), 1500);
+        make(&mut held, &mut writer, 3000);
+        assert_eq!(writer.end(), 3000);
         make(&mut held, &mut writer, 2000);
-        assert_eq!((writer.end(), held.end(&writer)), (2500, 3500));
+        assert_eq!((writer.end(), held.end(&writer)), (4000, 5000));
         make(&mut held, &mut writer, 17_000);
-        assert_eq!((writer.end(), held.end(&writer)), (16_000, 20_500));
+        assert_eq!((writer.end(), held.end(&writer)), (17_500, 22_000));
         held.offer_all(&mut writer);
-        assert_eq!((writer.end(), held.is_empty()), (20_500, true));
+        assert_eq!((writer.end(), held.is_empty()), (22_000, true));
     }
 
     #[test]
@@ -145,7 +148,7 @@ mod tests {
         let mut held = Held::new(RATE, 1);
         held.hold(4.5, 0);
         make(&mut held, &mut writer, 10_000);
-        assert_eq!(writer.end(), 5750);
+        assert_eq!(writer.end(), 6500);
         let back = held.take_back(7000, &writer);
         assert_eq!((back.len(), back[0], held.end(&writer)), (3000, 7000.0, 7000));
         make(&mut held, &mut writer, 3000);
@@ -164,15 +167,15 @@ mod tests {
         let (mut writer, mut reader) = pcm_ring(999, std::thread::current());
         let mut held = Held::new(RATE, 1);
         held.hold(4.5, 0);
-        make(&mut held, &mut writer, 3000);
+        make(&mut held, &mut writer, 5000);
         while let Read::Chunk(_) = reader.read(Samples(u64::MAX)) {}
-        // So much was given out; who plays in real time has enough for two seconds.
-        held.offer(&mut writer, true, 3000);
-        assert_eq!(writer.end(), 2250);
+        // So much was given out: who plays in real time has enough for now.
+        held.offer(&mut writer, true, 5000);
+        assert_eq!(writer.end(), 4000);
         held.offered = Instant::now().checked_sub(std::time::Duration::from_secs(3));
-        held.offer(&mut writer, false, 3000);
-        assert_eq!(writer.end(), 2250);
-        held.offer(&mut writer, true, 3000);
-        assert_eq!(writer.end(), 3000);
+        held.offer(&mut writer, false, 5000);
+        assert_eq!(writer.end(), 4000);
+        held.offer(&mut writer, true, 5000);
+        assert_eq!(writer.end(), 5000);
     }
 }

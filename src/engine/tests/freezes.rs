@@ -50,7 +50,7 @@ async fn a_voice_that_stands_still_is_taken_back_before_anybody_hears_it() {
     let (pcm, freezes) = heard(&engine, stuck).await;
     assert_eq!((pcm.len(), remedies(&freezes)), (1000 * 640, vec![Remedy::Draws]));
     assert!((6.0..7.0).contains(&freezes[0].at), "{freezes:?}");
-    assert!(longest_stillness(&pcm) < 1.0, "{}", longest_stillness(&pcm));
+    assert!(longest_stillness(&pcm) < 1.5, "{}", longest_stillness(&pcm));
     // Up to there it is the same piece.
     let at = (freezes[0].at * 32_000.0) as usize;
     assert!(pcm[..at] == still[..at] && pcm[at..at + 32_000] != still[at..at + 32_000]);
