@@ -296,7 +296,7 @@ pub(super) fn view(Snapshot { record, status }: &Snapshot, links: &Links) -> Val
             "guidance": record.params.guidance,
         },
         "created": record.created,
-        "urls": file_urls(&url),
+        "urls": file_urls(url),
     });
     view["urls"]["events"] = json!(url("events"));
     for format in Sounds::Previews.formats() {

@@ -102,7 +102,7 @@ async fn the_model_that_was_not_wanted_for_longest_goes_whatever_it_is_for() {
     drop(models.lease_voices(Some("a-100")).await.unwrap());
     drop(models.lease_voices(Some("b-100")).await.unwrap());
     let renders = || models.renders().into_iter().map(|(key, _)| key).collect::<Vec<_>>();
-    assert_eq!(renders(), [looper.clone()]);
+    assert_eq!(renders(), std::slice::from_ref(&looper));
     drop(models.lease_voices(Some("c-100")).await.unwrap());
     assert_eq!(renders(), []);
     assert_eq!(loaded(&engine), ["a-100", "b-100", "c-100", "standin"]);

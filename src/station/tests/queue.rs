@@ -1,13 +1,10 @@
 //! Streams that wait for room on a full machine.
 
-use tokio::sync::{oneshot, watch};
-
 use super::*;
-use crate::engine::{EngineError, Place};
+use crate::engine::Place;
+use tone::Line;
 
 const PATIENCE: Duration = Duration::from_secs(30);
-
-type Line = (oneshot::Sender<Result<(), EngineError>>, watch::Sender<Place>);
 
 /// A stream that may wait for [`PATIENCE`], and the engine's end of the line in which it stands.
 async fn queued(station: &Station, idle: Idle) -> (Arc<Stream>, Line) {

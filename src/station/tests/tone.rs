@@ -64,6 +64,9 @@ impl Machine {
     }
 }
 
+/// The engine's end of a place in its line.
+pub(super) type Line = (oneshot::Sender<Result<(), EngineError>>, watch::Sender<Place>);
+
 /// What a test sees of the source.
 pub(super) struct Seen {
     pub(super) reads: AtomicUsize,
@@ -71,7 +74,7 @@ pub(super) struct Seen {
     /// The engine has no room for it.
     pub(super) refused: AtomicBool,
     /// Where it stands in the engine's line.
-    pub(super) line: Mutex<Option<(oneshot::Sender<Result<(), EngineError>>, watch::Sender<Place>)>>,
+    pub(super) line: Mutex<Option<Line>>,
     making: Mutex<Making>,
 }
 
