@@ -14,6 +14,7 @@ mod event;
 mod fanout;
 mod feed;
 mod listener;
+mod names;
 mod overload;
 mod packetizer;
 mod page_ring;

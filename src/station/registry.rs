@@ -9,6 +9,7 @@ use rand_chacha::rand_core::{OsRng, TryRngCore};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
+use super::names::Names;
 use super::overload::Overload;
 use super::source::Source;
 use super::stream::{Begin, Stream};
@@ -43,6 +44,7 @@ pub struct Station {
     config: StationConfig,
     /// In order of their birth.
     streams: Mutex<Vec<Arc<Stream>>>,
+    names: Names,
     /// Places for listeners; a [`super::Listener`] holds one.
     places: Arc<Semaphore>,
     overload: Arc<Overload>,
@@ -59,6 +61,7 @@ impl Station {
             engine,
             config,
             streams: Mutex::default(),
+            names: Names::default(),
             places,
             overload: Arc::default(),
             closing: AtomicBool::new(false),
@@ -90,6 +93,11 @@ impl Station {
     /// [`StationError::NameTaken`], [`StationError::Limit`], [`StationError::Engine`].
     pub async fn create_from(&self, mut spec: StreamSpec, prefix: Option<Prefix>) -> Result<Arc<Stream>, StationError> {
         let asked = Instant::now();
+        // Held until the stream is in the list: of two that come together one is refused before it costs a voice.
+        let _name = match &spec.name {
+            Some(name) => Some(self.names.claim(name).ok_or_else(|| StationError::NameTaken(name.clone()))?),
+            None => None,
+        };
         self.admit(&self.streams(), spec.name.as_deref(), spec.waits())?;
         if spec.sampling.seed.is_none() {
             // Drawn here, so that the stream's state names the seed that would repeat it.
