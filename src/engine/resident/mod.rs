@@ -145,9 +145,12 @@ impl ResidentModels {
             && request.format.is_none_or(|format| format == info.format)
             && let Some(lease) = self.present(Some(&request.model))
         {
+            self.0.shelf.hand_over(&Key::Voices(lease.id.clone()));
             return Ok(lease.id.clone());
         }
-        self.bring_in(self.voice_loader(&request.model)?, request).await
+        let id = self.bring_in(self.voice_loader(&request.model)?, request).await?;
+        self.0.shelf.hand_over(&Key::Voices(id.clone()));
+        Ok(id)
     }
 
     /// A model that renders, loaded if need be. Waits as [`ResidentModels::lease_voices`] does.

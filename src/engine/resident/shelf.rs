@@ -72,6 +72,11 @@ impl Shelf {
         entry.model.clone()
     }
 
+    /// A voices' model is its operator's from now on, and stays whoever wants memory.
+    pub(super) fn hand_over(&self, key: &Key) {
+        self.entries().retain(|entry| entry.key != *key);
+    }
+
     /// One user less.
     pub(super) fn let_go(&self, key: &Key) {
         let mut entries = self.entries();

@@ -93,6 +93,17 @@ async fn a_leased_model_is_never_evicted_and_the_end_of_its_lease_wakes_who_wait
 }
 
 #[tokio::test]
+async fn a_clips_model_stays_once_its_operator_has_asked_for_it() {
+    let (engine, models) = models(250);
+    let lease = models.lease_voices(Some("a-100")).await.unwrap();
+    models.load_voices(named("a-100")).await.unwrap();
+    drop(lease);
+    let Err(ResidentError::Failed(refused)) = models.lease_voices(Some("b-120")).await else { panic!("no room") };
+    assert!(refused.contains("cannot be freed"), "{refused}");
+    assert_eq!(loaded(&engine), ["a-100", "standin"]);
+}
+
+#[tokio::test]
 async fn the_model_that_was_not_wanted_for_longest_goes_whatever_it_is_for() {
     let (engine, models) = models(400);
     let looper = RenderKey::Loop(None);
