@@ -79,9 +79,9 @@ async fn a_stream_may_wait_in_line_for_a_place() {
     let (addr, path) = (server.addr, format!("{place}/audio.ogg"));
     let listener = tokio::spawn(async move { get(addr, &path).await.status });
     let shown = async || get(server.addr, &place).await.json().await;
-    while shown().await["waiting"]["before"] != 0 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let stream = server.app.station.get(view["id"].as_str().unwrap()).unwrap();
+    until(|| stream.info().waiting.is_some_and(|waiting| waiting.before == Some(0))).await;
+    assert_eq!(shown().await["waiting"]["before"], 0);
     assert!(!listener.is_finished());
     drop(first);
     assert_eq!(timeout(PATIENCE, listener).await.unwrap().unwrap(), 200);
