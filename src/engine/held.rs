@@ -2,9 +2,9 @@
 //! whatever the reader does.
 //!
 //! How much is held depends on nothing but how much was made, so that a voice is taken back at the
-//! same places whoever listens and however fast the machine is. A voice begins without holding
-//! anything back, so that its first sound is not late; after that half of what is made is held
-//! until it is enough.
+//! same places whoever listens; only on a machine below about three times real time a live reader
+//! that has little left is given what is held. A voice begins without holding anything back, so
+//! that its first sound is not late; after that half of what is made is held until it is enough.
 
 use std::collections::VecDeque;
 use std::time::Instant;

@@ -458,7 +458,7 @@ impl VoiceState {
     }
 
     /// It begins, or goes on after a pause: until it has been measured, the factor is what admission expects.
-    pub(super) fn expect(&mut self, factor: f64) {
+    pub(super) fn expect_factor(&mut self, factor: f64) {
         self.rate = Rate::new(RATE_MEMORY);
         self.publish_factor(factor.min(MOST_EXPECTED));
     }

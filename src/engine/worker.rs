@@ -151,7 +151,7 @@ impl Worker {
         );
         voice.paused = spec.paused;
         if !spec.paused {
-            voice.expect(self.room_behind_others(&voice)?);
+            voice.expect_factor(self.room_behind_others(&voice)?);
         }
         self.next_voice += 1;
         let joined = Joined { id: voice.id, model: info, reader, texts: voice.texts.clone() };

@@ -26,7 +26,6 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod transforms;
-
 mod variations;
 mod verbs;
 mod wish;
@@ -90,7 +89,7 @@ pub struct StudioConfig {
 }
 
 impl StudioConfig {
-    /// Clips of a lane that are made at the same time. JobQueue take turns on one device: two at once would both be late.
+    /// Clips of a lane that are made at the same time. Jobs take turns on one device: two at once would both be late.
     fn places(&self, lane: Lane) -> usize {
         match lane {
             Lane::Pieces => self.workers,

@@ -77,7 +77,7 @@ impl Worker {
         if self.voices[index].paused {
             let factor = self.room_for(&self.voices[index])?;
             self.voices[index].paused = false;
-            self.voices[index].expect(factor);
+            self.voices[index].expect_factor(factor);
         }
         Ok(())
     }
