@@ -7,6 +7,12 @@
 //! A cut needs no scan of the ring: chunks carry their start, and a chunk that starts before the end of an older one
 //! replaces the older one's tail.
 
+mod border;
+/// Where [`border`] takes its atomics from; its proof takes others.
+mod sync {
+    pub(super) use std::sync::atomic::{AtomicU64, Ordering};
+}
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -16,21 +22,16 @@ use ringbuf::traits::{Consumer, Observer, Producer, Split};
 use ringbuf::{HeapCons, HeapProd, HeapRb};
 use tokio::sync::Notify;
 
+use self::border::Border;
 use super::{Chunk, Freeze, Read, VoiceEnd};
 use crate::units::{SampleRate, Samples};
 
 /// Freezes remembered for a reader that has not asked.
 const FREEZES_KEPT: usize = 64;
-const EPOCH_SHIFT: u32 = 48;
-const SAMPLES_MASK: u64 = (1 << EPOCH_SHIFT) - 1;
 
 /// What both ends see.
 pub(super) struct Shared {
-    /// Epoch in the upper 16 bits, committed samples in the lower 48 (280 years at 32 kHz).
-    border: AtomicU64,
-    /// First sample that the cut which began epoch `e` took away, at index `e % 2`: the writer prepares the next
-    /// epoch's place while the reader may still use the present one's.
-    cuts: [AtomicU64; 2],
+    border: Border,
     /// End of what has been pushed in the present epoch.
     end_of_pcm: AtomicU64,
     /// Columns sampled in the present run.
@@ -48,18 +49,10 @@ pub(super) struct Shared {
     engine: Thread,
 }
 
-fn pack(epoch: u32, committed: u64) -> u64 {
-    (u64::from(epoch) << EPOCH_SHIFT) | (committed & SAMPLES_MASK)
-}
-
-fn unpack(border: u64) -> (u32, u64) {
-    ((border >> EPOCH_SHIFT) as u32, border & SAMPLES_MASK)
-}
-
 impl Shared {
     /// Samples that the reader can no longer be denied.
     pub(super) fn committed(&self) -> u64 {
-        unpack(self.border.load(Ordering::Acquire)).1
+        self.border.committed()
     }
 
     /// Samples pushed and not yet committed.
@@ -109,8 +102,7 @@ impl Shared {
 /// Both ends of a new time line. `chunks` bounds the ring; `engine` is the thread to wake when samples were taken.
 pub(super) fn pcm_ring(chunks: usize, engine: Thread) -> (Writer, Reader) {
     let shared = Arc::new(Shared {
-        border: AtomicU64::new(0),
-        cuts: [AtomicU64::new(u64::MAX), AtomicU64::new(u64::MAX)],
+        border: Border::new(),
         end_of_pcm: AtomicU64::new(0),
         steps: AtomicU64::new(0),
         realtime: AtomicU32::new(0),
@@ -176,28 +168,15 @@ impl Writer {
     /// Takes back everything from a place that `choose` picks: it is given the committed position, and returns one
     /// at or after it, or `None` to cut nothing. Returns the cut.
     pub(super) fn cut(&mut self, mut choose: impl FnMut(u64) -> Option<u64>) -> Option<u64> {
-        let mut border = self.shared.border.load(Ordering::Acquire);
-        loop {
-            let (epoch, committed) = unpack(border);
+        let end = self.end;
+        let (epoch, at) = self.shared.border.cut(|committed| {
             let at = choose(committed)?;
-            debug_assert!(at >= committed && at <= self.end, "a cut lies between the reader and the end");
-            let next = (epoch + 1) & 0xffff;
-            self.shared.cuts[next as usize % 2].store(at, Ordering::Release);
-            match self.shared.border.compare_exchange(
-                border,
-                pack(next, committed),
-                Ordering::AcqRel,
-                Ordering::Acquire,
-            ) {
-                Ok(_) => {
-                    self.epoch = next;
-                    self.end = at;
-                    self.shared.end_of_pcm.store(at, Ordering::Release);
-                    return Some(at);
-                }
-                Err(seen) => border = seen,
-            }
-        }
+            debug_assert!(at >= committed && at <= end, "a cut lies between the reader and the end");
+            Some(at)
+        })?;
+        (self.epoch, self.end) = (epoch, at);
+        self.shared.end_of_pcm.store(at, Ordering::Release);
+        Some(at)
     }
 
     /// Nothing follows. Only the first reason counts.
@@ -223,13 +202,8 @@ impl Reader {
     pub(super) fn read(&mut self, max: Samples) -> Read {
         loop {
             let ended = self.shared.ended.get().cloned();
-            let border = self.shared.border.load(Ordering::Acquire);
-            let (epoch, committed) = unpack(border);
-            let cut = self.shared.cuts[epoch as usize % 2].load(Ordering::Acquire);
-            if unpack(self.shared.border.load(Ordering::Acquire)).0 != epoch {
-                continue; // The place may already belong to the epoch after the next.
-            }
-            self.drain(epoch, cut);
+            let Some(seen) = self.shared.border.look() else { continue };
+            self.drain(seen.epoch, seen.cut);
             let Some(front) = self.queue.front() else {
                 return ended.map_or(Read::Pending, Read::End);
             };
@@ -237,8 +211,7 @@ impl Reader {
                 return Read::Pending;
             }
             let take = (front.pcm.len() / front.channels).min(usize::try_from(max.0).unwrap_or(usize::MAX));
-            let next = pack(epoch, committed + take as u64);
-            if self.shared.border.compare_exchange(border, next, Ordering::AcqRel, Ordering::Acquire).is_ok()
+            if self.shared.border.commit(&seen, take as u64)
                 && let Some(chunk) = self.take_front(take)
             {
                 self.shared.engine.unpark();

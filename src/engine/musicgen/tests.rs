@@ -7,6 +7,8 @@ use std::path::Path;
 use candle_core::Device;
 
 use super::*;
+use crate::engine::codes::Codes;
+use crate::engine::standin::Standin;
 use crate::model::{Files, config::CodecConfig, kernels::Kernels};
 
 fn backend() -> MusicGenBackend {
@@ -324,5 +326,27 @@ async fn a_continuation_is_the_references_to_the_sample() {
             least = least.min(pcm.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max));
         }
         assert!(least < 4e-5, "off by {least}");
+    }
+}
+
+#[test]
+fn what_is_forced_is_what_the_reference_forces() {
+    const SAMPLED: u32 = 5;
+    let mono = Standin::default().info().clone();
+    let stereo = ModelInfo { delays: vec![0, 0, 1, 1], ..mono.clone() };
+    for info in [mono, stereo] {
+        let most = info.max_delay();
+        for (given, length) in [(0, 9), (2, 9), (5, 12), (9, 13)] {
+            let prompt: Vec<u32> = (10..10 + 4 * given).collect();
+            let mut codes = Codes::new(&info, prompt.clone().into());
+            while codes.columns() < length as u64 {
+                codes.push(&[SAMPLED; 4], Some((length - 1 - most) as u64));
+            }
+            let mut fed = Vec::new();
+            (0..length as u64).for_each(|column| codes.window_column(column, 0, &mut fed));
+            let forced = |at: usize| delay::forced(at / 4, at % 4, length, &info.delays, &prompt, info.card);
+            let expected: Vec<u32> = (0..4 * length).map(|at| forced(at).unwrap_or(SAMPLED)).collect();
+            assert_eq!(fed, expected, "{given} frames given, {length} columns, delays {:?}", info.delays);
+        }
     }
 }

@@ -11,6 +11,12 @@
 //! One thread at a time has the team; whoever finds it taken, shares his work by rayon instead.
 #![allow(unsafe_code)]
 
+mod door;
+/// Where [`door`] takes its atomics from; its proof takes others.
+mod sync {
+    pub(super) use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+}
+
 use std::{
     cell::UnsafeCell,
     hint,
@@ -27,6 +33,7 @@ use std::{
 
 use rayon::prelude::*;
 
+use self::door::{Asleep, Door};
 use super::memory;
 
 /// How long a member looks out for work before it sleeps.
@@ -46,14 +53,11 @@ struct Job {
 }
 
 struct Shared {
-    /// Written by the thread that has the team, while `round` is even and `inside` is 0.
+    /// Written by the thread that has the team, while the door is closed and nobody is inside.
     job: UnsafeCell<Option<Job>>,
-    /// Odd while a job is open.
-    round: AtomicUsize,
+    door: Door,
     /// The next part of every thread's share that nobody has taken; the caller's is the first.
     shares: Vec<Share>,
-    /// Members that may be reading the job.
-    inside: AtomicUsize,
     panicked: AtomicBool,
 }
 
@@ -68,7 +72,7 @@ unsafe impl Send for Shared {}
 
 struct Member {
     thread: Thread,
-    asleep: Arc<AtomicBool>,
+    asleep: Arc<Asleep>,
 }
 
 struct Team {
@@ -209,13 +213,12 @@ impl Team {
     fn new(members: usize) -> Self {
         let shared = Arc::new(Shared {
             job: UnsafeCell::new(None),
-            round: AtomicUsize::new(0),
+            door: Door::new(),
             shares: (0..=members).map(|_| Share(AtomicUsize::new(0))).collect(),
-            inside: AtomicUsize::new(0),
             panicked: AtomicBool::new(false),
         });
         let start = |index: usize| {
-            let (own, asleep) = (shared.clone(), Arc::new(AtomicBool::new(false)));
+            let (own, asleep) = (shared.clone(), Arc::new(Asleep::new()));
             let flag = asleep.clone();
             let thread = thread::Builder::new()
                 .name(format!("kernel-{index}"))
@@ -233,14 +236,14 @@ impl Team {
         // SAFETY: only the lifetime changes, and `close` waits until nobody uses the job any more.
         let call =
             unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), *const (dyn Fn(usize) + Sync)>(f) };
-        // SAFETY: the job before is closed: no member is inside, and none comes in while `round` is even.
+        // SAFETY: the door is closed behind the job before: no member is inside, and none comes in.
         unsafe { *shared.job.get() = Some(Job { call, parts }) };
         for (index, next) in shared.shares.iter().enumerate() {
             next.0.store(share(parts, shared.shares.len(), index).start, Ordering::Relaxed);
         }
-        shared.round.fetch_add(1, Ordering::SeqCst);
+        shared.door.open();
         for member in &self.members {
-            if member.asleep.load(Ordering::SeqCst) {
+            if member.asleep.is() {
                 member.thread.unpark();
             }
         }
@@ -259,16 +262,15 @@ impl Team {
 
     /// Lets no member in any more and waits for those that are.
     fn close(&self) {
-        self.shared.round.fetch_add(1, Ordering::SeqCst);
         let (mut looks, mut fetched) = (0, Fetched::default());
-        while self.shared.inside.load(Ordering::SeqCst) != 0 {
+        self.shared.door.close(|| {
             if fetched.more(0) {
-                continue;
+                return;
             }
             looks += 1;
             // A member that was put off its core gets ours.
             if looks % 1024 == 0 { thread::yield_now() } else { hint::spin_loop() }
-        }
+        });
     }
 }
 
@@ -288,29 +290,26 @@ fn take_parts(shared: &Shared, index: usize, parts: usize, f: &(dyn Fn(usize) + 
 }
 
 /// A member's life.
-fn serve(shared: &Shared, index: usize, asleep: &AtomicBool) {
+fn serve(shared: &Shared, index: usize, asleep: &Asleep) {
     let (mut done, mut fetched) = (0, Fetched::default());
     loop {
-        let open = |round: usize| round % 2 == 1 && round != done;
         let since = Instant::now();
-        while !open(shared.round.load(Ordering::SeqCst)) {
+        while !shared.door.is_open(done) {
             if fetched.more(index) {
                 continue;
             }
             if since.elapsed() < PATIENCE {
-                (0..LOOKS).take_while(|_| !open(shared.round.load(Ordering::Relaxed))).for_each(|_| hint::spin_loop());
+                (0..LOOKS).take_while(|_| !shared.door.is_open(done)).for_each(|_| hint::spin_loop());
                 continue;
             }
-            asleep.store(true, Ordering::SeqCst);
-            while !open(shared.round.load(Ordering::SeqCst)) {
+            asleep.fall();
+            while !shared.door.is_open(done) {
                 thread::park();
             }
-            asleep.store(false, Ordering::SeqCst);
+            asleep.wake();
         }
-        shared.inside.fetch_add(1, Ordering::SeqCst);
-        let round = shared.round.load(Ordering::SeqCst);
-        if round % 2 == 1 {
-            // SAFETY: the round is open and this member inside, so the job stays until it has left.
+        if let Some(round) = shared.door.enter() {
+            // SAFETY: this member is inside, so the job stays until it has left.
             if let Some(job) = unsafe { *shared.job.get() } {
                 // SAFETY: as above.
                 let call = unsafe { &*job.call };
@@ -320,7 +319,7 @@ fn serve(shared: &Shared, index: usize, asleep: &AtomicBool) {
             }
             done = round;
         }
-        shared.inside.fetch_sub(1, Ordering::SeqCst);
+        shared.door.leave();
     }
 }
 
@@ -359,7 +358,7 @@ mod tests {
     fn members_sleep_and_wake() {
         let team = Team::new(3);
         for _ in 0..20 {
-            while !team.members.iter().all(|member| member.asleep.load(Ordering::SeqCst)) {
+            while !team.members.iter().all(|member| member.asleep.is()) {
                 thread::yield_now();
             }
             let sum = AtomicUsize::new(0);
