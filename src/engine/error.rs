@@ -10,7 +10,7 @@ pub enum EngineError {
     Invalid(String),
     /// The machine cannot generate one more voice in real time.
     #[error(
-        "The machine is full: {voices} voices already need {load:.0} % of real time. Try again in {retry_after} s or raise --max-voices."
+        "The machine is full: {voices} voices already need {load:.0} % of real time. Try again in {retry_after} s."
     )]
     Full {
         /// Voices now generating.
@@ -21,7 +21,7 @@ pub enum EngineError {
         retry_after: u64,
     },
     /// The configured number of voices is reached.
-    #[error("{limit} voices are in use; try again in {retry_after} s or raise --max-voices.")]
+    #[error("{limit} voices are in use; try again in {retry_after} s.")]
     TooMany {
         /// The limit.
         limit: usize,
@@ -29,7 +29,7 @@ pub enum EngineError {
         retry_after: u64,
     },
     /// No such model is loaded.
-    #[error("The model `{0}` is not loaded; GET /v1/models lists those that are, and POST /set_model loads another.")]
+    #[error("The model `{0}` is not loaded.")]
     UnknownModel(ModelId),
     /// The voice has ended already.
     #[error("This voice has ended: {0}.")]

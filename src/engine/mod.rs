@@ -58,6 +58,7 @@ pub use spec::{
 pub use stillness::Stillness;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::units::{SampleRate, Samples};
 
@@ -146,7 +147,7 @@ pub struct Freeze {
 }
 
 /// What is done about a voice that stands still.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Remedy {
     /// It goes on with other draws.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{EngineError, ModelInfo};
 use crate::units::{Frames, ModelId};
@@ -44,7 +45,7 @@ pub(super) fn asks_for_stillness(prompts: &[WeightedPrompt]) -> bool {
 }
 
 /// One description and its share of the blend.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct WeightedPrompt {
     /// Free text. Empty means "no description": the voice then generates without guidance.
     pub text: String,
@@ -81,7 +82,7 @@ pub struct SamplingPatch {
 }
 
 /// Sampling parameters with every value decided.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
 pub struct Sampling {
     /// Softmax temperature; 0 is greedy.
     pub temperature: f32,

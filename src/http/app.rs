@@ -122,9 +122,9 @@ impl App {
     /// Clips and sessions.
     ///
     /// # Errors
-    /// [`HttpError::NotReady`] when this server makes none.
+    /// [`HttpError::Without`] when this server makes none.
     pub fn studio(&self) -> Result<&Arc<Studio>, HttpError> {
-        self.studio.as_ref().ok_or_else(|| HttpError::NotReady("This server makes no clips, only streams.".into()))
+        self.studio.as_ref().ok_or_else(|| HttpError::Without("This server makes no clips, only streams."))
     }
 
     /// Decodes a sound that a client sent, within the memory that there is for it.

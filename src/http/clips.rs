@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use serde::Deserialize;
-use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
 use warp::http::StatusCode;
 use warp::http::header::{CACHE_CONTROL, LOCATION};
 use warp::reply::{Response, with_header, with_status};
@@ -21,10 +21,11 @@ use super::links::{self, Links};
 use super::router::get;
 use super::sound_paths::Sounds;
 use super::upload::{self, Fields, Upload};
+use super::views::{ClipList, ClipView};
 use super::{App, HttpError, Routes, body, events, live};
 use crate::audio::Format;
 use crate::station::{Idle, StreamSpec};
-use crate::studio::{Accepted, ClipId, Owner, SessionId, Snapshot, Status, Studio, StudioError};
+use crate::studio::{Accepted, ClipId, Owner, SessionId, Studio, StudioError};
 use crate::units::ModelId;
 
 /// Clips that a list shows.
@@ -117,9 +118,9 @@ async fn list(app: &App, links: &Links) -> Result<Response, HttpError> {
     let studio = app.studio()?;
     let mut clips = Vec::new();
     for record in studio.store().clips(None, LISTED).await? {
-        clips.push(view(&studio.clip(record.id).await?, links));
+        clips.push(ClipView::new(&studio.clip(record.id).await?, links));
     }
-    Ok(no_store(warp::reply::json(&json!({ "clips": clips }))))
+    Ok(no_store(warp::reply::json(&ClipList { clips })))
 }
 
 async fn create(
@@ -165,20 +166,20 @@ async fn create(
 
 /// 202 with the clip that was taken on.
 pub(super) async fn accepted_reply(studio: &Studio, accepted: &Accepted, links: &Links) -> Result<Response, HttpError> {
-    let view = view(&studio.clip(accepted.clip).await?, links);
+    let view = ClipView::new(&studio.clip(accepted.clip).await?, links);
     let taken = with_status(warp::reply::json(&view), StatusCode::ACCEPTED);
     Ok(with_header(taken, LOCATION, links.to(&format!("/v1/clips/{}", accepted.clip))).into_response())
 }
 
 async fn show(app: &App, id: &str, links: &Links) -> Result<Response, HttpError> {
     let snapshot = app.studio()?.clip(clip_id(id)?).await?;
-    Ok(no_store(warp::reply::json(&view(&snapshot, links))))
+    Ok(no_store(warp::reply::json(&ClipView::new(&snapshot, links))))
 }
 
 async fn cancel(app: &App, id: &str, links: &Links) -> Result<Response, HttpError> {
     let (studio, id) = (app.studio()?, clip_id(id)?);
     studio.cancel(id).await?;
-    Ok(no_store(warp::reply::json(&view(&studio.clip(id).await?, links))))
+    Ok(no_store(warp::reply::json(&ClipView::new(&studio.clip(id).await?, links))))
 }
 
 async fn part(
@@ -214,7 +215,9 @@ async fn events(
         if let Some(watch) = &mut watch {
             snapshot.status = watch.borrow_and_update().clone();
         }
-        let mut event = Sse::default().event("status").data(view(&snapshot, &links).to_string());
+        let event = Sse::default().event("status").json_data(ClipView::new(&snapshot, &links));
+        // A view is always JSON.
+        let mut event = event.unwrap_or_default();
         if snapshot.status.is_final() {
             event = event.id(events::END);
         }
@@ -232,10 +235,13 @@ async fn events(
 }
 
 /// A stream that goes on from a clip; what is left out is as the clip has it.
-#[derive(Deserialize, Default)]
+#[derive(Deserialize, Default, ToSchema)]
+#[schema(as = ClipStreamRequest)]
 #[serde(deny_unknown_fields)]
-struct Onward {
+pub(super) struct Onward {
+    #[schema(max_length = 1000)]
     prompt: Option<String>,
+    #[schema(min_length = 1, max_length = 80)]
     name: Option<String>,
     model: Option<String>,
 }
@@ -267,59 +273,6 @@ async fn stream_from(
     };
     let info = app.station.create_from(spec, Some(prefix)).await?.info();
     Ok(super::streams::created(info, links))
-}
-
-/// A finished sound in every format, by the format's name.
-pub(super) fn file_urls(url: impl Fn(&str) -> String) -> Value {
-    let urls = Sounds::Files.formats().map(|format| (format.to_string(), url(&Sounds::Files.segment(format)).into()));
-    Value::Object(urls.collect())
-}
-
-/// A clip as clients see it.
-pub(super) fn view(Snapshot { record, status }: &Snapshot, links: &Links) -> Value {
-    let id = record.id.to_string();
-    let url = |end: &str| links.to(&format!("/v1/clips/{id}/{end}"));
-    let mut view = json!({
-        "id": id,
-        "session": record.session,
-        "verb": record.kind,
-        "status": status.name(),
-        "progress": status.percent(),
-        "model": record.params.model_name(),
-        "prompt": record.text(),
-        "prompt_seconds": record.params.prompt_seconds,
-        "seconds": record.params.seconds,
-        "seed": record.seed(),
-        "sampling": {
-            "temperature": record.params.temperature,
-            "top_k": record.params.top_k,
-            "guidance": record.params.guidance,
-        },
-        "created": record.created,
-        "urls": file_urls(url),
-    });
-    view["urls"]["events"] = json!(url("events"));
-    for format in Sounds::Previews.formats() {
-        // The first one was the only one.
-        let name = if format == Format::WAV { "live".to_owned() } else { format!("live_{format}") };
-        view["urls"][name] = json!(url(&Sounds::Previews.segment(format)));
-    }
-    if let Some(render) = &record.render {
-        // What is said of pieces does not apply.
-        for field in ["model", "prompt_seconds", "seconds", "sampling"] {
-            view[field] = Value::Null;
-        }
-        view["settings"] = json!(render);
-    }
-    match status {
-        Status::Queued { position, total, seconds } => {
-            view["queue"] = json!({ "position": position, "total": total, "seconds": seconds });
-        }
-        Status::Running { steps, total } => view["steps"] = json!({ "done": steps, "total": total }),
-        Status::Failed(reason) => view["error"] = json!(reason),
-        _ => {}
-    }
-    view
 }
 
 pub(super) fn no_store(reply: impl Reply) -> Response {

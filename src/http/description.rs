@@ -1,5 +1,6 @@
-//! The OpenAPI 3.1 description: written by hand and compared with the router's table, but for what
-//! follows from the table of formats.
+//! The OpenAPI 3.1 description. What `/v1` is asked with and answers comes from the types that are
+//! read and sent ([`super::views`]); paths and the older clients' bodies are written by hand in
+//! `openapi.json` and compared with the router's table.
 //!
 //! A path like `/v1/streams/{id}/audio.{live}` stands for one per format; `{Format}` in it is the
 //! format's name, `{media_type}` its media type. Elsewhere `{media_type}` and `{live}` stand for those
@@ -10,12 +11,16 @@ use std::sync::LazyLock;
 use serde_json::{Map, Value};
 
 use super::sound_paths::{Sounds, expanded};
+use super::views::schemas;
 use crate::audio::Format;
 
 /// The description as it is served, but for the server's address.
 pub(super) static OPENAPI: LazyLock<String> = LazyLock::new(|| {
     // A test reads it.
     let mut described: Value = serde_json::from_str(include_str!("openapi.json")).unwrap_or_default();
+    if let (Some(written), Value::Object(derived)) = (described["components"]["schemas"].as_object_mut(), schemas()) {
+        written.extend(derived);
+    }
     if let Some(Value::Object(paths)) = described.get_mut("paths") {
         let written = std::mem::take(paths).into_iter();
         paths.extend(written.flat_map(|(path, item)| {
@@ -62,6 +67,36 @@ fn capital(name: &str) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn every_body_that_is_named_is_described() {
+        let described: Value = serde_json::from_str(&OPENAPI).unwrap();
+        let mut wanted = std::collections::BTreeSet::new();
+        for (at, _) in OPENAPI.match_indices("#/components/schemas/") {
+            let name = OPENAPI[at + 21..].split('"').next().unwrap();
+            assert!(described["components"]["schemas"][name].is_object(), "{name} is named and not described");
+            wanted.insert(name);
+        }
+        for name in described["components"]["schemas"].as_object().unwrap().keys() {
+            assert!(wanted.contains(name.as_str()), "{name} is described and never named");
+        }
+    }
+
+    #[test]
+    fn bodies_are_described_as_they_are_read_and_sent() {
+        let snapshot = include_str!("bodies.json");
+        let now = serde_json::to_string_pretty(&schemas()).unwrap();
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/http/bodies.json");
+        if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
+            std::fs::write(path, now + "\n").unwrap();
+            return;
+        }
+        assert_eq!(
+            now + "\n",
+            snapshot,
+            "the bodies of /v1 have changed; look at them, then UPDATE_SNAPSHOTS=1 cargo test"
+        );
+    }
 
     #[test]
     fn every_format_is_described_and_nothing_is_left_to_fill_in() {

@@ -80,6 +80,9 @@ pub enum HttpError {
     /// The server cannot make sound now.
     #[error("{0}")]
     NotReady(String),
+    /// The server was started without it.
+    #[error("{0}")]
+    Without(&'static str),
     /// A bug.
     #[error("The server made a mistake with this request; it is in the log, and other requests are served as before.")]
     Panicked,
@@ -112,11 +115,41 @@ impl HttpError {
             Self::UnknownName(_) | Self::ForeignPage(_) => StatusCode::FORBIDDEN,
             Self::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
             Self::NoLoader(_) => StatusCode::NOT_IMPLEMENTED,
-            Self::NotReady(_) | Self::Crowded | Self::Exhausted(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotReady(_) | Self::Without(_) | Self::Crowded | Self::Exhausted(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Station(error) => station_status(error),
             Self::Studio(error) => studio_status(error),
             Self::Engine(error) => engine_status(error),
+        }
+    }
+
+    /// The sentence, and what to do about it on this server's routes.
+    fn detail(&self) -> String {
+        let sentence = self.to_string();
+        match self.advice() {
+            Some(advice) => format!("{sentence} {advice}"),
+            None => sentence,
+        }
+    }
+
+    fn advice(&self) -> Option<&'static str> {
+        match self {
+            Self::Engine(error)
+            | Self::Station(StationError::Engine(error))
+            | Self::Studio(StudioError::Engine(error)) => match error {
+                EngineError::Full { .. } | EngineError::TooMany { .. } => {
+                    Some("The operator may raise --max-voices on a machine that is fast enough.")
+                }
+                EngineError::UnknownModel(_) => {
+                    Some("GET /v1/models lists those that are, and POST /v1/models loads another.")
+                }
+                _ => None,
+            },
+            Self::Studio(StudioError::NotReady(_)) => Some("GET /v1/clips/ID says how far it is."),
+            Self::Studio(StudioError::NotYours(_)) => Some("GET /api/models lists them."),
+            _ => None,
         }
     }
 
@@ -158,7 +191,9 @@ fn station_status(error: &StationError) -> StatusCode {
 
 fn studio_status(error: &StudioError) -> StatusCode {
     match error {
-        StudioError::Invalid(_) | StudioError::Audio(_) | StudioError::Model(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        StudioError::Invalid(_) | StudioError::OutOfBounds { .. } | StudioError::Audio(_) | StudioError::Model(_) => {
+            StatusCode::UNPROCESSABLE_ENTITY
+        }
         StudioError::NotYours(_) => StatusCode::FORBIDDEN,
         StudioError::NoSession(_) | StudioError::NoClip(_) => StatusCode::NOT_FOUND,
         StudioError::NotReady(_)
@@ -193,7 +228,7 @@ impl Reply for HttpError {
             "type": "about:blank",
             "title": status.canonical_reason().unwrap_or("Error"),
             "status": status.as_u16(),
-            "detail": sentence(&self.to_string()),
+            "detail": sentence(&self.detail()),
         });
         let mut response = Response::new(problem.to_string().into());
         *response.status_mut() = status;

@@ -3,6 +3,9 @@
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, Type};
+use utoipa::{PartialSchema, ToSchema};
 
 use super::HttpError;
 use super::query::checked_seconds;
@@ -49,6 +52,17 @@ impl<'de> Deserialize<'de> for Prompt {
     }
 }
 
+impl ToSchema for Prompt {}
+
+impl PartialSchema for Prompt {
+    fn schema() -> RefOr<Schema> {
+        let text = || ObjectBuilder::new().schema_type(Type::String).max_length(Some(1000));
+        let weight = ObjectBuilder::new().schema_type(Type::Number).minimum(Some(0)).default(Some(1.into()));
+        let object = ObjectBuilder::new().property("text", text()).required("text").property("weight", weight);
+        OneOfBuilder::new().item(text()).item(object).into()
+    }
+}
+
 fn blend(prompts: Vec<Prompt>) -> Vec<WeightedPrompt> {
     prompts.into_iter().map(|prompt| prompt.0).collect()
 }
@@ -67,18 +81,29 @@ pub(super) fn checked_name(name: Option<String>) -> Result<Option<String>, HttpE
 }
 
 /// `POST /v1/streams`.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = StreamRequest)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Create {
+    #[schema(min_items = 1, max_items = 8)]
     prompts: Vec<Prompt>,
+    #[schema(min_length = 1, max_length = 80)]
     name: Option<String>,
     model: Option<String>,
+    /// Its length; endless without.
+    #[schema(exclusive_minimum = 0, maximum = 86400)]
     seconds: Option<f64>,
+    #[schema(minimum = 0, maximum = 4)]
     temperature: Option<f32>,
+    #[schema(minimum = 0, maximum = 65536)]
     top_k: Option<u32>,
+    #[schema(minimum = 0, maximum = 20)]
     guidance: Option<f32>,
     #[serde(default)]
     seed: Seed,
+    /// Seconds of nothing new after which the music goes back before it is heard, and on differently: 0 (never) or 1 to
+    /// 30; the server's without.
+    #[schema(minimum = 0, maximum = 30)]
     max_still: Option<f32>,
 }
 
@@ -104,14 +129,21 @@ impl Create {
 }
 
 /// `PATCH /v1/streams/{id}` and the WebSocket's `steer`; what is left out stays as it is.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = StreamChange)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Change {
+    #[schema(min_items = 1, max_items = 8)]
     prompts: Option<Vec<Prompt>>,
+    /// Seconds over which the new prompts replace the old ones.
+    #[schema(minimum = 0, maximum = 600)]
     ramp: Option<f32>,
     model: Option<String>,
+    #[schema(minimum = 0, maximum = 4)]
     temperature: Option<f32>,
+    #[schema(minimum = 0, maximum = 65536)]
     top_k: Option<u32>,
+    #[schema(minimum = 0, maximum = 20)]
     guidance: Option<f32>,
     #[serde(default)]
     seed: Seed,

@@ -52,6 +52,7 @@ mod surface;
 mod target;
 mod terry;
 mod upload;
+mod views;
 mod web;
 mod ws;
 

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use utoipa::ToSchema;
 use warp::Filter;
 
 use super::client::owner;
 use super::error::reply;
 use super::router::get;
+use super::views::{ModelList, ModelView};
 use super::{App, HttpError, Routes, body};
 use crate::engine::{ModelInfo, ModelRequest};
 use crate::studio::Owner;
@@ -26,44 +27,31 @@ pub(super) fn routes(app: &Arc<App>) -> Routes {
     warp::path!("v1" / "models").and(list.or(load).unify()).boxed()
 }
 
-fn list(app: &App) -> Value {
+fn list(app: &App) -> ModelList {
     let models = app.engine().models();
-    let models: Vec<Value> = models.iter().enumerate().map(|(place, info)| view(app, info, place == 0)).collect();
-    json!({ "models": models })
+    ModelList { models: models.iter().enumerate().map(|(place, info)| view(app, info, place == 0)).collect() }
 }
 
-fn view(app: &App, info: &ModelInfo, default: bool) -> Value {
-    let sampling = info.sampling;
-    json!({
-        "id": info.id,
-        "description": info.description,
-        "default": default,
-        "sample_rate": info.sample_rate,
-        "channels": info.channels,
-        "frame_rate": info.frame_rate(),
-        "codebooks": info.codebooks,
-        "realtime_factor": app.engine().realtime_factor(&info.id),
-        "window_seconds": info.window as f64 / info.frame_rate(),
-        "sampling": {
-            "temperature": sampling.temperature,
-            "top_k": sampling.top_k,
-            "guidance": sampling.guidance,
-        },
-    })
+fn view(app: &App, info: &ModelInfo, default: bool) -> ModelView {
+    ModelView::new(info, app.engine().realtime_factor(&info.id), default)
 }
 
-/// `default`: new streams that name no model play on it from now on.
-#[derive(Deserialize)]
+/// A model to load while the others play.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = ModelRequest)]
 #[serde(deny_unknown_fields)]
-struct Load {
+pub(super) struct Load {
+    /// A Hugging Face id, a folder, or `bundled`.
     model: String,
+    /// How its weights are kept; left out, the server's choice, or what is loaded.
     #[serde(rename = "dtype")]
     format: Option<WeightFormat>,
+    /// New streams that name no model play on it from now on.
     #[serde(default)]
     default: bool,
 }
 
-async fn load(app: &App, body: Result<Bytes, HttpError>, owner: &Owner) -> Result<Value, HttpError> {
+async fn load(app: &App, body: Result<Bytes, HttpError>, owner: &Owner) -> Result<ModelView, HttpError> {
     let Load { model, format, default } = body::json(&body?)?;
     if model.trim().is_empty() {
         return Err(HttpError::Unprocessable("`model` is empty; send a Hugging Face id, a folder or bundled.".into()));

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use metrics::gauge;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use serde::Serialize;
 use serde_json::json;
+use utoipa::ToSchema;
 use warp::http::header::CACHE_CONTROL;
 use warp::reply::Response;
 use warp::{Filter, Reply};
@@ -65,6 +67,18 @@ pub(super) fn routes(app: &Arc<App>) -> Routes {
     probes.or(metrics).unify().or(described).unify().boxed()
 }
 
+/// The server can take streams.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Readiness {
+    status: &'static str,
+    /// The default model.
+    model: String,
+    /// How long streams have run dry again and again; 503 from 30 on.
+    behind_seconds: u64,
+    /// Streams that wait because the machine has fallen behind.
+    waiting_streams: usize,
+}
+
 fn readiness(app: &App) -> Result<Response, HttpError> {
     if app.stopping.is_cancelled() {
         return Err(HttpError::NotReady("The server is shutting down; use another one.".into()));
@@ -83,19 +97,19 @@ fn readiness(app: &App) -> Result<Response, HttpError> {
         )));
     }
     match app.engine().models().first() {
-        Some(model) => Ok(fresh(warp::reply::json(&json!({
-            "status": "ready",
-            "model": model.id,
-            "behind_seconds": behind.as_secs(),
-            "waiting_streams": waiting,
-        })))),
+        Some(model) => Ok(fresh(warp::reply::json(&Readiness {
+            status: "ready",
+            model: model.id.to_string(),
+            behind_seconds: behind.as_secs(),
+            waiting_streams: waiting,
+        }))),
         None => Err(HttpError::NotReady("No model is loaded; POST /v1/models loads one.".into())),
     }
 }
 
 fn metrics_page(app: &App) -> Result<Response, HttpError> {
     let handle = app.metrics.as_ref();
-    let handle = handle.ok_or_else(|| HttpError::NotReady("This server keeps no metrics.".into()))?;
+    let handle = handle.ok_or_else(|| HttpError::Without("This server keeps no metrics."))?;
     gauge!(telemetry::REALTIME_FACTOR).set(app.engine().status().realtime_factor);
     if let Some(studio) = &app.studio {
         for (name, lane) in Lane::ALL.map(|lane| (lane.name(), lane)) {

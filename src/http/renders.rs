@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::json;
+use utoipa::ToSchema;
 use warp::http::StatusCode;
 use warp::http::header::LOCATION;
 use warp::reply::{Response, with_header, with_status};
@@ -20,12 +20,12 @@ use super::query::{Query, raw};
 use super::router::get;
 use super::seed::Seed;
 use super::sound_paths::Sounds;
+use super::views::{AcceptedRender, PresetList, PresetView, RenderView};
 use super::{App, HttpError, Routes, body};
 use crate::audio::Format;
 use crate::engine::{LoopSettings, LoopSpec, Shape};
 use crate::studio::{
-    Accepted, Kind, LoopParams, Owner, Render, SessionId, Snapshot, Status, Studio, StudioError, TransformWish,
-    random_seed,
+    Accepted, Kind, LoopParams, Owner, SessionId, Snapshot, Status, Studio, StudioError, TransformWish, random_seed,
 };
 
 /// What may be said of a transform in the query; its body is the recording, unless a session has one.
@@ -93,10 +93,13 @@ fn file(app: &Arc<App>) -> Routes {
 }
 
 fn presets(app: &App) -> Result<Response, HttpError> {
-    let presets = app.studio()?.renders().variations().iter().map(|(name, variation)| {
-        json!({ "name": name, "prompt": variation.prompt, "flowstep": variation.rounded_flowstep(), "steps": variation.steps })
+    let presets = app.studio()?.renders().variations().iter().map(|(name, variation)| PresetView {
+        name: name.to_owned(),
+        prompt: variation.prompt.clone(),
+        flowstep: variation.rounded_flowstep(),
+        steps: variation.steps,
     });
-    Ok(warp::reply::json(&json!({ "presets": presets.collect::<Vec<_>>() })).into_response())
+    Ok(warp::reply::json(&PresetList { presets: presets.collect() }).into_response())
 }
 
 async fn transform(
@@ -132,17 +135,25 @@ fn number<T: FromStr>(query: &Query, name: &str) -> Result<Option<T>, HttpError>
     Ok(Some(number))
 }
 
-#[derive(Deserialize)]
+/// A loop of whole bars.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = LoopRequest)]
 #[serde(deny_unknown_fields)]
-struct LoopBody {
+pub(super) struct LoopBody {
+    #[schema(max_length = 1000)]
     prompt: String,
     bpm: f64,
     #[serde(default = "four")]
+    #[schema(default = 4)]
     bars: u32,
+    /// As in `A minor`.
     key: Option<String>,
+    /// What it is to keep away from, in words.
     #[serde(default)]
     avoid: String,
+    #[schema(minimum = 0, maximum = 20, default = 6)]
     guidance: Option<f64>,
+    /// The model's own number without.
     steps: Option<usize>,
     #[serde(default)]
     seed: Seed,
@@ -189,17 +200,9 @@ fn bad(sentence: String) -> HttpError {
 }
 
 async fn accepted(studio: &Studio, kind: &str, taken: &Accepted, links: &Links) -> Result<Response, HttpError> {
-    let (id, record) = (taken.clip, studio.clip(taken.clip).await?.record);
-    let href = links.to(&format!("/v1/{kind}/{id}"));
-    let body = json!({
-        "id": id.to_string(),
-        "href": href,
-        "audio": format!("{href}/audio.wav"),
-        "events": links.to(&format!("/v1/clips/{id}/events")),
-        "session": taken.session,
-        "seed": record.seed(),
-    });
-    let body = with_header(warp::reply::json(&body), LOCATION, href);
+    let record = studio.clip(taken.clip).await?.record;
+    let view = AcceptedRender::new(kind, taken, &record, links);
+    let body = with_header(warp::reply::json(&view), LOCATION, view.href);
     Ok(with_status(body, StatusCode::ACCEPTED).into_response())
 }
 
@@ -215,33 +218,12 @@ async fn find(studio: &Studio, kind: &str, id: &str) -> Result<Snapshot, HttpErr
 
 async fn show(app: &App, kind: &str, id: &str, links: &Links) -> Result<Response, HttpError> {
     let studio = app.studio()?;
-    let Snapshot { record, status } = find(studio, kind, id).await?;
-    let mut view = json!({
-        "id": record.id.to_string(),
-        "state": "working",
-        "session": record.session,
-        "seed": record.seed(),
-        "settings": match &record.render {
-            Some(Render::Transform(params)) => json!(params),
-            Some(Render::Loop(params)) => json!(params),
-            None => json!(null),
-        },
-    });
-    match status {
-        Status::Queued { position, .. } => view["position"] = json!(position),
-        Status::Starting | Status::Loading => (view["done"], view["of"]) = (json!(0), json!(0)),
-        Status::Running { steps, total } => (view["done"], view["of"]) = (json!(steps), json!(total)),
-        Status::Completed => {
-            let shape = studio.shape_of_clip(record.id).await?;
-            view["state"] = json!("done");
-            view["frames"] = json!(shape.frames);
-            view["sample_rate"] = json!(shape.rate.0);
-            view["channels"] = json!(shape.channels);
-            view["audio"] = json!(links.to(&format!("/v1/{kind}/{}/audio.wav", record.id)));
-        }
-        Status::Failed(reason) => (view["state"], view["error"]) = (json!("failed"), json!(reason)),
-        Status::Cancelled => view["state"] = json!("cancelled"),
-    }
+    let clip = find(studio, kind, id).await?;
+    let shape = match clip.status {
+        Status::Completed => Some(studio.shape_of_clip(clip.record.id).await?),
+        _ => None,
+    };
+    let view = RenderView::new(kind, clip, shape, links);
     Ok(no_store(warp::reply::json(&view)))
 }
 

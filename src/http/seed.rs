@@ -7,6 +7,9 @@ use std::str::FromStr;
 
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
+use utoipa::{PartialSchema, ToSchema};
 
 use crate::studio::random_seed;
 
@@ -105,6 +108,19 @@ fn whole(text: &str) -> Option<Option<u64>> {
     }
     let seed = digits.parse::<u128>().ok()?.checked_mul(10u128.checked_pow(power as u32)?);
     Some(seed.and_then(|seed| u64::try_from(seed).ok()))
+}
+
+impl ToSchema for Seed {}
+
+impl PartialSchema for Seed {
+    fn schema() -> RefOr<Schema> {
+        let spellings = [Type::Integer, Type::String, Type::Null];
+        let described = ObjectBuilder::new().schema_type(SchemaType::from_iter(spellings)).description(Some(
+            "A whole number from 0 to 18446744073709551615 in any spelling (7, 7.0, 1e9, \"7\"); nothing, null and any \
+             negative number stand for any seed",
+        ));
+        described.into()
+    }
 }
 
 impl<'de> Deserialize<'de> for Seed {

@@ -4,22 +4,23 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use utoipa::ToSchema;
 use warp::http::StatusCode;
 use warp::http::header::LOCATION;
 use warp::reply::{Response, with_header, with_status};
 use warp::{Filter, Reply};
 
 use super::client::owner;
-use super::clips::{accepted_reply, file_urls, no_store};
+use super::clips::{accepted_reply, no_store};
 use super::error::reply;
 use super::file::{self, Wanted, wanted};
 use super::links::{self, Links};
 use super::router::get;
 use super::sound_paths::Sounds;
 use super::upload::{self, Upload};
+use super::views::{SessionList, SessionView};
 use super::{App, HttpError, Routes, body};
-use crate::studio::{Owner, SessionId, SessionRecord, Studio};
+use crate::studio::{Owner, SessionId, Studio};
 
 /// Sessions that a list shows.
 const LISTED: usize = 100;
@@ -125,8 +126,8 @@ fn sound(app: &Arc<App>) -> Routes {
 
 async fn list(app: &App, links: &Links) -> Result<Response, HttpError> {
     let sessions = app.studio()?.store().sessions(LISTED).await?;
-    let sessions: Vec<Value> = sessions.iter().map(|session| view(session, links)).collect();
-    Ok(no_store(warp::reply::json(&json!({ "sessions": sessions }))))
+    let sessions = sessions.iter().map(|session| SessionView::new(session, links)).collect();
+    Ok(no_store(warp::reply::json(&SessionList { sessions })))
 }
 
 async fn create(app: &App, upload: Result<Upload, HttpError>, links: &Links) -> Result<Response, HttpError> {
@@ -144,9 +145,8 @@ async fn create(app: &App, upload: Result<Upload, HttpError>, links: &Links) -> 
 async fn shown(studio: &Studio, id: &SessionId, links: &Links) -> Result<Response, HttpError> {
     let session = studio.session(id).await?;
     let clips = studio.store().clips(Some(id), LISTED).await?;
-    let mut view = view(&session, links);
-    view["clips"] = clips.iter().map(|clip| clip.id.to_string()).collect();
-    view["making"] = json!(studio.job_of(id).map(|job| job.record().id.to_string()));
+    let making = studio.job_of(id).map(|job| job.record().id);
+    let view = SessionView::new(&session, links).with(clips.iter().map(|clip| clip.id), making);
     Ok(no_store(warp::reply::json(&view)))
 }
 
@@ -154,14 +154,16 @@ async fn show(app: &App, id: &str, links: &Links) -> Result<Response, HttpError>
     shown(app.studio()?, &SessionId::parse(id)?, links).await
 }
 
-#[derive(Deserialize)]
+/// Whether a session is kept whatever its age and size.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = SessionChange)]
 #[serde(deny_unknown_fields)]
-struct Change {
+pub(super) struct Pin {
     pinned: bool,
 }
 
 async fn change(app: &App, id: &str, body: Result<Bytes, HttpError>, links: &Links) -> Result<Response, HttpError> {
-    let Change { pinned } = body::json(&body?)?;
+    let Pin { pinned } = body::json(&body?)?;
     let (studio, id) = (app.studio()?, SessionId::parse(id)?);
     studio.pin(&id, pinned).await?;
     shown(studio, &id, links).await
@@ -201,11 +203,14 @@ async fn undo(app: &App, id: &str, links: &Links) -> Result<Response, HttpError>
 }
 
 /// Seconds of the session's sound to keep.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = CropRequest)]
 #[serde(deny_unknown_fields)]
-struct Crop {
+pub(super) struct Crop {
     #[serde(default)]
+    #[schema(minimum = 0)]
     from: f64,
+    /// The end without.
     to: Option<f64>,
 }
 
@@ -214,21 +219,4 @@ async fn crop(app: &App, id: &str, body: Result<Bytes, HttpError>, links: &Links
     let (studio, id) = (app.studio()?, SessionId::parse(id)?);
     studio.crop_to(&id, from, to).await?;
     shown(studio, &id, links).await
-}
-
-fn view(session: &SessionRecord, links: &Links) -> Value {
-    let url = |end: &str| links.to(&format!("/v1/sessions/{}/{end}", session.id));
-    json!({
-        "id": session.id,
-        "origin": session.origin,
-        "model": session.params.model_name(),
-        "prompt": session.params.text(),
-        "prompt_seconds": session.params.prompt_seconds,
-        "pinned": session.pinned,
-        "created": session.created,
-        "updated": session.updated,
-        "has_sound": session.current.is_some(),
-        "can_undo": session.input.is_some(),
-        "urls": file_urls(url),
-    })
 }

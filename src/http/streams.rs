@@ -1,11 +1,8 @@
 //! `/v1/streams`: create, list, show, steer, pause, resume, reset, delete, listen.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::Serialize;
-use serde_json::json;
 use warp::http::header::{CACHE_CONTROL, LOCATION};
 use warp::http::{HeaderMap, Method, StatusCode};
 use warp::reply::{Response, with_header, with_status};
@@ -17,7 +14,7 @@ use super::input::{Change, Create};
 use super::links::{self, Links};
 use super::query::{LISTEN, Query, live_named, raw};
 use super::router::get;
-use super::sound_paths::Sounds;
+use super::views::{AckView, StreamList, StreamView};
 use super::{App, HttpError, Routes, audio, body, connection};
 use crate::engine::Ack;
 use crate::station::{StreamInfo, StreamSpec};
@@ -30,8 +27,8 @@ pub(super) fn routes(app: &Arc<App>) -> Routes {
 fn collection(app: &Arc<App>) -> Routes {
     let (for_list, for_create) = (Arc::clone(app), Arc::clone(app));
     let list = get().and(links::of_request()).map(move |links| {
-        let streams: Vec<View> = for_list.station.list().into_iter().map(|info| View::new(info, &links)).collect();
-        no_store(warp::reply::json(&json!({ "streams": streams })))
+        let streams = for_list.station.list().into_iter().map(|info| StreamView::new(info, &links)).collect();
+        no_store(warp::reply::json(&StreamList { streams }))
     });
     let asked = warp::post().and(raw()).and(body::bytes(app)).and(links::of_request());
     let create = asked.then(move |query: String, body, links| {
@@ -117,12 +114,12 @@ async fn create(app: &App, query: &str, body: Result<Bytes, HttpError>, links: &
 /// 201 with a new stream.
 pub(super) fn created(info: StreamInfo, links: &Links) -> Response {
     let place = links.to(&format!("/v1/streams/{}", info.id));
-    let created = with_status(warp::reply::json(&View::new(info, links)), StatusCode::CREATED);
+    let created = with_status(warp::reply::json(&StreamView::new(info, links)), StatusCode::CREATED);
     with_header(created, LOCATION, place).into_response()
 }
 
 fn show(app: &App, id: &str, links: &Links) -> Result<Response, HttpError> {
-    Ok(no_store(warp::reply::json(&View::new(app.station.get(id)?.info(), links))))
+    Ok(no_store(warp::reply::json(&StreamView::new(app.station.get(id)?.info(), links))))
 }
 
 async fn change(app: &App, id: &str, body: Result<Bytes, HttpError>) -> Result<Response, HttpError> {
@@ -145,33 +142,14 @@ impl Verb {
             Self::Resume => stream.resume().await?,
             Self::Reset => return Ok(acknowledged(id, stream.reset().await?)),
         }
-        Ok(no_store(warp::reply::json(&View::new(stream.info(), links))))
+        Ok(no_store(warp::reply::json(&StreamView::new(stream.info(), links))))
     }
 }
 
-/// `at`: media time in seconds of the first sample that the change affects; `epoch`: of the sound from there on.
 fn acknowledged(id: &str, ack: Ack) -> Response {
-    no_store(warp::reply::json(&json!({ "id": id, "at": ack.at, "epoch": ack.epoch })))
+    no_store(warp::reply::json(&AckView::new(id, ack)))
 }
 
 fn no_store(reply: impl Reply) -> Response {
     with_header(reply, CACHE_CONTROL, "no-store").into_response()
-}
-
-/// A stream and where to go from it.
-#[derive(Serialize)]
-struct View {
-    #[serde(flatten)]
-    info: StreamInfo,
-    urls: BTreeMap<String, String>,
-}
-
-impl View {
-    fn new(info: StreamInfo, links: &Links) -> Self {
-        let url = |end: &str| links.to(&format!("/v1/streams/{}/{end}", info.id));
-        let sounds = Sounds::Live.formats().map(|format| (format.extension().to_owned(), Sounds::Live.segment(format)));
-        let others = ["ws", "events"].map(|name: &str| (name.to_owned(), name.to_owned()));
-        let urls = sounds.chain(others).map(|(name, end): (String, String)| (name, url(&end))).collect();
-        Self { info, urls }
-    }
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 use warp::http::HeaderMap;
 use warp::http::header::CONTENT_TYPE;
 use warp::{Filter, Rejection};
@@ -24,23 +25,35 @@ const FIELDS: [&str; 10] =
 const FILE: &str = "audio";
 
 /// A request for a clip.
-#[derive(Debug, Default, Deserialize, PartialEq)]
+#[derive(Debug, Default, Deserialize, PartialEq, ToSchema)]
+#[schema(as = ClipRequest)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Fields {
-    /// `generate`, `bang` or `continue`.
+    /// `generate`, `bang` or `continue`. Without it: continue if there is a sound or a session, else generate.
     pub verb: Option<String>,
     pub session: Option<String>,
+    #[schema(max_length = 1000)]
     pub prompt: Option<String>,
+    /// A Hugging Face id, a folder, or a short name (small, medium, large).
     pub model: Option<String>,
+    /// Seconds of the sound to go on from.
     #[serde(default, deserialize_with = "number")]
+    #[schema(minimum = 0.5, maximum = 299, default = 6)]
     pub prompt_seconds: Option<f64>,
+    /// Seconds of the piece, the prompt included.
     #[serde(default, deserialize_with = "number")]
+    #[schema(minimum = 1, maximum = 300, default = 30)]
     pub seconds: Option<f64>,
     #[serde(default, deserialize_with = "number")]
+    #[schema(minimum = 0, default = 250)]
     pub top_k: Option<u32>,
+    /// Of the softmax; 0 is greedy.
     #[serde(default, deserialize_with = "number")]
+    #[schema(minimum = 0, maximum = 4, default = 1)]
     pub temperature: Option<f32>,
+    /// How strictly the prompt is followed.
     #[serde(default, deserialize_with = "number")]
+    #[schema(minimum = 0, maximum = 20, default = 3)]
     pub guidance: Option<f32>,
     #[serde(default)]
     pub seed: Seed,

@@ -5,18 +5,20 @@ use std::collections::VecDeque;
 use serde::Serialize;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
+use utoipa::ToSchema;
 
 use crate::engine::{Remedy, Sampling, WeightedPrompt};
 use crate::units::ModelId;
 
 /// What the world may know of a stream.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct StreamInfo {
     /// Identity, unguessable.
     pub id: String,
     /// Name for people.
     pub name: Option<String>,
     /// Model that plays it.
+    #[schema(value_type = String)]
     pub model: ModelId,
     /// The blend now in force.
     pub prompts: Vec<WeightedPrompt>,
@@ -46,7 +48,7 @@ pub struct StreamInfo {
 }
 
 /// Life of a stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum StreamState {
     /// It waits for room on the machine, and has not been heard yet.
@@ -64,7 +66,7 @@ pub enum StreamState {
 }
 
 /// What a stream waits for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Waiting {
     /// In words.
     pub reason: String,
@@ -87,7 +89,7 @@ impl Waiting {
 }
 
 /// Pushed to SSE and WebSocket receivers.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum Event {
     /// What plays now, in words; takes effect at media time `at`.

@@ -8,6 +8,7 @@ use futures_util::future::join_all;
 use rand_chacha::rand_core::{OsRng, TryRngCore};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
+use tracing::Instrument;
 
 use super::names::Names;
 use super::overload::Overload;
@@ -181,6 +182,8 @@ impl Station {
             patience: spec.wait,
             upkeep: self.upkeep.clone(),
         };
+        let voice = source.voice().map(tracing::field::display);
+        let log = tracing::info_span!("stream", id = stream.id(), name = stream.name(), voice);
         if spec.wait.is_some() {
             stream.state().info.state = StreamState::Queued;
         }
@@ -195,7 +198,7 @@ impl Station {
             }
             streams.push(stream.clone());
         }
-        tokio::spawn(task.run());
+        tokio::spawn(task.run().instrument(log));
         Ok(stream)
     }
 

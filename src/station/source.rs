@@ -7,10 +7,14 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use crate::engine::{Ack, EngineError, Freeze, InLine, ModelInfo, Read, Steer, Voice, VoiceControl};
-use crate::units::{ModelId, Samples};
+use crate::units::{ModelId, Samples, VoiceId};
 
 /// What the station needs of a [`Voice`].
 pub(super) trait Source: Send + 'static {
+    /// By which name the engine's log knows it.
+    fn voice(&self) -> Option<VoiceId> {
+        None
+    }
     /// See [`Voice::model`].
     fn model(&self) -> Arc<ModelInfo>;
     /// See [`Voice::read`].
@@ -50,6 +54,10 @@ pub(super) trait Remote: Send + Sync {
 }
 
 impl Source for Voice {
+    fn voice(&self) -> Option<VoiceId> {
+        Some(self.id())
+    }
+
     fn model(&self) -> Arc<ModelInfo> {
         Arc::clone(self.model())
     }

@@ -137,7 +137,7 @@ impl<S: Source> Task<S> {
                 Some(reason)
             }
             Over::Failed(reason) => {
-                tracing::warn!(stream = self.stream.id(), %reason, "the stream ended");
+                tracing::warn!(%reason, "the stream ended");
                 Some(reason)
             }
         };
@@ -212,7 +212,7 @@ impl<S: Source> Task<S> {
     /// waits; if the voice is gone, reading it says why.
     async fn follow_engine(&mut self, now: Instant) {
         if let Err(error) = self.tell_engine(now).await {
-            tracing::debug!(stream = self.stream.id(), %error, "the voice stays as it is");
+            tracing::debug!(%error, "the voice stays as it is");
             if self.engine_paused && !self.paused && !self.parked {
                 self.plan.place.waits(now);
             }
@@ -261,7 +261,7 @@ impl<S: Source> Task<S> {
         self.round_at = now + ROUND;
         let given_up = self.stream.variants().give_up_stuck(PATIENCE);
         if given_up > 0 {
-            tracing::info!(stream = self.stream.id(), given_up, "listeners took nothing for too long");
+            tracing::info!(given_up, "listeners took nothing for too long");
             counter!(LISTENERS_GIVEN_UP).increment(given_up as u64);
         }
         let buffered = self.feed.buffered();

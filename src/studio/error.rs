@@ -11,6 +11,18 @@ pub enum StudioError {
     /// A value is out of bounds; the text says which and what to send instead.
     #[error("{0}")]
     Invalid(String),
+    /// A number is out of bounds.
+    #[error("`{field}` is {value} but must lie between {least} and {most}.")]
+    OutOfBounds {
+        /// Its name in the native API.
+        field: &'static str,
+        /// What was asked.
+        value: f64,
+        /// The least that is possible.
+        least: f64,
+        /// The most that is possible.
+        most: f64,
+    },
     /// The upload is no sound that can be used.
     #[error("Failed to load audio: {0}")]
     Audio(String),
@@ -18,28 +30,28 @@ pub enum StudioError {
     #[error("{0}")]
     Crowded(String),
     /// No such session.
-    #[error("Session not found: there is no session `{0}`, or it was kept for its time and then removed.")]
+    #[error("There is no session `{0}`, or it was kept for its time and then removed.")]
     NoSession(String),
     /// No such clip.
     #[error("There is no clip `{0}`, or it was kept for its time and then removed.")]
     NoClip(String),
     /// The clip is not complete, or was given up.
-    #[error("The clip `{0}` has no sound yet; GET /v1/clips/{0} says how far it is.")]
+    #[error("The clip `{0}` has no sound yet, or was given up.")]
     NotReady(String),
     /// One generation per session.
-    #[error("Generation already in progress")]
+    #[error("A piece of this session is being made already; wait for it, or cancel it.")]
     Busy,
     /// One transform per session.
-    #[error("Transform already in progress")]
+    #[error("A sound of this session is being transformed already; wait for it, or cancel it.")]
     TransformBusy,
     /// Nothing was continued in this session yet.
-    #[error("No last input audio available for retry")]
+    #[error("Nothing was continued in this session yet, so there is nothing to retry; continue it first.")]
     NoInput,
     /// Nothing to go back to.
-    #[error("No previous audio found to undo to")]
+    #[error("This session has no earlier sound to go back to.")]
     NothingToUndo,
     /// The session holds no sound.
-    #[error("No audio data available: the session has no sound yet; send some.")]
+    #[error("The session has no sound yet; send some.")]
     NoAudio,
     /// The queue's bound.
     #[error("{queued} clips are waiting already; try again in {retry_after} s.")]
@@ -60,7 +72,7 @@ pub enum StudioError {
     /// It is not for this client to name.
     #[error(
         "`{0}` is not among the models that clients of this server may name: those that are loaded, offered or on its \
-         disk, as GET /api/models lists them. Its operator can allow more with --allow-models."
+         disk. Its operator can allow more with --allow-models."
     )]
     NotYours(String),
     /// The model cannot be had.

@@ -42,6 +42,7 @@ use tokio_util::task::TaskTracker;
 pub use clip::{Event, Job, Snapshot, Status};
 pub use decoded::{Decoded, decode_within};
 pub use error::StudioError;
+pub use files::Shape;
 pub use given::GivenSound;
 pub use naming::Naming;
 pub use params::{

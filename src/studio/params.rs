@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::StudioError;
@@ -95,8 +96,9 @@ id!(
 pub struct Owner(pub String);
 
 /// What is done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = Verb)]
 pub enum Kind {
     /// A new piece from text alone.
     Generate,
@@ -208,21 +210,21 @@ impl Params {
     /// # Errors
     /// [`StudioError::Invalid`] with a sentence that says which value to change.
     pub fn validate(&self) -> Result<(), StudioError> {
-        let out = |name: &str, value: f64, least: f64, most: f64| {
-            Err(StudioError::Invalid(format!("{name} is {value} but must lie between {least} and {most}.")))
+        let out = |field: &'static str, value: f64, least: f64, most: f64| {
+            Err(StudioError::OutOfBounds { field, value, least, most })
         };
         if !(1.0..=MAX_PIECE_SECONDS).contains(&self.seconds) {
             return out("seconds", self.seconds, 1.0, MAX_PIECE_SECONDS);
         }
         let most = (self.seconds - 1.0).max(0.5);
         if !(0.5..=most).contains(&self.prompt_seconds) {
-            return out("prompt_duration (prompt_seconds)", self.prompt_seconds, 0.5, most);
+            return out("prompt_seconds", self.prompt_seconds, 0.5, most);
         }
         if !(0.0..=4.0).contains(&self.temperature) {
             return out("temperature", self.temperature.into(), 0.0, 4.0);
         }
         if !(0.0..=20.0).contains(&self.guidance) {
-            return out("cfg_coef (guidance)", self.guidance.into(), 0.0, 20.0);
+            return out("guidance", self.guidance.into(), 0.0, 20.0);
         }
         let chars = self.description.chars().count();
         if chars > MAX_PROMPT_CHARS {
@@ -274,12 +276,12 @@ mod tests {
     fn bounds_are_kept_and_named() {
         assert!(Params::default().validate().is_ok());
         for (params, word) in [
-            (Params { prompt_seconds: 30.0, ..Params::default() }, "prompt_duration"),
-            (Params { prompt_seconds: f64::NAN, ..Params::default() }, "prompt_duration"),
-            (Params { prompt_seconds: -1.0, ..Params::default() }, "prompt_duration"),
+            (Params { prompt_seconds: 30.0, ..Params::default() }, "prompt_seconds"),
+            (Params { prompt_seconds: f64::NAN, ..Params::default() }, "prompt_seconds"),
+            (Params { prompt_seconds: -1.0, ..Params::default() }, "prompt_seconds"),
             (Params { seconds: 1e9, ..Params::default() }, "seconds"),
             (Params { temperature: -0.1, ..Params::default() }, "temperature"),
-            (Params { guidance: f32::INFINITY, ..Params::default() }, "cfg_coef"),
+            (Params { guidance: f32::INFINITY, ..Params::default() }, "guidance"),
             (Params { description: "x".repeat(2000), ..Params::default() }, "description"),
         ] {
             assert!(params.validate().unwrap_err().to_string().contains(word), "{params:?}");

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use metrics::counter;
+use tracing::Instrument;
 
 use super::queue::Place;
 use super::{ClipId, ClipRecord, ClipState, Decoded, Draft, Event, Job, Lane, Status, Studio, StudioError, shape};
@@ -44,7 +45,10 @@ impl Studio {
             if let Some(job) = next {
                 self.tell(&job, Status::Starting);
                 self.tell_places();
-                self.tasks.spawn(Arc::clone(&self).run(job));
+                let record = job.record();
+                let (verb, session) = (record.kind.name(), record.session.as_str());
+                let log = tracing::info_span!("clip", id = %record.id, verb, session, voice = tracing::field::Empty);
+                self.tasks.spawn(Arc::clone(&self).run(job).instrument(log));
                 continue;
             }
             tokio::select! {
@@ -68,7 +72,7 @@ impl Studio {
                     // The store still says "accepted": it is made after the next start.
                     () = self.stopping.cancelled() => {
                         if let Err(error) = self.store.pause(clip).await {
-                            tracing::warn!(%error, %clip, "a clip will be made last after the next start");
+                            tracing::warn!(%error, "the clip will be made last after the next start");
                         }
                         return;
                     }
@@ -186,6 +190,7 @@ impl Studio {
             max_still: None,
         };
         let voice = self.engine.join(spec).await?;
+        tracing::Span::current().record("voice", tracing::field::display(voice.id()));
         // Live streams may hold all slots for a while.
         voice.control().resume_when_free()?.admitted().await?;
         self.play(job, voice, frames - given + model.max_delay() as u64).await?;

@@ -105,7 +105,7 @@ async fn bad_addresses_times_and_tasks_are_refused() {
         (json!({"url": "https://youtube.com/watch?v=short"}), "Invalid YouTube URL"),
         (json!({"url": url, "currentTime": -1}), "Invalid timestamp"),
         (json!({"url": url, "duration": "long"}), "duration"),
-        (json!({"url": url, "promptLength": 17}), "prompt_duration"),
+        (json!({"url": url, "promptLength": 17}), "promptLength"),
     ] {
         let (status, answer) = post(&server, "/generate", &body).await;
         assert!(status >= 400 && answer["error"].as_str().unwrap().contains(word), "{body} {answer}");

@@ -195,7 +195,7 @@ impl Call<'_> {
 
     async fn undo(&self) -> Done {
         let session = self.known()?;
-        let audio = self.gary.studio.undo(session).await.map_err(|error| error.to_string())?;
+        let audio = self.gary.studio.undo(session).await.map_err(|error| texts::said(&error))?;
         let sent = Sounding { audio, session, variation: None };
         sent.send(self.gary, self.socket, "transform_undone").await.map_err(|error| error.to_string().into())
     }

@@ -90,12 +90,12 @@ impl From<StudioError> for Failure {
         match error {
             StudioError::NoSession(_) => Self(StatusCode::NOT_FOUND, "Session not found".into()),
             StudioError::Store(_) | StudioError::Broken(_) | StudioError::Engine(_) => {
-                Self(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+                Self(StatusCode::INTERNAL_SERVER_ERROR, texts::said(&error))
             }
             StudioError::QueueFull { .. } | StudioError::TooManyOfYours { .. } => {
-                Self(StatusCode::TOO_MANY_REQUESTS, error.to_string())
+                Self(StatusCode::TOO_MANY_REQUESTS, texts::said(&error))
             }
-            error => Self(StatusCode::BAD_REQUEST, error.to_string()),
+            error => Self(StatusCode::BAD_REQUEST, texts::said(&error)),
         }
     }
 }

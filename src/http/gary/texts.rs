@@ -50,11 +50,32 @@ pub(crate) fn failure(kind: Kind, reason: &str) -> String {
     }
 }
 
+/// An error in the original's words, where its clients look for them or know the fields by them.
+pub(crate) fn said(error: &StudioError) -> String {
+    match error {
+        StudioError::NoSession(_) => format!("Session not found. {error}"),
+        StudioError::Busy => "Generation already in progress".into(),
+        StudioError::TransformBusy => "Transform already in progress".into(),
+        StudioError::NoInput => "No last input audio available for retry".into(),
+        StudioError::NothingToUndo => "No previous audio found to undo to".into(),
+        StudioError::NoAudio => format!("No audio data available. {error}"),
+        &StudioError::OutOfBounds { field, value, least, most } => {
+            let field = match field {
+                "prompt_seconds" => "prompt_duration",
+                "guidance" => "cfg_coef",
+                other => other,
+            };
+            StudioError::OutOfBounds { field, value, least, most }.to_string()
+        }
+        error => error.to_string(),
+    }
+}
+
 /// Why there is no transform: clients look for the words that the original had when its other half was down.
 pub(crate) fn no_transform(error: &StudioError) -> String {
     match error {
         StudioError::Absent(reason) => format!("Connection refused: {reason}"),
-        error => error.to_string(),
+        error => said(error),
     }
 }
 
@@ -84,6 +105,14 @@ mod tests {
         ] {
             assert_eq!(about(seconds), text);
         }
+    }
+
+    #[test]
+    fn errors_are_said_in_the_originals_words() {
+        let bounds = StudioError::OutOfBounds { field: "prompt_seconds", value: 30.0, least: 0.5, most: 29.0 };
+        assert_eq!(said(&bounds), "`prompt_duration` is 30 but must lie between 0.5 and 29.");
+        assert_eq!(said(&StudioError::Busy), "Generation already in progress");
+        assert_ne!(StudioError::Busy.to_string(), said(&StudioError::Busy));
     }
 
     #[test]

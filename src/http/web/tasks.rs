@@ -93,6 +93,10 @@ impl From<StudioError> for Failure {
     fn from(error: StudioError) -> Self {
         match error {
             StudioError::NoSession(_) => Self(StatusCode::NOT_FOUND, "Task not found".into()),
+            StudioError::OutOfBounds { field: "prompt_seconds", value, least, most } => {
+                let error = StudioError::OutOfBounds { field: "promptLength", value, least, most };
+                HttpError::from(error).into()
+            }
             error => HttpError::from(error).into(),
         }
     }

@@ -150,7 +150,7 @@ impl<S: Source> Task<S> {
             && let Ok(Some(block)) = self.feed.fade_out()
             && let Err(Over::Failed(error)) = self.emit(block)
         {
-            tracing::warn!(stream = self.stream.id(), error, "the end could not be encoded");
+            tracing::warn!(error, "the end could not be encoded");
         }
     }
 }

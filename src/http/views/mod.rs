@@ -1,0 +1,54 @@
+//! What `/v1` answers with, as types: the JSON that is sent and its description come from the same
+//! fields. What `/v1` is asked with stands beside the routes.
+
+mod clip;
+mod model;
+mod render;
+mod session;
+mod stream;
+
+use serde_json::Value;
+use utoipa::OpenApi;
+
+pub(super) use self::clip::{ClipList, ClipView};
+pub(super) use self::model::{ModelList, ModelView};
+pub(super) use self::render::{AcceptedRender, PresetList, PresetView, RenderView};
+pub(super) use self::session::{SessionList, SessionView};
+pub(super) use self::stream::{AckView, StreamList, StreamView};
+use super::{clips, input, models, ops, renders, sessions, upload};
+use crate::station::Event;
+
+/// Every body of `/v1` by the name under which the description refers to it, with those within.
+#[derive(OpenApi)]
+#[openapi(components(schemas(
+    AcceptedRender,
+    AckView,
+    ClipList,
+    ClipView,
+    Event,
+    ModelList,
+    ModelView,
+    PresetList,
+    RenderView,
+    SessionList,
+    SessionView,
+    StreamList,
+    StreamView,
+    clips::Onward,
+    input::Change,
+    input::Create,
+    models::Load,
+    ops::Readiness,
+    renders::LoopBody,
+    sessions::Crop,
+    sessions::Pin,
+    upload::Fields,
+)))]
+struct Bodies;
+
+/// The JSON schemas of all bodies, by name.
+pub(super) fn schemas() -> Value {
+    let components = Bodies::openapi().components.map(|components| components.schemas);
+    // A test reads them.
+    serde_json::to_value(components).unwrap_or_default()
+}

@@ -1,0 +1,54 @@
+//! A stream as clients see it.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::super::links::Links;
+use super::super::sound_paths::Sounds;
+use crate::engine::Ack;
+use crate::station::StreamInfo;
+
+/// Streams, the oldest first.
+#[derive(Serialize, ToSchema)]
+pub(in crate::http) struct StreamList {
+    pub streams: Vec<StreamView>,
+}
+
+/// A stream and where to go from it.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Stream)]
+pub(in crate::http) struct StreamView {
+    #[serde(flatten)]
+    info: StreamInfo,
+    /// Where it is heard, by format, watched (`events`) and steered (`ws`).
+    urls: BTreeMap<String, String>,
+}
+
+impl StreamView {
+    pub fn new(info: StreamInfo, links: &Links) -> Self {
+        let url = |end: &str| links.to(&format!("/v1/streams/{}/{end}", info.id));
+        let sounds = Sounds::Live.formats().map(|format| (format.extension().to_owned(), Sounds::Live.segment(format)));
+        let others = ["ws", "events"].map(|name: &str| (name.to_owned(), name.to_owned()));
+        let urls = sounds.chain(others).map(|(name, end): (String, String)| (name, url(&end))).collect();
+        Self { info, urls }
+    }
+}
+
+/// A change was accepted.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Ack)]
+pub(in crate::http) struct AckView {
+    id: String,
+    /// Media time in seconds of the first sample that the change affects.
+    at: f64,
+    /// Epoch of the sound from there on.
+    epoch: u32,
+}
+
+impl AckView {
+    pub fn new(id: &str, ack: Ack) -> Self {
+        Self { id: id.to_owned(), at: ack.at, epoch: ack.epoch }
+    }
+}
