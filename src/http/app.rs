@@ -124,7 +124,7 @@ impl App {
     /// # Errors
     /// [`HttpError::Without`] when this server makes none.
     pub fn studio(&self) -> Result<&Arc<Studio>, HttpError> {
-        self.studio.as_ref().ok_or_else(|| HttpError::Without("This server makes no clips, only streams."))
+        self.studio.as_ref().ok_or(HttpError::Without("This server makes no clips, only streams."))
     }
 
     /// Decodes a sound that a client sent, within the memory that there is for it.

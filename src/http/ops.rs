@@ -109,7 +109,7 @@ fn readiness(app: &App) -> Result<Response, HttpError> {
 
 fn metrics_page(app: &App) -> Result<Response, HttpError> {
     let handle = app.metrics.as_ref();
-    let handle = handle.ok_or_else(|| HttpError::Without("This server keeps no metrics."))?;
+    let handle = handle.ok_or(HttpError::Without("This server keeps no metrics."))?;
     gauge!(telemetry::REALTIME_FACTOR).set(app.engine().status().realtime_factor);
     if let Some(studio) = &app.studio {
         for (name, lane) in Lane::ALL.map(|lane| (lane.name(), lane)) {

@@ -51,7 +51,7 @@ pub enum StudioError {
     #[error("This session has no earlier sound to go back to.")]
     NothingToUndo,
     /// The session holds no sound.
-    #[error("The session has no sound yet; send some.")]
+    #[error("There is no sound to work on yet; send one.")]
     NoAudio,
     /// The queue's bound.
     #[error("{queued} clips are waiting already; try again in {retry_after} s.")]
