@@ -7,7 +7,7 @@ mod sync {
 }
 #[path = "../src/engine/pcm_ring/border.rs"]
 mod border;
-#[path = "../src/model/kernels/team/door.rs"]
+#[path = "../src/model/kernels/kernel_pool/door.rs"]
 mod door;
 
 use loom::cell::UnsafeCell;

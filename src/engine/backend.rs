@@ -61,7 +61,7 @@ impl ModelInfo {
 pub type Condition = Arc<dyn std::any::Any + Send + Sync>;
 
 /// One part of a blend: a prepared, non-empty text and its share (shares of a voice sum to 1). A voice whose
-/// blend is the empty slice has no description: it runs on its null row alone, without guidance.
+/// blend is the empty slice has no description: it runs on its unconditional row alone, without guidance.
 #[derive(Clone)]
 pub struct Blend {
     /// From [`Conditioner::condition`].
@@ -70,7 +70,7 @@ pub struct Blend {
     pub share: f32,
 }
 
-/// A place in the KV pool for one voice (its conditional and its null row).
+/// A place in the KV pool for one voice (its conditional and its unconditional row).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(pub usize);
 
@@ -100,7 +100,7 @@ pub struct Prefill<'a> {
     pub ids: &'a [u32],
     /// What it is conditioned on.
     pub blend: &'a [Blend],
-    /// Guidance scale: with 1 the null row is not needed.
+    /// Guidance scale: with 1 the unconditional row is not needed.
     pub guidance: f32,
 }
 

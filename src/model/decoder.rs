@@ -29,14 +29,14 @@ pub struct Token<'a> {
     pub position: usize,
     /// One id per codebook; the pad id is allowed.
     pub ids: &'a [u32],
-    /// The texts that it is conditioned on; none for a null row.
+    /// The texts that it is conditioned on; none for a unconditional row.
     pub cross: &'a [CrossShare],
     /// Whether its logits are wanted.
     pub logits: bool,
 }
 
 /// A part of a pass, in the order in which they come. What [`Part::SelfOut`], [`Part::CrossOut`] and [`Part::Fc2`] give
-/// is the residual stream behind them; on kernels of our own what they add to it, and all in the weights' type.
+/// is the residual stream behind them; on custom kernels what they add to it, and all in the weights' type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)]
 pub enum Part {
@@ -75,7 +75,7 @@ pub struct KvCache {
     layers: Vec<KvLayer>,
     rows: usize,
     window: usize,
-    /// Kernels of our own on the device, and where their texts lie.
+    /// Custom kernels on the device, and where their texts lie.
     fused: Option<Fused>,
     texts: TextSlots,
     /// What is added at every position, `[window, hidden]`; none where it is computed anew in every pass.
@@ -110,7 +110,7 @@ impl KvCache {
         self.fused = Some(Fused::plain(format));
     }
 
-    /// The kernels of our own that passes over this pool use, if the device has any.
+    /// The custom kernels that passes over this pool use, if the device has any.
     pub fn fused(&self) -> Option<&Fused> {
         self.fused.as_ref()
     }
@@ -262,7 +262,7 @@ impl Decoder {
         self.cache_on(rows, window, self.target.fused)
     }
 
-    /// As [`Decoder::cache`], but with the choice of using kernels of our own where there are any.
+    /// As [`Decoder::cache`], but with the choice of using custom kernels where there are any.
     ///
     /// # Errors
     /// [`ModelError::Tensor`] when memory is short.
@@ -382,29 +382,29 @@ impl Decoder {
             };
             let behind = self.layers.get(index + 1).map_or(&self.heads, |layer| &layer.qkv);
             let normed = show(Part::SelfNorm, layer.self_norm.of(&mut x)?);
-            kv.soon(&pass);
+            kv.prefetch(&pass);
             let qkv = show(Part::Qkv, x.multiply(&layer.qkv, &normed)?);
-            layer.self_out.soon();
+            layer.self_out.prefetch();
             let mixed = show(Part::Attend, kv.attend(&qkv, &pass)?);
             if conditioned {
-                layer.cross_query.soon()
+                layer.cross_query.prefetch()
             } else {
-                layer.fc1.soon()
+                layer.fc1.prefetch()
             }
             show(Part::SelfOut, x.add(&layer.self_out, &mixed)?);
             if conditioned {
                 let parts: Vec<Vec<CrossPart<'_>>> = tokens.iter().map(|token| parts(token, index)).collect();
                 let normed = show(Part::CrossNorm, layer.cross_norm.of(&mut x)?);
-                layer.cross_out.soon();
+                layer.cross_out.prefetch();
                 let queries = show(Part::CrossQuery, x.multiply(&layer.cross_query, &normed)?);
                 let mixed = show(Part::CrossAttend, kv.cross_attend(&queries, &parts, &pass)?);
-                layer.fc1.soon();
+                layer.fc1.prefetch();
                 show(Part::CrossOut, x.add(&layer.cross_out, &mixed)?);
             }
             let normed = show(Part::FfnNorm, layer.ffn_norm.of(&mut x)?);
-            layer.fc2.soon();
+            layer.fc2.prefetch();
             let wide = show(Part::Fc1, x.multiply_gelu(&layer.fc1, &normed)?);
-            behind.soon();
+            behind.prefetch();
             show(Part::Fc2, x.add(&layer.fc2, &wide)?);
         }
         let wanted: Vec<u32> = (0..tokens.len() as u32).filter(|index| tokens[*index as usize].logits).collect();

@@ -6,7 +6,7 @@ use candle_core::Tensor;
 
 use super::{
     error::{ModelError, Result},
-    wave::{LayerState, Tap},
+    seanet::{LayerState, Tap},
 };
 
 /// An autoencoder with a variational bottleneck.

@@ -21,11 +21,11 @@ pub mod melodyflow;
 mod musicgen;
 mod pickle;
 pub mod sampler;
+pub mod seanet;
 pub mod stable_audio;
 pub mod t5;
 mod text;
 pub mod vae;
-pub mod wave;
 pub mod weights;
 
 pub use checkpoint::Checkpoint;

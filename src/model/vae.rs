@@ -8,10 +8,10 @@ use super::error::Result;
 
 /// Gives the next tensor of standard normal draws of a shape. What it gives is fixed by whoever makes it, so that the
 /// same draws give the same sound.
-pub type Draws = Box<dyn FnMut(&[usize]) -> Result<Tensor> + Send>;
+pub type NoiseSource = Box<dyn FnMut(&[usize]) -> Result<Tensor> + Send>;
 
 /// Standard normal draws of a seed, on a device.
-pub fn seeded(seed: u64, device: &Device) -> Draws {
+pub fn seeded(seed: u64, device: &Device) -> NoiseSource {
     let mut generator = ChaCha12Rng::seed_from_u64(seed);
     let device = device.clone();
     Box::new(move |shape| {

@@ -34,7 +34,7 @@ pub struct Target {
     pub kernels: Kernels,
     /// How the decoder's matrices are stored by native kernels.
     pub format: WeightFormat,
-    /// Whether kernels of our own are used where candle's operations run, if the device has any.
+    /// Whether custom kernels are used where candle's operations run, if the device has any.
     pub fused: bool,
 }
 

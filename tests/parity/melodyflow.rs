@@ -7,11 +7,11 @@ use candle_core::{Device, Tensor};
 use continuo::model::{
     Files,
     melodyflow::{
-        Edit, EditSettings, MelodyFlow, Method, Pass, Regularise, Row, Walk,
+        EditSettings, EditTask, MelodyFlow, Method, OdeSolver, Pass, Regularise, Row,
         regulariser::{loss, regularise_rounds},
         schedule::{grid, swayed},
     },
-    vae::{Draws, sample},
+    vae::{NoiseSource, sample},
     weights::Target,
 };
 use serde_json::Value;
@@ -215,7 +215,7 @@ fn generation(golden: &Golden, model: &Arc<MelodyFlow>, meta: &Value) {
         }
         let times: Vec<f32> = golden.input(&at("fwd.t")).to_vec1().unwrap();
         let noise = golden.input(&at("noise"));
-        let mut walk = Walk::forth(model, &texts, 0.0, noise, (method, times.len())).unwrap();
+        let mut walk = OdeSolver::generation(model, &texts, 0.0, noise, (method, times.len())).unwrap();
         golden.check(&at("fwd.t"), &Tensor::new(&grid(0.0, 1.0, times.len())[..times.len()], &Device::Cpu).unwrap());
         let mut seen = Seen::default();
         let mut reports = vec![0];
@@ -272,7 +272,7 @@ fn edit(golden: &Golden, model: &Arc<MelodyFlow>, meta: &Value, case: &str) {
         recorded.extend((0..draws.dim(0).unwrap()).map(|n| draws.get(n).unwrap().unsqueeze(0).unwrap()));
     }
     let mut recorded = recorded.into_iter();
-    let draws: Draws = Box::new(move |shape| {
+    let draws: NoiseSource = Box::new(move |shape| {
         let draw = recorded.next().unwrap();
         assert_eq!(draw.dims(), shape);
         Ok(draw)
@@ -282,7 +282,7 @@ fn edit(golden: &Golden, model: &Arc<MelodyFlow>, meta: &Value, case: &str) {
     let targets: Vec<Row> = strings(&params["descriptions"]).iter().map(|text| model.prepare(text).unwrap()).collect();
     let sound = turned(&golden.input("codec.wav").squeeze(0).unwrap());
     let texts = (model.prepare(&source[0]).unwrap(), targets);
-    let mut edit = Edit::new(model, sound, texts, settings, draws).unwrap();
+    let mut edit = EditTask::new(model, sound, texts, settings, draws).unwrap();
     let (mut seen, mut reports) = (Seen::default(), vec![0]);
     while !edit.is_complete() {
         let progress = edit.step_shown(&mut |name, x| {

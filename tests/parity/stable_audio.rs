@@ -8,11 +8,11 @@ use candle_core::{DType, Device, Tensor};
 use continuo::model::{
     Files,
     stable_audio::{
-        Conditions, Diffusion, Guidance, Init, Objective, Piece, PieceSettings, Row, Sampler, StableAudio,
+        Conditions, DenoiseTask, Diffusion, Guidance, Init, Objective, PieceSettings, Row, Sampler, StableAudio,
         fused_weight, schedule,
     },
     t5::bucket,
-    vae::{Draws, deviation},
+    vae::{NoiseSource, deviation},
     weights::{Target, TensorSource, Weights},
 };
 use serde_json::Value;
@@ -315,7 +315,7 @@ fn autoencoder(golden: &Golden, model: &Arc<StableAudio>) {
 }
 
 /// Hands out recorded draws, one after the other.
-pub fn recorded(draws: Vec<Tensor>) -> Draws {
+pub fn recorded(draws: Vec<Tensor>) -> NoiseSource {
     let mut draws = draws.into_iter();
     Box::new(move |shape| {
         let draw = draws.next().unwrap_or_else(|| panic!("more draws than were recorded"));
@@ -380,7 +380,7 @@ fn sample(golden: &Golden, model: &Arc<StableAudio>, texts: &Texts, meta: &Value
         let settings = PieceSettings { sampler, steps, guidance: scale };
         let init = Some((turned(&sound), Init::Vary(f64::from(levels[0]))));
         let texts = (wanted.remove(0), unwanted[0].clone());
-        let mut piece = Piece::new(model, texts, settings, init, recorded(draws)).unwrap();
+        let mut piece = DenoiseTask::new(model, texts, settings, init, recorded(draws)).unwrap();
         while !piece.is_complete() {
             piece.step_shown(&mut show).unwrap();
         }

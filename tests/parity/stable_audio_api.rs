@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor};
 use continuo::{
     bars::{bar_seconds, fitting_bars, tempo},
     model::stable_audio::{
-        Init, Piece, PieceSettings, Sampler, StableAudio,
+        DenoiseTask, Init, PieceSettings, Sampler, StableAudio,
         loops::{Mask, loop_samples, normalise, peak, pull_weights},
     },
 };
@@ -99,7 +99,7 @@ fn run_one(model: &Arc<StableAudio>, tensors: &Recorded, name: &str, run: &Value
         let frames = weights.len();
         let found = Tensor::from_vec(weights.clone(), (1, 1, frames), &Device::Cpu).unwrap();
         tensors.near(&at("M_sq"), &found, 1e-5);
-        init = Some((clip(), Init::Pull(weights, number(request, "guidance_strength").unwrap())));
+        init = Some((clip(), Init::LatentGuidance(weights, number(request, "guidance_strength").unwrap())));
     } else if endpoint == "/generate/style-transfer" {
         draws.push(tensors.get(&at("vae_noise")));
         init = Some((clip(), Init::Vary(number(request, "style_strength").unwrap())));
@@ -108,7 +108,7 @@ fn run_one(model: &Arc<StableAudio>, tensors: &Recorded, name: &str, run: &Value
         let noise = tensors.get(&at("step_noise"));
         draws.extend((0..steps).map(|step| noise.get(step).unwrap()));
     }
-    let mut piece = Piece::new(model, rows, settings, init, recorded(draws)).unwrap();
+    let mut piece = DenoiseTask::new(model, rows, settings, init, recorded(draws)).unwrap();
     let mut velocities = Vec::new();
     while !piece.is_complete() {
         piece

@@ -44,7 +44,7 @@ pub(super) fn run(args: &AgreeArgs) -> Result<Vec<Row>, Failure> {
     let mut composed = decoder.cache_on(ROWS, WINDOW, false)?;
     let Some(fused) = own.fused().cloned() else {
         return Err(Failure(
-            "There are no kernels of our own to compare here: take --device cuda, in a program built with --features cuda \
+            "There are no custom kernels to compare here: take --device cuda, in a program built with --features cuda \
              (where they cannot be compiled, a line above says why)."
                 .into(),
         ));
@@ -69,7 +69,7 @@ pub(super) fn run(args: &AgreeArgs) -> Result<Vec<Row>, Failure> {
         let largest = expected.iter().fold(0f32, |largest, x| largest.max(x.abs()));
         for (found, expected) in floats(&found)?.iter().zip(&expected) {
             let error = (found - expected).abs() / largest;
-            // What is no number is as bad as can be.
+            // NaN is as bad as can be.
             worst = if error <= worst { worst } else { error };
         }
         last = Some(found);

@@ -80,7 +80,7 @@ struct RandomModel {
     /// Number format of the weights
     #[arg(long, default_value = "auto")]
     dtype: DtypeChoice,
-    /// On a GPU: kernels of our own, or candle's operations alone
+    /// On a GPU: custom kernels, or candle's operations alone
     #[arg(long, default_value = "own")]
     kernels: KernelsChoice,
 }

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::{RandomModel, Row, SizeChoice, beside};
 use crate::cli::Failure;
 use crate::cli::load::{DeviceChoice, DtypeChoice};
-use crate::model::melodyflow::{FlowConfig, MelodyFlow, Method, Walk};
+use crate::model::melodyflow::{FlowConfig, MelodyFlow, Method, OdeSolver};
 use crate::model::stable_audio::{Diffusion, Guidance, Sampler, StableAudio, StableConfig, schedule};
 use crate::model::vae::seeded;
 use crate::model::weights::Target;
@@ -145,7 +145,7 @@ pub(super) fn transform(options: &TransformArgs) -> Result<Vec<Row>, Failure> {
     let states = Tensor::randn(0f32, 1.0, (32, model.config.width), &target.device)?;
     let text = vec![Some(model.transformer.prepare(&states)?)];
     let noise = Tensor::randn(0f32, 1.0, (1, model.config.latents, frames), &target.device)?;
-    let mut walk = Walk::forth(&model, &text, 0.0, noise, (Method::Euler, args.steps + 1))?;
+    let mut walk = OdeSolver::generation(&model, &text, 0.0, noise, (Method::Euler, args.steps + 1))?;
     let mut times = Vec::new();
     while !walk.progress().is_complete() {
         let (begun, before) = (Instant::now(), walk.progress());

@@ -50,7 +50,7 @@ pub struct MusicGenBackend {
 struct SlotState {
     /// `[columns][codebooks]` ids read so far.
     columns: Vec<u32>,
-    /// Positions that are valid in the conditional and in the null row.
+    /// Positions that are valid in the conditional and in the unconditional row.
     filled: [usize; 2],
 }
 

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::bars::tempo;
 use crate::model::ModelError;
-use crate::model::stable_audio::{self, Init, Objective, Piece, PieceSettings, StableAudio, loops};
+use crate::model::stable_audio::{self, DenoiseTask, Init, Objective, PieceSettings, StableAudio, loops};
 use crate::model::vae::seeded;
 use crate::pcm::Pcm;
 use crate::units::SampleRate;
@@ -85,11 +85,11 @@ struct MakeLoop {
     settings: PieceSettings,
     /// Interleaved, at the model's rate.
     given: Option<Vec<f32>>,
-    piece: Option<Piece>,
+    piece: Option<DenoiseTask>,
 }
 
 impl MakeLoop {
-    fn begin(&mut self) -> Result<Piece, ModelError> {
+    fn begin(&mut self) -> Result<DenoiseTask, ModelError> {
         let device = self.model.target().device.clone();
         let config = &self.model.config;
         let text = match (self.spec.shape, tempo(&self.spec.text)) {
@@ -115,17 +115,17 @@ impl MakeLoop {
                             Shape::Loop { bars, .. } => bars,
                             _ => 1,
                         };
-                        Init::Pull(loops::pull_weights(mask.into(), config.frames(), bars, ramp), strength)
+                        Init::LatentGuidance(loops::pull_weights(mask.into(), config.frames(), bars, ramp), strength)
                     }
                 };
                 Some((Tensor::from_vec(pcm, (frames, config.channels), &device)?, init))
             }
             _ => None,
         };
-        Piece::new(&self.model, rows, self.settings, init, seeded(self.spec.seed, &device))
+        DenoiseTask::new(&self.model, rows, self.settings, init, seeded(self.spec.seed, &device))
     }
 
-    fn finish(&self, piece: &Piece) -> Result<Pcm, ModelError> {
+    fn finish(&self, piece: &DenoiseTask) -> Result<Pcm, ModelError> {
         let sound = piece.sound()?;
         let (peak, channels) = (loops::peak(&sound)?, self.model.config.channels);
         let mut pcm: Vec<f32> = sound.flatten_all()?.to_vec1()?;

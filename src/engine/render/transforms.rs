@@ -11,7 +11,7 @@ use super::{
     sentence,
 };
 use crate::model::ModelError;
-use crate::model::melodyflow::{Edit, EditSettings, MelodyFlow, Method};
+use crate::model::melodyflow::{EditSettings, EditTask, MelodyFlow, Method};
 use crate::model::vae::seeded;
 use crate::pcm::Pcm;
 use crate::units::SampleRate;
@@ -84,7 +84,7 @@ struct Transform {
     /// Parts to be done: first frame and interleaved samples.
     parts: VecDeque<(usize, Vec<f32>)>,
     count: usize,
-    edit: Option<(usize, usize, Edit)>,
+    edit: Option<(usize, usize, EditTask)>,
     done: Vec<f32>,
 }
 
@@ -106,7 +106,7 @@ impl Transform {
         Ok(Self { model, spec, channels, count, parts, edit: None, done: Vec::new() })
     }
 
-    fn begin(&mut self) -> Result<Option<(usize, usize, Edit)>, ModelError> {
+    fn begin(&mut self) -> Result<Option<(usize, usize, EditTask)>, ModelError> {
         let Some((from, pcm)) = self.parts.pop_front() else { return Ok(None) };
         let device = &self.model.target().device;
         let frames = pcm.len() / self.channels;
@@ -114,7 +114,7 @@ impl Transform {
         let target = self.model.prepare(&self.spec.text)?;
         // One seed for all parts: what they share begins from the same noise.
         let draws = seeded(self.spec.seed, device);
-        let edit = Edit::new(&self.model, sound, (None, vec![target]), self.spec.settings.edit(), draws)?;
+        let edit = EditTask::new(&self.model, sound, (None, vec![target]), self.spec.settings.edit(), draws)?;
         Ok(Some((from, frames, edit)))
     }
 }

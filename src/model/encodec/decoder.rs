@@ -6,7 +6,7 @@ use super::{
     super::{
         config::CodecConfig,
         error::Result,
-        wave::{LayerState, Stack, Tap, joined},
+        seanet::{LayerState, Stack, Tap, joined},
         weights::Weights,
     },
     Builder, Shape, padding, trim,

@@ -6,7 +6,7 @@ use super::{
     super::{
         config::CodecConfig,
         error::{ModelError, Result},
-        wave::{LayerState, Stack, Tap},
+        seanet::{LayerState, Stack, Tap},
         weights::Weights,
     },
     Builder, Shape,

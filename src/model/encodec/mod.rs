@@ -16,12 +16,12 @@ pub use decoder::{CodecDecoder, StreamState};
 pub use encoder::CodecEncoder;
 pub use quantizer::Quantizer;
 
-pub use super::wave::fused_weight;
+pub use super::seanet::fused_weight;
 use super::{
     config::{CodecActivation, CodecConfig},
     error::Result,
     kernels::LstmLayer,
-    wave::{Activation, Conv, Layer, Padding, Residual, Shape, Stack, Upsample},
+    seanet::{Activation, Layer, Padding, Residual, Shape, Stack, StreamingConv1d, StreamingConvTranspose1d},
     weights::Weights,
 };
 
@@ -117,8 +117,8 @@ impl<'a, 'b> Builder<'a, 'b> {
     }
 
     fn conv(&mut self, shape: Shape) -> Result<()> {
-        let conv = Conv::new(&self.here().at("conv"), shape, padding(self.config, shape), true)?;
-        self.layers.push(Layer::Conv(conv));
+        let conv = StreamingConv1d::new(&self.here().at("conv"), shape, padding(self.config, shape), true)?;
+        self.layers.push(Layer::StreamingConv1d(conv));
         Ok(())
     }
 
@@ -152,7 +152,7 @@ impl<'a, 'b> Builder<'a, 'b> {
             let first = Shape { dilation, ..Shape::plain(width, inner, config.residual_kernel) };
             let second = Shape::plain(inner, width, 1);
             let beside = Shape::plain(width, width, 1);
-            let conv = |name: &str, shape| Conv::new(&here.at(name), shape, padding(config, shape), true);
+            let conv = |name: &str, shape| StreamingConv1d::new(&here.at(name), shape, padding(config, shape), true);
             self.layers.push(Layer::Residual(Box::new(Residual {
                 activations: [
                     self.activation(&here.at("block.0"), width)?,
@@ -167,8 +167,14 @@ impl<'a, 'b> Builder<'a, 'b> {
     }
 
     fn upsample(&mut self, inputs: usize, ratio: usize) -> Result<()> {
-        let up = Upsample::new(&self.here().at("conv"), inputs, inputs / 2, ratio, trim(self.config, ratio))?;
-        self.layers.push(Layer::Upsample(up));
+        let up = StreamingConvTranspose1d::new(
+            &self.here().at("conv"),
+            inputs,
+            inputs / 2,
+            ratio,
+            trim(self.config, ratio),
+        )?;
+        self.layers.push(Layer::StreamingConvTranspose1d(up));
         Ok(())
     }
 

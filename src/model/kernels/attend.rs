@@ -8,7 +8,7 @@ use pulp::Arch;
 use super::{
     Kernels, Native,
     attention::{Query, Segment, keys_len, value_len, write_key, write_value},
-    team, with_floats,
+    kernel_pool, with_floats,
 };
 
 /// Multiply-adds below which one thread does all heads.
@@ -145,8 +145,8 @@ fn each_head<'a, T: AsRef<[Segment<'a, f32>]>>(
     let scale = 1.0 / (dim as f32).sqrt();
     let mut out = vec![0f32; tokens * heads * dim];
     let pairs = tokens * heads;
-    let share = if work < PARALLEL_FROM { pairs } else { pairs.div_ceil(8 * team::size()) };
-    team::chunks(&mut out, share * dim, |index, out| {
+    let share = if work < PARALLEL_FROM { pairs } else { pairs.div_ceil(8 * kernel_pool::size()) };
+    kernel_pool::chunks(&mut out, share * dim, |index, out| {
         let mut scratch = Vec::new();
         for (at, out) in out.chunks_exact_mut(dim).enumerate() {
             let (token, head) = ((index * share + at) / heads, (index * share + at) % heads);

@@ -52,7 +52,7 @@ impl Plan {
         let mut gather = vec![0u32; rows * width];
         let mut back = vec![0u32; at.len()];
         let mut positions = vec![window as u32; rows * width];
-        // A place without a token sees its row's first position: a softmax over nothing is no number.
+        // A place without a token sees its row's first position: a softmax over nothing is NaN.
         let mut seen = vec![1usize; rows * width];
         for (row, tokens) in places.iter().enumerate() {
             for (place, token) in tokens.iter().enumerate() {

@@ -105,7 +105,7 @@ impl FullAttention {
                 let product = Product { inputs: dim, outputs: length, x, map, finish: Finish::Store };
                 let mut scores = gemm::alone(keys, product);
                 let mut totals = vec![0f32; count];
-                math::wide(
+                math::dispatch_simd(
                     #[inline(always)]
                     || {
                         for (scores, total) in scores.chunks_exact_mut(length).zip(&mut totals) {

@@ -1,4 +1,4 @@
-//! A pass on kernels of our own: where its tokens live and where their texts lie goes to the device once for all layers.
+//! A pass on custom kernels: where its tokens live and where their texts lie goes to the device once for all layers.
 
 use std::{
     collections::{HashMap, HashSet},

@@ -12,9 +12,9 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::{
+    kernel_pool::{self, Columns},
     math,
     memory::fetch,
-    team::{self, Columns},
 };
 
 /// SIMD vectors in a panel's row.
@@ -26,7 +26,7 @@ const PARALLEL_FROM: usize = 100_000;
 #[derive(Clone, Copy)]
 pub(super) enum Panels<'a> {
     /// Not packed at all: for at most [`FEW`] outputs.
-    Few(&'a [f32]),
+    Unpacked(&'a [f32]),
     F32(&'a [f32]),
     /// Two bf16 in a word: vectors 0 and 1 of a row in the low and high halves of its first words, then 2 and 3.
     Bf16(&'a [u32]),
@@ -333,7 +333,7 @@ pub(super) fn store(finish: Finish<'_>, sums: &[f32], column: usize, at: usize, 
 /// Makes a product with packed weights: `[rows, outputs]`.
 pub(super) fn multiply(panels: Panels<'_>, product: Product<'_>) -> Vec<f32> {
     match panels {
-        Panels::Few(weights) => few(weights, product),
+        Panels::Unpacked(weights) => few(weights, product),
         Panels::F32(words) => multiply_as::<F32>(words, product),
         Panels::Bf16(words) => multiply_as::<Bf16>(words, product),
     }
@@ -359,7 +359,7 @@ fn few(weights: &[f32], product: Product<'_>) -> Vec<f32> {
     let run = inputs / map.runs;
     let share = (PARALLEL_FROM / (inputs * outputs).max(1)).max(1);
     out.par_chunks_mut(share * outputs).enumerate().for_each(|(index, out)| {
-        math::wide(
+        math::dispatch_simd(
             #[inline(always)]
             || {
                 let mut sums = [0f32; FEW];
@@ -408,19 +408,19 @@ pub(super) fn spread(
     if out.is_empty() {
         return out;
     }
-    let threads = team::size();
+    let threads = kernel_pool::size();
     let work = rows * inputs * outputs;
     if threads == 1 || work < PARALLEL_FROM {
         rectangle(0..rows, 0..count, Columns::all(&mut out, outputs));
     } else if rows >= 32 * threads {
         let share = rows.div_ceil(4 * threads).next_multiple_of(4);
-        team::chunks(&mut out, share * outputs, |index, out| {
+        kernel_pool::chunks(&mut out, share * outputs, |index, out| {
             let rows = index * share..((index + 1) * share).min(rows);
             rectangle(rows, 0..count, Columns::all(out, outputs));
         });
     } else {
         let share = count.div_ceil(if work > 4 * PARALLEL_FROM { 8 * threads } else { threads });
-        team::columns(&mut out, outputs, share * width, |index, columns| {
+        kernel_pool::columns(&mut out, outputs, share * width, |index, columns| {
             rectangle(0..rows, index * share..((index + 1) * share).min(count), columns);
         });
     }

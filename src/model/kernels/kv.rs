@@ -11,8 +11,9 @@ use super::{
     attention::{self, Cell, Query, Segment, keys_len, value_len, write_key, write_value},
     batched::{self, Texts},
     fused::{self, TextSlots},
-    memory::Block,
-    team, with_floats,
+    kernel_pool,
+    memory::HugePageBuf,
+    with_floats,
 };
 
 /// Where a token lives: its row in the pool and its position there.
@@ -40,7 +41,7 @@ enum Body {
     Composed {
         pool: Tensor,
         texts: Option<Texts>,
-        /// The texts of passes on kernels of our own.
+        /// The texts of passes on custom kernels.
         memory: Option<Tensor>,
     },
 }
@@ -54,7 +55,7 @@ struct Pool<C> {
     keys: usize,
     /// Cells of a line.
     line: usize,
-    cells: Block<C>,
+    cells: HugePageBuf<C>,
 }
 
 impl KvLayer {
@@ -114,10 +115,10 @@ impl KvLayer {
     }
 
     /// Says that keys and values are needed after the operation that comes now, so that memory is not idle until then.
-    pub fn soon(&self, pass: &Pass) {
+    pub fn prefetch(&self, pass: &Pass) {
         match (&self.body, &pass.0) {
-            (Body::F32(pool), Plan::Native(at)) => pool.soon(at),
-            (Body::Bf16(pool), Plan::Native(at)) => pool.soon(at),
+            (Body::F32(pool), Plan::Native(at)) => pool.prefetch(at),
+            (Body::Bf16(pool), Plan::Native(at)) => pool.prefetch(at),
             _ => {}
         }
     }
@@ -166,7 +167,7 @@ impl Pass {
         }))
     }
 
-    /// A pass on kernels of our own over composed pools; `blends` are its tokens' texts in any one layer. Every layer of
+    /// A pass on custom kernels over composed pools; `blends` are its tokens' texts in any one layer. Every layer of
     /// the pools that `texts` belongs to must make the pass.
     ///
     /// # Errors
@@ -181,7 +182,7 @@ impl Pass {
         Ok(Self(Plan::Fused(fused::Plan::new(fused, at, blends, texts, device)?)))
     }
 
-    /// The kernels of our own that it is on, if it is.
+    /// The custom kernels that it is on, if it is.
     pub(super) fn fused(&self) -> Option<&Fused> {
         match &self.0 {
             Plan::Fused(plan) => Some(&plan.fused),
@@ -216,7 +217,7 @@ impl<C: Cell> Pool<C> {
     fn new(rows: usize, window: usize, heads: usize, dim: usize) -> Result<Self> {
         let keys = keys_len::<C>(window, dim);
         let line = keys + window * value_len::<C>(dim);
-        Ok(Self { heads, dim, keys, line, cells: Block::zeroed(rows * heads * line, heads * line)? })
+        Ok(Self { heads, dim, keys, line, cells: HugePageBuf::zeroed(rows * heads * line, heads * line)? })
     }
 
     fn forget(&mut self, row: usize) {
@@ -225,14 +226,18 @@ impl<C: Cell> Pool<C> {
     }
 
     /// As if rows lay side by side and were of the same length.
-    fn soon(&self, at: &[AttendRow]) {
+    fn prefetch(&self, at: &[AttendRow]) {
         let rows = || at.iter().map(|at| at.row);
         if let (Some(first), Some(last)) = (rows().min(), rows().max()) {
             let position = at.iter().map(|at| at.position).max().unwrap_or(0);
-            let lines = (last + 1 - first) * self.heads / team::size();
+            let lines = (last + 1 - first) * self.heads / kernel_pool::size();
             let (apart, keys) = (lines * self.line, keys_len::<C>(position + 1, self.dim));
             let size = size_of::<C>();
-            team::ahead_at(&raw const self.cells[first * self.heads * self.line], apart * size, keys * size);
+            kernel_pool::prefetch_next_at(
+                &raw const self.cells[first * self.heads * self.line],
+                apart * size,
+                keys * size,
+            );
         }
     }
 
@@ -256,10 +261,10 @@ impl<C: Cell> Pool<C> {
             (rest, begin, sums_left) = (behind, row + 1, others);
         }
         let work: usize = at.iter().map(|at| 2 * (at.position + 1) * hidden).sum();
-        let share = if work < PARALLEL_FROM { tasks.len() } else { tasks.len().div_ceil(16 * team::size()) };
+        let share = if work < PARALLEL_FROM { tasks.len() } else { tasks.len().div_ceil(16 * kernel_pool::size()) };
         let keys = self.keys;
         with_floats(qkv, |qkv| {
-            team::chunks(&mut tasks, share, |_, tasks| {
+            kernel_pool::chunks(&mut tasks, share, |_, tasks| {
                 let mut scratch = Vec::new();
                 tasks.iter_mut().for_each(|task| task.run(qkv, at, keys, (heads, dim), &mut scratch));
             });
@@ -365,7 +370,7 @@ mod tests {
                 Some(fused) => Pass::with_fused(fused, &at, &blends, &mut slots, &Device::Cpu).unwrap(),
                 None => Pass::new(at, WINDOW, kernels, &Device::Cpu).unwrap(),
             };
-            // Kernels of our own take the weights' type and give it.
+            // Custom kernels take the weights' type and give it.
             let dtype = if fused.is_some() { format.dtype(&Device::Cpu) } else { DType::F32 };
             let given = |width, seed| random((tokens, width), seed + index as u64).to_dtype(dtype).unwrap();
             let own = layer.attend(&given(3 * width, 100), &pass).unwrap();

@@ -7,9 +7,10 @@ use candle_core::{DType, Device, Module, Result, Tensor};
 use super::{
     Kernels, Native,
     gemm::{self, Finish, Panels, Product, RowMap},
-    memory::Block,
+    kernel_pool,
+    memory::HugePageBuf,
     quant::{Bits, Quantised},
-    team, with_floats,
+    with_floats,
 };
 use crate::units::WeightFormat;
 
@@ -47,9 +48,9 @@ pub struct Linear {
 
 #[derive(Debug, Clone)]
 enum Body {
-    Few(Tensor),
-    Packed(Arc<Block<f32>>),
-    PackedBf16(Arc<Block<u32>>),
+    Unpacked(Tensor),
+    Packed(Arc<HugePageBuf<f32>>),
+    PackedBf16(Arc<HugePageBuf<u32>>),
     Quantised(Arc<Quantised>),
     Dense(Tensor),
 }
@@ -63,7 +64,9 @@ impl Linear {
         let (outputs, inputs) = weight.dims2()?;
         let body = match kernels {
             Kernels::Composed => Body::Dense(weight.contiguous()?.to_dtype(format.dtype(weight.device()))?),
-            Kernels::Native if outputs <= gemm::FEW && format == WeightFormat::F32 => Body::Few(weight.contiguous()?),
+            Kernels::Native if outputs <= gemm::FEW && format == WeightFormat::F32 => {
+                Body::Unpacked(weight.contiguous()?)
+            }
             Kernels::Native => {
                 let weight = weight.contiguous()?;
                 let len = gemm::packed_len(outputs, inputs);
@@ -71,11 +74,11 @@ impl Linear {
                     Ok(match format {
                         WeightFormat::F32 => {
                             let pack = |words: &mut [f32]| gemm::pack_into(weight, outputs, inputs, words);
-                            Body::Packed(Arc::new(Block::new(len, pack)?))
+                            Body::Packed(Arc::new(HugePageBuf::new(len, pack)?))
                         }
                         WeightFormat::Bf16 => {
                             let pack = |words: &mut [u32]| gemm::narrow(&gemm::pack(weight, outputs, inputs), words);
-                            Body::PackedBf16(Arc::new(Block::new(len / 2, pack)?))
+                            Body::PackedBf16(Arc::new(HugePageBuf::new(len / 2, pack)?))
                         }
                         WeightFormat::Q8 => {
                             Body::Quantised(Arc::new(Quantised::new(weight, outputs, inputs, Bits::Eight)?))
@@ -103,7 +106,7 @@ impl Linear {
     /// Bytes of weights that one pass reads.
     pub fn bytes(&self) -> usize {
         match &self.body {
-            Body::Few(words) => words.elem_count() * 4,
+            Body::Unpacked(words) => words.elem_count() * 4,
             Body::Packed(words) => words.len() * 4,
             Body::PackedBf16(words) => words.len() * 4,
             Body::Quantised(weight) => weight.bytes(),
@@ -112,12 +115,12 @@ impl Linear {
     }
 
     /// Says that this weight is needed after the operation that comes now, so that memory is not idle until then.
-    pub fn soon(&self) {
+    pub fn prefetch(&self) {
         match &self.body {
-            Body::Packed(words) => team::ahead(words),
-            Body::PackedBf16(words) => team::ahead(words),
-            Body::Quantised(weight) => team::ahead(weight.lines()),
-            Body::Few(_) | Body::Dense(_) => {}
+            Body::Packed(words) => kernel_pool::prefetch_next(words),
+            Body::PackedBf16(words) => kernel_pool::prefetch_next(words),
+            Body::Quantised(weight) => kernel_pool::prefetch_next(weight.lines()),
+            Body::Unpacked(_) | Body::Dense(_) => {}
         }
     }
 
@@ -203,8 +206,8 @@ impl Linear {
             }))
         };
         match &self.body {
-            Body::Few(words) => {
-                with_floats(words, |words| multiply(&|product| gemm::multiply(Panels::Few(words), product)))
+            Body::Unpacked(words) => {
+                with_floats(words, |words| multiply(&|product| gemm::multiply(Panels::Unpacked(words), product)))
             }
             Body::Packed(words) => multiply(&|product| gemm::multiply(Panels::F32(words), product)),
             Body::PackedBf16(words) => multiply(&|product| gemm::multiply(Panels::Bf16(words), product)),

@@ -120,7 +120,7 @@ impl LstmLayer {
                         let finish = Finish::Add(&now);
                         let product = Product { inputs: width, outputs: 4 * width, x: &hidden, map, finish };
                         let sums = gemm::multiply(Panels::F32(words), product);
-                        math::wide(
+                        math::dispatch_simd(
                             #[inline(always)]
                             || {
                                 let states = hidden.chunks_exact_mut(width).zip(cell.chunks_exact_mut(width));

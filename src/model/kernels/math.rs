@@ -8,7 +8,7 @@ use pulp::Arch;
 /// Calls `f`, a closure that is `#[inline(always)]`, compiled for the widest vectors of this processor. Passed to pulp
 /// itself it may get a shim around it that is compiled for the narrowest ones.
 #[inline(always)]
-pub(super) fn wide<R>(f: impl FnOnce() -> R) -> R {
+pub(super) fn dispatch_simd<R>(f: impl FnOnce() -> R) -> R {
     Arch::new().dispatch(f)
 }
 

@@ -20,7 +20,7 @@ use memmap2::MmapRaw;
 use memmap2::UncheckedAdvice;
 use rayon::prelude::*;
 
-use super::{math, team};
+use super::{kernel_pool, math};
 
 /// Size of a large page.
 const PAGE: usize = 2 << 20;
@@ -42,10 +42,10 @@ unsafe impl Plain for f32 {}
 // SAFETY: numbers.
 unsafe impl Plain for u32 {}
 // SAFETY: bytes, aligned to a cache line.
-unsafe impl Plain for super::quant::Line {}
+unsafe impl Plain for super::quant::CacheLine {}
 
 /// `len` values.
-pub(super) struct Block<T> {
+pub(super) struct HugePageBuf<T> {
     /// Keeps the memory.
     chunk: Arc<MmapRaw>,
     /// In bytes from the chunk's beginning.
@@ -57,7 +57,7 @@ pub(super) struct Block<T> {
 /// The chunk that still has room, while anything in it is used.
 static OPEN: Mutex<(Weak<MmapRaw>, usize)> = Mutex::new((Weak::new(), 0));
 
-impl<T: Plain> Block<T> {
+impl<T: Plain> HugePageBuf<T> {
     /// `fill` gets zeros to write over.
     ///
     /// # Errors
@@ -102,7 +102,7 @@ impl<T: Plain> Block<T> {
     }
 }
 
-impl<T> Deref for Block<T> {
+impl<T> Deref for HugePageBuf<T> {
     type Target = [T];
 
     #[inline]
@@ -112,7 +112,7 @@ impl<T> Deref for Block<T> {
     }
 }
 
-impl<T> DerefMut for Block<T> {
+impl<T> DerefMut for HugePageBuf<T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut [T] {
         // SAFETY: as above, and this is the only reference to it.
@@ -120,7 +120,7 @@ impl<T> DerefMut for Block<T> {
     }
 }
 
-impl<T> std::fmt::Debug for Block<T> {
+impl<T> std::fmt::Debug for HugePageBuf<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} values", self.len)
     }
@@ -165,7 +165,7 @@ fetch! {
 }
 
 /// A large block, to measure how fast the machine reads: in the order and the pages in which weights are read.
-pub struct Probe(Block<u32>);
+pub struct Probe(HugePageBuf<u32>);
 
 /// Words that a thread takes at once.
 const PART: usize = PAGE / 4;
@@ -178,7 +178,7 @@ impl Probe {
     /// # Errors
     /// When the system has no memory left.
     pub fn new(bytes: usize) -> io::Result<Self> {
-        Block::new(bytes.div_ceil(4), |words: &mut [u32]| {
+        HugePageBuf::new(bytes.div_ceil(4), |words: &mut [u32]| {
             words.par_chunks_mut(PART).for_each(|words| words.fill(1));
         })
         .map(Self)
@@ -192,9 +192,9 @@ impl Probe {
     /// Reads everything once on all threads of the decoder and returns the sum of all words.
     pub fn pass(&self) -> u32 {
         let sum = AtomicU32::new(0);
-        team::run(self.0.len().div_ceil(PART), |part| {
+        kernel_pool::run(self.0.len().div_ceil(PART), |part| {
             let words = &self.0[part * PART..self.0.len().min((part + 1) * PART)];
-            let own = math::wide(
+            let own = math::dispatch_simd(
                 #[inline(always)]
                 || {
                     let mut lanes = [0u32; 64];
@@ -262,7 +262,7 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn what_is_forgotten_is_zeros_again_and_nothing_beside_it() {
-        let mut block = Block::<u32>::zeroed(3 * PART, PART).unwrap();
+        let mut block = HugePageBuf::<u32>::zeroed(3 * PART, PART).unwrap();
         block.fill(7);
         let (from, to) = (PART / 2 + 5, 2 * PART + 77);
         block.forget(from..to);
@@ -277,13 +277,13 @@ mod tests {
     fn blocks_do_not_overlap_and_outlive_each_other() {
         let block = |index: usize| {
             let len = [1, 17, 1 << 18, 3 << 20][index % 4] + index;
-            Block::<u32>::new(len, |values| {
+            HugePageBuf::<u32>::new(len, |values| {
                 assert!(values.iter().all(|value| *value == 0));
                 values.fill(index as u32);
             })
             .unwrap()
         };
-        let mut blocks: Vec<Option<Block<u32>>> = (0..40).map(|index| Some(block(index))).collect();
+        let mut blocks: Vec<Option<HugePageBuf<u32>>> = (0..40).map(|index| Some(block(index))).collect();
         blocks.iter_mut().step_by(3).for_each(|block| *block = None);
         for (index, block) in blocks.iter().enumerate() {
             let Some(block) = block else { continue };

@@ -13,6 +13,7 @@ mod cuda;
 mod full;
 mod fused;
 mod gemm;
+mod kernel_pool;
 mod kv;
 mod linear;
 mod lstm;
@@ -25,7 +26,6 @@ mod quant_neon;
 #[cfg(target_arch = "x86_64")]
 mod quant_x86;
 mod stream;
-mod team;
 
 use candle_core::{CpuStorage, CustomOp1, Device, Layout, Result, Shape, Storage, Tensor};
 

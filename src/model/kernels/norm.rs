@@ -19,7 +19,7 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32, kernels:
             x.apply_op1_no_bwd(&Native("layer_norm", |x: &[f32], shape: &candle_core::Shape| {
                 let mut out = vec![0f32; x.len()];
                 let rows = |(out, x): (&mut [f32], &[f32])| {
-                    math::wide(
+                    math::dispatch_simd(
                         #[inline(always)]
                         || {
                             for (out, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
@@ -56,7 +56,7 @@ pub fn elu(x: &Tensor, kernels: Kernels) -> Result<Tensor> {
     x.contiguous()?.apply_op1_no_bwd(&Native("elu", |x: &[f32], shape: &candle_core::Shape| {
         let mut out = vec![0f32; x.len()];
         out.par_chunks_mut(1 << 16).zip(x.par_chunks(1 << 16)).for_each(|(out, x)| {
-            math::wide(
+            math::dispatch_simd(
                 #[inline(always)]
                 || {
                     for (out, x) in out.iter_mut().zip(x) {
@@ -84,7 +84,7 @@ pub fn snake(x: &Tensor, alpha: &Tensor, gain: &Tensor, kernels: Kernels) -> Res
                 let mut out = vec![0f32; x.len()];
                 let piece = ((1 << 16) / channels).max(1) * channels;
                 out.par_chunks_mut(piece).zip(x.par_chunks(piece)).for_each(|(out, x)| {
-                    math::wide(
+                    math::dispatch_simd(
                         #[inline(always)]
                         || {
                             for (out, x) in out.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
@@ -117,7 +117,7 @@ pub fn gate(x: &Tensor, kernels: Kernels) -> Result<Tensor> {
     x.contiguous()?.apply_op1_no_bwd(&Native("gate", |x: &[f32], _: &candle_core::Shape| {
         let mut out = vec![0f32; x.len() / 2];
         out.par_chunks_mut(half).zip(x.par_chunks(2 * half)).for_each(|(out, x)| {
-            math::wide(
+            math::dispatch_simd(
                 #[inline(always)]
                 || {
                     let (value, gate) = x.split_at(half);

@@ -16,9 +16,9 @@ use rayon::prelude::*;
 
 use super::{
     gemm::{self, Product},
+    kernel_pool::Columns,
     math,
-    memory::{self, Block},
-    team::Columns,
+    memory::{self, HugePageBuf},
 };
 
 /// Outputs in a panel: four vectors of sixteen.
@@ -35,7 +35,7 @@ pub(super) const Q4_BLOCK: usize = 2 * PANEL + BLOCK * PANEL / 2;
 /// A cache line, so that no load of a kernel touches two.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
-pub(super) struct Line([u8; 64]);
+pub(super) struct CacheLine([u8; 64]);
 
 /// Bits of a weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub(super) enum Bits {
 pub(super) struct Quantised {
     bits: Bits,
     inputs: usize,
-    lines: Block<Line>,
+    lines: HugePageBuf<CacheLine>,
 }
 
 impl Quantised {
@@ -61,7 +61,7 @@ impl Quantised {
         let panels = outputs.div_ceil(PANEL);
         let per_panel = inputs.div_ceil(BLOCK) * block_bytes(bits) / 64;
         let row = |output: usize| if output < outputs { &weight[output * inputs..][..inputs] } else { &[] };
-        let lines = Block::new(panels * per_panel, |lines: &mut [Line]| {
+        let lines = HugePageBuf::new(panels * per_panel, |lines: &mut [CacheLine]| {
             lines.par_chunks_mut(per_panel).enumerate().for_each(|(panel, lines)| {
                 for lane in 0..PANEL {
                     pack(bits, row(panel * PANEL + lane), lane, lines);
@@ -72,7 +72,7 @@ impl Quantised {
     }
 
     /// All panels.
-    pub(super) fn lines(&self) -> &[Line] {
+    pub(super) fn lines(&self) -> &[CacheLine] {
         &self.lines
     }
 
@@ -81,7 +81,7 @@ impl Quantised {
         self.lines.len() * 64
     }
 
-    fn panel(&self, index: usize) -> &[Line] {
+    fn panel(&self, index: usize) -> &[CacheLine] {
         let size = self.inputs.div_ceil(BLOCK) * block_bytes(self.bits) / 64;
         &self.lines[index * size..][..size]
     }
@@ -91,14 +91,14 @@ impl Quantised {
         let Product { inputs, x, map, .. } = product;
         let run = inputs / map.runs;
         let round = |row: usize| match map.runs {
-            1 => Rounded::new(&x[map.start(row)..][..inputs], self.bits),
+            1 => QuantizedRow::new(&x[map.start(row)..][..inputs], self.bits),
             runs => {
                 let part = |index: usize| &x[map.start(row) + index * map.run_stride..][..run];
-                Rounded::new(&(0..runs).map(part).collect::<Vec<_>>().concat(), self.bits)
+                QuantizedRow::new(&(0..runs).map(part).collect::<Vec<_>>().concat(), self.bits)
             }
         };
         let rows = map.rows();
-        let rounded: Vec<Rounded> =
+        let rounded: Vec<QuantizedRow> =
             if rows < FEW { (0..rows).map(round).collect() } else { (0..rows).into_par_iter().map(round).collect() };
         gemm::spread(product, PANEL, |rows, panels, out| self.rectangle(product, &rounded, rows, panels, out))
     }
@@ -106,7 +106,7 @@ impl Quantised {
     fn rectangle(
         &self,
         product: Product<'_>,
-        x: &[Rounded],
+        x: &[QuantizedRow],
         rows: Range<usize>,
         panels: Range<usize>,
         mut out: Columns<'_, f32>,
@@ -119,9 +119,9 @@ impl Quantised {
             let valid = PANEL.min(outputs - column);
             for row in rows.clone().step_by(ROWS) {
                 let count = ROWS.min(rows.end - row);
-                let some: [&Rounded; ROWS] = std::array::from_fn(|r| &x[row + r.min(count - 1)]);
+                let some: [&QuantizedRow; ROWS] = std::array::from_fn(|r| &x[row + r.min(count - 1)]);
                 body()(self.bits, &some[..count], self.panel(index), &mut tile);
-                math::wide(
+                math::dispatch_simd(
                     #[inline(always)]
                     || {
                         for (r, sums) in tile[..count].iter().enumerate() {
@@ -146,7 +146,7 @@ fn block_bytes(bits: Bits) -> usize {
 }
 
 /// Rounds one output, block by block, to 255 or sixteen steps. An empty row (a filled-up panel) becomes zeros.
-fn pack(bits: Bits, row: &[f32], lane: usize, lines: &mut [Line]) {
+fn pack(bits: Bits, row: &[f32], lane: usize, lines: &mut [CacheLine]) {
     let size = block_bytes(bits);
     for block in 0..lines.len() * 64 / size {
         let from = (block * BLOCK).min(row.len());
@@ -198,7 +198,7 @@ pub(super) type Words = [i32; BLOCK / 4];
 const FEW: usize = 64;
 
 /// A row of x, rounded block by block, filled up with zeros.
-pub(super) struct Rounded {
+pub(super) struct QuantizedRow {
     blocks: Vec<RoundedBlock>,
 }
 
@@ -216,7 +216,7 @@ pub(super) struct RoundedBlock {
     pub sum: i32,
 }
 
-impl Rounded {
+impl QuantizedRow {
     pub(super) fn new(row: &[f32], bits: Bits) -> Self {
         let mut blocks = vec![RoundedBlock::default(); row.len().div_ceil(BLOCK)];
         let steps = if bits == Bits::Four { 127.0 } else { 127.0 * 256.0 };
@@ -255,7 +255,7 @@ fn rounders() -> Vec<Rounder> {
     #[cfg(not(target_arch = "x86_64"))]
     let mut rounders: Vec<Rounder> = Vec::new();
     rounders.push(|x, steps, blocks| {
-        math::wide(
+        math::dispatch_simd(
             #[inline(always)]
             || {
                 for (x, block) in x.iter().zip(blocks) {
@@ -267,8 +267,8 @@ fn rounders() -> Vec<Rounder> {
     rounders
 }
 
-/// Rounds a block so that its largest magnitude becomes `steps`. A value that is no number makes the scale none, so that
-/// it is noticed behind the product.
+/// Rounds a block so that its largest magnitude becomes `steps`. NaN poisons the scale, so that the fault
+/// shows in the product.
 #[inline(always)]
 pub(super) fn round(x: &[f32; BLOCK], steps: f32, block: &mut RoundedBlock) {
     let larger = |top: f32, value: f32| if value > top || value.is_nan() { value } else { top };
@@ -299,7 +299,7 @@ pub(super) fn round(x: &[f32; BLOCK], steps: f32, block: &mut RoundedBlock) {
 }
 
 /// A kernel: the sums of up to [`ROWS`] rows with a panel.
-pub(super) type Body = fn(Bits, &[&Rounded], &[Line], &mut Tile);
+pub(super) type Body = fn(Bits, &[&QuantizedRow], &[CacheLine], &mut Tile);
 
 /// Every body that this machine runs, the fastest first.
 fn bodies() -> Vec<Body> {
@@ -319,7 +319,7 @@ fn body() -> Body {
 }
 
 /// The kernel in plain loops: the twin that the others are compared with.
-pub(super) fn plain(bits: Bits, rows: &[&Rounded], lines: &[Line], tile: &mut Tile) {
+pub(super) fn plain(bits: Bits, rows: &[&QuantizedRow], lines: &[CacheLine], tile: &mut Tile) {
     let per_block = block_bytes(bits) / 64;
     for (row, sums) in rows.iter().zip(tile) {
         sums.fill(0.0);
@@ -345,7 +345,7 @@ pub(super) fn plain(bits: Bits, rows: &[&Rounded], lines: &[Line], tile: &mut Ti
     }
 }
 
-impl Line {
+impl CacheLine {
     #[inline(always)]
     pub(super) fn bytes(&self) -> &[u8; 64] {
         &self.0
@@ -386,8 +386,8 @@ mod tests {
         let (outputs, inputs) = (130, 100);
         let (weight, x) = (random(outputs * inputs, 1), random(ROWS * inputs, 2));
         for bits in [Bits::Four, Bits::Eight] {
-            let rounded: Vec<Rounded> = x.chunks(inputs).map(|row| Rounded::new(row, bits)).collect();
-            let rows: Vec<&Rounded> = rounded.iter().collect();
+            let rounded: Vec<QuantizedRow> = x.chunks(inputs).map(|row| QuantizedRow::new(row, bits)).collect();
+            let rows: Vec<&QuantizedRow> = rounded.iter().collect();
             let quantised = Quantised::new(&weight, outputs, inputs, bits).unwrap();
             for (panel, count) in (0..outputs.div_ceil(PANEL)).flat_map(|panel| (1..=ROWS).map(move |n| (panel, n))) {
                 let mut expected = [[0f32; PANEL]; ROWS];
@@ -427,7 +427,7 @@ mod tests {
         x[35] = f32::NAN;
         let quantised = Quantised::new(&random(40, 2), 1, 40, Bits::Eight).unwrap();
         let mut tile = [[0f32; PANEL]; ROWS];
-        body()(Bits::Eight, &[&Rounded::new(&x, Bits::Eight)], quantised.panel(0), &mut tile);
+        body()(Bits::Eight, &[&QuantizedRow::new(&x, Bits::Eight)], quantised.panel(0), &mut tile);
         assert!(tile[0][0].is_nan());
     }
 }

@@ -7,7 +7,7 @@
 
 use std::arch::{aarch64::*, asm, is_aarch64_feature_detected};
 
-use super::quant::{Bits, Body, Line, PANEL, Q4_BLOCK, Q8_BLOCK, ROWS, Rounded, RoundedBlock, Tile};
+use super::quant::{Bits, Body, CacheLine, PANEL, Q4_BLOCK, Q8_BLOCK, QuantizedRow, ROWS, RoundedBlock, Tile};
 
 /// Lines of sixteen outputs side by side in a panel.
 const PARTS: usize = PANEL / 16;
@@ -31,7 +31,7 @@ pub(super) fn bodies() -> Vec<Body> {
 }
 
 #[target_feature(enable = "neon")]
-fn multiply<const DOT: bool>(bits: Bits, rows: &[&Rounded], lines: &[Line], tile: &mut Tile) {
+fn multiply<const DOT: bool>(bits: Bits, rows: &[&QuantizedRow], lines: &[CacheLine], tile: &mut Tile) {
     match bits {
         Bits::Eight => blocks::<DOT, true>(rows, lines, tile),
         Bits::Four => blocks::<DOT, false>(rows, lines, tile),
@@ -40,7 +40,7 @@ fn multiply<const DOT: bool>(bits: Bits, rows: &[&Rounded], lines: &[Line], tile
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn blocks<const DOT: bool, const EIGHT: bool>(rows: &[&Rounded], lines: &[Line], tile: &mut Tile) {
+fn blocks<const DOT: bool, const EIGHT: bool>(rows: &[&QuantizedRow], lines: &[CacheLine], tile: &mut Tile) {
     let rows = &rows[..rows.len().min(ROWS)];
     tile[..rows.len()].as_flattened_mut().fill(0.0);
     let per_block = if EIGHT { Q8_BLOCK } else { Q4_BLOCK } / 64;
@@ -73,7 +73,7 @@ fn blocks<const DOT: bool, const EIGHT: bool>(rows: &[&Rounded], lines: &[Line],
 fn sixteen<const DOT: bool, const EIGHT: bool, const R: usize>(
     x: [&RoundedBlock; R],
     scales: &[u8],
-    lines: &[Line],
+    lines: &[CacheLine],
     to: [&mut [f32]; R],
 ) {
     let zero: [_; R] = std::array::from_fn(|r| vdupq_n_s32(if EIGHT { 0 } else { -8 * x[r].sum }));

@@ -7,7 +7,7 @@
 use std::arch::x86_64::*;
 
 use super::quant::{
-    self, BLOCK, Bits, Body, Line, PANEL, Q4_BLOCK, Q8_BLOCK, ROWS, Rounded, RoundedBlock, Rounder, Tile,
+    self, BLOCK, Bits, Body, CacheLine, PANEL, Q4_BLOCK, Q8_BLOCK, QuantizedRow, ROWS, RoundedBlock, Rounder, Tile,
 };
 
 /// Vectors of sixteen outputs in a panel.
@@ -77,7 +77,7 @@ fn round512(x: &[[f32; BLOCK]], steps: f32, blocks: &mut [RoundedBlock]) {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn vnni(bits: Bits, rows: &[&Rounded], lines: &[Line], tile: &mut Tile) {
+fn vnni(bits: Bits, rows: &[&QuantizedRow], lines: &[CacheLine], tile: &mut Tile) {
     match (bits, rows) {
         (Bits::Eight, [a]) => vnni8([a], lines, tile),
         (Bits::Eight, [a, b]) => vnni8([a, b], lines, tile),
@@ -100,7 +100,7 @@ fn vnni(bits: Bits, rows: &[&Rounded], lines: &[Line], tile: &mut Tile) {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn load512(bits: Bits, line: &Line) -> __m512i {
+fn load512(bits: Bits, line: &CacheLine) -> __m512i {
     line.fetch_ahead(bits);
     // SAFETY: the reference is to 64 readable bytes.
     unsafe { _mm512_loadu_si512(line.bytes().as_ptr().cast()) }
@@ -120,7 +120,7 @@ fn store512(sums: &[[__m512; VECTORS]], tile: &mut [[f32; PANEL]]) {
 /// The scales of the sixteen outputs of each vector.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn scales512(bits: Bits, lines: &[Line]) -> [__m512; VECTORS] {
+fn scales512(bits: Bits, lines: &[CacheLine]) -> [__m512; VECTORS] {
     let both = [load512(bits, &lines[0]), load512(bits, &lines[1])];
     std::array::from_fn(|v| {
         let half = both[v / 2];
@@ -130,7 +130,7 @@ fn scales512(bits: Bits, lines: &[Line]) -> [__m512; VECTORS] {
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn vnni8<const R: usize>(rows: [&Rounded; R], lines: &[Line], tile: &mut [[f32; PANEL]]) {
+fn vnni8<const R: usize>(rows: [&QuantizedRow; R], lines: &[CacheLine], tile: &mut [[f32; PANEL]]) {
     let mut sums = [[_mm512_setzero_ps(); VECTORS]; R];
     for (block, lines) in lines.chunks_exact(Q8_BLOCK / 64).enumerate() {
         let (scales, lines) = lines.split_at(2 * PANEL / 64);
@@ -160,7 +160,7 @@ fn vnni8<const R: usize>(rows: [&Rounded; R], lines: &[Line], tile: &mut [[f32; 
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn vnni4<const R: usize>(rows: [&Rounded; R], lines: &[Line], tile: &mut [[f32; PANEL]]) {
+fn vnni4<const R: usize>(rows: [&QuantizedRow; R], lines: &[CacheLine], tile: &mut [[f32; PANEL]]) {
     let mask = _mm512_set1_epi8(15);
     let mut sums = [[_mm512_setzero_ps(); VECTORS]; R];
     for (block, lines) in lines.chunks_exact(Q4_BLOCK / 64).enumerate() {
@@ -206,7 +206,7 @@ fn load128(bytes: &[u8]) -> __m128i {
 /// The sums of a block of Q8 for the sixteen outputs of every [`VECTORS`]th line, eight and eight.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn eight256(x: &RoundedBlock, lines: &[Line]) -> [__m256i; 2] {
+fn eight256(x: &RoundedBlock, lines: &[CacheLine]) -> [__m256i; 2] {
     // Four quarters of a line, each with the pairs of four outputs.
     let mut quarters = [_mm256_setzero_si256(); 4];
     for four in 0..BLOCK / 4 {
@@ -226,7 +226,7 @@ fn eight256(x: &RoundedBlock, lines: &[Line]) -> [__m256i; 2] {
 /// The same of a block of Q4.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn four256(x: &RoundedBlock, lines: &[Line]) -> [__m256i; 2] {
+fn four256(x: &RoundedBlock, lines: &[CacheLine]) -> [__m256i; 2] {
     let mask = _mm256_set1_epi8(15);
     // Two sums of pairs for every output: sixteen products each, none above 15 * 127, stay within sixteen bits.
     let mut sums = [_mm256_setzero_si256(); 2];
@@ -246,7 +246,7 @@ fn four256(x: &RoundedBlock, lines: &[Line]) -> [__m256i; 2] {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn avx2(bits: Bits, rows: &[&Rounded], lines: &[Line], tile: &mut Tile) {
+fn avx2(bits: Bits, rows: &[&QuantizedRow], lines: &[CacheLine], tile: &mut Tile) {
     let per_block = match bits {
         Bits::Eight => Q8_BLOCK / 64,
         Bits::Four => Q4_BLOCK / 64,

@@ -5,9 +5,9 @@ use candle_core::{DType, Result, Tensor};
 use super::{Epilogue, Fused, Kernels, Linear, Pass, layer_norm};
 
 /// The residual stream of a pass, `[tokens, width]` in f32. What its norms and products give is f32 too, but of the weights' type
-/// where the pass is on kernels of our own, so that nothing is converted between them.
+/// where the pass is on custom kernels, so that nothing is converted between them.
 ///
-/// A product is added to the stream with the product itself, or, on kernels of our own, by the norm that reads it next.
+/// A product is added to the stream with the product itself, or, on custom kernels, by the norm that reads it next.
 #[derive(Debug)]
 pub struct Stream<'a> {
     x: Tensor,
@@ -18,7 +18,7 @@ pub struct Stream<'a> {
 }
 
 impl<'a> Stream<'a> {
-    /// The stream of a pass that begins with `x`. On kernels of our own `x` is overwritten.
+    /// The stream of a pass that begins with `x`. On custom kernels `x` is overwritten.
     pub fn new(x: Tensor, pass: &'a Pass) -> Self {
         Self { x, owed: None, kernels: pass.kernels(), fused: pass.fused() }
     }
@@ -56,7 +56,7 @@ impl<'a> Stream<'a> {
         }
     }
 
-    /// Adds the product to the stream. Returns the stream behind it or, on kernels of our own, the product.
+    /// Adds the product to the stream. Returns the stream behind it or, on custom kernels, the product.
     ///
     /// # Errors
     /// When shapes or devices do not fit.

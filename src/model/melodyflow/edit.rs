@@ -8,14 +8,14 @@ use super::{
     super::{
         error::{ModelError, Result},
         latent::{Decoding, Encoding},
-        vae::{Draws, sample},
+        vae::{NoiseSource, sample},
     },
-    EditSettings, MelodyFlow, Progress, Row, Walk,
+    EditSettings, MelodyFlow, OdeSolver, Progress, Row,
     transformer::Tap,
 };
 
 /// An edit in progress. The length of the result is that of the recording, filled up to a whole latent frame.
-pub struct Edit {
+pub struct EditTask {
     model: Arc<MelodyFlow>,
     settings: EditSettings,
     source: Row,
@@ -25,14 +25,14 @@ pub struct Edit {
 }
 
 enum Stage {
-    Encoding(Encoding<MelodyFlow>, Draws),
-    Back(Walk),
-    Forth(Walk),
+    Encoding(Encoding<MelodyFlow>, NoiseSource),
+    Back(OdeSolver),
+    Forth(OdeSolver),
     Decoding(Decoding<MelodyFlow>),
     Done,
 }
 
-impl Edit {
+impl EditTask {
     /// An edit of `sound` `[samples, channels]` at the codec's rate. `source` describes it (nobody does), `targets` what
     /// it is to become, a row of the result each. `draws` is asked for the posterior's noise, then for two of each
     /// regularised iteration.
@@ -44,7 +44,7 @@ impl Edit {
         sound: Tensor,
         (source, targets): (Row, Vec<Row>),
         settings: EditSettings,
-        draws: Draws,
+        draws: NoiseSource,
     ) -> Result<Self> {
         settings.check()?;
         let (samples, channels) = sound.dims2()?;
@@ -89,7 +89,7 @@ impl Edit {
         self.step_shown(&mut |_, _| {})
     }
 
-    /// [`Edit::step`] that shows what the reference records: what the walks show with `inv.` or `fwd.` before it, and
+    /// [`EditTask::step`] that shows what the reference records: what the walks show with `inv.` or `fwd.` before it, and
     /// `prompt_latent`, `intermediate` and `tokens`.
     ///
     /// # Errors
@@ -103,7 +103,7 @@ impl Edit {
                     let origin = self.model.statistics.normalise(&sample(&mean, &scale, &noise)?)?;
                     tap("prompt_latent", &origin);
                     let source = std::slice::from_ref(&self.source);
-                    Stage::Back(Walk::back(&self.model, source, &origin, &self.settings, draws)?)
+                    Stage::Back(OdeSolver::inversion(&self.model, source, &origin, &self.settings, draws)?)
                 }
             },
             Stage::Back(mut walk) => {
@@ -111,7 +111,7 @@ impl Edit {
                     tap("intermediate", walk.latents());
                     let start = walk.latents().repeat((self.targets.len(), 1, 1))?;
                     let EditSettings { method, steps, flowstep, .. } = self.settings;
-                    Stage::Forth(Walk::forth(&self.model, &self.targets, flowstep, start, (method, steps))?)
+                    Stage::Forth(OdeSolver::generation(&self.model, &self.targets, flowstep, start, (method, steps))?)
                 } else {
                     Stage::Back(walk)
                 }

@@ -1,7 +1,7 @@
 //! MelodyFlow (arXiv 2407.03648): a flow-matching transformer over the latents of a 48 kHz stereo autoencoder, here for
 //! editing recordings by text.
 //!
-//! [`MelodyFlow`] holds the weights; [`Edit`] and [`Walk`] do the work in steps of one transformer layer or one piece of
+//! [`MelodyFlow`] holds the weights; [`EditTask`] and [`OdeSolver`] do the work in steps of one transformer layer or one piece of
 //! sound, so that whoever drives them can do something else in between. The codec is EnCodec's with another activation and
 //! a variational bottleneck instead of codebooks.
 
@@ -20,9 +20,9 @@ use candle_core::Tensor;
 
 pub(super) use checkpoint::is_in;
 pub use config::FlowConfig;
-pub use edit::Edit;
+pub use edit::EditTask;
 pub use latents::LatentStatistics;
-pub use solver::{EditSettings, Method, Progress, Regularise, Walk};
+pub use solver::{EditSettings, Method, OdeSolver, Progress, Regularise};
 pub use transformer::{Pass, Prompt, Row, Tap, Transformer};
 
 use super::{
@@ -31,8 +31,8 @@ use super::{
     error::Result,
     kernels::{Linear, WeightFormat},
     latent::{Decoding, Encoding, LatentCodec},
+    seanet::{LayerState, Tap as WaveTap},
     text::TextEncoder,
-    wave::{LayerState, Tap as WaveTap},
     weights::{RandomSource, Target, TensorSource, Weights},
 };
 

@@ -1,8 +1,8 @@
 //! Generation and editing, step by step.
 //!
-//! A [`Walk`] follows velocities along a grid of flow steps: from noise to music under guidance, or backwards from a
+//! A [`OdeSolver`] follows velocities along a grid of flow steps: from noise to music under guidance, or backwards from a
 //! recording towards noise, where a regulariser keeps the way close to one that the model would have gone. An edit is a
-//! walk back and a walk forth. One [`Walk::step`] runs one layer of the transformer, so that others need not wait long.
+//! walk back and a walk forth. One [`OdeSolver::step`] runs one layer of the transformer, so that others need not wait long.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use candle_core::Tensor;
 use super::{
     super::{
         error::{ModelError, Result},
-        vae::Draws,
+        vae::NoiseSource,
     },
     MelodyFlow,
     regulariser::regularise,
@@ -106,7 +106,7 @@ impl Progress {
 }
 
 /// Follows velocities from one flow step to another.
-pub struct Walk {
+pub struct OdeSolver {
     model: Arc<MelodyFlow>,
     /// Rows of the evaluated batch: those of the texts, then as many empty ones under guidance.
     rows: Vec<Row>,
@@ -127,18 +127,18 @@ struct Back {
     settings: Regularise,
     /// The latent of the recording.
     origin: Tensor,
-    draws: Draws,
+    draws: NoiseSource,
     iteration: usize,
     y: Tensor,
     average: Option<Tensor>,
 }
 
-impl Walk {
+impl OdeSolver {
     /// From noise `[rows, channels, frames]` at flow step `from` up to music; one row per text. Guided.
     ///
     /// # Errors
     /// [`ModelError::Input`] for a clip that is too long.
-    pub fn forth(
+    pub fn generation(
         model: &Arc<MelodyFlow>,
         texts: &[Row],
         from: f32,
@@ -155,12 +155,12 @@ impl Walk {
     ///
     /// # Errors
     /// [`ModelError::Input`] for settings out of bounds or a clip that is too long.
-    pub fn back(
+    pub fn inversion(
         model: &Arc<MelodyFlow>,
         texts: &[Row],
         origin: &Tensor,
         settings: &EditSettings,
-        draws: Draws,
+        draws: NoiseSource,
     ) -> Result<Self> {
         settings.check()?;
         let back = settings.regularise.map(|regularise| Back {
@@ -218,7 +218,7 @@ impl Walk {
         self.step_shown(&mut |_, _| {})
     }
 
-    /// [`Walk::step`] that shows what the reference records: `z` and `t` of every evaluation, `v_cond` and `v_null`, and
+    /// [`OdeSolver::step`] that shows what the reference records: `z` and `t` of every evaluation, `v_cond` and `v_null`, and
     /// of a regularised one `iter_z`, `iter_v`, `reg_z`, `reg_v`, `reg_out` and `avg_v`.
     ///
     /// # Errors

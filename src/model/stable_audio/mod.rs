@@ -1,7 +1,7 @@
 //! Stable Audio Open Small and its fine-tunes: a diffusion transformer over the latents of a 44.1 kHz stereo autoencoder
 //! (arXiv 2404.10301, 2505.08175; `stable_audio_tools`). It always fills a window of some twelve seconds.
 //!
-//! [`StableAudio`] holds the weights; [`Piece`] makes one window in steps of one transformer block or one piece of sound.
+//! [`StableAudio`] holds the weights; [`DenoiseTask`] makes one window in steps of one transformer block or one piece of sound.
 
 mod conditions;
 mod config;
@@ -17,21 +17,21 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 
-pub use super::wave::fused_weight;
+pub use super::seanet::fused_weight;
 pub use conditions::{Conditioner, Conditions};
 pub use config::{DitConfig, NumberConfig, Objective, OobleckConfig, StableConfig};
 pub use dit::{Context, Dit, Pass, Row, Tap};
 pub use oobleck::Oobleck;
-pub use piece::{Init, Piece, PieceSettings};
-pub use sampler::{Diffusion, Guidance, Pull, Sampler, schedule};
+pub use piece::{DenoiseTask, Init, PieceSettings};
+pub use sampler::{Diffusion, Guidance, LatentGuidance, Sampler, schedule};
 
 use super::{
     Files,
     error::Result,
     kernels::WeightFormat,
     latent::{Decoding, Encoding, LatentCodec},
+    seanet::{LayerState, Tap as WaveTap},
     text::TextEncoder,
-    wave::{LayerState, Tap as WaveTap},
     weights::{RandomSource, Target, TensorSource, Weights},
 };
 

@@ -7,7 +7,10 @@ use super::{
     super::{
         config::PadMode,
         error::Result,
-        wave::{Activation, Conv, Layer, LayerState, Padding, Residual, Shape, Stack, Tap, Upsample},
+        seanet::{
+            Activation, Layer, LayerState, Padding, Residual, Shape, Stack, StreamingConv1d, StreamingConvTranspose1d,
+            Tap,
+        },
         weights::Weights,
     },
     config::StableConfig,
@@ -24,9 +27,14 @@ pub struct Oobleck {
     tanh: bool,
 }
 
-fn conv(weights: &Weights<'_>, shape: Shape, bias: bool) -> Result<Conv> {
+fn conv(weights: &Weights<'_>, shape: Shape, bias: bool) -> Result<StreamingConv1d> {
     let side = if shape.stride == 1 { (shape.extent() - 1) / 2 } else { shape.stride.div_ceil(2) };
-    Conv::new(weights, shape, Padding { left: side, right: side, mode: PadMode::Constant, fill: false }, bias)
+    StreamingConv1d::new(
+        weights,
+        shape,
+        Padding { left: side, right: side, mode: PadMode::Constant, fill: false },
+        bias,
+    )
 }
 
 fn snake(weights: &Weights<'_>, index: usize, width: usize) -> Result<Activation> {
@@ -55,8 +63,11 @@ impl Oobleck {
         let (encoder, decoder) = (weights.at("encoder"), weights.at("decoder"));
         let kernels = weights.target().kernels;
 
-        let mut down =
-            vec![Layer::Conv(conv(&encoder.at("layers.0"), Shape::plain(config.channels, width(0), 7), true)?)];
+        let mut down = vec![Layer::StreamingConv1d(conv(
+            &encoder.at("layers.0"),
+            Shape::plain(config.channels, width(0), 7),
+            true,
+        )?)];
         for (level, &stride) in vae.strides.iter().enumerate() {
             let here = encoder.at(format!("layers.{}", level + 1));
             let (inner, outer) = (width(level + 1), width(level));
@@ -66,22 +77,28 @@ impl Oobleck {
             }
             layers.push(Layer::Activation(snake(&here, 3, outer)?));
             let shape = Shape { stride, ..Shape::plain(outer, inner, 2 * stride) };
-            layers.push(Layer::Conv(conv(&here.at("layers.4"), shape, true)?));
+            layers.push(Layer::StreamingConv1d(conv(&here.at("layers.4"), shape, true)?));
             down.push(Layer::Nested(layers));
         }
         down.push(Layer::Activation(snake(&encoder, count + 1, width(count))?));
         let last = Shape::plain(width(count), 2 * config.latents, 3);
-        down.push(Layer::Conv(conv(&encoder.at(format!("layers.{}", count + 2)), last, true)?));
+        down.push(Layer::StreamingConv1d(conv(&encoder.at(format!("layers.{}", count + 2)), last, true)?));
 
         let first = Shape::plain(config.latents, width(count), 7);
-        let mut up = vec![Layer::Conv(conv(&decoder.at("layers.0"), first, true)?)];
+        let mut up = vec![Layer::StreamingConv1d(conv(&decoder.at("layers.0"), first, true)?)];
         for (index, &stride) in vae.strides.iter().rev().enumerate() {
             let here = decoder.at(format!("layers.{}", index + 1));
             let (inner, outer) = (width(count - index), width(count - index - 1));
             let trim = stride.div_ceil(2);
             let mut layers = vec![
                 Layer::Activation(snake(&here, 0, inner)?),
-                Layer::Upsample(Upsample::new(&here.at("layers.1"), inner, outer, stride, (trim, trim))?),
+                Layer::StreamingConvTranspose1d(StreamingConvTranspose1d::new(
+                    &here.at("layers.1"),
+                    inner,
+                    outer,
+                    stride,
+                    (trim, trim),
+                )?),
             ];
             for (index, dilation) in DILATIONS.into_iter().enumerate() {
                 layers.push(residual(&here.at(format!("layers.{}", index + 2)), outer, dilation)?);
@@ -90,7 +107,7 @@ impl Oobleck {
         }
         up.push(Layer::Activation(snake(&decoder, count + 1, width(0))?));
         let last = Shape::plain(width(0), config.channels, 7);
-        up.push(Layer::Conv(conv(&decoder.at(format!("layers.{}", count + 2)), last, false)?));
+        up.push(Layer::StreamingConv1d(conv(&decoder.at(format!("layers.{}", count + 2)), last, false)?));
 
         Ok(Self {
             encoder: Stack::new(down, kernels),

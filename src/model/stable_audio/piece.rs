@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use super::{Diffusion, Guidance, Pull, Row, Sampler, StableAudio, dit::Tap, sampler::schedule};
+use super::{Diffusion, Guidance, LatentGuidance, Row, Sampler, StableAudio, dit::Tap, sampler::schedule};
 use crate::model::{
     error::{ModelError, Result},
     latent::{Decoding, Encoding},
-    vae::Draws,
+    vae::NoiseSource,
 };
 
 /// What a given sound is used for.
@@ -17,7 +17,7 @@ pub enum Init {
     /// The beginning of denoising, at this noise level: 1 leaves nothing of it.
     Vary(f64),
     /// A piece that pulls with these squared weights per latent frame and this strength.
-    Pull(Vec<f32>, f64),
+    LatentGuidance(Vec<f32>, f64),
 }
 
 /// How a window is made.
@@ -32,7 +32,7 @@ pub struct PieceSettings {
 }
 
 /// A window in progress.
-pub struct Piece {
+pub struct DenoiseTask {
     model: Arc<StableAudio>,
     settings: PieceSettings,
     rows: Vec<Row>,
@@ -42,15 +42,15 @@ pub struct Piece {
 }
 
 enum Stage {
-    Encoding(Encoding<StableAudio>, Init, Draws),
+    Encoding(Encoding<StableAudio>, Init, NoiseSource),
     Diffusion(Diffusion),
     Decoding(Decoding<StableAudio>),
     Done,
 }
 
-impl Piece {
+impl DenoiseTask {
     /// A window that is to be `wanted` and not `avoided` (nothing, when absent). A given sound `[samples, channels]` is
-    /// cut or filled up to the window. Draws are asked for the first noise, the posterior's noise of a given sound and a
+    /// cut or filled up to the window. NoiseSource are asked for the first noise, the posterior's noise of a given sound and a
     /// noise per step; of a sound that pulls, the posterior's noise comes first.
     ///
     /// # Errors
@@ -60,14 +60,14 @@ impl Piece {
         (wanted, avoided): (Row, Row),
         settings: PieceSettings,
         init: Option<(Tensor, Init)>,
-        mut draws: Draws,
+        mut draws: NoiseSource,
     ) -> Result<Self> {
         if settings.steps == 0 || settings.steps > 1000 {
             return Err(ModelError::Input(format!("{} steps were asked for; take 1 to 1000.", settings.steps)));
         }
         let rows = if settings.guidance == 1.0 { vec![wanted] } else { vec![wanted, avoided] };
         let shape = [1, model.config.latents, model.config.frames()];
-        let pulls = matches!(init, Some((_, Init::Pull(..))));
+        let pulls = matches!(init, Some((_, Init::LatentGuidance(..))));
         let noise = if pulls { None } else { Some(draws(&shape)?) };
         let stage = match (init, &noise) {
             (Some((sound, init)), _) => Stage::Encoding(model.encoding(fit(&sound, model.config.window)?), init, draws),
@@ -105,7 +105,7 @@ impl Piece {
         self.step_shown(&mut |_, _| {})
     }
 
-    /// [`Piece::step`] that shows `init_latents`, `latents` and what [`Diffusion::step`] shows.
+    /// [`DenoiseTask::step`] that shows `init_latents`, `latents` and what [`Diffusion::step`] shows.
     ///
     /// # Errors
     /// When the device fails.
@@ -138,7 +138,7 @@ impl Piece {
         mean: &Tensor,
         scale: &Tensor,
         init: Init,
-        mut draws: Draws,
+        mut draws: NoiseSource,
         tap: &mut Tap<'_>,
     ) -> Result<Stage> {
         let latents = self.model.vae.draw(mean, scale, &draws(mean.dims())?)?;
@@ -152,10 +152,10 @@ impl Piece {
                 let level = level.min(1.0);
                 (level, ((latents * (1.0 - level))? + (noise * level)?)?, None)
             }
-            Init::Pull(weights, strength) => {
+            Init::LatentGuidance(weights, strength) => {
                 let frames = weights.len();
                 let weights = Tensor::from_vec(weights, (1, 1, frames), latents.device())?;
-                (1.0, noise, Some(Pull { towards: latents, weights, strength }))
+                (1.0, noise, Some(LatentGuidance { towards: latents, weights, strength }))
             }
         };
         let way = (self.settings.sampler, schedule(start, self.settings.steps));

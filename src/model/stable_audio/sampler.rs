@@ -10,7 +10,7 @@ use super::{
 };
 use crate::model::{
     error::{ModelError, Result},
-    vae::Draws,
+    vae::NoiseSource,
 };
 
 /// How a step is made of a velocity.
@@ -56,7 +56,7 @@ impl Guidance {
 
 /// Pulls the latents towards those of a given piece.
 #[derive(Debug, Clone)]
-pub struct Pull {
+pub struct LatentGuidance {
     /// Latents of the piece, `[1, channels, frames]`.
     pub towards: Tensor,
     /// Squared weight per frame, `[1, 1, frames]`.
@@ -68,7 +68,7 @@ pub struct Pull {
 /// Noise levels between which a piece pulls.
 const PULLS: std::ops::RangeInclusive<f64> = 0.2..=0.999;
 
-impl Pull {
+impl LatentGuidance {
     /// What is taken off an estimate of the clean latents at noise level `t`.
     fn off(&self, estimate: &Tensor, t: f64) -> Result<Option<Tensor>> {
         if !PULLS.contains(&t) {
@@ -99,8 +99,8 @@ pub struct Diffusion {
     guidance: Guidance,
     sampler: Sampler,
     levels: Vec<f32>,
-    pull: Option<Pull>,
-    draws: Draws,
+    pull: Option<LatentGuidance>,
+    draws: NoiseSource,
     x: Tensor,
     /// The clean estimate of the step before.
     before: Option<Tensor>,
@@ -120,7 +120,7 @@ impl Diffusion {
         guidance: Guidance,
         (sampler, levels): (Sampler, Vec<f32>),
         x: Tensor,
-        draws: Draws,
+        draws: NoiseSource,
     ) -> Result<Self> {
         let batch = x.dim(0)?;
         let wanted = if guidance.scale == 1.0 { batch } else { 2 * batch };
@@ -144,7 +144,7 @@ impl Diffusion {
 
     /// Pulls towards a given piece from now on.
     #[must_use]
-    pub fn pulled(mut self, pull: Pull) -> Self {
+    pub fn pulled(mut self, pull: LatentGuidance) -> Self {
         self.pull = Some(pull);
         self
     }

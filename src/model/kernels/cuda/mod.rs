@@ -1,4 +1,4 @@
-//! Kernels of our own for NVIDIA GPUs: keys and values into the pool, attention straight out of it, what lies between a layer's
+//! Custom kernels for NVIDIA GPUs: keys and values into the pool, attention straight out of it, what lies between a layer's
 //! products, the choice of codes.
 //!
 //! Their text is compiled when a model is put to work, by the NVRTC library of the machine's CUDA, for that GPU and that
@@ -40,7 +40,7 @@ const MOST_DIM: usize = 128;
 /// Numbers of a row that a thread of `add_norm` holds in registers, at most.
 const MOST_EACH: usize = 16;
 
-/// Kernels of our own on a GPU, for a decoder's type, head size and width.
+/// Custom kernels on a GPU, for a decoder's type, head size and width.
 #[derive(Debug, Clone)]
 pub struct Fused {
     device: CudaDevice,

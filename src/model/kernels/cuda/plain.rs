@@ -10,7 +10,7 @@ use super::{
 };
 use crate::model::sampler::{self, Shaping};
 
-/// Kernels of our own on a GPU; here their stand-in.
+/// Custom kernels on a GPU; here their stand-in.
 #[derive(Debug, Clone)]
 pub struct Fused {
     /// Of what is multiplied, and of keys and values.

@@ -10,5 +10,7 @@ mod stack;
 
 pub use activation::Activation;
 pub(super) use conv::joined;
-pub use conv::{Conv, ConvState, Delayed, Padding, Shape, Upsample, UpsampleState, fused_weight};
+pub use conv::{
+    ConvState, DelayLine, Padding, Shape, StreamingConv1d, StreamingConvTranspose1d, UpsampleState, fused_weight,
+};
 pub use stack::{Layer, LayerState, Residual, Stack, Tap};

@@ -6,7 +6,7 @@ use super::super::{
     error::Result,
     kernels::{Kernels, LstmLayer, LstmState},
 };
-use super::{Activation, Conv, ConvState, Delayed, Upsample, UpsampleState};
+use super::{Activation, ConvState, DelayLine, StreamingConv1d, StreamingConvTranspose1d, UpsampleState};
 
 /// Shown the output of every layer, with its path: the layer's index, within a nested stack preceded by that stack's.
 pub type Tap<'a> = dyn FnMut(&[usize], &Tensor) + 'a;
@@ -16,9 +16,9 @@ pub enum Layer {
     /// Element-wise.
     Activation(Activation),
     /// A convolution.
-    Conv(Conv),
+    StreamingConv1d(StreamingConv1d),
     /// A transposed convolution.
-    Upsample(Upsample),
+    StreamingConvTranspose1d(StreamingConvTranspose1d),
     /// Two convolutions beside the identity.
     Residual(Box<Residual>),
     /// Recurrent layers whose output is added to their input.
@@ -32,11 +32,11 @@ pub struct Residual {
     /// Before each convolution.
     pub activations: [Activation; 2],
     /// The first, with the extent in time.
-    pub first: Conv,
+    pub first: StreamingConv1d,
     /// The second; its kernel is 1.
-    pub second: Conv,
+    pub second: StreamingConv1d,
     /// Beside them, with kernel 1.
-    pub shortcut: Option<Conv>,
+    pub shortcut: Option<StreamingConv1d>,
 }
 
 /// What a layer remembers between two pieces. A clone is a snapshot: tensors are shared.
@@ -45,11 +45,11 @@ pub enum LayerState {
     /// Nothing.
     None,
     /// A convolution's context.
-    Conv(ConvState),
+    StreamingConv1d(ConvState),
     /// A transposed convolution's context.
-    Upsample(UpsampleState),
+    StreamingConvTranspose1d(UpsampleState),
     /// Both convolutions' contexts and what waits beside them.
-    Residual(ConvState, ConvState, Delayed),
+    Residual(ConvState, ConvState, DelayLine),
     /// Hidden and cell states; empty before the first step.
     Lstm(Vec<LstmState>),
     /// Those of a nested stack.
@@ -64,8 +64,8 @@ impl LayerState {
     pub fn visit(&mut self, f: &mut dyn FnMut(&mut Tensor) -> Result<()>) -> Result<()> {
         match self {
             Self::None => Ok(()),
-            Self::Conv(state) => state.part().iter_mut().try_for_each(f),
-            Self::Upsample(state) => state.before.iter_mut().try_for_each(f),
+            Self::StreamingConv1d(state) => state.part().iter_mut().try_for_each(f),
+            Self::StreamingConvTranspose1d(state) => state.before.iter_mut().try_for_each(f),
             Self::Residual(first, second, beside) => {
                 let parts = [first.part(), second.part(), &mut beside.0];
                 parts.into_iter().flatten().try_for_each(f)
@@ -86,8 +86,8 @@ impl LayerState {
         };
         match self {
             Self::None => {}
-            Self::Conv(state) => conv(state, out),
-            Self::Upsample(state) => out.extend([state.cut, length(&state.before)]),
+            Self::StreamingConv1d(state) => conv(state, out),
+            Self::StreamingConvTranspose1d(state) => out.extend([state.cut, length(&state.before)]),
             Self::Residual(first, second, beside) => {
                 conv(first, out);
                 conv(second, out);
@@ -134,9 +134,9 @@ impl Stack {
 fn states(layers: &[Layer]) -> Vec<LayerState> {
     let state = |layer: &Layer| match layer {
         Layer::Activation(_) => LayerState::None,
-        Layer::Conv(_) => LayerState::Conv(ConvState::default()),
-        Layer::Upsample(_) => LayerState::Upsample(UpsampleState::default()),
-        Layer::Residual(_) => LayerState::Residual(ConvState::default(), ConvState::default(), Delayed(None)),
+        Layer::StreamingConv1d(_) => LayerState::StreamingConv1d(ConvState::default()),
+        Layer::StreamingConvTranspose1d(_) => LayerState::StreamingConvTranspose1d(UpsampleState::default()),
+        Layer::Residual(_) => LayerState::Residual(ConvState::default(), ConvState::default(), DelayLine(None)),
         Layer::Lstm(_) => LayerState::Lstm(Vec::new()),
         Layer::Nested(layers) => LayerState::Nested(states(layers)),
     };
@@ -156,8 +156,12 @@ fn run(
         path.push(index);
         x = match (layer, state) {
             (Layer::Activation(activation), _) => x.map(|x| activation.apply(&x, kernels)).transpose()?,
-            (Layer::Conv(conv), LayerState::Conv(state)) => conv.push(state, x.as_ref(), last, None)?,
-            (Layer::Upsample(up), LayerState::Upsample(state)) => up.push(state, x.as_ref(), last)?,
+            (Layer::StreamingConv1d(conv), LayerState::StreamingConv1d(state)) => {
+                conv.push(state, x.as_ref(), last, None)?
+            }
+            (Layer::StreamingConvTranspose1d(up), LayerState::StreamingConvTranspose1d(state)) => {
+                up.push(state, x.as_ref(), last)?
+            }
             (Layer::Residual(residual), LayerState::Residual(first, second, beside)) => {
                 residual.push((first, second, beside), x.as_ref(), last, kernels, path, tap)?
             }
@@ -188,7 +192,7 @@ fn recur(layers: &[LstmLayer], states: &mut Vec<LstmState>, x: &Tensor) -> Resul
 impl Residual {
     fn push(
         &self,
-        (first, second, beside): (&mut ConvState, &mut ConvState, &mut Delayed),
+        (first, second, beside): (&mut ConvState, &mut ConvState, &mut DelayLine),
         x: Option<&Tensor>,
         last: bool,
         kernels: Kernels,

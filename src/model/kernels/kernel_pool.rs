@@ -1,14 +1,14 @@
 //! Threads that wait for each other's kernels.
 //!
 //! A decoder step is some two hundred kernels of a few dozen microseconds. Waking a thread for each of them costs as
-//! much again, so the members of the team look out for the next kernel for a moment before they sleep, and the thread
+//! much again, so the members of the pool look out for the next kernel for a moment before they sleep, and the thread
 //! that makes the step works along with them. Nobody spins for longer than [`PATIENCE`].
 //!
 //! Every thread begins with its own share of a kernel's parts, which lie one behind the other in memory, and then takes what
-//! others have left. While it waits it fetches the beginning of its share of the weights that come next ([`ahead`]), so
+//! others have left. While it waits it fetches the beginning of its share of the weights that come next ([`prefetch_next`]), so
 //! that memory is not idle between kernels.
 //!
-//! One thread at a time has the team; whoever finds it taken, shares his work by rayon instead.
+//! One thread at a time has the pool; whoever finds it taken, shares his work by rayon instead.
 #![allow(unsafe_code)]
 
 mod door;
@@ -45,7 +45,7 @@ const AHEAD: usize = 256 << 10;
 /// Lines of 64 bytes that are fetched between two looks.
 const LINES: usize = 16;
 
-/// A kernel with its lifetime taken off: [`Team::run`] does not return while anybody may call it.
+/// A kernel with its lifetime taken off: [`KernelPool::run`] does not return while anybody may call it.
 #[derive(Clone, Copy)]
 struct Job {
     call: *const (dyn Fn(usize) + Sync),
@@ -53,7 +53,7 @@ struct Job {
 }
 
 struct Shared {
-    /// Written by the thread that has the team, while the door is closed and nobody is inside.
+    /// Written by the thread that has the pool, while the door is closed and nobody is inside.
     job: UnsafeCell<Option<Job>>,
     door: Door,
     /// The next part of every thread's share that nobody has taken; the caller's is the first.
@@ -65,7 +65,7 @@ struct Shared {
 #[repr(align(64))]
 struct Share(AtomicUsize);
 
-// SAFETY: `job` is only written while no member reads it (see `Team::run`), and what it points to may be shared.
+// SAFETY: `job` is only written while no member reads it (see `KernelPool::run`), and what it points to may be shared.
 unsafe impl Sync for Shared {}
 // SAFETY: as above.
 unsafe impl Send for Shared {}
@@ -75,26 +75,26 @@ struct Member {
     asleep: Arc<Asleep>,
 }
 
-struct Team {
+struct KernelPool {
     shared: Arc<Shared>,
     members: Vec<Member>,
     taken: Mutex<()>,
 }
 
-static TEAM: LazyLock<Team> = LazyLock::new(|| Team::new(rayon::current_num_threads().saturating_sub(1)));
+static POOL: LazyLock<KernelPool> = LazyLock::new(|| KernelPool::new(rayon::current_num_threads().saturating_sub(1)));
 
 /// What comes next: the address of the first thread's part, the bytes from there to the next thread's, and the bytes of a
 /// part. Nothing is read there, so it does not matter if it is gone, or if the three do not belong together.
 static NEXT: [AtomicUsize; 3] = [const { AtomicUsize::new(0) }; 3];
 
 /// Says which weights are needed after the kernel that comes now. Threads that have nothing to do fetch them.
-pub(super) fn ahead<T>(weights: &[T]) {
+pub(super) fn prefetch_next<T>(weights: &[T]) {
     let part = size_of_val(weights) / size();
-    ahead_at(weights.as_ptr(), part, part);
+    prefetch_next_at(weights.as_ptr(), part, part);
 }
 
-/// [`ahead`] where each thread begins so many bytes behind the one before it.
-pub(super) fn ahead_at<T>(from: *const T, apart: usize, bytes: usize) {
+/// [`prefetch_next`] where each thread begins so many bytes behind the one before it.
+pub(super) fn prefetch_next_at<T>(from: *const T, apart: usize, bytes: usize) {
     NEXT[2].store(bytes, Ordering::Relaxed);
     NEXT[1].store(apart, Ordering::Relaxed);
     NEXT[0].store(from.addr(), Ordering::Relaxed);
@@ -129,16 +129,16 @@ fn share(parts: usize, count: usize, index: usize) -> Range<usize> {
 
 /// Threads that take part in a kernel.
 pub(super) fn size() -> usize {
-    TEAM.members.len() + 1
+    POOL.members.len() + 1
 }
 
 /// Calls `f` with `0..parts`, each once, on as many threads as there are. A part should be worth some microseconds.
 pub(super) fn run(parts: usize, f: impl Fn(usize) + Sync) {
-    if parts < 2 || TEAM.members.is_empty() {
+    if parts < 2 || POOL.members.is_empty() {
         return (0..parts).for_each(f);
     }
-    match TEAM.taken.try_lock() {
-        Ok(_taken) => TEAM.run(parts, &f),
+    match POOL.taken.try_lock() {
+        Ok(_taken) => POOL.run(parts, &f),
         Err(_) => (0..parts).into_par_iter().for_each(&f),
     }
 }
@@ -209,7 +209,7 @@ pub(super) fn columns<T: Send>(
     });
 }
 
-impl Team {
+impl KernelPool {
     fn new(members: usize) -> Self {
         let shared = Arc::new(Shared {
             job: UnsafeCell::new(None),
@@ -356,13 +356,13 @@ mod tests {
 
     #[test]
     fn members_sleep_and_wake() {
-        let team = Team::new(3);
+        let pool = KernelPool::new(3);
         for _ in 0..20 {
-            while !team.members.iter().all(|member| member.asleep.is()) {
+            while !pool.members.iter().all(|member| member.asleep.is()) {
                 thread::yield_now();
             }
             let sum = AtomicUsize::new(0);
-            team.run(50, &|part| {
+            pool.run(50, &|part| {
                 sum.fetch_add(part, Ordering::Relaxed);
             });
             assert_eq!(sum.load(Ordering::Relaxed), 50 * 49 / 2);
@@ -370,14 +370,14 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_reaches_the_caller_and_the_team_lives_on() {
-        let team = Team::new(2);
+    fn a_panic_reaches_the_caller_and_the_pool_lives_on() {
+        let pool = KernelPool::new(2);
         for bad in [0, 40, 99] {
-            let run = || team.run(100, &|part| assert!(part != bad, "part {bad}"));
+            let run = || pool.run(100, &|part| assert!(part != bad, "part {bad}"));
             assert!(catch_unwind(AssertUnwindSafe(run)).is_err());
         }
         let count = AtomicUsize::new(0);
-        team.run(100, &|_| {
+        pool.run(100, &|_| {
             count.fetch_add(1, Ordering::Relaxed);
         });
         assert_eq!(count.load(Ordering::Relaxed), 100);

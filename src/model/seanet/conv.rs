@@ -84,7 +84,7 @@ impl Padding {
 }
 
 /// A convolution with its padding.
-pub struct Conv {
+pub struct StreamingConv1d {
     linear: Linear,
     shape: Shape,
     padding: Padding,
@@ -123,7 +123,7 @@ impl ConvState {
     }
 }
 
-impl Conv {
+impl StreamingConv1d {
     /// Reads the weight and, where there is one, the bias below `weights`.
     ///
     /// # Errors
@@ -159,7 +159,7 @@ impl Conv {
         state: &mut ConvState,
         x: Option<&Tensor>,
         last: bool,
-        add: Option<&mut Delayed>,
+        add: Option<&mut DelayLine>,
     ) -> Result<Option<Tensor>> {
         let Padding { left, mode, .. } = self.padding;
         let (extent, stride) = (self.shape.extent(), self.shape.stride);
@@ -215,7 +215,7 @@ impl Conv {
         (windows > 0).then(|| ((windows - 1) * stride + extent).saturating_sub(length))
     }
 
-    fn take(&self, signal: &Tensor, add: Option<&mut Delayed>) -> Result<Tensor> {
+    fn take(&self, signal: &Tensor, add: Option<&mut DelayLine>) -> Result<Tensor> {
         match add {
             None => self.valid(signal, Epilogue::None),
             Some(delayed) => {
@@ -228,9 +228,9 @@ impl Conv {
 
 /// A signal that waits for another path to catch up.
 #[derive(Debug, Clone, Default)]
-pub struct Delayed(pub Option<Tensor>);
+pub struct DelayLine(pub Option<Tensor>);
 
-impl Delayed {
+impl DelayLine {
     /// Adds a piece.
     ///
     /// # Errors
@@ -285,7 +285,7 @@ fn pad(x: &Tensor, left: usize, right: usize, mode: PadMode) -> Result<Tensor> {
 }
 
 /// A transposed convolution: every input frame becomes `stride` outputs, with overlaps added.
-pub struct Upsample {
+pub struct StreamingConvTranspose1d {
     linear: Linear,
     stride: usize,
     /// Input frames that one output frame sees.
@@ -304,7 +304,7 @@ pub struct UpsampleState {
     pub cut: usize,
 }
 
-impl Upsample {
+impl StreamingConvTranspose1d {
     /// A layer of kernel `2 ratio` and stride `ratio`, read below `weights`; `trim` outputs are cut at each end.
     ///
     /// # Errors
