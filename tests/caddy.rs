@@ -173,7 +173,7 @@ async fn the_original_path_serves_page_api_and_rounds() {
     let place =
         made.lines().find_map(|line| line.to_lowercase().strip_prefix("location: ").map(str::to_owned)).unwrap();
     assert!(
-        place.starts_with("/_/musicgen-stream/v1/streams/") && made.matches("\"/_/musicgen-stream/v1/").count() == 5
+        place.starts_with("/_/musicgen-stream/v1/streams/") && made.matches("\"/_/musicgen-stream/v1/").count() == 6
     );
     text(run(proxy.curl(place.trim(), &["-f"])).await);
     let foreign = ["-d", "{}", "-w", "%{http_code}", "-H", "Origin: https://elsewhere.example"];

@@ -6,6 +6,7 @@
 mod decode;
 mod error;
 mod format;
+pub mod hls;
 mod limiter;
 mod loudness;
 mod opus;

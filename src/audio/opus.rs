@@ -24,6 +24,8 @@ pub struct OpusEncoder {
     /// Frames taken, and frames put into packets.
     taken: u64,
     packed: u64,
+    /// Where a packet begins that predicts nothing.
+    alone: Option<u64>,
 }
 
 impl OpusEncoder {
@@ -44,7 +46,13 @@ impl OpusEncoder {
             Ok((encoder, usize::try_from(lookahead).unwrap_or(0)))
         };
         let (encoder, lookahead) = create().map_err(Self::error)?;
-        Ok(Self { encoder, channels, lookahead, pending: Vec::new(), taken: 0, packed: 0 })
+        Ok(Self { encoder, channels, lookahead, pending: Vec::new(), taken: 0, packed: 0, alone: None })
+    }
+
+    /// Lets the packet that begins at a frame predict nothing from those before it, so that it may follow another
+    /// encoder's packets.
+    pub fn predict_nothing_at(&mut self, frame: u64) {
+        self.alone = Some(frame);
     }
 
     /// Frames that a decoder must drop at the start: the encoder's own delay.
@@ -82,6 +90,9 @@ impl OpusEncoder {
         let mut bytes = [0; MAX_PACKET];
         while self.pending.len() - used >= size {
             let frame = &self.pending[used..used + size];
+            if let Some(alone) = self.alone.filter(|alone| *alone <= self.packed) {
+                self.encoder.set_prediction_disabled(alone == self.packed).map_err(Self::error)?;
+            }
             let length = self.encoder.encode_float(frame, &mut bytes).map_err(Self::error)?;
             packet(&bytes[..length]);
             used += size;

@@ -68,6 +68,9 @@ pub enum HttpError {
     /// The named set of prompts does not play.
     #[error("No set of prompts numbered {0} plays; its number came in the X-Set-Id header of POST /generate.")]
     NoSet(u64),
+    /// A segment of HLS that is not there.
+    #[error("This segment is not kept any more, or not made yet; the playlist lists those that are there.")]
+    NoSegment,
     /// No such transform or loop.
     #[error("There is nothing `{1}` among the {0}, or it was kept for its time and then removed.")]
     NoRender(String, String),
@@ -106,7 +109,7 @@ impl HttpError {
         match self {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::Unprocessable(_) | Self::LoadFailed(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::NoRoute(_) | Self::NoSet(_) | Self::NoRender(..) => StatusCode::NOT_FOUND,
+            Self::NoRoute(_) | Self::NoSet(_) | Self::NoSegment | Self::NoRender(..) => StatusCode::NOT_FOUND,
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NoSuchRange(_) => StatusCode::RANGE_NOT_SATISFIABLE,

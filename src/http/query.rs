@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use warp::Filter;
 
-pub(super) use self::decode::pairs;
+pub(super) use self::decode::{pairs, segment};
 use super::HttpError;
 use super::seed::{NoSeed, Seed};
 use super::sound_paths::Sounds;

@@ -11,7 +11,7 @@ use warp::{Filter, Reply};
 
 use super::surface::SURFACES;
 use super::{
-    App, HttpError, Routes, clips, events, generate, models, musicgen_stream, ops, page, renders, sessions,
+    App, HttpError, Routes, clips, events, generate, hls, models, musicgen_stream, ops, page, renders, sessions,
     sound_paths, streams, ws,
 };
 
@@ -32,6 +32,9 @@ const NATIVE: Paths = &[
     ("/v1/streams/{}/reset", "POST"),
     ("/v1/streams/{}/audio.{live}", "GET, HEAD"),
     ("/v1/streams/{}/events", "GET, HEAD"),
+    ("/v1/streams/{}/hls/master.m3u8", "GET, HEAD"),
+    ("/v1/streams/{}/hls/{}/{}", "GET, HEAD"),
+    ("/hls/{}/master.m3u8", "GET, HEAD"),
     ("/v1/streams/{}/ws", "GET"),
     ("/v1/clips", "GET, HEAD, POST"),
     ("/v1/clips/{}", "GET, HEAD, DELETE"),
@@ -69,6 +72,8 @@ pub(super) fn routes(app: &Arc<App>) -> Routes {
         .or(generate::routes(app))
         .unify()
         .or(streams::routes(app))
+        .unify()
+        .or(hls::routes(app))
         .unify()
         .or(clips::routes(app))
         .unify()
@@ -143,8 +148,11 @@ mod tests {
             present.map(|method| method.to_uppercase()).collect::<Vec<_>>().join(", ")
         };
         let paths = described["paths"].as_object().unwrap();
-        let mut described: Vec<_> =
-            paths.iter().map(|(path, item)| (path.replace("{id}", "{}"), methods(item))).collect();
+        let nameless = |path: &str| {
+            let segments = path.split('/').map(|segment| if segment.starts_with('{') { "{}" } else { segment });
+            segments.collect::<Vec<_>>().join("/")
+        };
+        let mut described: Vec<_> = paths.iter().map(|(path, item)| (nameless(path), methods(item))).collect();
         let mut known: Vec<(String, String)> = Vec::new();
         for (path, allow) in super::paths().into_iter().flatten() {
             for (path, _) in sound_paths::expanded(path) {

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
 
+use super::hls::Segmenter;
 use super::shared_encoder::SharedEncoder;
 use super::variants::{Variant, Variants};
 use crate::audio::AudioError;
@@ -19,12 +20,14 @@ pub(super) struct Fanout {
     /// Frames that were pushed.
     position: u64,
     encoders: Vec<SharedEncoder>,
+    segmenter: Segmenter,
     scratch: Vec<Waker>,
 }
 
 impl Fanout {
     pub(super) fn new(variants: Arc<Variants>, channels: usize) -> Self {
         Self {
+            segmenter: Segmenter::new(variants.presentation().clone(), channels),
             variants,
             channels,
             history: VecDeque::new(),
@@ -42,6 +45,15 @@ impl Fanout {
         for variant in heard {
             if !self.encoders.iter().any(|encoder| encoder.serves(&variant)) {
                 self.serve(variant).await?;
+            }
+        }
+        for rendition in self.segmenter.missing() {
+            let mut at = self.position - self.history_frames;
+            self.segmenter.begin(rendition, at);
+            for block in &self.history {
+                self.segmenter.catch_up(at, block)?;
+                at += (block.len() / self.channels) as u64;
+                tokio::task::yield_now().await;
             }
         }
         Ok(())
@@ -65,13 +77,14 @@ impl Fanout {
         Ok(())
     }
 
-    /// Encodes the next block of finished sound for everybody. True if that made a packet.
+    /// Encodes the next block of finished sound for everybody. True if that made something to be heard.
     pub(super) fn push(&mut self, block: Vec<f32>) -> Result<bool, AudioError> {
         let burst = self.variants.burst(false);
         let mut made = false;
         for encoder in &mut self.encoders {
             made |= encoder.push(&block, burst, &mut self.scratch)?;
         }
+        made |= self.segmenter.push(self.position, &block)?;
         let frames = (block.len() / self.channels) as u64;
         self.history_frames += frames;
         self.position += frames;
@@ -112,6 +125,9 @@ impl Fanout {
             }
         }
         self.encoders.clear();
+        if let Err(error) = self.segmenter.finish(self.position) {
+            tracing::warn!(%error, "the last segment could not be encoded");
+        }
         self.variants.close();
     }
 }

@@ -13,6 +13,7 @@ mod error;
 mod event;
 mod fanout;
 mod feed;
+pub mod hls;
 mod listener;
 mod names;
 mod overload;

@@ -45,6 +45,8 @@ pub struct Station {
     config: StationConfig,
     /// In order of their birth.
     streams: Mutex<Vec<Arc<Stream>>>,
+    /// Those that were deleted within the last minute: players of HLS have yet to read of their end.
+    deleted: Mutex<Vec<Arc<Stream>>>,
     names: Names,
     /// Places for listeners; a [`super::Listener`] holds one.
     places: Arc<Semaphore>,
@@ -62,6 +64,7 @@ impl Station {
             engine,
             config,
             streams: Mutex::default(),
+            deleted: Mutex::default(),
             names: Names::default(),
             places,
             overload: Arc::default(),
@@ -235,9 +238,8 @@ impl Station {
 
     /// The list without those that ended long ago.
     fn streams(&self) -> MutexGuard<'_, Vec<Arc<Stream>>> {
-        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
-        streams.retain(|stream| stream.ended_at().is_none_or(|at| at.elapsed() < REMEMBERED));
-        streams
+        drop(remembered(&self.deleted));
+        remembered(&self.streams)
     }
 
     /// A stream by its id, also for a minute after its end.
@@ -247,6 +249,15 @@ impl Station {
     pub fn get(&self, id: &str) -> Result<Arc<Stream>, StationError> {
         let found = self.streams().iter().find(|stream| stream.id() == id).cloned();
         found.ok_or_else(|| StationError::NotFound(id.into()))
+    }
+
+    /// A stream by its id, as long as players of HLS may ask for it: also after it was deleted.
+    ///
+    /// # Errors
+    /// [`StationError::NotFound`].
+    pub fn presented(&self, id: &str) -> Result<Arc<Stream>, StationError> {
+        self.get(id)
+            .or_else(|error| remembered(&self.deleted).iter().find(|stream| stream.id() == id).cloned().ok_or(error))
     }
 
     /// A stream by its name (stations).
@@ -277,6 +288,9 @@ impl Station {
             tracing::warn!(stream = id, "the stream does not end");
         }
         self.streams().retain(|other| !Arc::ptr_eq(other, &stream));
+        if stream.has_ended() {
+            remembered(&self.deleted).push(stream);
+        }
         Ok(())
     }
 
@@ -296,6 +310,13 @@ impl Station {
             tracing::warn!("some listeners did not take their last bytes in time");
         }
     }
+}
+
+/// Streams without those that ended long ago.
+fn remembered(streams: &Mutex<Vec<Arc<Stream>>>) -> MutexGuard<'_, Vec<Arc<Stream>>> {
+    let mut streams = streams.lock().unwrap_or_else(PoisonError::into_inner);
+    streams.retain(|stream| stream.ended_at().is_none_or(|at| at.elapsed() < REMEMBERED));
+    streams
 }
 
 fn random_u64() -> Result<u64, StationError> {

@@ -5,15 +5,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use metrics::histogram;
-use tokio::sync::{Notify, Semaphore, broadcast, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::event::title;
+use super::hls::{Presentation, Seat};
 use super::source::Remote;
 use super::variants::Variants;
 use super::{Event, Events, Listen, Listener, StationError, StreamInfo, StreamState};
 use crate::audio::OPUS_RATE;
+use crate::audio::hls::Rendition;
 use crate::engine::{Ack, EngineError, Freeze, Sampling, Steer, WeightedPrompt};
 use crate::telemetry::STEER_TO_SOUND;
 use crate::units::{ModelId, SampleRate};
@@ -119,6 +121,7 @@ impl Stream {
             underruns: 0,
             freezes: 0,
         };
+        let variants = Arc::new(Variants::new(begin.burst, title.clone()));
         let state = State {
             info,
             title,
@@ -135,7 +138,7 @@ impl Stream {
             rate: begin.rate,
             length: begin.length,
             remote: begin.remote,
-            variants: Arc::new(Variants::new(begin.burst)),
+            variants,
             places: begin.places,
             kept: begin.kept,
             commands,
@@ -185,6 +188,11 @@ impl Stream {
     /// # Errors
     /// [`StationError::Waiting`], [`StationError::NoRoom`], [`StationError::Engine`] when it has none, and those of [`Stream::listen`].
     pub async fn join(self: &Arc<Self>, listen: Listen) -> Result<Listener, StationError> {
+        self.wake().await?;
+        self.listen(listen)
+    }
+
+    async fn wake(&self) -> Result<(), StationError> {
         let sleeps = {
             let state = self.state();
             matches!(state.info.state, StreamState::Idle | StreamState::Queued) || state.info.waiting.is_some()
@@ -194,7 +202,7 @@ impl Stream {
             self.command(Command::Wake(reply))?;
             answer.await.map_err(|_| self.ended_error())??;
         }
-        self.listen(listen)
+        Ok(())
     }
 
     /// Joins at the live edge: headers, a burst of what was just played, then packets as they are made.
@@ -206,15 +214,25 @@ impl Stream {
         if format.live().is_none() || format.missing_feature().is_some() {
             return Err(StationError::NotSent(format));
         }
+        let place = self.place()?;
+        let (listen, given_up) = (listen.normal(), CancellationToken::new());
+        let seat = self.variants.join(listen, given_up.clone()).ok_or_else(|| self.ended_error())?;
+        self.heard();
+        Ok(Listener::new(self.clone(), seat, given_up, place))
+    }
+
+    fn place(&self) -> Result<OwnedSemaphorePermit, StationError> {
         let (places, limit) = &self.places;
-        let place = places.clone().try_acquire_owned().map_err(|_| StationError::Limit {
+        places.clone().try_acquire_owned().map_err(|_| StationError::Limit {
             what: "listeners",
             limit: *limit,
             retry_after: 10,
             option: "--max-listeners",
-        })?;
-        let (listen, given_up) = (listen.normal(), CancellationToken::new());
-        let seat = self.variants.join(listen, given_up.clone()).ok_or_else(|| self.ended_error())?;
+        })
+    }
+
+    /// Somebody has come.
+    fn heard(&self) {
         if self.silent.swap(false, Ordering::Relaxed) {
             let mut state = self.state();
             // A request that made the stream listens at once; a station may wait an hour for its first listener.
@@ -224,7 +242,29 @@ impl Stream {
             }
         }
         self.nudge();
-        Ok(Listener::new(self.clone(), seat, given_up, place))
+    }
+
+    /// What players of HLS fetch.
+    pub fn presentation(&self) -> &Presentation {
+        self.variants.presentation()
+    }
+
+    /// A player of HLS came for a playlist, as it does all the while that it listens. `player` is its name.
+    ///
+    /// # Errors
+    /// Those of [`Stream::join`], but for a stream that has ended: its playlists say so.
+    pub async fn follow(&self, player: &str, rendition: Rendition) -> Result<(), StationError> {
+        if self.has_ended() {
+            return Ok(());
+        }
+        let sessions = self.presentation().sessions();
+        if !sessions.knows(player) {
+            self.wake().await?;
+        }
+        if sessions.came(player, rendition, || self.place().map(Seat::new))? {
+            self.heard();
+        }
+        Ok(())
     }
 
     /// Events from now on; begins with the present title and status.
@@ -436,9 +476,10 @@ impl Stream {
             }
             let Some(title) = change.title else { continue };
             state.title.clone_from(&title);
-            let at = (change.at + state.silence) as f64 / f64::from(OPUS_RATE);
+            let at = change.at + state.silence;
             drop(state);
-            self.send(Event::Title { title, at });
+            self.presentation().titled(at, title.clone());
+            self.send(Event::Title { title, at: at as f64 / f64::from(OPUS_RATE) });
         }
     }
 

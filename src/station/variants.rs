@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::Listen;
+use super::hls::Presentation;
 use super::page_ring::PageRing;
 use crate::audio::OPUS_RATE;
 
@@ -25,6 +26,8 @@ pub(super) struct Variants {
     /// Everybody waits for sound: who comes now must not begin with what was played before.
     still: AtomicBool,
     variants: Mutex<Option<Vec<Variant>>>,
+    /// For those who listen by HLS.
+    presentation: Arc<Presentation>,
 }
 
 /// One way to listen, and its pages.
@@ -46,8 +49,17 @@ pub(super) struct Audience {
 
 impl Variants {
     /// `burst` is in frames.
-    pub(super) fn new(burst: u64) -> Self {
-        Self { burst, still: AtomicBool::new(false), variants: Mutex::new(Some(Vec::new())) }
+    pub(super) fn new(burst: u64, title: String) -> Self {
+        Self {
+            burst,
+            still: AtomicBool::new(false),
+            variants: Mutex::new(Some(Vec::new())),
+            presentation: Arc::new(Presentation::new(title)),
+        }
+    }
+
+    pub(super) fn presentation(&self) -> &Arc<Presentation> {
+        &self.presentation
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Vec<Variant>>> {
@@ -83,8 +95,9 @@ impl Variants {
     }
 
     pub(super) fn audience(&self) -> Audience {
+        let followers = self.presentation.followers();
         let variants = self.lock();
-        let mut audience = Audience { listeners: 0, low_latency: false, full_burst: false };
+        let mut audience = Audience { listeners: followers, low_latency: false, full_burst: followers > 0 };
         for variant in variants.iter().flatten() {
             let listening = variant.ring.listening();
             audience.listeners += listening;
@@ -112,5 +125,6 @@ impl Variants {
         for variant in self.lock().take().into_iter().flatten() {
             variant.ring.close();
         }
+        self.presentation.close();
     }
 }

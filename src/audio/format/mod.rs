@@ -25,6 +25,7 @@ pub use self::live::{About, BitRates, Encoded, LiveEncoder, LiveFormat, Packet, 
 #[cfg(feature = "mp3")]
 pub use self::mp3::Mp3Encoder;
 pub use self::mp3::mp3_file;
+pub(super) use self::mp3::mp3_segments;
 pub(super) use self::ogg::checksum;
 #[cfg(test)]
 pub(super) use self::wav::wav_header;

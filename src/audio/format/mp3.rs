@@ -44,7 +44,7 @@ impl LiveFormat for Mp3 {
     }
 
     fn encoder(&self, channels: usize, kbps: u32) -> Result<Box<dyn LiveEncoder>, AudioError> {
-        encoder(channels, kbps)
+        encoder(channels, kbps, false)
     }
 
     fn page(&self, packets: &[Packet], _at: Span) -> Box<dyn PageBody> {
@@ -74,12 +74,18 @@ pub fn mp3_file(_pcm: &[f32], _rate: SampleRate, _channels: usize, _kbps: u32) -
     Err(AudioError::NoEncoder(super::Format::MP3))
 }
 
+/// An encoder whose frames need nothing of those before them.
+pub(in crate::audio) fn mp3_segments(channels: usize, kbps: u32) -> Result<Box<dyn LiveEncoder>, AudioError> {
+    encoder(channels, kbps, true)
+}
+
 #[cfg(feature = "mp3")]
-fn encoder(channels: usize, kbps: u32) -> Result<Box<dyn LiveEncoder>, AudioError> {
-    Ok(Box::new(lame::Live::new(OPUS_RATE, channels, kbps)?))
+fn encoder(channels: usize, kbps: u32, independent: bool) -> Result<Box<dyn LiveEncoder>, AudioError> {
+    let new = if independent { lame::Live::segments } else { lame::Live::new };
+    Ok(Box::new(new(OPUS_RATE, channels, kbps)?))
 }
 
 #[cfg(not(feature = "mp3"))]
-fn encoder(_channels: usize, _kbps: u32) -> Result<Box<dyn LiveEncoder>, AudioError> {
+fn encoder(_channels: usize, _kbps: u32, _independent: bool) -> Result<Box<dyn LiveEncoder>, AudioError> {
     Err(AudioError::NoEncoder(super::Format::MP3))
 }

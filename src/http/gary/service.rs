@@ -11,7 +11,7 @@ use warp::{Filter, Reply};
 
 use super::super::client::owner;
 use super::super::router::get;
-use super::super::{App, HttpError, Routes, body};
+use super::super::{App, HttpError, Routes, body, date};
 use super::juce::{Failure, answer};
 use super::models;
 use super::payload::Payload;
@@ -136,16 +136,5 @@ pub(super) fn unix_time() -> u64 {
 
 /// Now, as ISO 8601 in UTC.
 fn iso_time() -> String {
-    let seconds = unix_time();
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    // Howard Hinnant's `civil_from_days`, for dates after 1970.
-    let z = days + 719_468;
-    let (era, of_era) = (z / 146_097, z % 146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let day_of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
+    date::iso(unix_time()) + "Z"
 }

@@ -12,6 +12,11 @@ pub(in crate::http) fn pairs(query: &str) -> Vec<(String, String)> {
         .collect()
 }
 
+/// A decoded segment of a path, where `+` is itself.
+pub(in crate::http) fn segment(text: &str) -> String {
+    decode(&text.replace('+', "%2B"))
+}
+
 fn decode(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

@@ -22,7 +22,7 @@ pub(in crate::http) struct StreamList {
 pub(in crate::http) struct StreamView {
     #[serde(flatten)]
     info: StreamInfo,
-    /// Where it is heard, by format, watched (`events`) and steered (`ws`).
+    /// Where it is heard, by format and by HLS (`hls`), watched (`events`) and steered (`ws`).
     urls: BTreeMap<String, String>,
 }
 
@@ -30,7 +30,8 @@ impl StreamView {
     pub fn new(info: StreamInfo, links: &Links) -> Self {
         let url = |end: &str| links.to(&format!("/v1/streams/{}/{end}", info.id));
         let sounds = Sounds::Live.formats().map(|format| (format.extension().to_owned(), Sounds::Live.segment(format)));
-        let others = ["ws", "events"].map(|name: &str| (name.to_owned(), name.to_owned()));
+        let others = [("ws", "ws"), ("events", "events"), ("hls", "hls/master.m3u8")];
+        let others = others.map(|(name, end)| (name.to_owned(), end.to_owned()));
         let urls = sounds.chain(others).map(|(name, end): (String, String)| (name, url(&end))).collect();
         Self { info, urls }
     }

@@ -75,6 +75,7 @@ impl<S: Source> Task<S> {
             if self.clock.is_none() && self.sent() > before {
                 // Players have their first page, and play it from now on.
                 self.clock = Some(Clock::start(now, before, ahead));
+                self.stream.presentation().runs(before, before + ahead);
             }
             turn += 1;
             if turn % TURN == 0 {
@@ -137,6 +138,8 @@ impl<S: Source> Task<S> {
 
     /// Hands a block to the encoders.
     fn emit(&mut self, block: Vec<f32>) -> Result<(), Over> {
+        // What is told with the sound is known before it is encoded.
+        self.stream.passed(self.feed.position() - self.feed.silence());
         if self.fanout.push(block)? && !std::mem::replace(&mut self.first_sound, true) {
             let asked = self.stream.state().waiting_since;
             histogram!(TIME_TO_FIRST_AUDIO).record(asked.elapsed().as_secs_f64());

@@ -6,6 +6,7 @@ mod audience;
 mod control;
 mod fanout;
 mod formats;
+mod hls;
 mod overload;
 mod pace;
 mod queue;

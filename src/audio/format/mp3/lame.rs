@@ -1,6 +1,6 @@
 //! MP3 through LAME: an encoder for PCM that keeps coming, and the cutting of its output into frames.
 
-use mp3lame_encoder::{Bitrate, Builder, DualPcm, Encoder, FlushGap, Mode, MonoPcm, Quality};
+use mp3lame_encoder::{Bitrate, Builder, DualPcm, Encoder, FlushGap, Mode, MonoPcm, Quality, ffi};
 use std::num::NonZeroU32;
 
 use crate::audio::AudioError;
@@ -40,7 +40,7 @@ pub struct Mp3Encoder {
 impl Mp3Encoder {
     /// `channels` is 1 or 2, the bit rate the nearest that LAME has; for a rate of MPEG-1 layer III.
     fn new(rate: u32, channels: usize, kbps: u32) -> Result<Self, AudioError> {
-        Self::build(rate, channels, kbps, Quality::Good, false)
+        Self::build(builder(rate, channels, kbps, Quality::Good, false)?, channels)
     }
 
     /// The parameters of the original streaming server: 96 kbit/s, mono, 32 kHz, quality 2. Unlike there, samples
@@ -49,7 +49,7 @@ impl Mp3Encoder {
     /// # Errors
     /// [`AudioError::Mp3`].
     pub fn original() -> Result<Self, AudioError> {
-        Self::build(32_000, 1, 96, Quality::NearBest, false)
+        Self::build(builder(32_000, 1, 96, Quality::NearBest, false)?, 1)
     }
 
     /// A whole file at once: its first frame tells players the exact length.
@@ -57,7 +57,8 @@ impl Mp3Encoder {
     /// # Errors
     /// [`AudioError::Mp3`].
     pub(super) fn file(pcm: &[f32], rate: u32, channels: usize, kbps: u32) -> Result<Vec<u8>, AudioError> {
-        let (mut encoder, mut file) = (Self::build(rate, channels, kbps, Quality::NearBest, true)?, Vec::new());
+        let builder = builder(rate, channels, kbps, Quality::NearBest, true)?;
+        let (mut encoder, mut file) = (Self::build(builder, channels)?, Vec::new());
         // LAME wants room for the worst case: pieces of a second keep that small.
         pcm.chunks(rate as usize * channels).try_for_each(|second| encoder.push(second, &mut file))?;
         encoder.finish(&mut file)?;
@@ -69,20 +70,8 @@ impl Mp3Encoder {
         Ok(file)
     }
 
-    fn build(rate: u32, channels: usize, kbps: u32, quality: Quality, tag: bool) -> Result<Self, AudioError> {
-        let failed = |error: &dyn std::fmt::Display| AudioError::Mp3(error.to_string());
-        let mode = if channels == 1 { Mode::Mono } else { Mode::JointStereo };
-        let encoder = Builder::new()
-            .ok_or_else(|| failed(&"out of memory"))?
-            .with_num_channels(channels as u8)
-            .and_then(|lame| lame.with_sample_rate(rate))
-            .and_then(|lame| lame.with_output_sample_rate(NonZeroU32::new(rate)))
-            .and_then(|lame| lame.with_brate(nearest(kbps).1))
-            .and_then(|lame| lame.with_mode(mode))
-            .and_then(|lame| lame.with_quality(quality))
-            .and_then(|lame| lame.with_to_write_vbr_tag(tag))
-            .and_then(Builder::build)
-            .map_err(|error| failed(&error))?;
+    fn build(builder: Builder, channels: usize) -> Result<Self, AudioError> {
+        let encoder = builder.build().map_err(|error| AudioError::Mp3(error.to_string()))?;
         Ok(Self { encoder, channels, left: Vec::new(), right: Vec::new() })
     }
 
@@ -115,6 +104,28 @@ impl Mp3Encoder {
     }
 }
 
+fn builder(rate: u32, channels: usize, kbps: u32, quality: Quality, tag: bool) -> Result<Builder, AudioError> {
+    let failed = |error: &dyn std::fmt::Display| AudioError::Mp3(error.to_string());
+    let mode = if channels == 1 { Mode::Mono } else { Mode::JointStereo };
+    Builder::new()
+        .ok_or_else(|| failed(&"out of memory"))?
+        .with_num_channels(channels as u8)
+        .and_then(|lame| lame.with_sample_rate(rate))
+        .and_then(|lame| lame.with_output_sample_rate(NonZeroU32::new(rate)))
+        .and_then(|lame| lame.with_brate(nearest(kbps).1))
+        .and_then(|lame| lame.with_mode(mode))
+        .and_then(|lame| lame.with_quality(quality))
+        .and_then(|lame| lame.with_to_write_vbr_tag(tag))
+        .map_err(|error| failed(&error))
+}
+
+/// The crate has no word for it.
+#[allow(unsafe_code)]
+fn disable_reservoir(builder: &mut Builder) {
+    // SAFETY: the pointer is the builder's, which lives on; LAME notes the number and keeps nothing else.
+    unsafe { ffi::lame_set_disable_reservoir(builder.as_ptr(), 1) };
+}
+
 /// For live streams: whole frames, each of which a listener can begin with.
 pub(super) struct Live {
     lame: Mp3Encoder,
@@ -124,8 +135,18 @@ pub(super) struct Live {
 
 impl Live {
     pub(super) fn new(rate: u32, channels: usize, kbps: u32) -> Result<Self, AudioError> {
-        let lame = Mp3Encoder::new(rate, channels, kbps)?;
-        Ok(Self { lame, frames: Mp3Frames::default(), reservoir: Mp3Reservoir::default() })
+        Ok(Self::of(Mp3Encoder::new(rate, channels, kbps)?))
+    }
+
+    /// For segments, which follow those of other encoders: no frame needs anything of those before it.
+    pub(super) fn segments(rate: u32, channels: usize, kbps: u32) -> Result<Self, AudioError> {
+        let mut builder = builder(rate, channels, kbps, Quality::Good, false)?;
+        disable_reservoir(&mut builder);
+        Ok(Self::of(Mp3Encoder::build(builder, channels)?))
+    }
+
+    fn of(lame: Mp3Encoder) -> Self {
+        Self { lame, frames: Mp3Frames::default(), reservoir: Mp3Reservoir::default() }
     }
 
     fn cut(&mut self, packet: &mut dyn FnMut(Encoded<'_>)) {
