@@ -10,7 +10,7 @@ use crate::units::ModelId;
 
 /// One named station as a file describes it.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Entry {
+pub struct Entry {
     /// Its address: `/generate?station=NAME`.
     pub name: String,
     /// The blend.
