@@ -8,6 +8,8 @@ use std::time::Duration;
 use candle_core::Device;
 use clap::Args;
 
+use super::bounds::{gigabytes, within};
+use super::config::{Config, Following};
 use super::edge::Edge;
 use super::listen::listen;
 use super::load::{DtypeChoice, load, load_named, weigh};
@@ -25,6 +27,9 @@ use crate::units::ModelId;
 
 #[derive(Args)]
 pub(super) struct ServeArgs {
+    /// A file that says what these options do not, and describes stations; `continuo check FILE` tells what is wrong with it
+    #[arg(long, env = "CONTINUO_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Address or name to listen on; 0.0.0.0 lets other machines in, :: those with IPv6 too
     #[arg(long, env = "CONTINUO_HOST", default_value = "127.0.0.1")]
     host: String,
@@ -83,11 +88,11 @@ pub(super) struct ServeArgs {
     clips: u16,
     /// Gigabytes of memory for models: beyond it those that clips asked for and nobody used for longest are unloaded
     /// [default: half of the machine's memory, three quarters of a GPU's]
-    #[arg(long, env = "CONTINUO_MODEL_MEMORY", value_name = "GB")]
+    #[arg(long, env = "CONTINUO_MODEL_MEMORY", value_name = "GB", value_parser = gigabytes(0.1))]
     model_memory: Option<f64>,
     /// Gigabytes of memory for what requests hold: bodies, decoded sound, conversions, messages. Beyond it they wait a
     /// moment and are then told to come back [default: an eighth of the machine's memory, 1 at most]
-    #[arg(long, env = "CONTINUO_REQUEST_MEMORY", value_name = "GB")]
+    #[arg(long, env = "CONTINUO_REQUEST_MEMORY", value_name = "GB", value_parser = gigabytes(0.6))]
     request_memory: Option<f64>,
     /// A model to offer in producers' menus besides those on disk: a Hugging Face id or a folder; may be repeated
     #[arg(long, value_name = "NAME")]
@@ -105,33 +110,23 @@ pub(super) struct ServeArgs {
     #[arg(long, default_value_t = 20, value_name = "GB")]
     keep_gb: u32,
     /// Seconds of sound that a new listener gets at once
-    #[arg(long, default_value_t = 2.0, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 2.0, value_name = "SECONDS", value_parser = within(0.1, 30.0, "seconds"))]
     burst: f64,
     /// Seconds generated ahead of what is played
-    #[arg(long, default_value_t = 8.0, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 8.0, value_name = "SECONDS", value_parser = within(0.5, 120.0, "seconds"))]
     lead: f64,
     /// Seconds without a listener before a stream stops generating
-    #[arg(long, default_value_t = 30.0, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 30.0, value_name = "SECONDS", value_parser = within(0.0, 86_400.0, "seconds"))]
     grace: f64,
     /// Seconds of nothing new after which music goes back before anybody hears it, and on differently; 0 never
     #[arg(long, env = "CONTINUO_MAX_STILL", default_value_t = MAX_STILL, value_name = "SECONDS", value_parser = max_still)]
     max_still: f32,
 }
 
-pub(super) fn run(args: ServeArgs) -> Outcome {
+pub(super) fn run(args: ServeArgs, config: Option<Config>) -> Outcome {
     let _log = log::start();
-    for (name, value, least, most) in
-        [("burst", args.burst, 0.1, 30.0), ("lead", args.lead, 0.5, 120.0), ("grace", args.grace, 0.0, 86_400.0)]
-    {
-        if !(least..=most).contains(&value) {
-            return Err(Failure(format!("--{name} is {value} but must lie between {least} and {most} seconds.")));
-        }
-    }
-    if let Some(gigabytes) = args.model_memory.filter(|gigabytes| !(0.1..=10_000.0).contains(gigabytes)) {
-        return Err(Failure(format!("--model-memory is {gigabytes} but must lie between 0.1 and 10000 gigabytes.")));
-    }
-    if let Some(gigabytes) = args.request_memory.filter(|gigabytes| !(0.6..=10_000.0).contains(gigabytes)) {
-        return Err(Failure(format!("--request-memory is {gigabytes} but must lie between 0.6 and 10000 gigabytes.")));
+    if let Some(path) = &args.config {
+        tracing::info!("options and stations come from {} too", path.display());
     }
     if let Some(data) = &args.data {
         crate::model::keep_downloads_in(data).map_err(|error| Failure(format!("--data: {error}")))?;
@@ -156,11 +151,11 @@ pub(super) fn run(args: ServeArgs) -> Outcome {
         let address = ports[0].listener.local_addr()?;
         // So is a folder that cannot be used.
         let store = store(args.data.as_deref())?;
-        let (choice, config) =
+        let (choice, voices) =
             (args.model.clone(), EngineConfig { max_voices: args.max_voices, max_still: args.max_still });
         let engine = tokio::task::spawn_blocking(move || -> Result<Engine, Failure> {
             let backend = load(&choice)?;
-            Ok(Engine::start(backend, config)?)
+            Ok(Engine::start(backend, voices)?)
         })
         .await??;
         if let (Some(info), status) = (engine.models().first(), engine.status()) {
@@ -183,16 +178,7 @@ pub(super) fn run(args: ServeArgs) -> Outcome {
                 lead: args.lead,
             },
         );
-        let _following = match &args.prompts {
-            Some(path) => {
-                let started = PromptSets::start(Arc::clone(&station), path).await;
-                Some(started.map_err(|error| Failure(format!("--prompts: {error}")))?)
-            }
-            None => {
-                PromptSets::start_bundled(Arc::clone(&station)).await?;
-                None
-            }
-        };
+        let _following = stations(&station, args.prompts.as_deref(), config).await?;
         let is_local = ports.iter().all(|port| port.listener.local_addr().is_ok_and(|at| at.ip().is_loopback()));
         let studio = studio(engine, &args, store, is_local).await?;
         // Sound is decoded and converted beside what comes and goes, so that a full house of uploads is worked off.
@@ -230,6 +216,32 @@ pub(super) fn run(args: ServeArgs) -> Outcome {
     // Work that is still being done for a client that left must not hold up the end.
     runtime.shutdown_background();
     outcome
+}
+
+/// Starts the stations of the prompt sets and of the configuration file, or those that come with the program. They follow
+/// edits until what this gives is dropped.
+async fn stations(
+    station: &Arc<Station>,
+    prompts: Option<&Path>,
+    config: Option<Config>,
+) -> Result<(Option<PromptSets>, Option<Following>), Failure> {
+    let sets = match prompts {
+        Some(path) => {
+            let started = PromptSets::start(Arc::clone(station), path).await;
+            Some(started.map_err(|error| Failure(format!("--prompts: {error}")))?)
+        }
+        None => {
+            if !config.as_ref().is_some_and(Config::has_stations) {
+                PromptSets::start_bundled(Arc::clone(station)).await?;
+            }
+            None
+        }
+    };
+    let following = match config {
+        Some(config) => Some(config.follow(Arc::clone(station)).await),
+        None => None,
+    };
+    Ok((sets, following))
 }
 
 /// Where sessions and clips are kept.
