@@ -43,6 +43,10 @@ pub const CLIPS_WAITING: &str = "continuo_clips_waiting";
 pub const CLIPS_RUNNING: &str = "continuo_clips_running";
 /// Clips that have ended, by `verb` and `status`.
 pub const CLIPS: &str = "continuo_clips_total";
+/// Stations that an Icecast server takes now.
+pub const PUSHES: &str = "continuo_pushes";
+/// Times that a station could not be sent to an Icecast server, or no longer.
+pub const PUSH_FAILURES: &str = "continuo_push_failures_total";
 /// Requests answered, by `method` and `status`.
 pub const HTTP_REQUESTS: &str = "continuo_http_requests_total";
 
@@ -80,5 +84,7 @@ pub fn describe() {
     describe_gauge!(CLIPS_WAITING, "Clips that wait, by lane");
     describe_gauge!(CLIPS_RUNNING, "Clips that are being made, by lane");
     describe_counter!(CLIPS, "Clips that have ended, by verb and status");
+    describe_gauge!(PUSHES, "Stations that an Icecast server takes now");
+    describe_counter!(PUSH_FAILURES, "Times that a station could not be sent to an Icecast server, or no longer");
     describe_counter!(HTTP_REQUESTS, "Requests answered, by method and status");
 }

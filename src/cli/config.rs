@@ -22,11 +22,13 @@ pub(super) use self::options::CONFIG;
 use self::options::Setting;
 use self::section::Section;
 use super::Failure;
+use crate::http::Push;
 use crate::station::{Entry, Lineup, Station, Watch};
 
 /// Tables that may be repeated.
-const SECTIONS: [&str; 1] = [STATIONS];
+const SECTIONS: [&str; 2] = [STATIONS, PUSH];
 const STATIONS: &str = "stations";
+const PUSH: &str = "push";
 
 /// What a file says.
 pub(super) struct Config {
@@ -39,6 +41,7 @@ pub(super) struct Config {
 struct Said {
     settings: Vec<Setting>,
     stations: Vec<Entry>,
+    push: Vec<Push>,
 }
 
 impl Said {
@@ -48,6 +51,7 @@ impl Said {
             here.settings.iter().filter(|setting| !there.settings.contains(setting)).map(|setting| setting.key.as_str())
         };
         let mut keys: Vec<&str> = missing(self, new).chain(missing(new, self)).collect();
+        keys.extend((self.push != new.push).then_some(PUSH));
         keys.sort_unstable();
         keys.dedup();
         keys
@@ -59,6 +63,14 @@ impl Section for Entry {
 
     fn name(&self) -> Option<&str> {
         Some(&self.name)
+    }
+}
+
+impl Section for Push {
+    const LEAST: &str = "station = \"name\"\nurl = \"http://localhost/mount\"\npassword = \"\"";
+
+    fn name(&self) -> Option<&str> {
+        None
     }
 }
 
@@ -84,8 +96,8 @@ impl Config {
 
     /// How much it says, in words.
     pub(super) fn summary(&self) -> String {
-        let Said { settings, stations } = &self.said;
-        let counts = [("options", settings.len()), ("stations", stations.len())];
+        let Said { settings, stations, push } = &self.said;
+        let counts = [("options", settings.len()), ("stations", stations.len()), ("push", push.len())];
         let counts: Vec<String> = counts.iter().map(|(what, count)| format!("{what}: {count}")).collect();
         format!("{}: no faults; {}.", self.path.display(), counts.join(", "))
     }
@@ -93,6 +105,11 @@ impl Config {
     /// Whether there are stations in it.
     pub(super) fn has_stations(&self) -> bool {
         !self.said.stations.is_empty()
+    }
+
+    /// Where stations are sent.
+    pub(super) fn push(&self) -> &[Push] {
+        &self.said.push
     }
 
     /// Starts its stations, and follows its edits. Must be called within a tokio runtime.
@@ -152,6 +169,8 @@ fn said(path: &Path, text: &str, environment: Environment<'_>) -> Result<Said, F
         let name: &str = key.get_ref();
         if name == STATIONS {
             said.stations = section::read(&mut document, name, value);
+        } else if name == PUSH {
+            said.push = section::read(&mut document, name, value);
         } else if let Some((_, arg)) = options.iter().find(|(option, _)| option == name) {
             match options::setting(name, arg, value.get_ref()) {
                 Ok(setting) => said.settings.push(setting),

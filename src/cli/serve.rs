@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use candle_core::Device;
 use clap::Args;
+use tokio::task::JoinSet;
 
 use super::bounds::{gigabytes, within};
 use super::config::{Config, Following};
@@ -178,6 +179,7 @@ pub(super) fn run(args: ServeArgs, config: Option<Config>) -> Outcome {
                 lead: args.lead,
             },
         );
+        let pushes = config.as_ref().map(|config| config.push().to_vec()).unwrap_or_default();
         let _following = stations(&station, args.prompts.as_deref(), config).await?;
         let is_local = ports.iter().all(|port| port.listener.local_addr().is_ok_and(|at| at.ip().is_loopback()));
         let studio = studio(engine, &args, store, is_local).await?;
@@ -203,6 +205,9 @@ pub(super) fn run(args: ServeArgs, config: Option<Config>) -> Outcome {
             }
             _ => tracing::info!("listening on http://{address}/"),
         }
+        // They end with this: before that their stations end with a proper last page.
+        let on_air = pushes.into_iter().map(|push| http::keep_on_air(Arc::clone(&app.station), push));
+        let _on_air: JoinSet<_> = on_air.collect();
         let stop = async {
             #[cfg(unix)]
             super::signals::end_at_the_second();

@@ -37,6 +37,7 @@ mod ops;
 mod origin;
 mod page;
 mod places;
+mod push;
 mod query;
 mod renders;
 mod response;
@@ -61,6 +62,7 @@ pub use client::TrustedProxies;
 pub use error::HttpError;
 pub use ops::install_metrics;
 pub use origin::{AllowedOrigin, Origins, PublicName};
+pub use push::{Push, keep_on_air};
 pub use serve::{serve, terminated};
 pub use surface::{Port, SURFACES, Surface};
 

@@ -39,7 +39,7 @@ fn in_force() -> String {
 
 #[test]
 fn the_example_is_right_as_it_is_and_with_every_line_in_force() {
-    let secret = |name: &str| (name == "CONTINUO_SECRET").then(|| "s3cret".to_owned());
+    let secret = |name: &str| ["CONTINUO_SECRET", "ICECAST_PASSWORD"].contains(&name).then(|| "s3cret".to_owned());
     for text in [EXAMPLE.to_owned(), in_force()] {
         let said = said(Path::new("continuo.toml"), &text, &secret).unwrap_or_else(|faults| panic!("{faults}"));
         assert_eq!(said.stations.len(), 2);
@@ -67,7 +67,7 @@ fn the_example_shows_every_option_and_what_holds_without_it() {
 fn the_example_shows_every_key_of_every_section() {
     let text = in_force();
     let root = toml::de::DeTable::parse(&text).unwrap().into_inner();
-    for (section, fields) in [(STATIONS, section::fields::<Entry>())] {
+    for (section, fields) in [(STATIONS, section::fields::<Entry>()), (PUSH, section::fields::<Push>())] {
         let (_, tables) = root.iter().find(|(name, _)| *name.get_ref() == section).unwrap();
         let tables = tables.get_ref().as_array().unwrap().iter().map(|table| table.get_ref().as_table().unwrap());
         let shown: Vec<String> = tables.flat_map(|table| table.keys().map(|key| key.get_ref().to_string())).collect();
@@ -179,7 +179,9 @@ fn the_environment_is_put_in_as_it_is() {
 
 #[test]
 fn keys_that_differ_between_two_versions_are_named_once() {
-    let (old, new) = (read("port = 1\nhost = \"x\"\nlead = 8"), read("port = 2\nlead = 8\nclips = 3"));
-    assert_eq!(old.differing(&new), ["clips", "host", "port"]);
+    let push = "[[push]]\nstation = \"a\"\nurl = \"http://x/y\"\npassword = \"p\"";
+    let (old, new) =
+        (read("port = 1\nhost = \"x\"\nlead = 8"), read(&format!("port = 2\nlead = 8\nclips = 3\n{push}")));
+    assert_eq!(old.differing(&new), ["clips", "host", "port", "push"]);
     assert!(old.differing(&old).is_empty());
 }
