@@ -85,7 +85,7 @@ impl Icecast {
 
     async fn answers(&self) {
         let began = Instant::now();
-        while !run(self.curl("/status-json.xsl")).await.status.success() {
+        while !self.icestats().await["server_id"].is_string() {
             assert!(began.elapsed() < client::PATIENCE, "Icecast does not start");
         }
     }
@@ -96,10 +96,15 @@ impl Icecast {
         curl
     }
 
+    /// What it says of itself; nothing while it begins, when that is no JSON either.
+    async fn icestats(&self) -> Value {
+        let status = run(self.curl("/status-json.xsl")).await.stdout;
+        serde_json::from_slice::<Value>(&status).unwrap_or_default()["icestats"].clone()
+    }
+
     /// What it says of all its sources.
     async fn status(&self) -> Value {
-        let status = text(run(self.curl("/status-json.xsl")).await);
-        serde_json::from_str::<Value>(&status).unwrap()["icestats"]["source"].clone()
+        self.icestats().await["source"].clone()
     }
 
     async fn until(&self, condition: impl Fn(&Value) -> bool) -> Value {
@@ -170,6 +175,32 @@ async fn a_station_is_on_the_air_with_its_titles_and_again_after_its_server_died
     // Who stops sending leaves the mount.
     pushing.abort();
     icecast.until(Value::is_null).await;
+}
+
+/// The keys of an object with the kinds of their values.
+fn shape(object: &Value) -> Vec<(String, std::mem::Discriminant<Value>)> {
+    let fields = object.as_object().unwrap().iter();
+    fields.map(|(key, value)| (key.clone(), std::mem::discriminant(value))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn our_status_has_the_shape_of_icecasts() {
+    let (server, icecast) = (start().await, Icecast::start().await);
+    let _station = lofi(&server).await;
+    let pushing = icecast.push(&server, &json!({}));
+    icecast.until(|source| source["title"] == "lofi piano").await;
+    let theirs = icecast.icestats().await;
+    let mut ours = client::get(server.addr, "/status-json.xsl").await.json().await["icestats"].clone();
+    pushing.abort();
+    let source = ours["source"].as_array_mut().unwrap().remove(0);
+    ours["source"] = source;
+    for (theirs, ours) in [(&theirs, &ours), (&theirs["source"], &ours["source"])] {
+        let ours = shape(ours);
+        // What a source client says of itself is passed on as it came.
+        let missing: Vec<_> = shape(theirs).into_iter().filter(|field| !ours.contains(field)).collect();
+        let missing: Vec<_> = missing.iter().map(|(key, _)| key.as_str()).collect();
+        assert!(missing.iter().all(|key| key.starts_with("ice-") || *key == "audio_info"), "{missing:?}: {theirs}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -48,6 +48,7 @@ mod sessions;
 mod socket;
 mod sound_paths;
 mod sounding;
+mod stats;
 mod streams;
 mod surface;
 mod target;

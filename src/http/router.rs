@@ -12,7 +12,7 @@ use warp::{Filter, Reply};
 use super::surface::SURFACES;
 use super::{
     App, HttpError, Routes, clips, events, generate, models, musicgen_stream, ops, page, renders, sessions,
-    sound_paths, streams, ws,
+    sound_paths, stats, streams, ws,
 };
 
 /// Paths and what can be asked there; `{}` stands for one segment, `audio.{file}` and its like for
@@ -53,6 +53,8 @@ const NATIVE: Paths = &[
     ("/v1/loops/{}", "GET, HEAD, DELETE"),
     ("/v1/loops/{}/audio.{file}", "GET, HEAD"),
     ("/v1/models", "GET, HEAD, POST"),
+    ("/v1/stats", "GET, HEAD"),
+    ("/status-json.xsl", "GET, HEAD"),
     ("/v1/openapi.json", "GET, HEAD"),
     ("/metrics", "GET, HEAD"),
 ];
@@ -69,6 +71,8 @@ pub(super) fn routes(app: &Arc<App>) -> Routes {
         .or(generate::routes(app))
         .unify()
         .or(streams::routes(app))
+        .unify()
+        .or(stats::routes(app))
         .unify()
         .or(clips::routes(app))
         .unify()

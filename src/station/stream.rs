@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use metrics::histogram;
 use tokio::sync::{Notify, Semaphore, broadcast, mpsc, oneshot};
@@ -10,9 +11,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::event::title;
+use super::sessions::Sessions;
 use super::source::Remote;
 use super::variants::Variants;
-use super::{Event, Events, Listen, Listener, StationError, StreamInfo, StreamState};
+use super::{Event, Events, Listen, Listener, Session, SessionsInfo, StationError, StreamInfo, StreamState};
 use crate::audio::OPUS_RATE;
 use crate::engine::{Ack, EngineError, Freeze, Sampling, Steer, WeightedPrompt};
 use crate::telemetry::STEER_TO_SOUND;
@@ -60,6 +62,8 @@ pub struct Stream {
     length: Option<u64>,
     remote: Arc<dyn Remote>,
     variants: Arc<Variants>,
+    sessions: Arc<Sessions>,
+    born: Instant,
     places: (Arc<Semaphore>, usize),
     kept: bool,
     commands: mpsc::UnboundedSender<Command>,
@@ -136,6 +140,8 @@ impl Stream {
             length: begin.length,
             remote: begin.remote,
             variants: Arc::new(Variants::new(begin.burst)),
+            sessions: Arc::default(),
+            born: Instant::now(),
             places: begin.places,
             kept: begin.kept,
             commands,
@@ -224,7 +230,23 @@ impl Stream {
             }
         }
         self.nudge();
-        Ok(Listener::new(self.clone(), seat, given_up, place))
+        let session = self.begin_session(format.extension());
+        Ok(Listener::new(self.clone(), seat, given_up, place, session))
+    }
+
+    /// Notes that somebody begins to listen who is sent this format, until the answer is dropped. A [`Listener`] does it by itself.
+    pub fn begin_session(&self, format: &'static str) -> Session {
+        self.sessions.begin(format)
+    }
+
+    /// Who listens and has listened.
+    pub fn sessions(&self) -> SessionsInfo {
+        self.sessions.info()
+    }
+
+    /// How long ago it was made.
+    pub fn age(&self) -> Duration {
+        self.born.elapsed()
     }
 
     /// Events from now on; begins with the present title and status.

@@ -26,6 +26,7 @@ mod renders;
 mod server;
 mod sockets;
 mod spellings;
+mod stats;
 mod steer;
 mod surfaces;
 mod terry;
