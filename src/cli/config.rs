@@ -22,13 +22,14 @@ pub(super) use self::options::CONFIG;
 use self::options::Setting;
 use self::section::Section;
 use super::Failure;
-use crate::http::Push;
+use crate::http::{Push, Token};
 use crate::station::{Entry, Lineup, Station, Watch};
 
 /// Tables that may be repeated.
-const SECTIONS: [&str; 2] = [STATIONS, PUSH];
+const SECTIONS: [&str; 3] = [STATIONS, PUSH, TOKENS];
 const STATIONS: &str = "stations";
 const PUSH: &str = "push";
+const TOKENS: &str = "tokens";
 
 /// What a file says.
 pub(super) struct Config {
@@ -42,6 +43,7 @@ struct Said {
     settings: Vec<Setting>,
     stations: Vec<Entry>,
     push: Vec<Push>,
+    tokens: Vec<Token>,
 }
 
 impl Said {
@@ -52,6 +54,7 @@ impl Said {
         };
         let mut keys: Vec<&str> = missing(self, new).chain(missing(new, self)).collect();
         keys.extend((self.push != new.push).then_some(PUSH));
+        keys.extend((self.tokens != new.tokens).then_some(TOKENS));
         keys.sort_unstable();
         keys.dedup();
         keys
@@ -71,6 +74,15 @@ impl Section for Push {
 
     fn name(&self) -> Option<&str> {
         None
+    }
+}
+
+impl Section for Token {
+    const LEAST: &str =
+        "name = \"name\"\nscopes = [\"listen\"]\nhash = \"sha256:0000000000000000000000000000000000000000000000000000000000000000\"";
+
+    fn name(&self) -> Option<&str> {
+        Some(&self.name)
     }
 }
 
@@ -96,8 +108,8 @@ impl Config {
 
     /// How much it says, in words.
     pub(super) fn summary(&self) -> String {
-        let Said { settings, stations, push } = &self.said;
-        let counts = [("options", settings.len()), ("stations", stations.len()), ("push", push.len())];
+        let Said { settings, stations, push, tokens } = &self.said;
+        let counts = [("options", settings.len()), ("stations", stations.len()), ("push", push.len()), ("tokens", tokens.len())];
         let counts: Vec<String> = counts.iter().map(|(what, count)| format!("{what}: {count}")).collect();
         format!("{}: no faults; {}.", self.path.display(), counts.join(", "))
     }
@@ -110,6 +122,11 @@ impl Config {
     /// Where stations are sent.
     pub(super) fn push(&self) -> &[Push] {
         &self.said.push
+    }
+
+    /// Who may do what.
+    pub(super) fn tokens(&self) -> &[Token] {
+        &self.said.tokens
     }
 
     /// Starts its stations, and follows its edits. Must be called within a tokio runtime.
@@ -171,6 +188,8 @@ fn said(path: &Path, text: &str, environment: Environment<'_>) -> Result<Said, F
             said.stations = section::read(&mut document, name, value);
         } else if name == PUSH {
             said.push = section::read(&mut document, name, value);
+        } else if name == TOKENS {
+            said.tokens = section::read(&mut document, name, value);
         } else if let Some((_, arg)) = options.iter().find(|(option, _)| option == name) {
             match options::setting(name, arg, value.get_ref()) {
                 Ok(setting) => said.settings.push(setting),

@@ -19,6 +19,7 @@ mod sampling;
 mod serve;
 #[cfg(unix)]
 mod signals;
+mod token;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -52,6 +53,10 @@ enum Command {
     Serve(Box<serve::ServeArgs>),
     /// Tell what is wrong with a file for `serve --config`, line by line
     Check(check::CheckArgs),
+    /// Make a token for `[[tokens]]` of `serve --config`
+    Token(token::TokenArgs),
+    /// Sign the address of a station, for a listener without a token
+    Sign(token::SignArgs),
     /// Make one piece of music and write it to a file
     Generate(generate::GenerateArgs),
     /// Add new music to the end of a sound file
@@ -132,6 +137,8 @@ pub fn run() -> ExitCode {
     let outcome = match cli.command {
         Command::Serve(args) => serve::run(*args, config),
         Command::Check(args) => check::run(&args),
+        Command::Token(args) => token::make(&args),
+        Command::Sign(args) => token::sign(&args),
         Command::Generate(args) => generate::run(args),
         Command::Continue(args) => proceed::run(args),
         Command::Transform(args) => render::transform(args),

@@ -20,7 +20,7 @@ use super::{Failure, ModelArgs, Outcome};
 use super::{log, memory};
 use crate::budget::Budget;
 use crate::engine::{AskModel, Engine, EngineConfig, KV_BUDGET, MAX_STILL, ModelRequest, VoiceLoader};
-use crate::http::{self, App, Limits, Port};
+use crate::http::{self, Access, App, Limits, Port, SigningKey, Token};
 use crate::sandbox::Sandbox;
 use crate::station::{PromptSets, Station, StationConfig};
 use crate::studio::{Naming, Retention, Store, Studio, StudioConfig};
@@ -75,6 +75,9 @@ pub(super) struct ServeArgs {
     /// Ask every client for this bearer token (header, or `?token=` for players and WebSockets)
     #[arg(long, env = "CONTINUO_TOKEN", hide_env_values = true)]
     token: Option<String>,
+    /// What listeners' addresses are signed with (`continuo sign`), 16 characters at least; needs a token
+    #[arg(long, env = "CONTINUO_SIGNING_KEY", hide_env_values = true, value_name = "SECRET")]
+    signing_key: Option<SigningKey>,
     /// Voices that play at the same time at most, whatever the measured speed allows
     #[arg(long, env = "CONTINUO_MAX_VOICES", default_value_t = 256, value_name = "N")]
     max_voices: usize,
@@ -179,10 +182,13 @@ pub(super) fn run(args: ServeArgs, config: Option<Config>) -> Outcome {
                 lead: args.lead,
             },
         );
+        let tokens: Vec<Arc<Token>> =
+            config.iter().flat_map(|config| config.tokens()).map(|token| Arc::new(token.clone())).collect();
         let pushes = config.as_ref().map(|config| config.push().to_vec()).unwrap_or_default();
         let _following = stations(&station, args.prompts.as_deref(), config).await?;
         let is_local = ports.iter().all(|port| port.listener.local_addr().is_ok_and(|at| at.ip().is_loopback()));
-        let studio = studio(engine, &args, store, is_local).await?;
+        let is_open = args.token.is_none() && tokens.is_empty();
+        let studio = studio(engine, &args, store, is_local && is_open).await?;
         // Sound is decoded and converted beside what comes and goes, so that a full house of uploads is worked off.
         let half = request_memory(&args) / 2;
         let mut app = App::new(station);
@@ -196,7 +202,11 @@ pub(super) fn run(args: ServeArgs, config: Option<Config>) -> Outcome {
         args.edge.configure(&mut app);
         app.offered = args.offer;
         app.yt_dlp = args.yt_dlp;
-        app.token = args.token;
+        app.access = Access { token: args.token, tokens, signing: args.signing_key };
+        if app.access.signing.is_some() && !app.access.is_guarded() {
+            let sentence = "--signing-key: without a token every address is open; give --token or [[tokens]] too.";
+            return Err(Failure(sentence.into()));
+        }
         app.metrics = Some(metrics);
         app.on_disk = crate::model::on_disk;
         match args.host.parse::<IpAddr>() {
@@ -258,7 +268,7 @@ fn store(data: Option<&Path>) -> Result<Store, Failure> {
     }
 }
 
-/// `is_local`: the server listens on loopback addresses alone.
+/// `is_local`: the server listens on loopback addresses alone, and asks for no token.
 async fn studio(engine: Engine, args: &ServeArgs, store: Store, is_local: bool) -> Result<Arc<Studio>, Failure> {
     let device = args.model.device.open()?;
     let config = StudioConfig {
@@ -275,7 +285,7 @@ async fn studio(engine: Engine, args: &ServeArgs, store: Store, is_local: bool) 
             patterns: args.allow_models.clone(),
             offered: args.offer.clone(),
             on_disk: crate::model::on_disk,
-            loopback_names_all: is_local && args.token.is_none() && args.allow_models.is_empty(),
+            loopback_names_all: is_local && args.allow_models.is_empty(),
         },
         budget: Budget::new(request_memory(args) / 2),
         renders: super::render::service(

@@ -59,6 +59,7 @@ mod web;
 mod ws;
 
 pub use app::{App, Limits};
+pub use auth::{Access, Scope, SigningKey, Token};
 pub use client::TrustedProxies;
 pub use error::HttpError;
 pub use ops::install_metrics;

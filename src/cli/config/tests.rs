@@ -39,7 +39,7 @@ fn in_force() -> String {
 
 #[test]
 fn the_example_is_right_as_it_is_and_with_every_line_in_force() {
-    let secret = |name: &str| ["CONTINUO_SECRET", "ICECAST_PASSWORD"].contains(&name).then(|| "s3cret".to_owned());
+    let secret = |name: &str| ["CONTINUO_SECRET", "ICECAST_PASSWORD"].contains(&name).then(|| "a secret of many letters".to_owned());
     for text in [EXAMPLE.to_owned(), in_force()] {
         let said = said(Path::new("continuo.toml"), &text, &secret).unwrap_or_else(|faults| panic!("{faults}"));
         assert_eq!(said.stations.len(), 2);
@@ -67,7 +67,7 @@ fn the_example_shows_every_option_and_what_holds_without_it() {
 fn the_example_shows_every_key_of_every_section() {
     let text = in_force();
     let root = toml::de::DeTable::parse(&text).unwrap().into_inner();
-    for (section, fields) in [(STATIONS, section::fields::<Entry>()), (PUSH, section::fields::<Push>())] {
+    for (section, fields) in [(STATIONS, section::fields::<Entry>()), (PUSH, section::fields::<Push>()), (TOKENS, section::fields::<Token>())] {
         let (_, tables) = root.iter().find(|(name, _)| *name.get_ref() == section).unwrap();
         let tables = tables.get_ref().as_array().unwrap().iter().map(|table| table.get_ref().as_table().unwrap());
         let shown: Vec<String> = tables.flat_map(|table| table.keys().map(|key| key.get_ref().to_string())).collect();
