@@ -316,6 +316,6 @@ fn faults_of_a_file_are_told_before_anything_begins() {
     let told = continuo(&["check", file]).output().unwrap();
     assert_eq!(
         String::from_utf8(told.stdout).unwrap(),
-        format!("{file}: no faults; options: 1, stations: 0, push: 0, tokens: 0.\n")
+        format!("{file}: no faults; options: 1, stations: 0, schedule: 0, push: 0, tokens: 0.\n")
     );
 }

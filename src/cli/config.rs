@@ -15,6 +15,8 @@ use std::sync::Arc;
 
 use clap::ArgMatches;
 use clap::parser::ValueSource;
+use jiff::Timestamp;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use self::document::{Document, Environment, Faults};
@@ -23,11 +25,12 @@ use self::options::Setting;
 use self::section::Section;
 use super::Failure;
 use crate::http::{Push, Token};
-use crate::station::{Entry, Lineup, Station, Watch};
+use crate::station::{Cue, Entry, Lineup, Station, Timetable, Watch};
 
 /// Tables that may be repeated.
-const SECTIONS: [&str; 3] = [STATIONS, PUSH, TOKENS];
+const SECTIONS: [&str; 4] = [STATIONS, SCHEDULE, PUSH, TOKENS];
 const STATIONS: &str = "stations";
+const SCHEDULE: &str = "schedule";
 const PUSH: &str = "push";
 const TOKENS: &str = "tokens";
 
@@ -41,7 +44,7 @@ pub(super) struct Config {
 #[derive(Debug, Default, PartialEq)]
 struct Said {
     settings: Vec<Setting>,
-    stations: Vec<Entry>,
+    timetable: Timetable,
     push: Vec<Push>,
     tokens: Vec<Token>,
 }
@@ -69,6 +72,14 @@ impl Section for Entry {
     }
 }
 
+impl Section for Cue {
+    const LEAST: &str = "station = \"name\"\nat = \"0 0 * * * UTC\"\nprompts = [\"prompt\"]";
+
+    fn name(&self) -> Option<&str> {
+        None
+    }
+}
+
 impl Section for Push {
     const LEAST: &str = "station = \"name\"\nurl = \"http://localhost/mount\"\npassword = \"\"";
 
@@ -78,8 +89,7 @@ impl Section for Push {
 }
 
 impl Section for Token {
-    const LEAST: &str =
-        "name = \"name\"\nscopes = [\"listen\"]\nhash = \"sha256:0000000000000000000000000000000000000000000000000000000000000000\"";
+    const LEAST: &str = "name = \"name\"\nscopes = [\"listen\"]\nhash = \"sha256:0000000000000000000000000000000000000000000000000000000000000000\"";
 
     fn name(&self) -> Option<&str> {
         Some(&self.name)
@@ -108,15 +118,21 @@ impl Config {
 
     /// How much it says, in words.
     pub(super) fn summary(&self) -> String {
-        let Said { settings, stations, push, tokens } = &self.said;
-        let counts = [("options", settings.len()), ("stations", stations.len()), ("push", push.len()), ("tokens", tokens.len())];
+        let Said { settings, timetable: Timetable { stations, cues }, push, tokens } = &self.said;
+        let counts = [
+            ("options", settings.len()),
+            ("stations", stations.len()),
+            ("schedule", cues.len()),
+            ("push", push.len()),
+            ("tokens", tokens.len()),
+        ];
         let counts: Vec<String> = counts.iter().map(|(what, count)| format!("{what}: {count}")).collect();
         format!("{}: no faults; {}.", self.path.display(), counts.join(", "))
     }
 
     /// Whether there are stations in it.
     pub(super) fn has_stations(&self) -> bool {
-        !self.said.stations.is_empty()
+        !self.said.timetable.stations.is_empty()
     }
 
     /// Where stations are sent.
@@ -129,18 +145,20 @@ impl Config {
         &self.said.tokens
     }
 
-    /// Starts its stations, and follows its edits. Must be called within a tokio runtime.
+    /// Starts its stations, keeps them to its schedule, and follows its edits. Must be called within a tokio runtime.
     pub(super) async fn follow(self, station: Arc<Station>) -> Following {
         let Self { path, text: read, mut said } = self;
+        let (timetables, newest) = watch::channel(said.timetable.clone());
         let mut lineup = Lineup::new(station);
-        lineup.follow(said.stations.clone()).await;
+        // Whoever asks first finds them.
+        lineup.follow(said.timetable.airings(Timestamp::now())).await;
         let mut watch = Watch::begin({
             let path = path.clone();
             move || text(&path)
         });
         // It may have been edited while a model was loaded.
         let mut is_new = watch.seen().as_ref() != Ok(&read);
-        Following(tokio::spawn(async move {
+        let edits = async move {
             loop {
                 let text = if std::mem::take(&mut is_new) { watch.seen() } else { watch.changed().await };
                 let now = text
@@ -151,11 +169,17 @@ impl Config {
                         for key in said.differing(&now) {
                             tracing::warn!("{}: `{key}` is another; that takes a new start", path.display());
                         }
-                        lineup.follow(now.stations.clone()).await;
+                        timetables.send_replace(now.timetable.clone());
                         said = now;
                     }
-                    Err(error) => tracing::warn!("{error}\nThe stations stay as they were."),
+                    Err(error) => tracing::warn!("{error}\n  The stations stay as they were."),
                 }
+            }
+        };
+        Following(tokio::spawn(async move {
+            tokio::select! {
+                () = lineup.keep(newest, Timestamp::now) => {}
+                () = edits => {}
             }
         }))
     }
@@ -180,19 +204,15 @@ fn text(path: &Path) -> Result<String, String> {
 
 fn said(path: &Path, text: &str, environment: Environment<'_>) -> Result<Said, Faults> {
     let (mut document, root) = Document::read(text, environment);
-    let options = options::all();
-    let mut said = Said::default();
+    let (options, mut settings) = (options::all(), Vec::new());
     for (key, value) in &root {
         let name: &str = key.get_ref();
-        if name == STATIONS {
-            said.stations = section::read(&mut document, name, value);
-        } else if name == PUSH {
-            said.push = section::read(&mut document, name, value);
-        } else if name == TOKENS {
-            said.tokens = section::read(&mut document, name, value);
-        } else if let Some((_, arg)) = options.iter().find(|(option, _)| option == name) {
+        if SECTIONS.contains(&name) {
+            continue;
+        }
+        if let Some((_, arg)) = options.iter().find(|(option, _)| option == name) {
             match options::setting(name, arg, value.get_ref()) {
-                Ok(setting) => said.settings.push(setting),
+                Ok(setting) => settings.push(setting),
                 Err(sentence) => document.fault(value.span(), &sentence),
             }
         } else {
@@ -200,5 +220,13 @@ fn said(path: &Path, text: &str, environment: Environment<'_>) -> Result<Said, F
             document.fault(key.span(), &section::unknown(name, known));
         }
     }
+    let stations: Vec<Entry> = section::read(&mut document, &root, STATIONS, |_| Ok(()));
+    let cues = section::read(&mut document, &root, SCHEDULE, |cue: &Cue| {
+        let is_known = stations.iter().any(|station| station.name == cue.station);
+        if is_known { Ok(()) } else { Err(format!("`{}` is none of [[{STATIONS}]]", cue.station)) }
+    });
+    let push = section::read(&mut document, &root, PUSH, |_| Ok(()));
+    let tokens = section::read(&mut document, &root, TOKENS, |_| Ok(()));
+    let said = Said { settings, timetable: Timetable { stations, cues }, push, tokens };
     document.finish(&path.display().to_string(), said)
 }

@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use tokio::task::JoinHandle;
 
+pub(super) use parse::Prompt;
 pub use parse::{Entry, PromptSetError};
 use parse::{Texts, entries, texts};
 
-use super::{Lineup, Station, Watch};
+use super::{Airing, Lineup, Station, Watch};
 
 /// Stations that follow a file or folder. Dropping it stops following; the stations play on.
 pub struct PromptSets {
@@ -41,11 +42,11 @@ impl PromptSets {
             Err(error) => Err(error.clone()),
         };
         let mut lineup = Lineup::new(station);
-        lineup.follow(read(watch.seen())?).await;
+        lineup.follow(airings(read(watch.seen())?)).await;
         let task = tokio::spawn(async move {
             loop {
                 match read(watch.changed().await) {
-                    Ok(entries) => lineup.follow(entries).await,
+                    Ok(entries) => lineup.follow(airings(entries)).await,
                     Err(error) => tracing::warn!("{error} The stations stay as they were."),
                 }
             }
@@ -59,9 +60,13 @@ impl PromptSets {
     /// None that a build with sound prompt sets can have.
     pub async fn start_bundled(station: Arc<Station>) -> Result<(), PromptSetError> {
         let entries = parse::parse(Path::new("stations.json"), BUNDLED)?;
-        Lineup::new(station).follow(entries).await;
+        Lineup::new(station).follow(airings(entries)).await;
         Ok(())
     }
+}
+
+fn airings(entries: Vec<Entry>) -> Vec<Airing> {
+    entries.into_iter().map(Airing::from).collect()
 }
 
 /// The stations that come with the program.

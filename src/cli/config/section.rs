@@ -16,8 +16,14 @@ pub(super) trait Section: DeserializeOwned {
     fn name(&self) -> Option<&str>;
 }
 
-/// The tables of `[[key]]`.
-pub(super) fn read<T: Section>(document: &mut Document<'_>, key: &str, value: &Spanned<DeValue<'_>>) -> Vec<T> {
+/// The tables of `[[key]]`, which have to pass a last check.
+pub(super) fn read<T: Section>(
+    document: &mut Document<'_>,
+    root: &DeTable<'_>,
+    key: &str,
+    check: impl Fn(&T) -> Result<(), String>,
+) -> Vec<T> {
+    let Some((_, value)) = root.iter().find(|(name, _)| *name.get_ref() == key) else { return Vec::new() };
     let tables = value.get_ref().as_array().filter(|tables| tables.iter().all(|table| table.get_ref().is_table()));
     let Some(tables) = tables else {
         document.fault(value.span(), &format!("`{key}` is a list of tables; begin each with [[{key}]]"));
@@ -26,6 +32,9 @@ pub(super) fn read<T: Section>(document: &mut Document<'_>, key: &str, value: &S
     let mut read: Vec<T> = Vec::new();
     for table in tables.iter() {
         let Some(one) = one::<T>(document, table) else { continue };
+        if let Err(sentence) = check(&one) {
+            document.fault(table.span(), &sentence);
+        }
         match one.name().filter(|name| read.iter().any(|other| other.name() == Some(*name))) {
             Some(name) => document.fault(table.span(), &format!("`{name}` is there twice; give each its own name")),
             None => read.push(one),

@@ -39,10 +39,12 @@ fn in_force() -> String {
 
 #[test]
 fn the_example_is_right_as_it_is_and_with_every_line_in_force() {
-    let secret = |name: &str| ["CONTINUO_SECRET", "ICECAST_PASSWORD"].contains(&name).then(|| "a secret of many letters".to_owned());
+    let secret = |name: &str| {
+        ["CONTINUO_SECRET", "ICECAST_PASSWORD"].contains(&name).then(|| "a secret of many letters".to_owned())
+    };
     for text in [EXAMPLE.to_owned(), in_force()] {
         let said = said(Path::new("continuo.toml"), &text, &secret).unwrap_or_else(|faults| panic!("{faults}"));
-        assert_eq!(said.stations.len(), 2);
+        assert_eq!(said.timetable.stations.len(), 2);
     }
 }
 
@@ -67,7 +69,12 @@ fn the_example_shows_every_option_and_what_holds_without_it() {
 fn the_example_shows_every_key_of_every_section() {
     let text = in_force();
     let root = toml::de::DeTable::parse(&text).unwrap().into_inner();
-    for (section, fields) in [(STATIONS, section::fields::<Entry>()), (PUSH, section::fields::<Push>()), (TOKENS, section::fields::<Token>())] {
+    for (section, fields) in [
+        (STATIONS, section::fields::<Entry>()),
+        (SCHEDULE, section::fields::<Cue>()),
+        (PUSH, section::fields::<Push>()),
+        (TOKENS, section::fields::<Token>()),
+    ] {
         let (_, tables) = root.iter().find(|(name, _)| *name.get_ref() == section).unwrap();
         let tables = tables.get_ref().as_array().unwrap().iter().map(|table| table.get_ref().as_table().unwrap());
         let shown: Vec<String> = tables.flat_map(|table| table.keys().map(|key| key.get_ref().to_string())).collect();
@@ -128,6 +135,14 @@ prompts = [\"x\"]
 [[stations]]
 name = \"c\"
 prompts = [\"x\"]
+[[schedule]]
+station = \"c\"
+at = \"at six\"
+prompts = [\"x\"]
+[[schedule]]
+station = \"d\"
+at = \"0 6 * * * UTC\"
+prompts = [\"x\"]
 [[staitons]]
 ";
     let wanted = [
@@ -143,7 +158,9 @@ prompts = [\"x\"]
         (15, "`guidance`: invalid type: string \"much\", expected f32."),
         (16, "missing field `prompts`."),
         (21, "`c` is there twice; give each its own name."),
-        (24, "`staitons` is not known; the nearest key is `stations`."),
+        (26, "`at` is minute, hour, day, month, weekday and zone"),
+        (28, "`d` is none of [[stations]]."),
+        (32, "`staitons` is not known; the nearest key is `stations`."),
     ];
     let faults = faults(text);
     assert_eq!(faults.len(), wanted.len(), "{faults:#?}");
@@ -171,7 +188,10 @@ fn the_environment_is_put_in_as_it_is() {
     let mut arguments: Vec<_> = said.settings.into_iter().flat_map(|setting| setting.arguments).collect();
     arguments.sort();
     assert_eq!(arguments, ["--port=99", "--token=a${PORT}\"\nb99"]);
-    assert_eq!((said.stations[0].name.as_str(), said.stations[0].prompts[0].text.as_str()), ("s99", "${PORT}\"\n"));
+    assert_eq!(
+        (said.timetable.stations[0].name.as_str(), said.timetable.stations[0].prompts[0].text.as_str()),
+        ("s99", "${PORT}\"\n")
+    );
     let faults = faults("token = \"${NOBODY}\"\nhost = \"${\"");
     assert_eq!(faults[0], "x.toml:1: the environment has no `NOBODY`; set it.");
     assert_eq!(faults[1], "x.toml:2: `${` has no end; write ${NAME}.");

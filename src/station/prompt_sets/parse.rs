@@ -62,7 +62,7 @@ pub enum PromptSetError {
 
 #[derive(Deserialize)]
 #[serde(untagged, expecting = "a prompt is a text, or has a `text` and a `weight`")]
-enum Prompt {
+pub(in crate::station) enum Prompt {
     Text(String),
     Weighted(WeightedPrompt),
 }
