@@ -319,3 +319,43 @@ fn faults_of_a_file_are_told_before_anything_begins() {
         format!("{file}: no faults; options: 1, stations: 0, schedule: 0, push: 0, tokens: 0.\n")
     );
 }
+
+#[tokio::test]
+async fn a_service_manager_is_told_when_a_model_is_ready_and_when_the_server_stops() {
+    let folder = tempfile::tempdir().unwrap();
+    let told = std::os::unix::net::UnixDatagram::bind(folder.path().join("notify")).unwrap();
+    told.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let heard = || {
+        let mut message = [0; 512];
+        let length = told.recv(&mut message).unwrap();
+        String::from_utf8_lossy(&message[..length]).into_owned()
+    };
+    let addr = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut command = continuo(&[]);
+    command.env("NOTIFY_SOCKET", folder.path().join("notify")).stderr(Stdio::null());
+    let mut server = Server::started(addr, &mut command);
+    assert!(heard().contains("READY=1"));
+    assert_eq!(get(addr, "/readyz").await.status, 200);
+    server.signal("TERM");
+    assert!(heard().contains("STOPPING=1"));
+    assert!(server.ended_within(Duration::from_secs(15)).await.success());
+}
+
+#[tokio::test]
+async fn a_log_for_machines_is_an_object_per_line() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut server = Server::started(
+        std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap(),
+        continuo(&[]).env("CONTINUO_LOG", "json").stderr(writer),
+    );
+    let log = std::thread::spawn(|| all(reader));
+    server.ready().await;
+    server.signal("TERM");
+    assert!(server.ended_within(Duration::from_secs(15)).await.success());
+    let lines = log.join().unwrap();
+    let lines: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(lines.iter().all(|line| line["level"].is_string() && line["timestamp"].is_string()));
+    let says =
+        |text: &str| lines.iter().any(|line| line["message"].as_str().is_some_and(|said| said.starts_with(text)));
+    assert!(says("listening on") && says("shutting down"), "{lines:?}");
+}

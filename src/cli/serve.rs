@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use candle_core::Device;
 use clap::Args;
+#[cfg(unix)]
+use sd_notify::NotifyState;
 use tokio::task::JoinSet;
 
 use super::bounds::{gigabytes, within};
@@ -14,10 +16,11 @@ use super::config::{Config, Following};
 use super::edge::Edge;
 use super::listen::listen;
 use super::load::{DtypeChoice, load, load_named, weigh};
+use super::log::{self, LogFormat};
+use super::memory;
 use super::ports::Ports;
 use super::sampling::max_still;
 use super::{Failure, ModelArgs, Outcome};
-use super::{log, memory};
 use crate::budget::Budget;
 use crate::engine::{AskModel, Engine, EngineConfig, KV_BUDGET, MAX_STILL, ModelRequest, VoiceLoader};
 use crate::http::{self, Access, App, Limits, Port, SigningKey, Token};
@@ -37,6 +40,9 @@ pub(super) struct ServeArgs {
     /// Port to listen on
     #[arg(short, long, env = "CONTINUO_PORT", default_value_t = 8765)]
     port: u16,
+    /// How the log on the standard error is written: lines for people, or a JSON object per line
+    #[arg(long, env = "CONTINUO_LOG", value_name = "FORMAT", default_value = "text")]
+    log: LogFormat,
     #[command(flatten)]
     ports: Ports,
     #[command(flatten)]
@@ -128,7 +134,7 @@ pub(super) struct ServeArgs {
 }
 
 pub(super) fn run(args: ServeArgs, config: Option<Config>) -> Outcome {
-    let _log = log::start();
+    let _log = log::start(args.log);
     if let Some(path) = &args.config {
         tracing::info!("options and stations come from {} too", path.display());
     }
@@ -218,12 +224,17 @@ pub(super) fn run(args: ServeArgs, config: Option<Config>) -> Outcome {
         // They end with this: before that their stations end with a proper last page.
         let on_air = pushes.into_iter().map(|push| http::keep_on_air(Arc::clone(&app.station), push));
         let _on_air: JoinSet<_> = on_air.collect();
+        // A model is there, and whoever comes is answered.
+        #[cfg(unix)]
+        super::signals::tell_manager(&[NotifyState::Ready]);
         let stop = async {
             #[cfg(unix)]
             super::signals::end_at_the_second();
             if let Err(error) = http::terminated().await {
                 tracing::error!("no signal can be waited for ({error}); the server ends");
             }
+            #[cfg(unix)]
+            super::signals::tell_manager(&[NotifyState::Stopping]);
         };
         http::serve(Arc::new(app), ports, stop).await?;
         Ok(())
