@@ -7,6 +7,8 @@ use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 
 /// Connected listeners.
 pub const LISTENERS: &str = "continuo_listeners";
+/// How long listeners have listened, by `format`, when they leave.
+pub const SESSION_SECONDS: &str = "continuo_session_seconds";
 /// Streams that have not ended.
 pub const STREAMS: &str = "continuo_streams";
 /// Seconds generated ahead of the playhead, once a second for every playing stream.
@@ -43,6 +45,10 @@ pub const CLIPS_WAITING: &str = "continuo_clips_waiting";
 pub const CLIPS_RUNNING: &str = "continuo_clips_running";
 /// Clips that have ended, by `verb` and `status`.
 pub const CLIPS: &str = "continuo_clips_total";
+/// Stations that an Icecast server takes now.
+pub const PUSHES: &str = "continuo_pushes";
+/// Times that a station could not be sent to an Icecast server, or no longer.
+pub const PUSH_FAILURES: &str = "continuo_push_failures_total";
 /// Requests answered, by `method` and `status`.
 pub const HTTP_REQUESTS: &str = "continuo_http_requests_total";
 
@@ -52,12 +58,14 @@ pub const BUCKETS: &[(&str, &[f64])] = &[
     (STEP_SECONDS, &[0.001, 0.002, 0.004, 0.007, 0.010, 0.013, 0.016, 0.018, 0.020, 0.022, 0.025, 0.030, 0.040, 0.080]),
     (TIME_TO_FIRST_AUDIO, &[0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 5.0, 10.0]),
     (STEER_TO_SOUND, &[0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 5.0, 10.0]),
+    (SESSION_SECONDS, &[1.0, 10.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 14_400.0, 28_800.0, 86_400.0]),
     (BUFFERED_SECONDS, &[0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 6.0, 8.0, 12.0]),
 ];
 
 /// Registers the meaning of every metric with the installed recorder.
 pub fn describe() {
     describe_gauge!(LISTENERS, "Connected listeners");
+    describe_histogram!(SESSION_SECONDS, Unit::Seconds, "How long listeners have listened, by format, when they leave");
     describe_gauge!(STREAMS, "Streams that have not ended");
     describe_histogram!(
         BUFFERED_SECONDS,
@@ -80,5 +88,7 @@ pub fn describe() {
     describe_gauge!(CLIPS_WAITING, "Clips that wait, by lane");
     describe_gauge!(CLIPS_RUNNING, "Clips that are being made, by lane");
     describe_counter!(CLIPS, "Clips that have ended, by verb and status");
+    describe_gauge!(PUSHES, "Stations that an Icecast server takes now");
+    describe_counter!(PUSH_FAILURES, "Times that a station could not be sent to an Icecast server, or no longer");
     describe_counter!(HTTP_REQUESTS, "Requests answered, by method and status");
 }

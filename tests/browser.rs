@@ -279,7 +279,7 @@ async fn a_machine_below_real_time_says_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_with_the_token_in_the_address_is_let_in() {
-    let server = start_with(StationConfig::default(), |app| app.token = Some("open sesame".into())).await;
+    let server = start_with(StationConfig::default(), |app| app.access.token = Some("open sesame".into())).await;
     let mut stranger = page(&server, 1280, 860).await;
     stranger.click("#play").await;
     stranger.until("document.getElementById('alert').textContent.includes('?token=')").await;

@@ -8,17 +8,19 @@ mod client;
 #[path = "http/server.rs"]
 #[allow(dead_code)]
 mod server;
+mod tools;
 
 use std::io::Read as _;
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio::task::spawn_blocking;
 
 use server::{Server, start, until};
+use tools::{run, text, tool};
 
 /// Caddy with the shipped configuration, its certificates in a folder of its own.
 struct Proxy {
@@ -32,13 +34,6 @@ impl Drop for Proxy {
         let _ = self.caddy.kill();
         let _ = self.caddy.wait();
     }
-}
-
-fn tool(name: &str, package: &str) -> Command {
-    let found =
-        std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(name).is_file()));
-    assert!(found, "`{name}` is not installed; `apt-get install {package}` brings it");
-    Command::new(name)
 }
 
 async fn proxy(server: &Server) -> Proxy {
@@ -83,15 +78,6 @@ impl Proxy {
         curl.args(["-sS", "-N", "--noproxy", "*", "--cacert"]).arg(self.root()).args(arguments).arg(self.url(path));
         curl
     }
-}
-
-async fn run(mut command: Command) -> Output {
-    spawn_blocking(move || command.output().unwrap()).await.unwrap()
-}
-
-fn text(output: Output) -> String {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
 }
 
 async fn decode(file: &Path) -> (Value, f64) {

@@ -249,3 +249,113 @@ async fn a_server_whose_data_folder_was_moved_is_not_ready_until_it_is_back() {
     std::fs::rename(&away, &data).unwrap();
     assert_eq!(get(addr, "/readyz").await.status, 200);
 }
+
+fn station(name: &str, prompt: &str) -> String {
+    format!("[[stations]]\nname = \"{name}\"\nprompts = [\"{prompt}\"]\n")
+}
+
+/// Names and prompts of the stations that play.
+async fn stations(addr: SocketAddr) -> Vec<String> {
+    let listed = get(addr, "/v1/streams").await.json().await;
+    let name =
+        |stream: &serde_json::Value| format!("{} {}", stream["name"], stream["prompts"][0]["text"]).replace('"', "");
+    listed["streams"].as_array().unwrap().iter().map(name).collect()
+}
+
+#[tokio::test]
+async fn a_file_says_what_nobody_else_does_and_its_stations_follow_edits() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("continuo.toml");
+    let write = |lead: u32, stations: &[String]| {
+        let options = format!("model = {MODEL:?}\ndtype = \"f32\"\ncontext = 30\nlead = {lead}");
+        std::fs::write(&file, format!("port = 1\nhost = \"nowhere.invalid\"\n{options}\n{}", stations.concat()))
+            .unwrap();
+    };
+    write(5, &[station("first", "x")]);
+    let addr = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut command = continuo(&["serve", "--port", &addr.port().to_string(), "--config", file.to_str().unwrap()]);
+    command.env("CONTINUO_HOST", "127.0.0.1").env("RUST_LOG", "info").stderr(writer);
+    let mut server = Server { process: command.spawn().unwrap(), addr };
+    drop(command);
+    let log = std::thread::spawn(|| all(reader));
+    server.ready().await;
+    assert_eq!(stations(addr).await, ["first x"]);
+    // A mistake between two edits changes nothing.
+    for (lead, wanted) in [(6, vec![("first", "y"), ("second", "z")]), (0, vec![]), (6, vec![("second", "z")])] {
+        write(lead, &wanted.iter().map(|(name, prompt)| station(name, prompt)).collect::<Vec<_>>());
+        let wanted: Vec<_> = wanted.iter().map(|(name, prompt)| format!("{name} {prompt}")).collect();
+        let begun = Instant::now();
+        while lead > 0 && stations(addr).await != wanted {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", stations(addr).await);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    server.signal("TERM");
+    assert!(server.ended_within(Duration::from_secs(15)).await.success());
+    let log = log.join().unwrap();
+    assert!(log.contains("`lead` is another") && !log.contains("`port`"), "{log}");
+}
+
+#[test]
+fn faults_of_a_file_are_told_before_anything_begins() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("continuo.toml");
+    std::fs::write(&file, "prot = 1\nlead = 500\n").unwrap();
+    let file = file.to_str().unwrap();
+    for arguments in [&["check", file][..], &["serve", "--config", file]] {
+        let told = continuo(arguments).output().unwrap();
+        let told = (told.status.code(), String::from_utf8(told.stderr).unwrap());
+        assert_eq!(told.0, Some(1), "{}", told.1);
+        let lines: Vec<&str> = told.1.lines().collect();
+        assert_eq!(lines[0], format!("continuo: {file} has 2 faults:"));
+        assert_eq!(lines[1], format!("  {file}:1: `prot` is not known; the nearest key is `port`."));
+        assert_eq!(lines[2], format!("  {file}:2: `lead`: it must lie between 0.5 and 120 seconds."));
+    }
+    std::fs::write(file, "lead = 5\n").unwrap();
+    let told = continuo(&["check", file]).output().unwrap();
+    assert_eq!(
+        String::from_utf8(told.stdout).unwrap(),
+        format!("{file}: no faults; options: 1, stations: 0, schedule: 0, push: 0, tokens: 0.\n")
+    );
+}
+
+#[tokio::test]
+async fn a_service_manager_is_told_when_a_model_is_ready_and_when_the_server_stops() {
+    let folder = tempfile::tempdir().unwrap();
+    let told = std::os::unix::net::UnixDatagram::bind(folder.path().join("notify")).unwrap();
+    told.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let heard = || {
+        let mut message = [0; 512];
+        let length = told.recv(&mut message).unwrap();
+        String::from_utf8_lossy(&message[..length]).into_owned()
+    };
+    let addr = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut command = continuo(&[]);
+    command.env("NOTIFY_SOCKET", folder.path().join("notify")).stderr(Stdio::null());
+    let mut server = Server::started(addr, &mut command);
+    assert!(heard().contains("READY=1"));
+    assert_eq!(get(addr, "/readyz").await.status, 200);
+    server.signal("TERM");
+    assert!(heard().contains("STOPPING=1"));
+    assert!(server.ended_within(Duration::from_secs(15)).await.success());
+}
+
+#[tokio::test]
+async fn a_log_for_machines_is_an_object_per_line() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut server = Server::started(
+        std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap(),
+        continuo(&[]).env("CONTINUO_LOG", "json").stderr(writer),
+    );
+    let log = std::thread::spawn(|| all(reader));
+    server.ready().await;
+    server.signal("TERM");
+    assert!(server.ended_within(Duration::from_secs(15)).await.success());
+    let lines = log.join().unwrap();
+    let lines: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(lines.iter().all(|line| line["level"].is_string() && line["timestamp"].is_string()));
+    let says =
+        |text: &str| lines.iter().any(|line| line["message"].as_str().is_some_and(|said| said.starts_with(text)));
+    assert!(says("listening on") && says("shutting down"), "{lines:?}");
+}

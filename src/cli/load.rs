@@ -128,9 +128,6 @@ pub(super) fn load(args: &ModelArgs) -> Result<Box<dyn Backend>, Failure> {
         None => return Err(ModelError::NotBundled.into()),
     };
     let kv_memory = match args.kv_memory {
-        Some(gigabytes) if !(0.01..=10_000.0).contains(&gigabytes) => {
-            return Err(Failure(format!("--kv-memory is {gigabytes} but must lie between 0.01 and 10000 gigabytes.")));
-        }
         Some(gigabytes) => (gigabytes * 1e9) as usize,
         None => memory::for_keys(&device),
     };

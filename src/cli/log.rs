@@ -5,6 +5,7 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use clap::ValueEnum;
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::filter::{EnvFilter, filter_fn};
@@ -17,9 +18,18 @@ use super::{Failure, Outcome};
 /// Targets of the libraries that read clients' files. What is wrong with such a file is told to its client.
 const READERS: &str = "symphonia";
 
+/// How the server's log is written.
+#[derive(Clone, Copy, ValueEnum)]
+pub(super) enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// A JSON object per line.
+    Json,
+}
+
 /// Starts the server's log on the standard error, at the levels of `RUST_LOG` or `info`. Lines that are still
 /// queued are written when the guard is dropped.
-pub(super) fn start() -> WorkerGuard {
+pub(super) fn start(format: LogFormat) -> WorkerGuard {
     let (writer, guard) = tracing_appender::non_blocking(io::stderr());
     let levels = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let debugging = levels.max_level_hint().is_none_or(|most| most >= LevelFilter::DEBUG);
@@ -27,8 +37,12 @@ pub(super) fn start() -> WorkerGuard {
         .with_target(false)
         .with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()))
         .with_writer(writer)
-        .log_internal_errors(false)
-        .with_filter(filter_fn(move |event| debugging || !event.target().starts_with(READERS)));
+        .log_internal_errors(false);
+    let lines = match format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.with_ansi(false).json().flatten_event(true).boxed(),
+    };
+    let lines = lines.with_filter(filter_fn(move |event| debugging || !event.target().starts_with(READERS)));
     tracing_subscriber::registry().with(levels).with(lines).init();
     // The standard hook writes to the standard error itself, and would wait for its reader.
     std::panic::set_hook(Box::new(|panic| {

@@ -1,6 +1,9 @@
 //! The command line: arguments in, exit code out. It puts the rooms together and holds no logic of their own.
 
 mod bench;
+mod bounds;
+mod check;
+mod config;
 mod edge;
 mod generate;
 mod listen;
@@ -16,13 +19,16 @@ mod sampling;
 mod serve;
 #[cfg(unix)]
 mod signals;
+mod token;
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use self::config::{CONFIG, Config};
 use crate::sandbox;
 
 const EXAMPLES: &str = "\
@@ -45,6 +51,12 @@ struct Cli {
 enum Command {
     /// Serve endless streams over HTTP and WebSocket, with a player page
     Serve(Box<serve::ServeArgs>),
+    /// Tell what is wrong with a file for `serve --config`, line by line
+    Check(check::CheckArgs),
+    /// Make a token for `[[tokens]]` of `serve --config`
+    Token(token::TokenArgs),
+    /// Sign the address of a station, for a listener without a token
+    Sign(token::SignArgs),
     /// Make one piece of music and write it to a file
     Generate(generate::GenerateArgs),
     /// Add new music to the end of a sound file
@@ -85,7 +97,7 @@ struct ModelArgs {
     #[arg(long, env = "CONTINUO_CONTEXT", value_name = "SECONDS", default_value = "auto", value_parser = load::context)]
     context: load::Context,
     /// Gigabytes for the keys and values of voices, which limit their number [default: 4, two fifths of a GPU's memory]
-    #[arg(long, env = "CONTINUO_KV_MEMORY", value_name = "GIGABYTES")]
+    #[arg(long, env = "CONTINUO_KV_MEMORY", value_name = "GIGABYTES", value_parser = bounds::gigabytes(0.01))]
     kv_memory: Option<f64>,
 }
 
@@ -101,10 +113,32 @@ impl<E: std::error::Error> From<E> for Failure {
 
 type Outcome = Result<(), Failure>;
 
+/// The command line, with what the file of `serve --config` says where neither it nor the environment says anything.
+fn command_line() -> Result<(Cli, Option<Config>), Failure> {
+    let mut arguments: Vec<OsString> = std::env::args_os().collect();
+    let read = |matches: &ArgMatches| Cli::from_arg_matches(matches).unwrap_or_else(|error| error.exit());
+    let matches = Cli::command().get_matches_from(&arguments);
+    let serve = matches.subcommand_matches("serve");
+    let Some((serve, path)) = serve.and_then(|serve| Some((serve, serve.get_one::<PathBuf>(CONFIG)?))) else {
+        return Ok((read(&matches), None));
+    };
+    let config = Config::read(path)?;
+    // Behind the name of the command, before which there are no arguments.
+    arguments.splice(2..2, config.arguments(serve).map(OsString::from));
+    Ok((read(&Cli::command().get_matches_from(&arguments)), Some(config)))
+}
+
 /// Parses the arguments and runs the command.
 pub fn run() -> ExitCode {
-    let outcome = match Cli::parse().command {
-        Command::Serve(args) => serve::run(*args),
+    let (cli, config) = match command_line() {
+        Ok(read) => read,
+        Err(failure) => return failed(&failure),
+    };
+    let outcome = match cli.command {
+        Command::Serve(args) => serve::run(*args, config),
+        Command::Check(args) => check::run(&args),
+        Command::Token(args) => token::make(&args),
+        Command::Sign(args) => token::sign(&args),
         Command::Generate(args) => generate::run(args),
         Command::Continue(args) => proceed::run(args),
         Command::Transform(args) => render::transform(args),
@@ -115,10 +149,12 @@ pub fn run() -> ExitCode {
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure(sentence)) => {
-            // The log is over, and nobody may be there to read.
-            let _ = writeln!(std::io::stderr(), "continuo: {sentence}");
-            ExitCode::FAILURE
-        }
+        Err(failure) => failed(&failure),
     }
+}
+
+fn failed(Failure(sentence): &Failure) -> ExitCode {
+    // The log is over, and nobody may be there to read.
+    let _ = writeln!(std::io::stderr(), "continuo: {sentence}");
+    ExitCode::FAILURE
 }

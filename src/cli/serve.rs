@@ -7,17 +7,23 @@ use std::time::Duration;
 
 use candle_core::Device;
 use clap::Args;
+#[cfg(unix)]
+use sd_notify::NotifyState;
+use tokio::task::JoinSet;
 
+use super::bounds::{gigabytes, within};
+use super::config::{Config, Following};
 use super::edge::Edge;
 use super::listen::listen;
 use super::load::{DtypeChoice, load, load_named, weigh};
+use super::log::{self, LogFormat};
+use super::memory;
 use super::ports::Ports;
 use super::sampling::max_still;
 use super::{Failure, ModelArgs, Outcome};
-use super::{log, memory};
 use crate::budget::Budget;
 use crate::engine::{AskModel, Engine, EngineConfig, KV_BUDGET, MAX_STILL, ModelRequest, VoiceLoader};
-use crate::http::{self, App, Limits, Port};
+use crate::http::{self, Access, App, Limits, Port, SigningKey, Token};
 use crate::sandbox::Sandbox;
 use crate::station::{PromptSets, Station, StationConfig};
 use crate::studio::{Naming, Retention, Store, Studio, StudioConfig};
@@ -25,12 +31,18 @@ use crate::units::ModelId;
 
 #[derive(Args)]
 pub(super) struct ServeArgs {
+    /// A file that says what these options do not, and describes stations; `continuo check FILE` tells what is wrong with it
+    #[arg(long, env = "CONTINUO_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Address or name to listen on; 0.0.0.0 lets other machines in, :: those with IPv6 too
     #[arg(long, env = "CONTINUO_HOST", default_value = "127.0.0.1")]
     host: String,
     /// Port to listen on
     #[arg(short, long, env = "CONTINUO_PORT", default_value_t = 8765)]
     port: u16,
+    /// How the log on the standard error is written: lines for people, or a JSON object per line
+    #[arg(long, env = "CONTINUO_LOG", value_name = "FORMAT", default_value = "text")]
+    log: LogFormat,
     #[command(flatten)]
     ports: Ports,
     #[command(flatten)]
@@ -69,6 +81,9 @@ pub(super) struct ServeArgs {
     /// Ask every client for this bearer token (header, or `?token=` for players and WebSockets)
     #[arg(long, env = "CONTINUO_TOKEN", hide_env_values = true)]
     token: Option<String>,
+    /// What listeners' addresses are signed with (`continuo sign`), 16 characters at least; needs a token
+    #[arg(long, env = "CONTINUO_SIGNING_KEY", hide_env_values = true, value_name = "SECRET")]
+    signing_key: Option<SigningKey>,
     /// Voices that play at the same time at most, whatever the measured speed allows
     #[arg(long, env = "CONTINUO_MAX_VOICES", default_value_t = 256, value_name = "N")]
     max_voices: usize,
@@ -83,11 +98,11 @@ pub(super) struct ServeArgs {
     clips: u16,
     /// Gigabytes of memory for models: beyond it those that clips asked for and nobody used for longest are unloaded
     /// [default: half of the machine's memory, three quarters of a GPU's]
-    #[arg(long, env = "CONTINUO_MODEL_MEMORY", value_name = "GB")]
+    #[arg(long, env = "CONTINUO_MODEL_MEMORY", value_name = "GB", value_parser = gigabytes(0.1))]
     model_memory: Option<f64>,
     /// Gigabytes of memory for what requests hold: bodies, decoded sound, conversions, messages. Beyond it they wait a
     /// moment and are then told to come back [default: an eighth of the machine's memory, 1 at most]
-    #[arg(long, env = "CONTINUO_REQUEST_MEMORY", value_name = "GB")]
+    #[arg(long, env = "CONTINUO_REQUEST_MEMORY", value_name = "GB", value_parser = gigabytes(0.6))]
     request_memory: Option<f64>,
     /// A model to offer in producers' menus besides those on disk: a Hugging Face id or a folder; may be repeated
     #[arg(long, value_name = "NAME")]
@@ -105,33 +120,23 @@ pub(super) struct ServeArgs {
     #[arg(long, default_value_t = 20, value_name = "GB")]
     keep_gb: u32,
     /// Seconds of sound that a new listener gets at once
-    #[arg(long, default_value_t = 2.0, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 2.0, value_name = "SECONDS", value_parser = within(0.1, 30.0, "seconds"))]
     burst: f64,
     /// Seconds generated ahead of what is played
-    #[arg(long, default_value_t = 8.0, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 8.0, value_name = "SECONDS", value_parser = within(0.5, 120.0, "seconds"))]
     lead: f64,
     /// Seconds without a listener before a stream stops generating
-    #[arg(long, default_value_t = 30.0, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 30.0, value_name = "SECONDS", value_parser = within(0.0, 86_400.0, "seconds"))]
     grace: f64,
     /// Seconds of nothing new after which music goes back before anybody hears it, and on differently; 0 never
     #[arg(long, env = "CONTINUO_MAX_STILL", default_value_t = MAX_STILL, value_name = "SECONDS", value_parser = max_still)]
     max_still: f32,
 }
 
-pub(super) fn run(args: ServeArgs) -> Outcome {
-    let _log = log::start();
-    for (name, value, least, most) in
-        [("burst", args.burst, 0.1, 30.0), ("lead", args.lead, 0.5, 120.0), ("grace", args.grace, 0.0, 86_400.0)]
-    {
-        if !(least..=most).contains(&value) {
-            return Err(Failure(format!("--{name} is {value} but must lie between {least} and {most} seconds.")));
-        }
-    }
-    if let Some(gigabytes) = args.model_memory.filter(|gigabytes| !(0.1..=10_000.0).contains(gigabytes)) {
-        return Err(Failure(format!("--model-memory is {gigabytes} but must lie between 0.1 and 10000 gigabytes.")));
-    }
-    if let Some(gigabytes) = args.request_memory.filter(|gigabytes| !(0.6..=10_000.0).contains(gigabytes)) {
-        return Err(Failure(format!("--request-memory is {gigabytes} but must lie between 0.6 and 10000 gigabytes.")));
+pub(super) fn run(args: ServeArgs, config: Option<Config>) -> Outcome {
+    let _log = log::start(args.log);
+    if let Some(path) = &args.config {
+        tracing::info!("options and stations come from {} too", path.display());
     }
     if let Some(data) = &args.data {
         crate::model::keep_downloads_in(data).map_err(|error| Failure(format!("--data: {error}")))?;
@@ -156,11 +161,11 @@ pub(super) fn run(args: ServeArgs) -> Outcome {
         let address = ports[0].listener.local_addr()?;
         // So is a folder that cannot be used.
         let store = store(args.data.as_deref())?;
-        let (choice, config) =
+        let (choice, voices) =
             (args.model.clone(), EngineConfig { max_voices: args.max_voices, max_still: args.max_still });
         let engine = tokio::task::spawn_blocking(move || -> Result<Engine, Failure> {
             let backend = load(&choice)?;
-            Ok(Engine::start(backend, config)?)
+            Ok(Engine::start(backend, voices)?)
         })
         .await??;
         if let (Some(info), status) = (engine.models().first(), engine.status()) {
@@ -183,18 +188,13 @@ pub(super) fn run(args: ServeArgs) -> Outcome {
                 lead: args.lead,
             },
         );
-        let _following = match &args.prompts {
-            Some(path) => {
-                let started = PromptSets::start(Arc::clone(&station), path).await;
-                Some(started.map_err(|error| Failure(format!("--prompts: {error}")))?)
-            }
-            None => {
-                PromptSets::start_bundled(Arc::clone(&station)).await?;
-                None
-            }
-        };
+        let tokens: Vec<Arc<Token>> =
+            config.iter().flat_map(|config| config.tokens()).map(|token| Arc::new(token.clone())).collect();
+        let pushes = config.as_ref().map(|config| config.push().to_vec()).unwrap_or_default();
+        let _following = stations(&station, args.prompts.as_deref(), config).await?;
         let is_local = ports.iter().all(|port| port.listener.local_addr().is_ok_and(|at| at.ip().is_loopback()));
-        let studio = studio(engine, &args, store, is_local).await?;
+        let is_open = args.token.is_none() && tokens.is_empty();
+        let studio = studio(engine, &args, store, is_local && is_open).await?;
         // Sound is decoded and converted beside what comes and goes, so that a full house of uploads is worked off.
         let half = request_memory(&args) / 2;
         let mut app = App::new(station);
@@ -208,7 +208,11 @@ pub(super) fn run(args: ServeArgs) -> Outcome {
         args.edge.configure(&mut app);
         app.offered = args.offer;
         app.yt_dlp = args.yt_dlp;
-        app.token = args.token;
+        app.access = Access { token: args.token, tokens, signing: args.signing_key };
+        if app.access.signing.is_some() && !app.access.is_guarded() {
+            let sentence = "--signing-key: without a token every address is open; give --token or [[tokens]] too.";
+            return Err(Failure(sentence.into()));
+        }
         app.metrics = Some(metrics);
         app.on_disk = crate::model::on_disk;
         match args.host.parse::<IpAddr>() {
@@ -217,12 +221,20 @@ pub(super) fn run(args: ServeArgs) -> Outcome {
             }
             _ => tracing::info!("listening on http://{address}/"),
         }
+        // They end with this: before that their stations end with a proper last page.
+        let on_air = pushes.into_iter().map(|push| http::keep_on_air(Arc::clone(&app.station), push));
+        let _on_air: JoinSet<_> = on_air.collect();
+        // A model is there, and whoever comes is answered.
+        #[cfg(unix)]
+        super::signals::tell_manager(&[NotifyState::Ready]);
         let stop = async {
             #[cfg(unix)]
             super::signals::end_at_the_second();
             if let Err(error) = http::terminated().await {
                 tracing::error!("no signal can be waited for ({error}); the server ends");
             }
+            #[cfg(unix)]
+            super::signals::tell_manager(&[NotifyState::Stopping]);
         };
         http::serve(Arc::new(app), ports, stop).await?;
         Ok(())
@@ -230,6 +242,32 @@ pub(super) fn run(args: ServeArgs) -> Outcome {
     // Work that is still being done for a client that left must not hold up the end.
     runtime.shutdown_background();
     outcome
+}
+
+/// Starts the stations of the prompt sets and of the configuration file, or those that come with the program. They follow
+/// edits until what this gives is dropped.
+async fn stations(
+    station: &Arc<Station>,
+    prompts: Option<&Path>,
+    config: Option<Config>,
+) -> Result<(Option<PromptSets>, Option<Following>), Failure> {
+    let sets = match prompts {
+        Some(path) => {
+            let started = PromptSets::start(Arc::clone(station), path).await;
+            Some(started.map_err(|error| Failure(format!("--prompts: {error}")))?)
+        }
+        None => {
+            if !config.as_ref().is_some_and(Config::has_stations) {
+                PromptSets::start_bundled(Arc::clone(station)).await?;
+            }
+            None
+        }
+    };
+    let following = match config {
+        Some(config) => Some(config.follow(Arc::clone(station)).await),
+        None => None,
+    };
+    Ok((sets, following))
 }
 
 /// Where sessions and clips are kept.
@@ -241,7 +279,7 @@ fn store(data: Option<&Path>) -> Result<Store, Failure> {
     }
 }
 
-/// `is_local`: the server listens on loopback addresses alone.
+/// `is_local`: the server listens on loopback addresses alone, and asks for no token.
 async fn studio(engine: Engine, args: &ServeArgs, store: Store, is_local: bool) -> Result<Arc<Studio>, Failure> {
     let device = args.model.device.open()?;
     let config = StudioConfig {
@@ -258,7 +296,7 @@ async fn studio(engine: Engine, args: &ServeArgs, store: Store, is_local: bool) 
             patterns: args.allow_models.clone(),
             offered: args.offer.clone(),
             on_disk: crate::model::on_disk,
-            loopback_names_all: is_local && args.token.is_none() && args.allow_models.is_empty(),
+            loopback_names_all: is_local && args.allow_models.is_empty(),
         },
         budget: Budget::new(request_memory(args) / 2),
         renders: super::render::service(

@@ -1,10 +1,11 @@
 //! Signals that change nothing, where by default they would end the process and every stream with
-//! it, and those that end it at once.
+//! it, and those that end it at once; and what the service manager is told in turn.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use sd_notify::NotifyState;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use tokio::signal::unix::{SignalKind, signal};
@@ -38,6 +39,13 @@ pub(super) fn outlive() {
 pub(super) fn end_at_the_second() {
     if let Err(error) = register() {
         tracing::warn!("a second Ctrl-C will not be heard ({error})");
+    }
+}
+
+/// Tells systemd how the server is. Where nobody asked to be told (`NOTIFY_SOCKET`), nothing happens.
+pub(super) fn tell_manager(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!("the service manager cannot be told: {error}");
     }
 }
 

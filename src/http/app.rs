@@ -9,7 +9,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{HttpError, Origins, TrustedProxies};
+use super::{Access, HttpError, Origins, TrustedProxies};
 use crate::budget::Budget;
 use crate::engine::{Engine, ModelRequest, ResidentError};
 use crate::sandbox::Sandbox;
@@ -64,8 +64,8 @@ pub struct App {
     pub offered: Vec<String>,
     /// The program that fetches sound from video sites, if it is there.
     pub yt_dlp: PathBuf,
-    /// Bearer token that every route but the page, `/healthz` and `/readyz` asks for.
-    pub token: Option<String>,
+    /// What every route but the page, `/healthz` and `/readyz` asks for.
+    pub access: Access,
     /// Proxies that are believed about whose requests they pass on.
     pub trusted_proxies: TrustedProxies,
     /// Pages that may use a server without a token, and the names that it has.
@@ -93,7 +93,7 @@ impl App {
             on_disk: Vec::new,
             offered: Vec::new(),
             yt_dlp: "yt-dlp".into(),
-            token: None,
+            access: Access::default(),
             trusted_proxies: TrustedProxies::on_this_machine(),
             origins: Origins::default(),
             metrics: None,

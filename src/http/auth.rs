@@ -1,71 +1,148 @@
-//! The optional bearer token. `<audio>` elements and browsers' WebSockets cannot set headers, so `?token=` counts too.
+//! Who may do what: a bearer token for everything, tokens with scopes, signed addresses for listeners.
+//!
+//! `<audio>` elements and browsers' WebSockets cannot set headers, so `?token=` counts too.
 
+mod need;
+mod signed;
+mod token;
+
+use std::sync::Arc;
+
+use warp::Filter;
 use warp::http::header::AUTHORIZATION;
-use warp::http::{HeaderMap, Uri};
+use warp::http::{HeaderMap, Request};
 
-use super::{HttpError, page};
+use self::need::Need;
+use self::signed::Signature;
+pub use self::signed::SigningKey;
+pub use self::token::{Scope, Token};
+use super::query::pairs;
+use super::{HttpError, ops, page};
+use crate::station::Station;
 
-/// Paths that a probe must reach without a token.
-const OPEN: [&str; 2] = ["/healthz", "/readyz"];
+/// Parameters that say who asks; they may stand in every query.
+pub(super) const PARAMETERS: [&str; 3] = ["token", "expires", "signature"];
 
-/// Lets a request pass when no token is asked for, the path is open to all, or the token is right.
-///
-/// # Errors
-/// [`HttpError::Unauthorized`].
-pub(super) fn check(token: Option<&str>, uri: &Uri, headers: &HeaderMap) -> Result<(), HttpError> {
-    let Some(token) = token else { return Ok(()) };
-    if OPEN.contains(&uri.path()) || page::serves(uri.path()) {
-        return Ok(());
+/// What the server asks of whoever comes. Without a token of either kind everybody may do everything.
+#[derive(Default)]
+pub struct Access {
+    /// A token for everything.
+    pub token: Option<String>,
+    /// Tokens with scopes.
+    pub tokens: Vec<Arc<Token>>,
+    /// What listeners' addresses are signed with.
+    pub signing: Option<SigningKey>,
+}
+
+/// What whoever sent a request may do; in every request's extensions.
+#[derive(Debug, Clone)]
+pub(super) enum Grant {
+    /// Everything.
+    All,
+    /// What a token is good for.
+    Token(Arc<Token>),
+    /// Hear what an address is signed for.
+    Signed,
+}
+
+impl Grant {
+    /// Whether it is good for this, at a station or stream with a name; without one for the whole server.
+    ///
+    /// # Errors
+    /// [`HttpError::Forbidden`].
+    pub fn check(&self, scope: Scope, station: Option<&str>) -> Result<(), HttpError> {
+        self.check_scope(scope)?;
+        match self {
+            Self::Token(token) if !token.covers(station) => Err(forbidden(token, scope)),
+            _ => Ok(()),
+        }
     }
-    let bearer = headers
-        .get(AUTHORIZATION)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.split_once(' '))
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-        .map(|(_, given)| given.trim().to_owned());
-    let given = bearer.or_else(|| token_of_query(uri.query().unwrap_or_default()));
-    match given {
-        Some(given) if same(given.as_bytes(), token.as_bytes()) => Ok(()),
-        _ => Err(HttpError::Unauthorized),
+
+    /// Whether it may hear the station or stream of this name.
+    pub fn hears(&self, station: Option<&str>) -> bool {
+        self.check(Scope::Listen, station).is_ok()
+    }
+
+    /// Whether it is good for this somewhere.
+    ///
+    /// # Errors
+    /// [`HttpError::Forbidden`].
+    fn check_scope(&self, scope: Scope) -> Result<(), HttpError> {
+        match self {
+            Self::Token(token) if !token.has(scope) => Err(forbidden(token, scope)),
+            Self::Signed if scope != Scope::Listen => {
+                Err(HttpError::Forbidden("A signed address is for listening; send a token for more.".into()))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
-fn token_of_query(query: &str) -> Option<String> {
-    super::query::pairs(query).into_iter().find(|(name, _)| name == "token").map(|(_, value)| value)
+fn forbidden(token: &Token, scope: Scope) -> HttpError {
+    HttpError::Forbidden(format!("This is for a token with `{scope}`; that of {} is for {}.", token.name, token.says()))
+}
+
+impl Access {
+    /// Whether anything is asked of whoever comes.
+    pub fn is_guarded(&self) -> bool {
+        self.token.is_some() || !self.tokens.is_empty()
+    }
+
+    /// Lets a request pass that may do what it asks for. `of_original`: it is for the routes of an original alone.
+    ///
+    /// # Errors
+    /// [`HttpError::Unauthorized`] without a token that is known, [`HttpError::Forbidden`] when it is not good for this.
+    pub(super) fn check<B>(
+        &self,
+        request: &Request<B>,
+        of_original: bool,
+        station: &Station,
+    ) -> Result<Grant, HttpError> {
+        let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
+        if !self.is_guarded() || ops::is_probe(path) || page::serves(path) {
+            return Ok(Grant::All);
+        }
+        let need = Need::of(of_original, request.method(), path, query);
+        let given = bearer(request.headers()).or_else(|| of_query(query));
+        match (given, Signature::of(query), &self.signing) {
+            (Some(given), ..) => {
+                let grant = self.grant(&given).ok_or(HttpError::Unauthorized)?;
+                need.check(&grant, station)?;
+                Ok(grant)
+            }
+            (None, Some(signature), Some(key)) => {
+                Grant::Signed.check_scope(need.scope)?;
+                signature.check(key, need.names(station).iter().map(String::as_str))?;
+                Ok(Grant::Signed)
+            }
+            _ => Err(HttpError::Unauthorized),
+        }
+    }
+
+    fn grant(&self, given: &str) -> Option<Grant> {
+        if self.token.as_ref().is_some_and(|token| same(given.as_bytes(), token.as_bytes())) {
+            return Some(Grant::All);
+        }
+        self.tokens.iter().find(|token| token.is(given)).map(|token| Grant::Token(Arc::clone(token)))
+    }
+}
+
+/// The grant of a request that came through the front.
+pub(super) fn of_request() -> impl Filter<Extract = (Grant,), Error = warp::Rejection> + Copy {
+    warp::ext::get::<Grant>()
+}
+
+fn bearer(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    let (_, given) = value.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))?;
+    Some(given.trim().to_owned())
+}
+
+fn of_query(query: &str) -> Option<String> {
+    pairs(query).into_iter().find(|(name, _)| name == "token").map(|(_, value)| value)
 }
 
 /// Equality in time that depends on the lengths alone.
 fn same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |differ, (x, y)| differ | (x ^ y)) == 0
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    fn ask(uri: &str, authorization: Option<&str>) -> bool {
-        let mut headers = HeaderMap::new();
-        if let Some(value) = authorization {
-            headers.insert(AUTHORIZATION, value.parse().unwrap());
-        }
-        check(Some("s3cret+"), &uri.parse().unwrap(), &headers).is_ok()
-    }
-
-    #[test]
-    fn the_token_is_taken_from_the_header_or_the_query() {
-        assert!(ask("/generate?prompt=a", Some("Bearer s3cret+")));
-        assert!(ask("/generate?prompt=a", Some("bearer s3cret+")));
-        assert!(ask("/generate?prompt=a&token=s3cret%2B", None));
-    }
-
-    #[test]
-    fn without_the_right_token_only_probes_pass() {
-        assert!(!ask("/generate?prompt=a", None));
-        assert!(!ask("/generate?token=wrong", None));
-        assert!(!ask("/v1/streams", Some("Basic s3cret+")));
-        assert!(!ask("/metrics", None));
-        assert!(ask("/healthz", None));
-        assert!(ask("/readyz", None));
-    }
 }

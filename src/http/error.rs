@@ -50,6 +50,9 @@ pub enum HttpError {
     /// The token is missing or wrong.
     #[error("This server asks for a token; send `Authorization: Bearer TOKEN` or `?token=TOKEN`.")]
     Unauthorized,
+    /// The token or the signed address is not good for this.
+    #[error("{0}")]
+    Forbidden(String),
     /// The name by which the server was asked is not its own.
     #[error("This server is not known as `{0}`; if that is its name, start it with --public-name {0}.")]
     UnknownName(String),
@@ -115,7 +118,7 @@ impl HttpError {
             Self::NoSuchRange(_) => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
-            Self::UnknownName(_) | Self::ForeignPage(_) => StatusCode::FORBIDDEN,
+            Self::Forbidden(_) | Self::UnknownName(_) | Self::ForeignPage(_) => StatusCode::FORBIDDEN,
             Self::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
             Self::NoLoader(_) => StatusCode::NOT_IMPLEMENTED,
             Self::NotReady(_) | Self::Without(_) | Self::Crowded | Self::Exhausted(_) => {

@@ -25,7 +25,7 @@ use super::gary::Sockets;
 use super::links::Links;
 use super::origin::{self, Reading, Visit};
 use super::router::routes;
-use super::{App, HttpError, Routes, SURFACES, Surface, auth, cors, ops, response, target};
+use super::{App, HttpError, Routes, SURFACES, Surface, cors, ops, response, target};
 use crate::telemetry::HTTP_REQUESTS;
 
 /// Answers requests; clones share everything.
@@ -70,14 +70,15 @@ impl Front {
         let mut response = match taken.map(|_| preflight()) {
             Err(error) => error.into_response(),
             Ok(Some(preflight)) => preflight,
-            Ok(None) => match auth::check(self.app.token.as_deref(), request.uri(), request.headers()) {
-                Ok(()) => {
+            Ok(None) => match self.app.access.check(&request, surface.is_some(), &self.app.station) {
+                Ok(grant) => {
                     connection.multiplexed = version == Version::HTTP_2;
                     let links = Links::of(&client, request.headers());
                     let extensions = request.extensions_mut();
                     extensions.insert(connection);
                     extensions.insert(links);
                     extensions.insert(client.clone());
+                    extensions.insert(grant);
                     self.route(surface, request).await
                 }
                 Err(error) => error.into_response(),
@@ -126,7 +127,7 @@ impl Front {
         let of_original = surface.is_some() || !(path == "/v1" || path.starts_with("/v1/"));
         let of_sockets = Sockets::serves(path);
         let visit = Visit { method, headers, client, hosts, of_original, of_sockets };
-        self.app.origins.check(&visit, self.app.token.is_some())
+        self.app.origins.check(&visit, self.app.access.is_guarded())
     }
 
     async fn route(self, surface: Option<&'static Surface>, request: Request<Incoming>) -> Response {

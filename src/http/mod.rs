@@ -39,6 +39,7 @@ mod ops;
 mod origin;
 mod page;
 mod places;
+mod push;
 mod query;
 mod renders;
 mod response;
@@ -49,6 +50,7 @@ mod sessions;
 mod socket;
 mod sound_paths;
 mod sounding;
+mod stats;
 mod streams;
 mod surface;
 mod target;
@@ -59,10 +61,12 @@ mod web;
 mod ws;
 
 pub use app::{App, Limits};
+pub use auth::{Access, Scope, SigningKey, Token};
 pub use client::TrustedProxies;
 pub use error::HttpError;
 pub use ops::install_metrics;
 pub use origin::{AllowedOrigin, Origins, PublicName};
+pub use push::{Push, keep_on_air};
 pub use serve::{serve, terminated};
 pub use surface::{Port, SURFACES, Surface};
 

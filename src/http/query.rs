@@ -9,6 +9,7 @@ use warp::Filter;
 
 pub(super) use self::decode::{pairs, segment};
 use super::HttpError;
+use super::auth::PARAMETERS;
 use super::seed::{NoSeed, Seed};
 use super::sound_paths::Sounds;
 use crate::audio::{BitRates, Format, LiveFormat, list};
@@ -32,11 +33,11 @@ const MAX_WAIT: f64 = 600.0;
 pub(super) struct Query(Vec<(String, String)>);
 
 impl Query {
-    /// Decodes a query string in which only `known` parameters (and `token`) may occur.
+    /// Decodes a query string in which only `known` parameters (and those of [`PARAMETERS`]) may occur.
     pub fn parse(raw: &str, known: &[&[&str]]) -> Result<Self, HttpError> {
         let pairs = pairs(raw);
         let known: Vec<&str> = known.iter().flat_map(|names| names.iter().copied()).collect();
-        match pairs.iter().find(|(name, _)| name != "token" && !known.contains(&name.as_str())) {
+        match pairs.iter().find(|(name, _)| !PARAMETERS.contains(&name.as_str()) && !known.contains(&name.as_str())) {
             None => Ok(Self(pairs)),
             Some((name, _)) if known.is_empty() => {
                 bad(format!("`{}` is not a parameter here; send none.", brief(name)))

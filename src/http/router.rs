@@ -12,7 +12,7 @@ use warp::{Filter, Reply};
 use super::surface::SURFACES;
 use super::{
     App, HttpError, Routes, clips, events, generate, hls, models, musicgen_stream, ops, page, renders, sessions,
-    sound_paths, streams, ws,
+    sound_paths, stats, streams, ws,
 };
 
 /// Paths and what can be asked there; `{}` stands for one segment, `audio.{file}` and its like for
@@ -56,6 +56,8 @@ const NATIVE: Paths = &[
     ("/v1/loops/{}", "GET, HEAD, DELETE"),
     ("/v1/loops/{}/audio.{file}", "GET, HEAD"),
     ("/v1/models", "GET, HEAD, POST"),
+    ("/v1/stats", "GET, HEAD"),
+    ("/status-json.xsl", "GET, HEAD"),
     ("/v1/openapi.json", "GET, HEAD"),
     ("/metrics", "GET, HEAD"),
 ];
@@ -72,6 +74,8 @@ pub(super) fn routes(app: &Arc<App>) -> Routes {
         .or(generate::routes(app))
         .unify()
         .or(streams::routes(app))
+        .unify()
+        .or(stats::routes(app))
         .unify()
         .or(hls::routes(app))
         .unify()

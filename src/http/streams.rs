@@ -8,6 +8,7 @@ use warp::http::{HeaderMap, Method, StatusCode};
 use warp::reply::{Response, with_header, with_status};
 use warp::{Filter, Reply};
 
+use super::auth::{self, Grant, Scope};
 use super::connection::Connection;
 use super::error::reply;
 use super::input::{Change, Create};
@@ -26,14 +27,15 @@ pub(super) fn routes(app: &Arc<App>) -> Routes {
 
 fn collection(app: &Arc<App>) -> Routes {
     let (for_list, for_create) = (Arc::clone(app), Arc::clone(app));
-    let list = get().and(links::of_request()).map(move |links| {
-        let streams = for_list.station.list().into_iter().map(|info| StreamView::new(info, &links)).collect();
+    let list = get().and(links::of_request()).and(auth::of_request()).map(move |links, grant: Grant| {
+        let heard = for_list.station.list().into_iter().filter(|info| grant.hears(info.name.as_deref()));
+        let streams = heard.map(|info| StreamView::new(info, &links)).collect();
         no_store(warp::reply::json(&StreamList { streams }))
     });
-    let asked = warp::post().and(raw()).and(body::bytes(app)).and(links::of_request());
-    let create = asked.then(move |query: String, body, links| {
+    let asked = warp::post().and(raw()).and(body::bytes(app)).and(links::of_request()).and(auth::of_request());
+    let create = asked.then(move |query: String, body, links, grant| {
         let app = Arc::clone(&for_create);
-        async move { reply(create(&app, &query, body, &links).await) }
+        async move { reply(create(&app, &query, body, &links, &grant).await) }
     });
     warp::path!("v1" / "streams").and(list.or(create).unify()).boxed()
 }
@@ -105,9 +107,16 @@ fn sound(app: &Arc<App>) -> Routes {
         .boxed()
 }
 
-async fn create(app: &App, query: &str, body: Result<Bytes, HttpError>, links: &Links) -> Result<Response, HttpError> {
+async fn create(
+    app: &App,
+    query: &str,
+    body: Result<Bytes, HttpError>,
+    links: &Links,
+    grant: &Grant,
+) -> Result<Response, HttpError> {
     let wait = Query::parse(query, &[&["wait"]])?.wait()?;
     let spec = StreamSpec { wait, ..body::json::<Create>(&body?)?.into_spec()? };
+    grant.check(Scope::Produce, spec.name.as_deref())?;
     Ok(created(app.station.create(spec).await?.info(), links))
 }
 

@@ -34,6 +34,7 @@ use warp::http::{HeaderMap, HeaderValue, StatusCode};
 use warp::reply::Response;
 
 use self::session::{converse, refuse};
+use super::auth::{self, Grant};
 use super::connection::Connection;
 use super::error::reply;
 use super::query::{LISTEN, Query, raw};
@@ -53,10 +54,11 @@ pub(super) fn routes(app: &Arc<App>) -> Routes {
         .and(raw())
         .and(warp::header::headers_cloned())
         .and(connection::of_request())
+        .and(auth::of_request())
         .and(warp::ext::optional::<OnUpgrade>())
-        .then(move |id: String, query: String, headers, connection, upgrade| {
+        .then(move |id: String, query: String, headers, connection, grant, upgrade| {
             let app = Arc::clone(&app);
-            async move { reply(accept(&app, &id, &query, &headers, connection, upgrade).await) }
+            async move { reply(accept(&app, &id, &query, &headers, (connection, grant), upgrade).await) }
         })
         .boxed()
 }
@@ -66,7 +68,7 @@ async fn accept(
     id: &str,
     query: &str,
     headers: &HeaderMap,
-    connection: Connection,
+    (connection, grant): (Connection, Grant),
     upgrade: Option<OnUpgrade>,
 ) -> Result<Response, HttpError> {
     let stream = app.station.get(id)?;
@@ -109,7 +111,8 @@ async fn accept(
         let served = async {
             match listener {
                 Ok(listener) => {
-                    converse(socket, &connection.exchange, &stream, listener, || stopping.is_cancelled()).await
+                    converse(socket, (&connection.exchange, &grant), &stream, listener, || stopping.is_cancelled())
+                        .await
                 }
                 Err(error) => refuse(socket, &error).await,
             }

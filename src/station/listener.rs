@@ -10,6 +10,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::page_ring::{Page, PageRing};
+use super::sessions::Session;
 use super::stream::Stream;
 use crate::audio::{About, Received};
 use crate::telemetry::{BYTES_SENT, LISTENERS};
@@ -28,6 +29,7 @@ pub struct Listener {
     sent: Counter,
     /// Its place among all listeners of the station.
     _place: OwnedSemaphorePermit,
+    _session: Session,
 }
 
 impl Listener {
@@ -36,10 +38,12 @@ impl Listener {
         (ring, seat): (Arc<PageRing>, usize),
         given_up: CancellationToken,
         place: OwnedSemaphorePermit,
+        session: Session,
     ) -> Self {
         gauge!(LISTENERS).increment(1.0);
         let received = Received::nothing(rand_serial());
-        Self { stream, ring, seat, received, next: None, given_up, sent: counter!(BYTES_SENT), _place: place }
+        let sent = counter!(BYTES_SENT);
+        Self { stream, ring, seat, received, next: None, given_up, sent, _place: place, _session: session }
     }
 
     /// Times that it was too slow and was moved to the live edge.

@@ -269,12 +269,13 @@ impl Station {
         live.find(|stream| stream.name() == Some(name)).ok_or_else(|| StationError::NotFound(name.into()))
     }
 
-    /// Every stream that has not ended, oldest first.
+    /// What may be shown of every stream that has not ended, oldest first.
     pub fn list(&self) -> Vec<StreamInfo> {
         self.live().iter().map(|stream| stream.info()).collect()
     }
 
-    fn live(&self) -> Vec<Arc<Stream>> {
+    /// Every stream that has not ended, oldest first.
+    pub fn live(&self) -> Vec<Arc<Stream>> {
         self.streams().iter().filter(|stream| !stream.has_ended()).cloned().collect()
     }
 

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use metrics::histogram;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot};
@@ -11,9 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::event::title;
 use super::hls::{Presentation, Seat};
+use super::sessions::Sessions;
 use super::source::Remote;
 use super::variants::Variants;
-use super::{Event, Events, Listen, Listener, StationError, StreamInfo, StreamState};
+use super::{Event, Events, Listen, Listener, Session, SessionsInfo, StationError, StreamInfo, StreamState};
 use crate::audio::OPUS_RATE;
 use crate::audio::hls::Rendition;
 use crate::engine::{Ack, EngineError, Freeze, Sampling, Steer, WeightedPrompt};
@@ -62,6 +64,8 @@ pub struct Stream {
     length: Option<u64>,
     remote: Arc<dyn Remote>,
     variants: Arc<Variants>,
+    sessions: Arc<Sessions>,
+    born: Instant,
     places: (Arc<Semaphore>, usize),
     kept: bool,
     commands: mpsc::UnboundedSender<Command>,
@@ -139,6 +143,8 @@ impl Stream {
             length: begin.length,
             remote: begin.remote,
             variants,
+            sessions: Arc::default(),
+            born: Instant::now(),
             places: begin.places,
             kept: begin.kept,
             commands,
@@ -218,7 +224,8 @@ impl Stream {
         let (listen, given_up) = (listen.normal(), CancellationToken::new());
         let seat = self.variants.join(listen, given_up.clone()).ok_or_else(|| self.ended_error())?;
         self.heard();
-        Ok(Listener::new(self.clone(), seat, given_up, place))
+        let session = self.begin_session(format.extension());
+        Ok(Listener::new(self.clone(), seat, given_up, place, session))
     }
 
     fn place(&self) -> Result<OwnedSemaphorePermit, StationError> {
@@ -244,6 +251,21 @@ impl Stream {
         self.nudge();
     }
 
+    /// Notes that somebody begins to listen who is sent this format, until the answer is dropped. A [`Listener`] does it by itself.
+    pub fn begin_session(&self, format: &'static str) -> Session {
+        self.sessions.begin(format)
+    }
+
+    /// Who listens and has listened.
+    pub fn sessions(&self) -> SessionsInfo {
+        self.sessions.info()
+    }
+
+    /// How long ago it was made.
+    pub fn age(&self) -> Duration {
+        self.born.elapsed()
+    }
+
     /// What players of HLS fetch.
     pub fn presentation(&self) -> &Presentation {
         self.variants.presentation()
@@ -261,7 +283,7 @@ impl Stream {
         if !sessions.knows(player) {
             self.wake().await?;
         }
-        if sessions.came(player, rendition, || self.place().map(Seat::new))? {
+        if sessions.came(player, rendition, || self.place().map(|place| Seat::new(place, self.begin_session("hls"))))? {
             self.heard();
         }
         Ok(())

@@ -122,7 +122,7 @@ async fn players_wait_for_what_comes_next_and_leave_out_what_they_had() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_station_has_an_address_of_its_own_and_credentials_go_along() {
-    let server = start_with(StationConfig::default(), |app| app.token = Some("open sesame".into())).await;
+    let server = start_with(StationConfig::default(), |app| app.access.token = Some("open sesame".into())).await;
     let body = r#"{"prompts": ["dub"], "name": "deep dub"}"#;
     let head = format!("POST /v1/streams?token=open+sesame HTTP/1.1\nContent-Length: {}", body.len());
     assert_eq!(send(server.addr, &head, body.as_bytes()).await.status, 201);

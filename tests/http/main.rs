@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod access;
 mod addresses;
 mod bad_input;
 mod beside;
@@ -28,6 +29,7 @@ mod renders;
 mod server;
 mod sockets;
 mod spellings;
+mod stats;
 mod steer;
 mod surfaces;
 mod terry;

@@ -143,7 +143,7 @@ async fn wrong_paths_and_methods_are_problems() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_guards_everything_but_the_page_and_the_probes() {
-    let server = start_with(StationConfig::default(), |app| app.token = Some("s3cret".into())).await;
+    let server = start_with(StationConfig::default(), |app| app.access.token = Some("s3cret".into())).await;
     for path in ["/generate?prompt=a", "/v1/streams", "/v1/models", "/metrics", "/generate?prompt=a&token=other"] {
         let mut refused = get(server.addr, path).await;
         assert_eq!(refused.status, 401, "{path}");

@@ -158,7 +158,7 @@ async fn allowed_pages_may_read_and_steer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_a_token_any_page_that_has_it_is_welcome() {
-    let server = start_with(StationConfig::default(), |app| app.token = Some("s3cret".into())).await;
+    let server = start_with(StationConfig::default(), |app| app.access.token = Some("s3cret".into())).await;
     let more = format!("Origin: {EVIL}\r\n");
     assert_eq!(ask(&server, "POST", "/v1/streams", "any.example", &more, "{}").await.status, 401);
     let path = "/v1/streams?token=s3cret";

@@ -15,7 +15,7 @@ pub(super) use self::model::{ModelList, ModelView};
 pub(super) use self::render::{AcceptedRender, PresetList, PresetView, RenderView};
 pub(super) use self::session::{SessionList, SessionView};
 pub(super) use self::stream::{AckView, StreamList, StreamView};
-use super::{clips, input, models, ops, renders, sessions, upload};
+use super::{clips, input, models, ops, renders, sessions, stats, upload};
 use crate::station::Event;
 
 /// Every body of `/v1` by the name under which the description refers to it, with those within.
@@ -42,6 +42,7 @@ use crate::station::Event;
     renders::LoopBody,
     sessions::Crop,
     sessions::Pin,
+    stats::Stats,
     upload::Fields,
 )))]
 struct Bodies;

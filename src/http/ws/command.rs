@@ -2,18 +2,21 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::http::auth::{Grant, Scope};
 use crate::http::input::Change;
 use crate::http::{HttpError, body};
 use crate::station::Stream;
 
 /// Carries out one command and makes its answer.
-pub(super) async fn obeyed(stream: &Stream, text: &str) -> Value {
+pub(super) async fn obeyed(stream: &Stream, grant: &Grant, text: &str) -> Value {
     let mut fields: Map<String, Value> = match body::json(text.as_bytes()) {
         Ok(fields) => fields,
         Err(error) => return refusal(None, &error),
     };
     let id = fields.remove("id");
-    match carry_out(stream, fields).await {
+    let allowed = grant.check(Scope::Steer, stream.name());
+    let done = async { carry_out(stream, allowed.map(|()| fields)?).await };
+    match done.await {
         Ok(mut answer) => {
             answer.insert("type".into(), "ack".into());
             answer.extend(id.map(|id| ("id".to_owned(), id)));

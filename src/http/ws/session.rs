@@ -15,6 +15,7 @@ use tokio_tungstenite::tungstenite::{Bytes, Message};
 use super::Socket;
 use super::command::{obeyed, refusal};
 use crate::http::HttpError;
+use crate::http::auth::Grant;
 use crate::http::exchange::Exchange;
 use crate::station::{Events, Listener, Stream};
 
@@ -39,7 +40,7 @@ impl Goodbye {
 /// can still be heard; replies are bounded, so that one that never reads is not listened to for ever.
 pub(super) async fn converse(
     socket: Socket,
-    exchange: &Exchange,
+    (exchange, grant): (&Exchange, &Grant),
     stream: &Stream,
     listener: Option<Listener>,
     stopping: impl Fn() -> bool,
@@ -54,7 +55,7 @@ pub(super) async fn converse(
         }
     };
     let goodbye = tokio::select! {
-        goodbye = obey(source, exchange, stream, replies) => goodbye,
+        goodbye = obey(source, exchange, grant, stream, replies) => goodbye,
         goodbye = play(&mut sink, listener, stream.events(), answers) => goodbye,
         () = given_up => Some(Goodbye::new(CloseCode::Again, "too slow for this stream; connect again")),
     };
@@ -90,6 +91,7 @@ pub(super) async fn refuse(socket: Socket, error: &HttpError) {
 async fn obey(
     mut source: SplitStream<Socket>,
     exchange: &Exchange,
+    grant: &Grant,
     stream: &Stream,
     replies: mpsc::Sender<String>,
 ) -> Option<Goodbye> {
@@ -98,7 +100,7 @@ async fn obey(
             Err(_) if exchange.is_half_closed() => continue,
             Err(_) => return Some(Goodbye::new(CloseCode::Policy, "nothing heard for 45 s; answer pings")),
             Ok(None | Some(Ok(Message::Close(_)))) => return None,
-            Ok(Some(Ok(Message::Text(text)))) => obeyed(stream, text.as_str()).await,
+            Ok(Some(Ok(Message::Text(text)))) => obeyed(stream, grant, text.as_str()).await,
             Ok(Some(Ok(Message::Binary(_)))) => {
                 return Some(Goodbye::new(CloseCode::Unsupported, "commands are text messages"));
             }

@@ -24,13 +24,16 @@ struct Session {
     _seat: Seat,
 }
 
-/// A listener's place among all of the station.
-pub(in crate::station) struct Seat(#[allow(dead_code, reason = "held, not read")] OwnedSemaphorePermit);
+/// A listener's place among all of the station, and its session among those of the stream.
+pub(in crate::station) struct Seat(
+    #[allow(dead_code, reason = "held, not read")] OwnedSemaphorePermit,
+    #[allow(dead_code, reason = "held, not read")] crate::station::Session,
+);
 
 impl Seat {
-    pub(in crate::station) fn new(place: OwnedSemaphorePermit) -> Self {
+    pub(in crate::station) fn new(place: OwnedSemaphorePermit, session: crate::station::Session) -> Self {
         gauge!(LISTENERS).increment(1.0);
-        Self(place)
+        Self(place, session)
     }
 }
 

@@ -9,8 +9,9 @@ use crate::engine::{SamplingPatch, VoiceSpec, WeightedPrompt};
 use crate::units::ModelId;
 
 /// One named station as a file describes it.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Entry {
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(try_from = "Station")]
+pub struct Entry {
     /// Its address: `/generate?station=NAME`.
     pub name: String,
     /// The blend.
@@ -60,8 +61,8 @@ pub enum PromptSetError {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged)]
-enum Prompt {
+#[serde(untagged, expecting = "a prompt is a text, or has a `text` and a `weight`")]
+pub(in crate::station) enum Prompt {
     Text(String),
     Weighted(WeightedPrompt),
 }
@@ -111,11 +112,20 @@ struct Station {
     model: Option<ModelId>,
 }
 
-impl From<Station> for Entry {
-    fn from(station: Station) -> Self {
-        let Station { name, prompts, temperature, top_k, guidance, seed, model, .. } = station;
+impl Station {
+    fn entry(self) -> Entry {
+        let Self { name, prompts, temperature, top_k, guidance, seed, model, .. } = self;
         let sampling = SamplingPatch { temperature, top_k, guidance, seed };
-        Self { name, prompts: prompts.into_iter().map(Into::into).collect(), sampling, model }
+        Entry { name, prompts: prompts.into_iter().map(Into::into).collect(), sampling, model }
+    }
+}
+
+impl TryFrom<Station> for Entry {
+    type Error = String;
+
+    fn try_from(station: Station) -> Result<Self, String> {
+        let entry = station.entry();
+        check(&entry).map(|()| entry)
     }
 }
 
@@ -189,7 +199,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Vec<Entry>, PromptSetErro
         };
         parsed.prompts.into_iter().enumerate().map(named).collect()
     } else {
-        parsed.stations.into_iter().map(Into::into).collect()
+        parsed.stations.into_iter().map(Station::entry).collect()
     };
     for (place, entry) in entries.iter().enumerate() {
         if let Err(reason) = check(entry) {

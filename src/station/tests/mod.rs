@@ -10,6 +10,7 @@ mod hls;
 mod overload;
 mod pace;
 mod queue;
+mod schedule;
 mod store;
 mod tone;
 
@@ -25,7 +26,7 @@ use tokio::time::{Instant, timeout_at};
 use super::*;
 use crate::audio::Format;
 use crate::engine::standin::Standin;
-use crate::engine::{Engine, EngineConfig};
+use crate::engine::{Engine, EngineConfig, Steer};
 use tone::Tone;
 
 const OGG: Listen = Listen { format: Format::OGG, kbps: 96, low_latency: false };

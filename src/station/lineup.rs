@@ -1,0 +1,112 @@
+//! The stations that a description asks for, kept in step with it: changed prompts glide in, new stations begin,
+//! removed ones end.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use super::schedule::RAMP;
+use super::{Airing, Idle, Station, StationError, Stream, StreamSpec, Timetable};
+use crate::engine::Steer;
+
+/// What plays, beside what it was started or last steered with. Dropping it ends no station.
+pub struct Lineup {
+    station: Arc<Station>,
+    streams: HashMap<String, (Airing, Arc<Stream>)>,
+}
+
+impl Lineup {
+    /// Nothing yet.
+    pub fn new(station: Arc<Station>) -> Self {
+        Self { station, streams: HashMap::new() }
+    }
+
+    /// Keeps the stations as the newest timetable has them at each time, until nobody can send another.
+    pub async fn keep(mut self, mut timetables: watch::Receiver<Timetable>, clock: impl Fn() -> Timestamp + Send) {
+        let mut before = None;
+        loop {
+            let (airings, pause) = {
+                let (timetable, now) = (timetables.borrow_and_update(), clock());
+                (timetable.airings(now), timetable.pause(now))
+            };
+            if before.as_ref() != Some(&airings) {
+                self.follow(airings.clone()).await;
+                before = Some(airings);
+            }
+            tokio::select! {
+                changed = timetables.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    // An edit tries again what there was no room for.
+                    before = None;
+                }
+                () = sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Makes the stations those of `airings`. One that the machine has no room for now is reported in the log, and tried
+    /// again at the next change. Must be called within a tokio runtime.
+    pub async fn follow(&mut self, airings: Vec<Airing>) {
+        let gone: Vec<String> = self
+            .streams
+            .keys()
+            .filter(|name| !airings.iter().any(|airing| airing.entry.name == **name))
+            .cloned()
+            .collect();
+        for name in gone {
+            if let Some((_, stream)) = self.streams.remove(&name) {
+                tracing::info!(station = name, "the station is no longer in the prompt set; it ends");
+                let _ = self.station.delete(stream.id()).await;
+            }
+        }
+        for airing in airings {
+            let name = airing.entry.name.clone();
+            let outcome = match self.streams.get(&name) {
+                Some((old, _)) if *old == airing => continue,
+                Some((old, stream)) => match steer(old, &airing, stream).await {
+                    Err(StationError::Ended(_)) => self.begin(&airing).await,
+                    outcome => outcome.map(|()| Arc::clone(stream)),
+                },
+                None => self.begin(&airing).await,
+            };
+            match outcome {
+                Ok(stream) => {
+                    let prompts = airing.entry.prompts.len();
+                    tracing::info!(station = name, prompts, "the station follows its prompt set");
+                    self.streams.insert(name, (airing, stream));
+                }
+                Err(error) => tracing::warn!(station = name, "{error}"),
+            }
+        }
+    }
+
+    async fn begin(&self, Airing { entry, .. }: &Airing) -> Result<Arc<Stream>, StationError> {
+        let spec = StreamSpec {
+            name: Some(entry.name.clone()),
+            model: entry.model.clone(),
+            prompts: entry.prompts.clone(),
+            sampling: entry.sampling,
+            seconds: None,
+            max_still: None,
+            wait: None,
+            idle: Idle::Wait,
+        };
+        self.station.create(spec).await
+    }
+}
+
+async fn steer(old: &Airing, new: &Airing, stream: &Stream) -> Result<(), StationError> {
+    let entry = &new.entry;
+    if let Some(model) = entry.model.as_ref().filter(|model| old.entry.model.as_ref() != Some(*model)) {
+        stream.set_model(model).await?;
+    }
+    // What was edited is not what the clock brings.
+    let ramp = if old.since == new.since { RAMP } else { new.ramp };
+    stream.steer(Steer { prompts: Some(entry.prompts.clone()), ramp, sampling: entry.sampling }).await?;
+    Ok(())
+}

@@ -1,0 +1,172 @@
+//! Tokens with scopes and signed addresses.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use continuo::http::{SigningKey, Token};
+use continuo::station::StationConfig;
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
+
+use super::client::{call, get};
+use super::server::{Server, start_with};
+
+const ROOT: &str = "everything";
+const KEY: &str = "0123456789abcdef";
+
+fn token(secret: &str, scopes: &[&str], stations: Option<&[&str]>) -> Arc<Token> {
+    let written = json!({"name": secret, "hash": Token::hash(secret), "scopes": scopes, "stations": stations});
+    Arc::new(serde_json::from_value(written).unwrap())
+}
+
+/// A server with tokens and two stations; the paths of their streams.
+async fn guarded() -> (Server, [String; 2]) {
+    let server = start_with(StationConfig::default(), |app| {
+        app.access.token = Some(ROOT.into());
+        app.access.tokens = vec![
+            token("hears", &["listen"], None),
+            token("hears-lofi", &["listen"], Some(&["lofi"])),
+            token("steers-lofi", &["listen", "steer"], Some(&["lofi"])),
+            token("makes", &["produce"], None),
+            token("makes-mine", &["produce"], Some(&["mine"])),
+            token("rules", &["admin"], None),
+        ];
+        app.access.signing = Some(KEY.parse().unwrap());
+    })
+    .await;
+    let mut paths = Vec::new();
+    for name in ["lofi", "dub"] {
+        let body = format!(r#"{{"name": "{name}", "prompts": ["a"]}}"#);
+        let mut made = call(server.addr, "POST", &format!("/v1/streams?token={ROOT}"), &body).await;
+        paths.push(format!("/v1/streams/{}", made.json().await["id"].as_str().unwrap()));
+    }
+    (server, paths.try_into().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_does_what_its_scopes_say_where_it_may() {
+    let (server, [lofi, dub]) = guarded().await;
+    let change = r#"{"prompts": ["b"]}"#;
+    let mine = r#"{"name": "mine", "prompts": ["a"]}"#;
+    let (lofi_pause, dub_pause) = (format!("{lofi}/pause"), format!("{dub}/pause"));
+    let audio = format!("{dub}/audio.ogg");
+    for (token, method, path, body, status) in [
+        ("nobody", "GET", "/v1/streams", "", 401),
+        ("hears", "GET", "/v1/streams", "", 200),
+        ("hears", "GET", audio.as_str(), "", 200),
+        ("hears", "GET", "/generate?station=dub", "", 200),
+        ("hears", "GET", "/generate?prompt=a", "", 403),
+        ("hears", "PATCH", &lofi, change, 403),
+        ("hears", "POST", &lofi_pause, "", 403),
+        ("hears", "DELETE", &lofi, "", 403),
+        ("hears", "POST", "/v1/streams", mine, 403),
+        ("hears", "POST", "/v1/clips", r#"{"prompt": "a"}"#, 403),
+        ("hears", "GET", "/metrics", "", 403),
+        ("hears", "GET", "/gary/health", "", 403),
+        ("hears-lofi", "GET", "/generate?station=lofi", "", 200),
+        ("hears-lofi", "GET", "/generate?station=dub", "", 403),
+        ("hears-lofi", "GET", &dub, "", 403),
+        ("hears-lofi", "GET", "/v1/streams/none", "", 403),
+        ("steers-lofi", "PATCH", &lofi, change, 200),
+        ("steers-lofi", "PATCH", &dub, change, 403),
+        ("steers-lofi", "POST", &dub_pause, "", 403),
+        ("makes", "POST", "/v1/clips", r#"{"prompt": "a", "seconds": 1}"#, 202),
+        ("makes", "GET", "/gary/health", "", 200),
+        ("makes", "PATCH", &lofi, change, 403),
+        ("makes-mine", "POST", "/v1/streams", r#"{"prompts": ["a"]}"#, 403),
+        ("makes-mine", "POST", "/v1/streams", r#"{"name": "lofi", "prompts": ["a"]}"#, 403),
+        ("makes-mine", "POST", "/v1/streams", mine, 201),
+        ("makes-mine", "POST", "/v1/clips", r#"{"prompt": "a"}"#, 403),
+        ("makes-mine", "DELETE", &dub, "", 403),
+        ("rules", "GET", "/metrics", "", 200),
+        ("rules", "POST", &dub_pause, "", 200),
+        ("rules", "DELETE", &dub, "", 204),
+        (ROOT, "GET", "/metrics", "", 200),
+    ] {
+        let joint = if path.contains('?') { '&' } else { '?' };
+        let mut answer = call(server.addr, method, &format!("{path}{joint}token={token}"), body).await;
+        assert_eq!(answer.status, status, "{token}: {method} {path}");
+        if status == 403 {
+            let sentence = answer.problem().await;
+            assert!(sentence.contains(token), "{sentence}");
+        }
+    }
+    let names = |list: &Value| -> Vec<Value> {
+        list["streams"].as_array().unwrap().iter().map(|stream| stream["name"].clone()).collect()
+    };
+    let all = get(server.addr, "/v1/streams?token=hears").await.json().await;
+    assert_eq!(names(&all), ["lofi", "mine"]);
+    let some = get(server.addr, "/v1/streams?token=hears-lofi").await.json().await;
+    assert_eq!(names(&some), ["lofi"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signed_address_opens_one_station_until_its_end() {
+    let (server, [lofi, dub]) = guarded().await;
+    let key: SigningKey = KEY.parse().unwrap();
+    let hour = key.sign("lofi", Duration::from_secs(3600));
+    let over = key.sign("lofi", Duration::ZERO);
+    let id = dub.rsplit('/').next().unwrap();
+    let by_id = key.sign(id, Duration::from_secs(3600));
+    for (path, query, status) in [
+        (format!("{lofi}/audio.mp3"), &hour, 200),
+        (format!("{lofi}/events"), &hour, 200),
+        ("/generate?station=lofi&format=wav".to_owned(), &hour, 200),
+        (format!("{dub}/audio.mp3"), &by_id, 200),
+        (format!("{dub}/audio.mp3"), &hour, 403),
+        ("/generate?station=dub".to_owned(), &hour, 403),
+        ("/generate?prompt=a".to_owned(), &hour, 403),
+        ("/v1/streams".to_owned(), &hour, 403),
+        ("/metrics".to_owned(), &hour, 403),
+        (format!("{lofi}/audio.mp3"), &over, 403),
+        (format!("{lofi}/audio.mp3"), &"format=x".to_owned(), 401),
+    ] {
+        let joint = if path.contains('?') { '&' } else { '?' };
+        let mut answer = get(server.addr, &format!("{path}{joint}{query}")).await;
+        assert_eq!(answer.status, status, "{path} {query}");
+        match status {
+            200 => assert!(!answer.piece().await.unwrap().is_empty()),
+            _ => assert!(!answer.problem().await.is_empty()),
+        }
+    }
+    assert_eq!(call(server.addr, "PATCH", &format!("{lofi}?{hour}"), r#"{"prompts": ["b"]}"#).await.status, 403);
+    assert_eq!(call(server.addr, "POST", &format!("{lofi}/pause?{hour}"), "").await.status, 403);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_of_a_listener_hears_and_commands_nothing() {
+    let (server, [lofi, _]) = guarded().await;
+    let key: SigningKey = KEY.parse().unwrap();
+    for query in [key.sign("lofi", Duration::from_secs(3600)), "token=hears".into()] {
+        let url = format!("ws://{}{lofi}/ws?{query}", server.addr);
+        let (mut socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
+        socket.send(Message::text(r#"{"type": "steer", "prompts": ["b"], "id": 7}"#)).await.unwrap();
+        let (mut sound, mut answer) = (0, Value::Null);
+        while sound == 0 || answer.is_null() {
+            match tokio::time::timeout(super::client::PATIENCE, socket.next()).await.unwrap().unwrap().unwrap() {
+                Message::Binary(bytes) => sound += bytes.len(),
+                Message::Text(text) => {
+                    let text: Value = serde_json::from_str(text.as_str()).unwrap();
+                    if text["id"] == 7 {
+                        answer = text;
+                    }
+                }
+                _ => {}
+            }
+        }
+        assert_eq!((&answer["type"], &answer["status"]), (&json!("error"), &json!(403)), "{answer}");
+    }
+    let url = format!("ws://{}{lofi}/ws?token=steers-lofi&format=none", server.addr);
+    let (mut socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
+    socket.send(Message::text(r#"{"type": "steer", "prompts": ["b"], "id": 8}"#)).await.unwrap();
+    loop {
+        let message = tokio::time::timeout(super::client::PATIENCE, socket.next()).await.unwrap().unwrap().unwrap();
+        let Message::Text(text) = message else { continue };
+        let text: Value = serde_json::from_str(text.as_str()).unwrap();
+        if text["id"] == 8 {
+            assert_eq!(text["type"], "ack");
+            break;
+        }
+    }
+}
