@@ -15,8 +15,12 @@ pub const STREAMS: &str = "continuo_streams";
 pub const BUFFERED_SECONDS: &str = "continuo_buffered_seconds";
 /// Times that a stream had nothing to play.
 pub const UNDERRUNS: &str = "continuo_underruns_total";
+/// Bytes of all journals.
+pub const JOURNAL_BYTES: &str = "continuo_journal_bytes";
 /// From the request for a stream to its first packet.
 pub const TIME_TO_FIRST_AUDIO: &str = "continuo_time_to_first_audio_seconds";
+/// From asking for a place in the past to the first packet from there.
+pub const SEEK_TO_SOUND: &str = "continuo_seek_to_sound_seconds";
 /// From a steer to the moment its first sample leaves.
 pub const STEER_TO_SOUND: &str = "continuo_steer_to_sound_seconds";
 /// Bytes handed to listeners' connections.
@@ -57,6 +61,7 @@ pub const BUCKETS: &[(&str, &[f64])] = &[
     // A frame lasts 20 ms: the bounds are dense around it.
     (STEP_SECONDS, &[0.001, 0.002, 0.004, 0.007, 0.010, 0.013, 0.016, 0.018, 0.020, 0.022, 0.025, 0.030, 0.040, 0.080]),
     (TIME_TO_FIRST_AUDIO, &[0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 5.0, 10.0]),
+    (SEEK_TO_SOUND, &[0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0]),
     (STEER_TO_SOUND, &[0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 5.0, 10.0]),
     (SESSION_SECONDS, &[1.0, 10.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 14_400.0, 28_800.0, 86_400.0]),
     (BUFFERED_SECONDS, &[0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 6.0, 8.0, 12.0]),
@@ -73,7 +78,13 @@ pub fn describe() {
         "Seconds generated ahead of the playhead, sampled once a second for every playing stream"
     );
     describe_counter!(UNDERRUNS, "Times that a stream had nothing to play");
+    describe_gauge!(JOURNAL_BYTES, Unit::Bytes, "Bytes of the journals of all streams");
     describe_histogram!(TIME_TO_FIRST_AUDIO, Unit::Seconds, "From the request for a stream to its first packet");
+    describe_histogram!(
+        SEEK_TO_SOUND,
+        Unit::Seconds,
+        "From asking for a place in the past of a stream to the first packet from there"
+    );
     describe_histogram!(STEER_TO_SOUND, Unit::Seconds, "From a steer to the moment its first sample leaves");
     describe_counter!(BYTES_SENT, Unit::Bytes, "Bytes handed to listeners' connections");
     describe_counter!(PACKETS_ENCODED, "Packets made by encoders, however many listeners share them");

@@ -198,6 +198,7 @@ async fn a_shared_station_is_heard_with_others_and_left_alone() {
         seconds: None,
         max_still: None,
         wait: None,
+        keep: false,
         idle: Idle::Pause,
     };
     let station = server.app.station.create(spec).await.unwrap();

@@ -146,6 +146,7 @@ async fn lofi(server: &Server) -> Arc<Stream> {
         seconds: None,
         max_still: None,
         wait: None,
+        keep: false,
         idle: Idle::Wait,
     };
     server.app.station.create(spec).await.unwrap()

@@ -11,6 +11,8 @@ pub const TARGET_LUFS: f64 = -16.0;
 
 /// Blocks per second.
 const BLOCKS: u32 = 10;
+/// Frames of a block at 48 kHz.
+pub const LEVEL_BLOCK: u32 = 48_000 / BLOCKS;
 /// Quieter blocks say nothing about the music.
 const GATE_LUFS: f64 = -50.0;
 /// Blocks this much below the estimate are rests and fades: they count little.
@@ -42,6 +44,8 @@ pub struct Leveler {
     weight: f64,
     age: u32,
     gain_db: f64,
+    /// Blocks that were measured.
+    blocks: u64,
     /// Linear gain at the start and at the end of the present block.
     ramp: (f32, f32),
 }
@@ -58,6 +62,7 @@ impl Leveler {
             weight: PRIOR,
             age: 0,
             gain_db: 0.0,
+            blocks: 0,
             ramp: (1.0, 1.0),
         })
     }
@@ -80,6 +85,7 @@ impl Leveler {
             self.filled += frames;
             if self.filled == self.block {
                 self.filled = 0;
+                self.blocks += 1;
                 if heard {
                     self.measure();
                 }
@@ -87,6 +93,11 @@ impl Leveler {
             }
             rest = later;
         }
+    }
+
+    /// The number of the present block and the gain at its end, in hundredths of a decibel: it moves in whole ones.
+    pub fn level(&self) -> (u64, i16) {
+        (self.blocks, (100.0 * self.gain_db).round() as i16)
     }
 
     fn measure(&mut self) {

@@ -20,12 +20,13 @@ pub use decode::{MAX_SECONDS, Parts, PcmSpec, Take, Trust, decode, decode_to};
 pub use error::AudioError;
 #[cfg(feature = "mp3")]
 pub use format::Mp3Encoder;
+pub(crate) use format::checksum;
 pub use format::{
-    About, BeginFile, BitRates, Encoded, Format, FormatSpec, LiveEncoder, LiveFormat, Packet, PageBody, Received, Span,
-    StreamingFile, list, mp3_file,
+    About, BeginFile, BitRates, Encoded, Format, FormatSpec, LiveEncoder, LiveFormat, LongEnd, LongFile, Packet,
+    PageBody, Received, Span, StreamingFile, list, mp3_file,
 };
 pub use limiter::{CEILING, Limiter};
-pub use loudness::{Leveler, TARGET_LUFS};
+pub use loudness::{LEVEL_BLOCK, Leveler, TARGET_LUFS};
 pub use opus::{OPUS_FRAME, OPUS_RATE, OpusEncoder};
 pub use resample::StreamResampler;
 pub use tempo::tempo;

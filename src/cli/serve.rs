@@ -25,9 +25,12 @@ use crate::budget::Budget;
 use crate::engine::{AskModel, Engine, EngineConfig, KV_BUDGET, MAX_STILL, ModelRequest, VoiceLoader};
 use crate::http::{self, Access, App, Limits, Port, SigningKey, Token};
 use crate::sandbox::Sandbox;
-use crate::station::{PromptSets, Station, StationConfig};
+use crate::station::{Journals, PromptSets, Station, StationConfig};
 use crate::studio::{Naming, Retention, Store, Studio, StudioConfig};
 use crate::units::ModelId;
+
+/// Hours of every stream that are kept where there is a folder for them.
+const HOURS_ON_DISK: f64 = 6.0;
 
 #[derive(Args)]
 pub(super) struct ServeArgs {
@@ -128,6 +131,10 @@ pub(super) struct ServeArgs {
     /// Seconds without a listener before a stream stops generating
     #[arg(long, default_value_t = 30.0, value_name = "SECONDS", value_parser = within(0.0, 86_400.0, "seconds"))]
     grace: f64,
+    /// Hours of every stream that can be heard again, cut out and gone on from [default: 6 with --data, 0.5 in memory
+    /// without]; 0 keeps nothing
+    #[arg(long, env = "CONTINUO_JOURNAL_HOURS", value_name = "HOURS", value_parser = within(0.0, 720.0, "hours"))]
+    journal_hours: Option<f64>,
     /// Seconds of nothing new after which music goes back before anybody hears it, and on differently; 0 never
     #[arg(long, env = "CONTINUO_MAX_STILL", default_value_t = MAX_STILL, value_name = "SECONDS", value_parser = max_still)]
     max_still: f32,
@@ -161,6 +168,7 @@ pub(super) fn run(args: ServeArgs, config: Option<Config>) -> Outcome {
         let address = ports[0].listener.local_addr()?;
         // So is a folder that cannot be used.
         let store = store(args.data.as_deref())?;
+        let journals = journals(args.data.as_deref(), args.journal_hours)?;
         let (choice, voices) =
             (args.model.clone(), EngineConfig { max_voices: args.max_voices, max_still: args.max_still });
         let engine = tokio::task::spawn_blocking(move || -> Result<Engine, Failure> {
@@ -186,12 +194,14 @@ pub(super) fn run(args: ServeArgs, config: Option<Config>) -> Outcome {
                 burst: args.burst,
                 grace: args.grace,
                 lead: args.lead,
+                journals,
             },
         );
         let tokens: Vec<Arc<Token>> =
             config.iter().flat_map(|config| config.tokens()).map(|token| Arc::new(token.clone())).collect();
         let pushes = config.as_ref().map(|config| config.push().to_vec()).unwrap_or_default();
         let _following = stations(&station, args.prompts.as_deref(), config).await?;
+        station.resume().await;
         let is_local = ports.iter().all(|port| port.listener.local_addr().is_ok_and(|at| at.ip().is_loopback()));
         let is_open = args.token.is_none() && tokens.is_empty();
         let studio = studio(engine, &args, store, is_local && is_open).await?;
@@ -276,6 +286,14 @@ fn store(data: Option<&Path>) -> Result<Store, Failure> {
         Some(folder) => Ok(Store::open(&folder.join("studio"))?),
         None => Store::ephemeral()
             .map_err(|error| Failure(format!("{error} Or name a folder to keep sessions in with --data."))),
+    }
+}
+
+/// Where the journals of streams are kept.
+fn journals(data: Option<&Path>, hours: Option<f64>) -> Result<Journals, Failure> {
+    match data {
+        Some(folder) => Ok(Journals::open(&folder.join("journal"), hours.unwrap_or(HOURS_ON_DISK))?),
+        None => Ok(hours.map_or_else(Journals::default, Journals::in_memory)),
     }
 }
 

@@ -153,11 +153,19 @@ impl Codes {
         }
     }
 
-    /// Appends the codes of a complete frame to `out`.
+    /// Appends the codes of a frame to `out`: of one that is complete, or was before a square cut.
     pub(super) fn frame(&self, frame: u64, out: &mut Vec<u32>) {
+        let (end, books) = (self.columns(), self.delays.len());
         for (k, &delay) in self.delays.iter().enumerate() {
-            out.push(self.id(frame + 1 + delay as u64, k));
+            let column = frame + 1 + delay as u64;
+            let settled = if column < end { None } else { self.settled.code(frame, k, books) };
+            out.push(settled.unwrap_or_else(|| self.id(column, k)));
         }
+    }
+
+    /// The oldest frame whose codes are kept.
+    pub(super) fn first_frame(&self) -> u64 {
+        self.first.saturating_sub(1)
     }
 }
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
 use super::command::{Command, CommandSender, Joined};
-use super::jobs::{self, Job, JobHandle};
+use super::decoding::Decoding;
+use super::jobs::{self, AnyJob, Job, JobHandle};
 use super::loaded_model::{ListedModel, LoadedModel};
 use super::pcm_ring::{Reader, Shared};
 use super::shared::{EngineShared, lock};
@@ -107,9 +108,19 @@ impl Engine {
     /// Hands over a job: it is worked on between the steps of voices.
     pub fn submit<J: Job>(&self, job: J) -> JobHandle<J::Output> {
         let (job, handle) = jobs::slot(job);
+        self.submit_any(job);
+        handle
+    }
+
+    pub(super) fn submit_any(&self, job: Box<dyn AnyJob>) {
         // A stopped engine drops the job, which is what its handle then says.
         let _ = self.commands.send(Command::Submit { job });
-        handle
+    }
+
+    /// A decoder for codes that were heard, of the codec with this [`ModelInfo::codec_fingerprint`]: its work is done
+    /// between the steps of voices.
+    pub fn decoding(&self, fingerprint: u64) -> Decoding {
+        Decoding::new(self.clone(), fingerprint)
     }
 
     /// The loaded models, the default first.

@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use super::Passage;
 use super::pcm_ring::Writer;
 use crate::units::SampleRate;
 
@@ -19,6 +20,9 @@ const HEAD_START: f64 = 3.0;
 const AHEAD: f64 = 2.0;
 /// A live reader with more than so many seconds left needs nothing of what is held.
 const SHORT: f64 = 1.0;
+
+/// What goes with a piece of sound.
+type Codes = Option<Passage>;
 
 pub(super) struct Held {
     pcm: VecDeque<f32>,
@@ -75,18 +79,19 @@ impl Held {
         (heard - held).max(head_start)
     }
 
-    /// Offers what need not be held any more; `live` if somebody listens while it is made.
-    pub(super) fn offer(&mut self, writer: &mut Writer, live: bool, heard: u64) {
+    /// Offers what need not be held any more; `live` if somebody listens while it is made. `codes` gives those that
+    /// are to go with it, up to a media time.
+    pub(super) fn offer(&mut self, writer: &mut Writer, live: bool, heard: u64, codes: impl FnOnce(u64) -> Codes) {
         let all = self.most == 0 || (live && self.is_short(writer));
-        self.offer_until(if all { u64::MAX } else { self.free(heard) }, writer);
+        self.offer_until(if all { u64::MAX } else { self.free(heard) }, writer, codes);
     }
 
     /// Offers everything.
-    pub(super) fn offer_all(&mut self, writer: &mut Writer) {
-        self.offer_until(u64::MAX, writer);
+    pub(super) fn offer_all(&mut self, writer: &mut Writer, codes: impl FnOnce(u64) -> Codes) {
+        self.offer_until(u64::MAX, writer, codes);
     }
 
-    fn offer_until(&mut self, at: u64, writer: &mut Writer) {
+    fn offer_until(&mut self, at: u64, writer: &mut Writer, codes: impl FnOnce(u64) -> Codes) {
         if !writer.has_room() {
             return;
         }
@@ -94,7 +99,8 @@ impl Held {
         let count = samples.saturating_mul(self.channels).min(self.pcm.len());
         if count > 0 {
             self.offered.get_or_insert_with(Instant::now);
-            writer.push(self.pcm.drain(..count).collect(), self.channels, self.rate);
+            let codes = codes(writer.end() + (count / self.channels) as u64);
+            writer.push(self.pcm.drain(..count).collect(), self.channels, self.rate, codes);
         }
     }
 
@@ -123,7 +129,7 @@ mod tests {
             let end = held.end(writer);
             held.push(&(end..end + 100).map(|n| n as f32).collect::<Vec<_>>());
             let heard = held.end(writer);
-            held.offer(writer, false, heard);
+            held.offer(writer, false, heard, |_| None);
         }
     }
 
@@ -138,7 +144,7 @@ mod tests {
         assert_eq!((writer.end(), held.end(&writer)), (4000, 5000));
         make(&mut held, &mut writer, 17_000);
         assert_eq!((writer.end(), held.end(&writer)), (17_500, 22_000));
-        held.offer_all(&mut writer);
+        held.offer_all(&mut writer, |_| None);
         assert_eq!((writer.end(), held.is_empty()), (22_000, true));
     }
 
@@ -152,7 +158,7 @@ mod tests {
         let back = held.take_back(7000, &writer);
         assert_eq!((back.len(), back[0], held.end(&writer)), (3000, 7000.0, 7000));
         make(&mut held, &mut writer, 3000);
-        held.offer_all(&mut writer);
+        held.offer_all(&mut writer, |_| None);
         let mut seen = 0;
         while let Read::Chunk(Chunk { start, epoch, pcm, .. }) = reader.read(Samples(u64::MAX)) {
             assert_eq!((start.0, epoch), (seen, 0));
@@ -170,12 +176,12 @@ mod tests {
         make(&mut held, &mut writer, 5000);
         while let Read::Chunk(_) = reader.read(Samples(u64::MAX)) {}
         // So much was given out: who plays in real time has enough for now.
-        held.offer(&mut writer, true, 5000);
+        held.offer(&mut writer, true, 5000, |_| None);
         assert_eq!(writer.end(), 4000);
         held.offered = Instant::now().checked_sub(std::time::Duration::from_secs(3));
-        held.offer(&mut writer, false, 5000);
+        held.offer(&mut writer, false, 5000, |_| None);
         assert_eq!(writer.end(), 4000);
-        held.offer(&mut writer, true, 5000);
+        held.offer(&mut writer, true, 5000, |_| None);
         assert_eq!(writer.end(), 5000);
     }
 }

@@ -14,6 +14,7 @@ use std::time::Instant;
 use tokio::sync::{oneshot, watch};
 
 use super::EngineError;
+use super::loaded_model::LoadedModel;
 
 /// Jobs that may wait, the running one included.
 const MOST: usize = 64;
@@ -83,8 +84,8 @@ impl<T> JobHandle<T> {
 
 /// A job behind a common face.
 pub(super) trait AnyJob: Send {
-    /// Does a step; `false` when nothing is left, or nobody waits any more.
-    fn step(&mut self) -> bool;
+    /// Does a step, with the models if it is theirs; `false` when nothing is left, or nobody waits any more.
+    fn step(&mut self, models: &mut [LoadedModel]) -> bool;
     /// Ends it with an error.
     fn refuse(&mut self, error: EngineError);
 }
@@ -96,7 +97,7 @@ struct JobSlot<J: Job> {
 }
 
 impl<J: Job> AnyJob for JobSlot<J> {
-    fn step(&mut self) -> bool {
+    fn step(&mut self, _: &mut [LoadedModel]) -> bool {
         if self.answer.as_ref().is_none_or(oneshot::Sender::is_closed) {
             return false;
         }
@@ -170,13 +171,13 @@ impl JobQueue {
     /// without the device meanwhile, and voices that were hungry had as long as the step before:
     /// `turn` is the seconds that they took just now. With nobody hungry (`None`) waiting would
     /// gain nothing. Says whether it did.
-    pub(super) fn work(&mut self, lead: f64, turn: Option<f64>) -> bool {
+    pub(super) fn work(&mut self, lead: f64, turn: Option<f64>, models: &mut [LoadedModel]) -> bool {
         self.owed -= turn.unwrap_or(self.owed);
         let rested = self.owed <= 0.0;
         let fits = |waiting: &mut Waiting| turn.is_none() || (rested && lead >= GROWTH * waiting.longest + MARGIN);
         let Some(mut waiting) = self.queue.pop_front_if(fits) else { return false };
         let begun = (self.now)();
-        let goes_on = waiting.work.step();
+        let goes_on = waiting.work.step(models);
         self.owed = (self.now)() - begun;
         if goes_on {
             waiting.longest = waiting.longest.max(self.owed);
@@ -264,7 +265,7 @@ mod tests {
     struct Phases(Vec<f64>, Arc<Mutex<f64>>);
 
     impl AnyJob for Phases {
-        fn step(&mut self) -> bool {
+        fn step(&mut self, _: &mut [LoadedModel]) -> bool {
             *self.1.lock().unwrap() += self.0.pop().unwrap();
             !self.0.is_empty()
         }
@@ -292,7 +293,7 @@ mod tests {
                 made += 0.02;
                 *time.lock().unwrap() += 0.008;
             }
-            jobs.work(made - now(), hungry.then_some(0.008));
+            jobs.work(made - now(), hungry.then_some(0.008), &mut []);
             least = f64::min(least, made - now());
         }
         assert!(jobs.queue.is_empty(), "the job does not come to its end");
@@ -310,7 +311,7 @@ mod tests {
         while now() < 100.0 {
             *time.lock().unwrap() += 0.01;
             clip += 0.01;
-            jobs.work(f64::INFINITY, Some(0.01));
+            jobs.work(f64::INFINITY, Some(0.01), &mut []);
         }
         assert!((45.0..55.0).contains(&clip), "{clip} s of a hundred");
     }

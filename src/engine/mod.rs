@@ -9,6 +9,7 @@ mod blend;
 mod codes;
 mod command;
 mod cost;
+mod decoding;
 mod device;
 mod error;
 mod handle;
@@ -17,6 +18,7 @@ mod jobs;
 mod line;
 mod loaded_model;
 mod musicgen;
+mod passage;
 mod pcm_ring;
 mod rate;
 mod render;
@@ -38,12 +40,14 @@ use std::fmt;
 pub use backend::{
     Backend, Blend, CodecState, Condition, Conditioner, Decode, Encoder, Fault, Lost, ModelInfo, Prefill, Slot, StepRow,
 };
+pub use decoding::Decoding;
 pub use device::DeviceKind;
 pub use error::EngineError;
 pub use handle::{Engine, Voice, VoiceControl};
 pub use jobs::{Job, JobHandle, Step};
 pub use line::{InLine, Place};
 pub use musicgen::{Fit, KV_BUDGET, MusicGenBackend, Wish, fit, frame_rate, shorten};
+pub use passage::{CodecShape, Passage};
 pub use render::{
     FineTune, Given, LoopSettings, LoopSpec, Mask, RenderBackend, RenderInfo, RenderJob, RenderKey, RenderModel,
     RenderSpec, Sampler, Shape, TransformMethod, TransformSettings, TransformSpec,
@@ -103,6 +107,8 @@ pub struct Chunk {
     pub channels: usize,
     /// Interleaved samples, nominally within -1..1 but not clipped.
     pub pcm: Vec<f32>,
+    /// The codes that it is made of, where it is made of codes.
+    pub passage: Option<Passage>,
 }
 
 /// What reading a voice gives.

@@ -23,7 +23,7 @@ use ringbuf::{HeapCons, HeapProd, HeapRb};
 use tokio::sync::Notify;
 
 use self::border::Border;
-use super::{Chunk, Freeze, Read, VoiceEnd};
+use super::{Chunk, Freeze, Passage, Read, VoiceEnd};
 use crate::units::{SampleRate, Samples};
 
 /// Freezes remembered for a reader that has not asked.
@@ -151,13 +151,13 @@ impl Writer {
         !self.ring.is_full()
     }
 
-    /// Appends interleaved samples. The caller has asked [`Writer::has_room`].
-    pub(super) fn push(&mut self, pcm: Vec<f32>, channels: usize, sample_rate: SampleRate) {
+    /// Appends interleaved samples and the codes that they are made of. The caller has asked [`Writer::has_room`].
+    pub(super) fn push(&mut self, pcm: Vec<f32>, channels: usize, sample_rate: SampleRate, passage: Option<Passage>) {
         let samples = (pcm.len() / channels) as u64;
         if samples == 0 {
             return;
         }
-        let chunk = Chunk { start: Samples(self.end), epoch: self.epoch, sample_rate, channels, pcm };
+        let chunk = Chunk { start: Samples(self.end), epoch: self.epoch, sample_rate, channels, pcm, passage };
         let pushed = self.ring.try_push(chunk).is_ok();
         debug_assert!(pushed, "the engine pushes only where there is room");
         self.end += samples;
@@ -237,9 +237,12 @@ impl Reader {
         }
         let rest = front.pcm.split_off(take * front.channels);
         let pcm = std::mem::replace(&mut front.pcm, rest);
-        let chunk = Chunk { pcm, ..front.clone_header() };
+        let start = front.start;
         front.start.0 += take as u64;
-        Some(chunk)
+        let later = front.passage.as_mut().map(|passage| passage.split_off(front.start.0));
+        let passage = std::mem::replace(&mut front.passage, later);
+        let Chunk { epoch, sample_rate, channels, .. } = *front;
+        Some(Chunk { start, epoch, sample_rate, channels, pcm, passage })
     }
 }
 
@@ -263,22 +266,13 @@ fn truncate(queue: &mut VecDeque<Chunk>, at: u64, concerns: impl Fn(&Chunk) -> b
             let samples = (chunk.pcm.len() / chunk.channels) as u64;
             if keep < samples {
                 chunk.pcm.truncate(keep as usize * chunk.channels);
+                if let Some(passage) = &mut chunk.passage {
+                    passage.split_off(at);
+                }
             }
         }
         !chunk.pcm.is_empty()
     });
-}
-
-impl Chunk {
-    fn clone_header(&self) -> Self {
-        Self {
-            start: self.start,
-            epoch: self.epoch,
-            sample_rate: self.sample_rate,
-            channels: self.channels,
-            pcm: Vec::new(),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -302,8 +296,8 @@ mod tests {
     #[test]
     fn reads_what_was_written_in_pieces_of_any_size() {
         let (mut writer, mut reader) = pcm_ring(8, std::thread::current());
-        writer.push(ramp(0, 10, 0.0), 1, RATE);
-        writer.push(ramp(10, 5, 0.0), 1, RATE);
+        writer.push(ramp(0, 10, 0.0), 1, RATE, None);
+        writer.push(ramp(10, 5, 0.0), 1, RATE, None);
         assert_eq!(pcm(reader.read(Samples(4))), (0, ramp(0, 4, 0.0)));
         assert_eq!(pcm(reader.read(Samples(99))), (4, ramp(4, 6, 0.0)));
         assert_eq!(pcm(reader.read(Samples(99))), (10, ramp(10, 5, 0.0)));
@@ -315,8 +309,8 @@ mod tests {
     #[test]
     fn a_cut_takes_back_only_what_was_not_read() {
         let (mut writer, mut reader) = pcm_ring(8, std::thread::current());
-        writer.push(ramp(0, 10, 0.0), 1, RATE);
-        writer.push(ramp(10, 10, 0.0), 1, RATE);
+        writer.push(ramp(0, 10, 0.0), 1, RATE, None);
+        writer.push(ramp(10, 10, 0.0), 1, RATE, None);
         assert_eq!(pcm(reader.read(Samples(5))).0, 0);
         let at = writer.cut(|committed| {
             assert_eq!(committed, 5);
@@ -326,18 +320,18 @@ mod tests {
         assert_eq!(pcm(reader.read(Samples(99))), (5, ramp(5, 5, 0.0)));
         assert_eq!(pcm(reader.read(Samples(99))), (10, ramp(10, 2, 0.0)));
         assert_eq!(reader.read(Samples(99)), Read::Pending);
-        writer.push(ramp(12, 4, 0.5), 1, RATE);
+        writer.push(ramp(12, 4, 0.5), 1, RATE, None);
         assert_eq!(pcm(reader.read(Samples(99))), (12, ramp(12, 4, 0.5)));
     }
 
     #[test]
     fn two_cuts_before_a_read_leave_each_epoch_its_part() {
         let (mut writer, mut reader) = pcm_ring(8, std::thread::current());
-        writer.push(ramp(0, 10, 0.0), 1, RATE);
+        writer.push(ramp(0, 10, 0.0), 1, RATE, None);
         writer.cut(|_| Some(4));
-        writer.push(ramp(4, 10, 0.25), 1, RATE);
+        writer.push(ramp(4, 10, 0.25), 1, RATE, None);
         writer.cut(|_| Some(8));
-        writer.push(ramp(8, 2, 0.5), 1, RATE);
+        writer.push(ramp(8, 2, 0.5), 1, RATE, None);
         let mut all = Vec::new();
         while let Read::Chunk(chunk) = reader.read(Samples(3)) {
             assert_eq!(chunk.start.0 as usize, all.len());
@@ -359,12 +353,12 @@ mod tests {
     #[test]
     fn what_is_newer_than_the_border_that_was_read_is_kept() {
         let (mut writer, mut reader) = pcm_ring(8, std::thread::current());
-        writer.push(ramp(0, 10, 0.0), 1, RATE);
+        writer.push(ramp(0, 10, 0.0), 1, RATE, None);
         assert_eq!(writer.cut(|_| Some(4)), Some(4));
-        writer.push(ramp(4, 7, 0.0), 1, RATE);
+        writer.push(ramp(4, 7, 0.0), 1, RATE, None);
         // The reader has read the border here, and goes on after this.
         assert_eq!(writer.cut(|_| Some(8)), Some(8));
-        writer.push(ramp(8, 7, 0.0), 1, RATE);
+        writer.push(ramp(8, 7, 0.0), 1, RATE, None);
         reader.drain(1, 4);
         let mut heard = Vec::new();
         while let Read::Chunk(chunk) = reader.read(Samples(100)) {
@@ -382,7 +376,7 @@ mod tests {
             let mut cuts = vec![0u64];
             for round in 0..2000u64 {
                 if writer.has_room() {
-                    writer.push(vec![writer.epoch() as f32; 7], 1, RATE);
+                    writer.push(vec![writer.epoch() as f32; 7], 1, RATE, None);
                 }
                 if round % 5 == 0 {
                     let end = writer.end();

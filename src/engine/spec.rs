@@ -82,7 +82,7 @@ pub struct SamplingPatch {
 }
 
 /// Sampling parameters with every value decided.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Sampling {
     /// Softmax temperature; 0 is greedy.
     pub temperature: f32,

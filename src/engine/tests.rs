@@ -4,6 +4,7 @@
 
 mod freezes;
 mod line;
+mod passages;
 mod texts;
 
 use std::time::Duration;

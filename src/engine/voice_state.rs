@@ -16,6 +16,7 @@ pub(super) use self::recover::TURN_DRAWS;
 use super::blend::Ramp;
 use super::codes::Codes;
 use super::held::Held;
+use super::passage::Passage;
 use super::pcm_ring::Writer;
 use super::rate::Rate;
 use super::texts::{Texts, VoiceTexts};
@@ -63,6 +64,15 @@ pub(super) struct Plan {
     pub(super) max_still: f64,
 }
 
+/// What the reader was brought of the codes.
+#[derive(Default)]
+struct Brought {
+    /// Counts beginnings.
+    run: u32,
+    /// Frames of this run: all before this one.
+    frames: u64,
+}
+
 /// Over how long the real-time factor of a voice is taken: short enough to follow the machine, long enough to hold.
 const RATE_MEMORY: Duration = Duration::from_secs(8);
 /// A factor that is expected and not measured is not told as more than this.
@@ -103,6 +113,7 @@ pub(super) struct VoiceState {
     rate: Rate,
     /// What was made and is not offered to the reader yet.
     held: Held,
+    brought: Brought,
     guard: Guard,
 }
 
@@ -124,6 +135,7 @@ impl VoiceState {
         let mut voice = Self {
             id,
             held: Held::new(info.sample_rate, info.channels),
+            brought: Brought::default(),
             guard: Guard::new(max_still),
             codes: Codes::new(&info, prefix.map_or_else(|| Arc::new([]) as Arc<[u32]>, |prefix| prefix.codes)),
             info,
@@ -309,10 +321,9 @@ impl VoiceState {
         }
         let freed = self.look_at(end, &pcm);
         if self.finished {
-            self.held.offer_all(&mut self.writer);
+            self.offer_all();
         } else {
-            let heard = self.heard();
-            self.held.offer(&mut self.writer, self.priority == Priority::Live, heard);
+            self.offer();
         }
         self.forget();
         let mut freed = freed.unwrap_or_default();
@@ -320,6 +331,18 @@ impl VoiceState {
             freed.extend(self.close_windows());
         }
         freed
+    }
+
+    /// Offers what need not be held any more.
+    fn offer(&mut self) {
+        let (live, heard) = (self.priority == Priority::Live, self.heard());
+        let Self { held, writer, brought, info, codes, base, unheard, fed, .. } = self;
+        held.offer(writer, live, heard, |end| Some(brought.up_to(end, info, codes, (*base, *unheard), *fed)));
+    }
+
+    fn offer_all(&mut self) {
+        let Self { held, writer, brought, info, codes, base, unheard, fed, .. } = self;
+        held.offer_all(writer, |end| Some(brought.up_to(end, info, codes, (*base, *unheard), *fed)));
     }
 
     /// Whether it takes part in the batch, now or once its reader has read.
@@ -371,7 +394,7 @@ impl VoiceState {
     /// that are not needed any more. Everything from the acknowledged time on is generated anew.
     pub(super) fn rewind(&mut self, margin: f64) -> (Ack, Vec<Slot>) {
         let margin = (margin * f64::from(self.info.sample_rate.0)) as u64;
-        self.held.offer_all(&mut self.writer);
+        self.offer_all();
         let end = self.writer.end();
         // Where the ring has no room, what is held is given up.
         self.held.take_back(end, &self.writer);
@@ -385,6 +408,8 @@ impl VoiceState {
         };
         self.return_to(index);
         self.codes.truncate(self.codes.columns_for(self.fed));
+        // Where nothing of the run is left with the reader, its beginning is brought again.
+        self.brought.frames = if at == self.base { 0 } else { self.brought.frames.min(self.fed) };
         self.was_rewound(at);
         (self.ack(at), self.rewind_windows())
     }
@@ -424,6 +449,7 @@ impl VoiceState {
             let left = end.saturating_sub(done) * self.info.hop as u64;
             left.div_ceil(info.hop as u64)
         });
+        self.brought = Brought { run: self.brought.run + 1, frames: 0 };
         self.base = place;
         self.unheard = 0;
         self.codes = Codes::new(&info, Arc::new([]));
@@ -465,6 +491,21 @@ impl VoiceState {
 
     fn publish_factor(&self, factor: f64) {
         self.writer.shared().realtime.store((factor as f32).to_bits(), Ordering::Relaxed);
+    }
+}
+
+impl Brought {
+    /// The codes that the sound before media time `end` needs and that were not brought yet; the run begins at `base`
+    /// behind `unheard` samples, and `fed` of its frames are decoded.
+    fn up_to(&mut self, end: u64, info: &ModelInfo, codes: &Codes, (base, unheard): (u64, u64), fed: u64) -> Passage {
+        let codec = info.into();
+        let origin = base as i64 - unheard as i64;
+        let first = self.frames.max(codes.first_frame());
+        let last = Passage::needed(&codec, origin, end).min(fed).max(first);
+        let mut all = Vec::with_capacity((last - first) as usize * info.codebooks);
+        (first..last).for_each(|frame| codes.frame(frame, &mut all));
+        self.frames = last;
+        Passage { codec, run: self.run, origin, first, codes: all }
     }
 }
 

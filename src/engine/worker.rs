@@ -93,13 +93,19 @@ impl Worker {
             match turn {
                 Ok(true) => {
                     self.note_work(elapsed);
-                    self.jobs.work(self.least_lead(), Some(elapsed));
+                    self.work_on_jobs(Some(elapsed));
                 }
-                Ok(false) if self.jobs.work(self.least_lead(), None) => {}
+                Ok(false) if self.work_on_jobs(None) => {}
                 Ok(false) => std::thread::park(),
                 Err(Lost(reason)) => self.lose(reason),
             }
         }
+    }
+
+    /// See [`JobQueue::work`].
+    fn work_on_jobs(&mut self, turn: Option<f64>) -> bool {
+        let lead = self.least_lead();
+        self.jobs.work(lead, turn, &mut self.models)
     }
 
     fn handle_command(&mut self, command: Command) {

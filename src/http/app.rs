@@ -9,6 +9,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::recording::Recordings;
 use super::{Access, HttpError, Origins, TrustedProxies};
 use crate::budget::Budget;
 use crate::engine::{Engine, ModelRequest, ResidentError};
@@ -78,6 +79,8 @@ pub struct App {
     pub tasks: TaskTracker,
     /// When the server began.
     pub started: Instant,
+    /// Parts of streams as files.
+    pub(super) recordings: Recordings,
     /// Where sounds are decoded without a studio.
     sandbox: Sandbox,
 }
@@ -100,6 +103,7 @@ impl App {
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
             started: Instant::now(),
+            recordings: Recordings::default(),
             sandbox: Sandbox::default(),
         }
     }

@@ -37,17 +37,20 @@ pub(super) fn headers_only(format: Format, stream_id: Option<&str>) -> Response 
     response
 }
 
-/// Joins `stream` and answers with its sound.
+/// Joins `stream`, at its live edge or in its past, and answers with its sound.
 ///
 /// # Errors
 /// [`HttpError::Station`] when the station refuses the listener, or has no room for a stream that was idle.
 pub(super) async fn response(
     stream: &Arc<Stream>,
-    listen: Listen,
+    (listen, from): (Listen, Option<u64>),
     request: &HeaderMap,
     connection: &Connection,
 ) -> Result<Response, HttpError> {
-    let listener = stream.join(listen).await?;
+    let listener = match from {
+        Some(from) => stream.listen_from(listen, from)?,
+        None => stream.join(listen).await?,
+    };
     let mut response = headers_only(listen.format, Some(stream.id()));
     let icy = listen.format.live().is_some_and(LiveFormat::carries_titles) && icy::wanted(request);
     if icy {
@@ -64,7 +67,7 @@ pub(super) async fn response(
             }
         });
     }
-    let titles = icy.then(|| (Interleaver::new(), Arc::clone(stream)));
+    let titles = icy.then(Interleaver::new);
     let body = Body { listener, titles, _gone: gone.drop_guard() };
     *response.body_mut() = warp::reply::stream(body).into_response().into_body();
     Ok(response)
@@ -73,7 +76,7 @@ pub(super) async fn response(
 /// The bytes of a listener; dropped with the connection, and the listener with it.
 struct Body {
     listener: Listener,
-    titles: Option<(Interleaver, Arc<Stream>)>,
+    titles: Option<Interleaver>,
     _gone: DropGuard,
 }
 
@@ -82,9 +85,10 @@ impl futures_util::Stream for Body {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let Some(bytes) = ready!(Pin::new(&mut self.listener).poll_next(cx)) else { return Poll::Ready(None) };
-        Poll::Ready(Some(Ok(match &mut self.titles {
+        let Self { listener, titles, .. } = &mut *self;
+        Poll::Ready(Some(Ok(match titles {
             None => bytes,
-            Some((titles, stream)) => titles.interleave(&bytes, || stream.title()),
+            Some(titles) => titles.interleave(&bytes, || listener.title()),
         })))
     }
 }

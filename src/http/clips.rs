@@ -269,6 +269,7 @@ async fn stream_from(
         seconds: None,
         max_still: None,
         wait: None,
+        keep: false,
         idle: Idle::Pause,
     };
     let info = app.station.create_from(spec, Some(prefix)).await?.info();

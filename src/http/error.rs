@@ -191,6 +191,8 @@ fn station_status(error: &StationError) -> StatusCode {
         StationError::Waiting { .. } | StationError::NoRoom { .. } => StatusCode::SERVICE_UNAVAILABLE,
         StationError::Ended(_) => StatusCode::GONE,
         StationError::NotSent(_) => StatusCode::NOT_ACCEPTABLE,
+        StationError::NotKept { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+        StationError::Journal(_) | StationError::Audio(_) => StatusCode::INTERNAL_SERVER_ERROR,
         StationError::Engine(error) => engine_status(error),
     }
 }

@@ -61,7 +61,7 @@ pub(super) async fn sound(
 ) -> Result<Response, HttpError> {
     let tag = format!("\"{}\"", tag(id, format.extension()));
     let mut response = if wanted.has(&tag) {
-        status(StatusCode::NOT_MODIFIED)
+        unchanged()
     } else if wanted.head {
         let mut response = Response::default();
         if let Some(SoundFile { bytes, .. }) = studio.file_at_hand(id, format).await? {
@@ -71,32 +71,38 @@ pub(super) async fn sound(
     } else {
         part(studio.file(id, format).await?, wanted, &tag)?
     };
+    describe(&mut response, &tag, format, name, "inline");
+    Ok(response)
+}
+
+/// Says of an answer what it is: a file that is saved as `name`, whose bytes are named by `tag`.
+pub(super) fn describe(response: &mut Response, tag: &str, format: Format, name: &str, disposition: &str) {
     let headers = response.headers_mut();
-    if let Ok(tag) = HeaderValue::from_str(&tag) {
+    if let Ok(tag) = HeaderValue::from_str(tag) {
         headers.insert(ETAG, tag);
     }
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     // A session's sound is another one tomorrow; who has this one asks whether it still is.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     if response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
-        return Ok(response);
+        return;
     }
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
-    if let Ok(value) = HeaderValue::from_str(&format!("inline; filename=\"{name}.{}\"", format.extension())) {
+    if let Ok(value) = HeaderValue::from_str(&format!("{disposition}; filename=\"{name}.{}\"", format.extension())) {
         headers.insert(CONTENT_DISPOSITION, value);
     }
-    Ok(response)
 }
 
-fn status(status: StatusCode) -> Response {
+/// Who asks has these bytes.
+pub(super) fn unchanged() -> Response {
     let mut response = Response::default();
-    *response.status_mut() = status;
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
     response
 }
 
 /// The part that is wanted, or why there is none.
-fn part(sound: SoundFile, wanted: &Wanted, tag: &str) -> Result<Response, HttpError> {
+pub(super) fn part(sound: SoundFile, wanted: &Wanted, tag: &str) -> Result<Response, HttpError> {
     let SoundFile { file, bytes } = sound;
     let (range, code) = match wanted.part_of(bytes, tag) {
         Part::Whole => (0..bytes, StatusCode::OK),
@@ -162,7 +168,7 @@ enum Part {
 
 impl Wanted {
     /// Whether the client has these bytes already.
-    fn has(&self, tag: &str) -> bool {
+    pub(super) fn has(&self, tag: &str) -> bool {
         let listed = self.if_none_match.as_deref().unwrap_or_default();
         listed.split(',').map(str::trim).any(|one| one == "*" || one.strip_prefix("W/").unwrap_or(one) == tag)
     }

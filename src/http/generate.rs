@@ -9,7 +9,7 @@ use warp::reply::Response;
 
 use super::connection::Connection;
 use super::error::reply;
-use super::query::{LISTEN, Query, VOICE, raw};
+use super::query::{LISTEN, Query, SHIFT, VOICE, raw};
 use super::router::get;
 use super::{App, HttpError, Routes, audio, connection};
 use crate::station::{Idle, StreamSpec};
@@ -37,7 +37,7 @@ async fn generate(
     headers: &HeaderMap,
     connection: &Connection,
 ) -> Result<Response, HttpError> {
-    let query = Query::parse(query, &[&["station", "wait"], &VOICE, &LISTEN])?;
+    let query = Query::parse(query, &[&["station", "wait"], &VOICE, &LISTEN, &SHIFT])?;
     let listen = query.listen(None)?;
     if let Some(name) = query.one("station")? {
         if let Some(parameter) = query.first_of(&VOICE).or_else(|| query.first_of(&["wait"])) {
@@ -48,8 +48,13 @@ async fn generate(
         let stream = app.station.named(name)?;
         return match method {
             Method::HEAD => Ok(audio::headers_only(listen.format, Some(stream.id()))),
-            _ => audio::response(&stream, listen, headers, connection).await,
+            _ => audio::response(&stream, (listen, query.shift(&stream)?), headers, connection).await,
         };
+    }
+    if let Some(parameter) = query.first_of(&SHIFT) {
+        return Err(HttpError::BadRequest(format!(
+            "`{parameter}` belongs to a station's past; send station=NAME with it or leave it out."
+        )));
     }
     if query.first_of(&["prompt"]).is_none() {
         return Err(HttpError::BadRequest(
@@ -68,10 +73,11 @@ async fn generate(
         seconds,
         max_still: voice.max_still,
         wait: query.wait()?,
+        keep: false,
         idle: Idle::End,
     };
     let stream = app.station.create(spec).await?;
-    let response = audio::response(&stream, listen, headers, connection).await;
+    let response = audio::response(&stream, (listen, None), headers, connection).await;
     if response.is_err() {
         // Nobody else can have it: it need not wait for a listener.
         app.station.delete(stream.id()).await?;

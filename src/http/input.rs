@@ -18,7 +18,7 @@ use crate::units::ModelId;
 const MAX_NAME: usize = 80;
 
 /// `"lofi piano"` or `{"text": "lofi piano", "weight": 0.5}`.
-struct Prompt(WeightedPrompt);
+pub(super) struct Prompt(WeightedPrompt);
 
 impl<'de> Deserialize<'de> for Prompt {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -63,7 +63,7 @@ impl PartialSchema for Prompt {
     }
 }
 
-fn blend(prompts: Vec<Prompt>) -> Vec<WeightedPrompt> {
+pub(super) fn blend(prompts: Vec<Prompt>) -> Vec<WeightedPrompt> {
     prompts.into_iter().map(|prompt| prompt.0).collect()
 }
 
@@ -105,11 +105,18 @@ pub(super) struct Create {
     /// 30; the server's without.
     #[schema(minimum = 0, maximum = 30)]
     max_still: Option<f32>,
+    /// It stays however long nobody listens, and goes on after a restart of a server with a folder.
+    #[serde(default)]
+    keep: bool,
 }
 
 impl Create {
     /// The stream that is asked for: it pauses while nobody listens.
     pub fn into_spec(self) -> Result<StreamSpec, HttpError> {
+        if self.keep && self.seconds.is_some() {
+            let sentence = "`keep` is for streams without an end; leave `seconds` out.";
+            return Err(HttpError::Unprocessable(sentence.into()));
+        }
         Ok(StreamSpec {
             name: checked_name(self.name)?,
             model: self.model.map(ModelId),
@@ -123,6 +130,7 @@ impl Create {
             seconds: checked_seconds(self.seconds)?,
             max_still: self.max_still,
             wait: None,
+            keep: self.keep,
             idle: Idle::Pause,
         })
     }
@@ -209,6 +217,7 @@ mod tests {
             (r#"{"prompts": ["a"], "name": " "}"#, 422, "`name`"),
             (r#"{"prompts": ["a"], "seconds": 0}"#, 422, "`seconds`"),
             (r#"{"prompts": ["a"], "top_k": -1}"#, 422, "invalid value"),
+            (r#"{"prompts": ["a"], "keep": true, "seconds": 5}"#, 422, "`keep`"),
         ] {
             let error = create(body).unwrap_err();
             assert_eq!(error.status(), status, "{body}");

@@ -8,13 +8,13 @@ use std::time::Duration;
 use warp::Filter;
 
 pub(super) use self::decode::{pairs, segment};
-use super::HttpError;
 use super::auth::PARAMETERS;
 use super::seed::{NoSeed, Seed};
 use super::sound_paths::Sounds;
+use super::{HttpError, when};
 use crate::audio::{BitRates, Format, LiveFormat, list};
 use crate::engine::{SamplingPatch, VoiceSpec, WeightedPrompt};
-use crate::station::Listen;
+use crate::station::{Listen, Stream};
 use crate::units::ModelId;
 
 /// Parameters of the voice that a request asks for.
@@ -22,6 +22,9 @@ pub(super) const VOICE: [&str; 9] =
     ["prompt", "weight", "seconds", "seed", "model", "temperature", "top_k", "guidance", "max_still"];
 /// Parameters of how a listener wants to be served.
 pub(super) const LISTEN: [&str; 3] = ["format", "kbps", "latency"];
+
+/// Parameters of where in a stream's past a listener begins.
+pub(super) const SHIFT: [&str; 2] = ["from", "at"];
 
 /// The longest `seconds`: a day. Leave it out for an endless stream.
 const MAX_SECONDS: f64 = 86_400.0;
@@ -110,6 +113,18 @@ impl Query {
         spec.validate()?;
         let seconds = self.number("seconds", "a number of seconds, for example seconds=30")?;
         Ok((spec, checked_seconds(seconds)?))
+    }
+
+    /// Where in a stream's past to begin, in frames of media time; `None` at its live edge.
+    pub fn shift(&self, stream: &Stream) -> Result<Option<u64>, HttpError> {
+        let (from, at) = (self.one("from")?, self.one("at")?);
+        let (name, text) = match (from, at) {
+            (None, None) => return Ok(None),
+            (Some(text), None) => ("from", text),
+            (None, Some(text)) => ("at", text),
+            (Some(_), Some(_)) => return bad("`from` and `at` both say where to begin; send one of them.".into()),
+        };
+        when::frame(stream.journal(), name, text).map(Some)
     }
 
     /// How long a stream may wait for room on a full machine.

@@ -11,8 +11,8 @@ use warp::{Filter, Reply};
 
 use super::surface::SURFACES;
 use super::{
-    App, HttpError, Routes, clips, events, generate, hls, models, musicgen_stream, ops, page, renders, sessions,
-    sound_paths, stats, streams, ws,
+    App, HttpError, Routes, clips, events, generate, hls, journal, models, musicgen_stream, ops, page, renders,
+    sessions, sound_paths, stats, streams, ws,
 };
 
 /// Paths and what can be asked there; `{}` stands for one segment, `audio.{file}` and its like for
@@ -30,6 +30,10 @@ const NATIVE: Paths = &[
     ("/v1/streams/{}/pause", "POST"),
     ("/v1/streams/{}/resume", "POST"),
     ("/v1/streams/{}/reset", "POST"),
+    ("/v1/streams/{}/history", "GET, HEAD"),
+    ("/v1/streams/{}/recording", "GET, HEAD"),
+    ("/v1/streams/{}/fork", "POST"),
+    ("/v1/streams/{}/clip", "POST"),
     ("/v1/streams/{}/audio.{live}", "GET, HEAD"),
     ("/v1/streams/{}/events", "GET, HEAD"),
     ("/v1/streams/{}/hls/master.m3u8", "GET, HEAD"),
@@ -78,6 +82,8 @@ pub(super) fn routes(app: &Arc<App>) -> Routes {
         .or(stats::routes(app))
         .unify()
         .or(hls::routes(app))
+        .unify()
+        .or(journal::routes(app))
         .unify()
         .or(clips::routes(app))
         .unify()

@@ -13,7 +13,7 @@ use super::connection::Connection;
 use super::error::reply;
 use super::input::{Change, Create};
 use super::links::{self, Links};
-use super::query::{LISTEN, Query, live_named, raw};
+use super::query::{LISTEN, Query, SHIFT, live_named, raw};
 use super::router::get;
 use super::views::{AckView, StreamList, StreamView};
 use super::{App, HttpError, Routes, audio, body, connection};
@@ -94,11 +94,13 @@ fn sound(app: &Arc<App>) -> Routes {
             let app = Arc::clone(&app);
             async move {
                 let hear = async {
-                    let listen = Query::parse(&query, &[&LISTEN])?.listen(Some(format))?;
+                    let query = Query::parse(&query, &[&LISTEN, &SHIFT])?;
+                    let listen = query.listen(Some(format))?;
                     let stream = app.station.get(&id)?;
+                    let from = query.shift(&stream)?;
                     match method {
                         Method::HEAD => Ok(audio::headers_only(format, Some(stream.id()))),
-                        _ => audio::response(&stream, listen, &headers, &connection).await,
+                        _ => audio::response(&stream, (listen, from), &headers, &connection).await,
                     }
                 };
                 reply(hear.await)

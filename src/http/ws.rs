@@ -1,6 +1,6 @@
 //! `/v1/streams/{id}/ws`: sound and control on one socket.
 //!
-//! The query is that of the audio routes (`format`, `kbps`, `latency`), and `format=none` asks for control alone.
+//! The query is that of the audio routes (`format`, `kbps`, `latency`, `from` or `at`), and `format=none` asks for control alone.
 //!
 //! **Server to client.** Binary messages are sound: put one after the other they are the bytes of `audio.ogg` (or mp3,
 //! wav). A message is never part of an Ogg page: the first holds the two header pages, each further one whole pages.
@@ -9,8 +9,10 @@
 //! `at` is the media time in seconds of the first sample that the change affects (`pause` and `resume` have none).
 //!
 //! **Client to server.** Text messages, one command each: `{"type":"steer", ..}` with the fields of
-//! `PATCH /v1/streams/{id}`, `{"type":"pause"}`, `{"type":"resume"}`, `{"type":"reset"}`. An `id` of any JSON type is
-//! echoed in the reply. Commands are carried out in order; one that cannot be gets an `error` and the socket stays.
+//! `PATCH /v1/streams/{id}`, `{"type":"pause"}`, `{"type":"resume"}`, `{"type":"reset"}`, and
+//! `{"type":"seek","at":81.5}`: the sound goes on from there, as a new sound with headers of its own (`at` as the query
+//! has it; without it, at the live edge). Its `ack` has the media time at which it goes on, and comes before the first
+//! binary message of the new sound. An `id` of any JSON type is echoed in the reply. Commands are carried out in order; one that cannot be gets an `error` and the socket stays.
 //!
 //! The server pings every 15 s and hangs up on a client that says nothing for 45 s (unless it has closed its sending
 //! half and listens) or takes nothing for 30 s. It closes
@@ -33,11 +35,12 @@ use warp::http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SE
 use warp::http::{HeaderMap, HeaderValue, StatusCode};
 use warp::reply::Response;
 
+use self::command::Heard;
 use self::session::{converse, refuse};
 use super::auth::{self, Grant};
 use super::connection::Connection;
 use super::error::reply;
-use super::query::{LISTEN, Query, raw};
+use super::query::{LISTEN, Query, SHIFT, raw};
 use super::{App, HttpError, Routes, connection};
 use crate::station::StationError;
 
@@ -78,10 +81,17 @@ async fn accept(
     };
     let key = headers.get(SEC_WEBSOCKET_KEY).filter(|_| has(UPGRADE, "websocket") && has(SEC_WEBSOCKET_VERSION, "13"));
     let (Some(upgrade), Some(key)) = (upgrade, key) else { return Err(HttpError::UpgradeRequired) };
-    let query = Query::parse(query, &[&LISTEN])?;
-    let listener = match query.one("format")? {
-        Some("none") => Ok(None),
-        _ => match stream.join(query.listen(None)?).await {
+    let query = Query::parse(query, &[&LISTEN, &SHIFT])?;
+    let listen = if query.one("format")? == Some("none") { None } else { Some(query.listen(None)?) };
+    let from = query.shift(&stream)?;
+    let joined = match (listen, from) {
+        (None, _) => None,
+        (Some(listen), Some(from)) => Some(stream.listen_from(listen, from)),
+        (Some(listen), None) => Some(stream.join(listen).await),
+    };
+    let listener = match joined {
+        None => Ok(None),
+        Some(joined) => match joined {
             // A browser's script sees how a socket closes, and nothing of a refused handshake.
             Err(error @ (StationError::Waiting { .. } | StationError::NoRoom { .. } | StationError::Engine(_))) => {
                 Err(HttpError::from(error))
@@ -111,8 +121,9 @@ async fn accept(
         let served = async {
             match listener {
                 Ok(listener) => {
-                    converse(socket, (&connection.exchange, &grant), &stream, listener, || stopping.is_cancelled())
-                        .await
+                    let heard = Heard { stream, listen };
+                    let stopping = || stopping.is_cancelled();
+                    converse(socket, (&connection.exchange, &grant), &heard, listener, stopping).await
                 }
                 Err(error) => refuse(socket, &error).await,
             }

@@ -1,6 +1,9 @@
 //! The room's one error type: a sentence per variant.
 
-use crate::audio::{Format, list};
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::audio::{AudioError, Format, OPUS_RATE, list};
 use crate::engine::EngineError;
 
 /// The station's one error type.
@@ -48,9 +51,37 @@ pub enum StationError {
     /// Streams are not sent in this format, or not by this build.
     #[error("{}", not_sent(*.0))]
     NotSent(Format),
+    /// That part of the stream is not in its journal.
+    #[error("The journal holds the stream from {from:.2} to {to:.2} s of media time; ask for a part of that.")]
+    NotKept {
+        /// Media time in seconds.
+        from: f64,
+        /// Media time in seconds.
+        to: f64,
+    },
+    /// The journal cannot be read.
+    #[error("The journal cannot be used: {0}.")]
+    Journal(String),
+    /// Sound of the journal cannot be processed.
+    #[error(transparent)]
+    Audio(#[from] Arc<AudioError>),
     /// From the engine.
     #[error(transparent)]
     Engine(#[from] EngineError),
+}
+
+impl From<AudioError> for StationError {
+    fn from(error: AudioError) -> Self {
+        Self::Audio(Arc::new(error))
+    }
+}
+
+impl StationError {
+    /// Of a journal that holds so many frames of 48 kHz.
+    pub(super) fn not_kept(kept: Range<u64>) -> Self {
+        let seconds = |frames: u64| frames as f64 / f64::from(OPUS_RATE);
+        Self::NotKept { from: seconds(kept.start), to: seconds(kept.end) }
+    }
 }
 
 fn not_sent(format: Format) -> String {

@@ -17,7 +17,7 @@ pub(super) struct Fanout {
     /// The last burst's worth of sound, in blocks as they came.
     history: VecDeque<Vec<f32>>,
     history_frames: u64,
-    /// Frames that were pushed.
+    /// Media time of the next frame.
     position: u64,
     encoders: Vec<SharedEncoder>,
     segmenter: Segmenter,
@@ -25,14 +25,15 @@ pub(super) struct Fanout {
 }
 
 impl Fanout {
-    pub(super) fn new(variants: Arc<Variants>, channels: usize) -> Self {
+    /// The first frame that is pushed has the media time `position`.
+    pub(super) fn new(variants: Arc<Variants>, channels: usize, position: u64) -> Self {
         Self {
             segmenter: Segmenter::new(variants.presentation().clone(), channels),
             variants,
             channels,
             history: VecDeque::new(),
             history_frames: 0,
-            position: 0,
+            position,
             encoders: Vec::new(),
             scratch: Vec::new(),
         }

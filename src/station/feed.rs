@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
+use super::journal::Scribe;
 use super::program::Program;
 use super::source::Source;
 use crate::audio::{AudioError, OPUS_FRAME, OPUS_RATE};
@@ -43,6 +44,7 @@ impl From<AudioError> for Over {
 /// Gives finished sound: interleaved, 48 kHz.
 pub(super) struct Feed<S> {
     source: S,
+    scribe: Scribe,
     program: Program,
     rate: SampleRate,
     channels: usize,
@@ -57,10 +59,24 @@ pub(super) struct Feed<S> {
 }
 
 impl<S: Source> Feed<S> {
-    pub(super) fn new(source: S, channels: usize, length: Option<u64>) -> Result<Self, AudioError> {
+    /// A feed whose first frame has the media time at which the journal ends.
+    pub(super) fn new(source: S, scribe: Scribe, channels: usize, length: Option<u64>) -> Result<Self, AudioError> {
+        let position = scribe.written();
         let rate = source.model().sample_rate;
         let program = Program::new(rate, channels)?;
-        Ok(Self { source, program, rate, channels, length, position: 0, silence: 0, sounding: true, end: None })
+        Ok(Self {
+            source,
+            scribe,
+            program,
+            rate,
+            channels,
+            length,
+            position,
+            silence: position,
+            // In the midst of a stream it rises from silence.
+            sounding: position == 0,
+            end: None,
+        })
     }
 
     /// Frames given.
@@ -68,7 +84,8 @@ impl<S: Source> Feed<S> {
         self.position
     }
 
-    /// Frames given that were put in by pauses: stream time is voice time plus this.
+    /// Frames that are none of this voice: silence of pauses, and what was given before it. Stream time is voice time
+    /// plus this.
     pub(super) fn silence(&self) -> u64 {
         self.silence
     }
@@ -114,20 +131,32 @@ impl<S: Source> Feed<S> {
         self.end.is_some()
     }
 
+    /// Players play frame `at` of what was given now.
+    pub(super) fn plays(&mut self, at: u64) {
+        self.scribe.plays(at);
+    }
+
+    /// Nothing is wanted for a while, or any more: what was given is written down.
+    pub(super) fn rests(&mut self) {
+        self.scribe.rests(self.position);
+    }
+
     /// The next block: sound, or silence while `paused`; `None` if the voice has nothing yet.
     pub(super) fn next(&mut self, paused: bool) -> Result<Option<Vec<f32>>, Over> {
         if paused {
             if let Some(faded) = self.fade_out()? {
                 return Ok(Some(faded));
             }
+            self.scribe.silence(self.position, BLOCK);
             self.position += BLOCK;
             self.silence += BLOCK;
             return Ok(Some(vec![0.0; OPUS_FRAME * self.channels]));
         }
         let Some(mut block) = self.sound()? else { return Ok(None) };
         if !std::mem::replace(&mut self.sounding, true) {
-            fade(&mut block, self.channels, 0.0, 1.0);
+            self.fade(&mut block, true);
         }
+        self.scribe.heard(self.position);
         Ok(Some(block))
     }
 
@@ -138,9 +167,17 @@ impl<S: Source> Feed<S> {
         }
         let mut block = self.sound()?;
         if let Some(block) = &mut block {
-            fade(block, self.channels, 1.0, 0.0);
+            self.fade(block, false);
         }
         Ok(block)
+    }
+
+    /// Lets the block that was just taken rise from silence, or fall to it.
+    fn fade(&mut self, block: &mut [f32], rises: bool) {
+        let (from, to) = if rises { (0.0, 1.0) } else { (1.0, 0.0) };
+        fade(block, self.channels, from, to);
+        let frames = (block.len() / self.channels) as u64;
+        self.scribe.fade(self.position - frames, frames, rises);
     }
 
     fn sound(&mut self) -> Result<Option<Vec<f32>>, Over> {
@@ -154,7 +191,14 @@ impl<S: Source> Feed<S> {
                 return Err(end.clone().into());
             }
             match self.source.read(Samples(u64::from(self.rate.0) * BLOCK / u64::from(OPUS_RATE))) {
-                Read::Chunk(chunk) => self.program.push(&chunk, &mut block)?,
+                Read::Chunk(chunk) => {
+                    if let Some(passage) = &chunk.passage {
+                        self.scribe.passage(self.position, passage);
+                    }
+                    self.program.push(&chunk, &mut block)?;
+                    let (number, level) = self.program.level();
+                    self.scribe.level(number, level);
+                }
                 Read::Pending => return Ok(None),
                 Read::End(end) => {
                     self.program.finish(&mut block)?;

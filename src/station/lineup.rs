@@ -94,6 +94,7 @@ impl Lineup {
             seconds: None,
             max_still: None,
             wait: None,
+            keep: false,
             idle: Idle::Wait,
         };
         self.station.create(spec).await

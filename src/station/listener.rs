@@ -27,6 +27,8 @@ pub struct Listener {
     next: Option<Bytes>,
     given_up: CancellationToken,
     sent: Counter,
+    /// It hears the past: titles are those of its place.
+    shifted: bool,
     /// Its place among all listeners of the station.
     _place: OwnedSemaphorePermit,
     _session: Session,
@@ -42,8 +44,30 @@ impl Listener {
     ) -> Self {
         gauge!(LISTENERS).increment(1.0);
         let received = Received::nothing(rand_serial());
-        let sent = counter!(BYTES_SENT);
-        Self { stream, ring, seat, received, next: None, given_up, sent, _place: place, _session: session }
+        Self {
+            stream,
+            ring,
+            seat,
+            received,
+            next: None,
+            given_up,
+            sent: counter!(BYTES_SENT),
+            shifted: false,
+            _place: place,
+            _session: session,
+        }
+    }
+
+    /// The same of somebody who hears the past.
+    pub(super) fn shifted(mut self) -> Self {
+        self.shifted = true;
+        self
+    }
+
+    /// What plays where it is, in words.
+    pub fn title(&self) -> String {
+        let place = self.received.end.filter(|_| self.shifted);
+        place.and_then(|frame| self.stream.journal().title_at(frame)).unwrap_or_else(|| self.stream.title())
     }
 
     /// Times that it was too slow and was moved to the live edge.
@@ -54,6 +78,11 @@ impl Listener {
     /// Whether what was given last is the beginning of a page and the rest of it is there already.
     pub fn mid_page(&self) -> bool {
         self.next.is_some()
+    }
+
+    /// Whether it took nothing for so long that it gets no more.
+    pub fn is_given_up(&self) -> bool {
+        self.given_up.is_cancelled()
     }
 
     /// Completes when the station gave this listener up because nothing was taken from it for too long: close
@@ -79,7 +108,7 @@ impl Listener {
         About {
             channels: self.stream.channels(),
             input_rate: self.stream.voice_rate(),
-            title: self.stream.title(),
+            title: self.title(),
             length: self.stream.length(),
         }
     }

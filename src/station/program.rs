@@ -2,6 +2,7 @@
 //!
 //! Frame `n` of the output is the sound of media time `n / 48000`, whatever delays the filters have inside.
 
+use super::level::Levels;
 use crate::audio::{AudioError, Leveler, Limiter, OPUS_RATE, StreamResampler, remix};
 use crate::engine::Chunk;
 use crate::units::SampleRate;
@@ -10,10 +11,20 @@ use crate::units::SampleRate;
 pub(super) struct Program {
     channels: usize,
     resampler: StreamResampler,
-    leveler: Option<Leveler>,
+    level: Level,
     limiter: Limiter,
     mixed: Vec<f32>,
     resampled: Vec<f32>,
+}
+
+/// Who decides how loud it is.
+enum Level {
+    /// The sound itself.
+    Leveler(Leveler),
+    /// What was decided when it was heard, and the next frame.
+    Known(Levels, u64),
+    /// Nobody.
+    Plain,
 }
 
 impl Program {
@@ -21,11 +32,32 @@ impl Program {
         Ok(Self {
             channels,
             resampler: StreamResampler::new(rate, SampleRate(OPUS_RATE), channels)?,
-            leveler: Leveler::new(OPUS_RATE, channels),
+            level: Leveler::new(OPUS_RATE, channels).map_or(Level::Plain, Level::Leveler),
             limiter: Limiter::new(channels),
             mixed: Vec::new(),
             resampled: Vec::new(),
         })
+    }
+
+    /// A program for sound that was heard already: from its frame `frame` on, at the levels of that time.
+    pub(super) fn again(rate: SampleRate, channels: usize, frame: u64, levels: Levels) -> Result<Self, AudioError> {
+        Ok(Self { level: Level::Known(levels, frame), ..Self::new(rate, channels)? })
+    }
+
+    /// The block of the leveler that is being filled, and the level that rules at its end in hundredths of a decibel.
+    pub(super) fn level(&self) -> (u64, i16) {
+        match &self.level {
+            Level::Leveler(leveler) => leveler.level(),
+            Level::Known(..) | Level::Plain => (0, 0),
+        }
+    }
+
+    /// The levels that it was made with, to add to them.
+    pub(super) fn levels(&mut self) -> Option<&mut Levels> {
+        match &mut self.level {
+            Level::Known(levels, _) => Some(levels),
+            _ => None,
+        }
     }
 
     /// Takes the voice's next chunk and appends what became final to `out`.
@@ -52,8 +84,13 @@ impl Program {
     }
 
     fn level_and_limit(&mut self, out: &mut Vec<f32>) {
-        if let Some(leveler) = &mut self.leveler {
-            leveler.process(&mut self.resampled);
+        match &mut self.level {
+            Level::Leveler(leveler) => leveler.process(&mut self.resampled),
+            Level::Known(levels, frame) => {
+                levels.apply(*frame, self.channels, &mut self.resampled);
+                *frame += (self.resampled.len() / self.channels) as u64;
+            }
+            Level::Plain => {}
         }
         self.limiter.push(&self.resampled, out);
     }
@@ -73,7 +110,7 @@ mod tests {
         for (n, part) in pcm.chunks(640).enumerate() {
             let start = Samples(n as u64 * 640);
             let (sample_rate, pcm) = (SampleRate(32_000), part.to_vec());
-            program.push(&Chunk { start, epoch: 0, sample_rate, channels: 1, pcm }, &mut out).unwrap();
+            program.push(&Chunk { start, epoch: 0, sample_rate, channels: 1, pcm, passage: None }, &mut out).unwrap();
         }
         program.finish(&mut out).unwrap();
         assert_eq!(out.len(), 2 * 48_000);

@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tracing::Instrument;
 
+use super::journal::{Journal, Origin};
 use super::names::Names;
 use super::overload::Overload;
 use super::source::Source;
@@ -42,7 +43,7 @@ pub struct Load {
 /// All streams of this process.
 pub struct Station {
     engine: Engine,
-    config: StationConfig,
+    pub(super) config: StationConfig,
     /// In order of their birth.
     streams: Mutex<Vec<Arc<Stream>>>,
     /// Those that were deleted within the last minute: players of HLS have yet to read of their end.
@@ -95,7 +96,21 @@ impl Station {
     ///
     /// # Errors
     /// [`StationError::NameTaken`], [`StationError::Limit`], [`StationError::Engine`].
-    pub async fn create_from(&self, mut spec: StreamSpec, prefix: Option<Prefix>) -> Result<Arc<Stream>, StationError> {
+    pub async fn create_from(&self, spec: StreamSpec, prefix: Option<Prefix>) -> Result<Arc<Stream>, StationError> {
+        let left = spec.name.as_deref().filter(|_| prefix.is_none()).and_then(|name| self.config.journals.named(name));
+        match left {
+            Some(journal) => self.take_up(journal, spec).await,
+            None => self.begin(spec, prefix, None).await,
+        }
+    }
+
+    /// Starts a stream, from a sound or in a journal if there is one.
+    pub(super) async fn begin(
+        &self,
+        mut spec: StreamSpec,
+        prefix: Option<Prefix>,
+        journal: Option<Arc<Journal>>,
+    ) -> Result<Arc<Stream>, StationError> {
         let asked = Instant::now();
         // Held until the stream is in the list: of two that come together one is refused before it costs a voice.
         let _name = match &spec.name {
@@ -117,21 +132,21 @@ impl Station {
             prefix,
             priority: Priority::Live,
             lead: Duration::from_secs_f64(self.config.lead),
-            paused: spec.idle == Idle::Wait,
+            paused: spec.idle == Idle::Wait || journal.is_some(),
             max_still: spec.max_still,
         };
-        let patience = spec.wait.filter(|_| spec.idle != Idle::Wait);
+        let patience = spec.wait.filter(|_| !voice.paused);
         // Streams that were heard already go on first.
         let behind = patience.is_some() && self.overload.queue(asked).is_some();
         let joined = self.engine.join(VoiceSpec { paused: voice.paused || behind, ..voice.clone() }).await;
         match joined {
             Ok(voice) => {
                 let wait = patience.filter(|_| behind);
-                self.start(voice, StreamSpec { wait, ..spec }, asked)
+                self.start_in(voice, StreamSpec { wait, ..spec }, asked, journal)
             }
             Err(EngineError::Full { .. } | EngineError::TooMany { .. }) if patience.is_some() => {
                 let voice = self.engine.join(VoiceSpec { paused: true, ..voice }).await?;
-                self.start(voice, spec, asked)
+                self.start_in(voice, spec, asked, journal)
             }
             Err(error) => Err(error.into()),
         }
@@ -150,18 +165,39 @@ impl Station {
     }
 
     /// Makes a stream of any source of PCM.
+    #[cfg(test)]
     pub(super) fn start(
         &self,
         source: impl Source,
         spec: StreamSpec,
         asked: Instant,
     ) -> Result<Arc<Stream>, StationError> {
+        self.start_in(source, spec, asked, None)
+    }
+
+    /// The same in a journal that an earlier process has left, if there is one.
+    fn start_in(
+        &self,
+        source: impl Source,
+        spec: StreamSpec,
+        asked: Instant,
+        journal: Option<Arc<Journal>>,
+    ) -> Result<Arc<Stream>, StationError> {
         let (model, rate) = (source.model(), SampleRate(OPUS_RATE));
         let burst = rate.samples(self.config.burst.max(MIN_BURST)).0;
         let length = spec.seconds.map(|seconds| rate.samples(seconds).0);
         let waits = spec.waits();
+        let resumed = journal.is_some();
+        let asleep = spec.idle == Idle::Wait || resumed;
+        let journal = match journal {
+            Some(journal) => journal,
+            None => {
+                let id = format!("{:016x}{:016x}", random_u64()?, random_u64()?);
+                self.config.journals.begin(&id, origin(&spec), model.channels)
+            }
+        };
         let (stream, commands) = Stream::new(Begin {
-            id: format!("{:016x}{:016x}", random_u64()?, random_u64()?),
+            id: journal.stream().to_owned(),
             name: spec.name,
             model: model.id.clone(),
             channels: model.channels,
@@ -171,12 +207,16 @@ impl Station {
             burst,
             length,
             remote: source.remote(),
+            engine: self.engine.clone(),
+            journal,
             places: (self.places.clone(), self.config.max_listeners),
-            kept: spec.idle == Idle::Wait,
+            kept: spec.idle == Idle::Wait || spec.keep,
             asked,
         });
         let plan = Plan {
             idle: spec.idle,
+            asleep,
+            keep: spec.keep,
             grace: Duration::from_secs_f64(self.config.grace.max(0.0)),
             length,
             burst,
@@ -195,7 +235,11 @@ impl Station {
         {
             // Asked again: others may have come while the engine admitted the voice.
             let mut streams = self.streams();
-            if let Some(other) = self.admit(&streams, stream.name(), waits)? {
+            let admitted = self.admit(&streams, stream.name(), waits);
+            if admitted.is_err() && !resumed {
+                stream.journal().discard();
+            }
+            if let Some(other) = admitted? {
                 tracing::info!(stream = other.id(), name = other.name(), "an idle stream gives its place up");
                 other.give_way();
             }
@@ -289,6 +333,7 @@ impl Station {
             tracing::warn!(stream = id, "the stream does not end");
         }
         self.streams().retain(|other| !Arc::ptr_eq(other, &stream));
+        stream.journal().discard();
         if stream.has_ended() {
             remembered(&self.deleted).push(stream);
         }
@@ -316,8 +361,27 @@ impl Station {
 /// Streams without those that ended long ago.
 fn remembered(streams: &Mutex<Vec<Arc<Stream>>>) -> MutexGuard<'_, Vec<Arc<Stream>>> {
     let mut streams = streams.lock().unwrap_or_else(PoisonError::into_inner);
-    streams.retain(|stream| stream.ended_at().is_none_or(|at| at.elapsed() < REMEMBERED));
+    streams.retain(|stream| {
+        let known = stream.ended_at().is_none_or(|at| at.elapsed() < REMEMBERED);
+        // A stream that is expected to be there comes back with the next server.
+        if !known && !stream.journal().origin().stays() {
+            stream.journal().discard();
+        }
+        known
+    });
     streams
+}
+
+/// How a stream came to be, for its journal.
+fn origin(spec: &StreamSpec) -> Origin {
+    Origin {
+        name: spec.name.clone(),
+        keep: spec.keep,
+        // Stations of a prompt set are made again by it.
+        returns: spec.idle == Idle::Pause && spec.seconds.is_none() && (spec.keep || spec.name.is_some()),
+        prompts: spec.prompts.clone(),
+        max_still: spec.max_still,
+    }
 }
 
 fn random_u64() -> Result<u64, StationError> {

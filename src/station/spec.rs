@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::Journals;
 use crate::audio::Format;
 use crate::engine::{SamplingPatch, WeightedPrompt};
 use crate::units::ModelId;
@@ -42,6 +43,9 @@ pub struct StreamSpec {
     pub max_still: Option<f32>,
     /// How long it may wait for room on a full machine; without, it is refused there.
     pub wait: Option<Duration>,
+    /// It stays however long nobody listens, keeps its place, and goes on from its journal when a server with the same
+    /// folder starts again.
+    pub keep: bool,
     /// What happens when its last listener leaves.
     pub idle: Idle,
 }
@@ -78,10 +82,19 @@ pub struct StationConfig {
     pub grace: f64,
     /// Seconds generated ahead of the playhead.
     pub lead: f64,
+    /// Where journals are kept.
+    pub journals: Journals,
 }
 
 impl Default for StationConfig {
     fn default() -> Self {
-        Self { max_streams: 256, max_listeners: 10_000, burst: 2.0, grace: 30.0, lead: 8.0 }
+        Self {
+            max_streams: 256,
+            max_listeners: 10_000,
+            burst: 2.0,
+            grace: 30.0,
+            lead: 8.0,
+            journals: Journals::default(),
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use metrics::histogram;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot};
@@ -12,13 +12,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::event::title;
 use super::hls::{Presentation, Seat};
+use super::journal::{Cause, Change as Asked};
 use super::sessions::Sessions;
 use super::source::Remote;
 use super::variants::Variants;
-use super::{Event, Events, Listen, Listener, Session, SessionsInfo, StationError, StreamInfo, StreamState};
+use super::{Event, Events, Journal, Listen, Listener, Session, SessionsInfo, StationError, StreamInfo, StreamState};
 use crate::audio::OPUS_RATE;
 use crate::audio::hls::Rendition;
-use crate::engine::{Ack, EngineError, Freeze, Sampling, Steer, WeightedPrompt};
+use crate::engine::{Ack, Engine, EngineError, Freeze, Sampling, Steer, WeightedPrompt};
 use crate::telemetry::STEER_TO_SOUND;
 use crate::units::{ModelId, SampleRate};
 
@@ -48,9 +49,11 @@ pub(super) struct Begin {
     /// Frames that it will have, if it has an end.
     pub(super) length: Option<u64>,
     pub(super) remote: Arc<dyn Remote>,
+    pub(super) engine: Engine,
+    pub(super) journal: Arc<Journal>,
     /// Places for listeners, over all streams, and how many there are.
     pub(super) places: (Arc<Semaphore>, usize),
-    /// The operator's: it keeps its place however long nobody listens.
+    /// It keeps its place however long nobody listens.
     pub(super) kept: bool,
     pub(super) asked: Instant,
 }
@@ -63,6 +66,8 @@ pub struct Stream {
     rate: SampleRate,
     length: Option<u64>,
     remote: Arc<dyn Remote>,
+    engine: Engine,
+    journal: Arc<Journal>,
     variants: Arc<Variants>,
     sessions: Arc<Sessions>,
     born: Instant,
@@ -86,7 +91,7 @@ pub(super) struct State {
     title: String,
     /// Changes that are not heard yet, in order.
     pending: VecDeque<Change>,
-    /// Frames of silence put in by pauses: stream time is voice time plus this.
+    /// Frames that are none of its present voice: stream time is voice time plus this.
     pub(super) silence: u64,
     /// Since when somebody waits for the first sound.
     pub(super) waiting_since: Instant,
@@ -102,6 +107,9 @@ struct Change {
     title: Option<String>,
     /// When it was asked for; `None` if a pause came between.
     asked: Option<Instant>,
+    /// What is in force then, for the journal, and the wall-clock time at which it was asked for.
+    change: Asked,
+    wall: SystemTime,
 }
 
 impl Stream {
@@ -117,7 +125,7 @@ impl Stream {
             state: StreamState::Playing,
             reason: None,
             listeners: 0,
-            playhead: 0.0,
+            playhead: begin.journal.kept().end as f64 / f64::from(OPUS_RATE),
             buffered: 0.0,
             buffer_target: None,
             waiting: None,
@@ -126,11 +134,13 @@ impl Stream {
             freezes: 0,
         };
         let variants = Arc::new(Variants::new(begin.burst, title.clone()));
+        let begun = begin.journal.kept().end;
+        begin.journal.changed(begun, SystemTime::now(), Asked::of(Cause::Begin, &info, 0.0));
         let state = State {
             info,
             title,
             pending: VecDeque::new(),
-            silence: 0,
+            silence: begun,
             waiting_since: begin.asked,
             ended_at: None,
             idle_since: None,
@@ -142,6 +152,8 @@ impl Stream {
             rate: begin.rate,
             length: begin.length,
             remote: begin.remote,
+            engine: begin.engine,
+            journal: begin.journal,
             variants,
             sessions: Arc::default(),
             born: Instant::now(),
@@ -216,15 +228,11 @@ impl Stream {
     /// # Errors
     /// [`StationError::Limit`], [`StationError::Ended`], [`StationError::NotSent`].
     pub fn listen(self: &Arc<Self>, listen: Listen) -> Result<Listener, StationError> {
-        let Listen { format, .. } = listen;
-        if format.live().is_none() || format.missing_feature().is_some() {
-            return Err(StationError::NotSent(format));
-        }
-        let place = self.place()?;
-        let (listen, given_up) = (listen.normal(), CancellationToken::new());
+        let (listen, place) = self.place_for(listen)?;
+        let given_up = CancellationToken::new();
         let seat = self.variants.join(listen, given_up.clone()).ok_or_else(|| self.ended_error())?;
         self.heard();
-        let session = self.begin_session(format.extension());
+        let session = self.begin_session(listen.format.extension());
         Ok(Listener::new(self.clone(), seat, given_up, place, session))
     }
 
@@ -289,6 +297,15 @@ impl Stream {
         Ok(())
     }
 
+    /// A place for one more listener, and how it is served.
+    pub(super) fn place_for(&self, listen: Listen) -> Result<(Listen, OwnedSemaphorePermit), StationError> {
+        let Listen { format, .. } = listen;
+        if format.live().is_none() || format.missing_feature().is_some() {
+            return Err(StationError::NotSent(format));
+        }
+        Ok((listen.normal(), self.place()?))
+    }
+
     /// Events from now on; begins with the present title and status.
     pub fn events(&self) -> Events {
         let later = self.events.subscribe();
@@ -311,8 +328,8 @@ impl Stream {
     /// # Errors
     /// [`StationError::Ended`], [`StationError::Engine`].
     pub async fn steer(&self, steer: Steer) -> Result<Ack, StationError> {
-        let (prompts, sampling) = (steer.prompts.clone(), steer.sampling);
-        self.change(self.remote.steer(steer), |info| {
+        let (prompts, sampling, ramp) = (steer.prompts.clone(), steer.sampling, steer.ramp);
+        self.change(Cause::Steer, prompts.is_some().then_some(ramp), self.remote.steer(steer), |info| {
             if let Some(prompts) = prompts {
                 info.prompts = prompts;
             }
@@ -326,7 +343,7 @@ impl Stream {
     /// # Errors
     /// [`StationError::Ended`], [`StationError::Engine`].
     pub async fn reset(&self) -> Result<Ack, StationError> {
-        self.change(self.remote.reset(), |_| ()).await
+        self.change(Cause::Reset, None, self.remote.reset(), |_| ()).await
     }
 
     /// Goes on with another loaded model without dropping a listener.
@@ -334,7 +351,7 @@ impl Stream {
     /// # Errors
     /// [`StationError::Ended`], [`StationError::Engine`].
     pub async fn set_model(&self, model: &ModelId) -> Result<Ack, StationError> {
-        self.change(self.remote.set_model(model), |info| info.model = model.clone()).await
+        self.change(Cause::Model, None, self.remote.set_model(model), |info| info.model = model.clone()).await
     }
 
     /// Silence until [`Stream::resume`]; listeners stay connected.
@@ -359,6 +376,8 @@ impl Stream {
 
     async fn change(
         &self,
+        cause: Cause,
+        ramp: Option<f32>,
         ask: impl Future<Output = Result<Ack, EngineError>>,
         apply: impl FnOnce(&mut StreamInfo),
     ) -> Result<Ack, StationError> {
@@ -372,12 +391,16 @@ impl Stream {
         apply(&mut state.info);
         let after = title(&state.info.prompts);
         let at = (ack.at * f64::from(OPUS_RATE)).round() as u64;
-        // A rewind takes back what was to come from there on.
-        state.pending.retain(|change| change.at < at);
+        // A rewind takes back what was to come from there on; what was asked with it is in force from here on.
+        let dropped = state.pending.partition_point(|change| change.at < at);
+        let dropped = state.pending.split_off(dropped);
+        let cause = dropped.iter().map(|change| change.change.cause).fold(cause, Cause::max);
+        let ramp = ramp.or_else(|| dropped.back().map(|change| change.change.ramp)).unwrap_or(0.0);
         let sounds = matches!(state.info.state, StreamState::Playing | StreamState::Buffering);
         let asked = (sounds && !self.silent.load(Ordering::Relaxed)).then_some(asked);
         let named = (before != after || state.title != after).then_some(after);
-        state.pending.push_back(Change { at, title: named, asked });
+        let change = Asked::of(cause, &state.info, ramp);
+        state.pending.push_back(Change { at, title: named, asked, change, wall: SystemTime::now() });
         let ack = Ack { at: ack.at + state.silence as f64 / f64::from(OPUS_RATE), ..ack };
         let prompts = state.info.prompts.clone();
         drop(state);
@@ -424,7 +447,7 @@ impl Stream {
         self.state().ended_at
     }
 
-    fn ended_error(&self) -> StationError {
+    pub(super) fn ended_error(&self) -> StationError {
         StationError::Ended(self.end_reason())
     }
 
@@ -434,6 +457,15 @@ impl Stream {
 
     pub(super) fn variants(&self) -> &Arc<Variants> {
         &self.variants
+    }
+
+    /// Everything that was heard of it and is kept.
+    pub fn journal(&self) -> &Arc<Journal> {
+        &self.journal
+    }
+
+    pub(super) fn engine(&self) -> &Engine {
+        &self.engine
     }
 
     pub(super) fn remote(&self) -> &Arc<dyn Remote> {
@@ -496,10 +528,13 @@ impl Stream {
             if let Some(asked) = change.asked {
                 histogram!(STEER_TO_SOUND).record(asked.elapsed().as_secs_f64());
             }
-            let Some(title) = change.title else { continue };
-            state.title.clone_from(&title);
             let at = change.at + state.silence;
+            if let Some(title) = &change.title {
+                state.title.clone_from(title);
+            }
             drop(state);
+            self.journal.changed(at, change.wall, change.change);
+            let Some(title) = change.title else { continue };
             self.presentation().titled(at, title.clone());
             self.send(Event::Title { title, at: at as f64 / f64::from(OPUS_RATE) });
         }
@@ -518,6 +553,7 @@ impl Stream {
 
     /// The task is over.
     pub(super) fn set_ended(&self, reason: Option<String>) {
+        self.journal.end(reason.clone());
         let said = reason.clone().unwrap_or_else(|| "finished".into());
         {
             let mut state = self.state();

@@ -16,6 +16,7 @@ use self::queue::{Moved, Queue};
 use super::clock::Clock;
 use super::fanout::Fanout;
 use super::feed::{BLOCK, Feed, Over};
+use super::journal::Scribe;
 use super::overload::{Place, Report};
 use super::packetizer::PAGE;
 use super::source::Source;
@@ -48,6 +49,10 @@ const BREATH: Duration = Duration::from_millis(5);
 /// How a stream behaves.
 pub(super) struct Plan {
     pub(super) idle: Idle,
+    /// Nothing is generated before the first listener.
+    pub(super) asleep: bool,
+    /// It does not end because nobody listens.
+    pub(super) keep: bool,
     pub(super) grace: Duration,
     /// Length in frames of voice time.
     pub(super) length: Option<u64>,
@@ -97,13 +102,14 @@ impl<S: Source> Task<S> {
         plan: Plan,
     ) -> Result<Self, AudioError> {
         let (channels, now) = (stream.channels(), Instant::now());
-        let fanout = Fanout::new(stream.variants().clone(), channels);
-        let (asleep, queue) = (plan.idle == Idle::Wait, plan.patience.map(Queue::new));
+        let feed = Feed::new(source, Scribe::new(Arc::clone(stream.journal())), channels, plan.length)?;
+        let fanout = Fanout::new(stream.variants().clone(), channels, feed.position());
+        let (asleep, queue) = (plan.asleep, plan.patience.map(Queue::new));
         if !asleep && queue.is_none() {
             plan.place.plays();
         }
         Ok(Self {
-            feed: Feed::new(source, channels, plan.length)?,
+            feed,
             stream,
             commands,
             fanout,
@@ -142,6 +148,7 @@ impl<S: Source> Task<S> {
             }
         };
         self.fanout.finish();
+        self.feed.rests();
         self.publish_state();
     }
 
@@ -185,6 +192,7 @@ impl<S: Source> Task<S> {
             }
             Idle::Pause | Idle::Wait => {
                 self.parked = true;
+                self.feed.rests();
                 self.clock = None;
                 self.filling = None;
                 self.fanout.forget();
@@ -205,7 +213,8 @@ impl<S: Source> Task<S> {
 
     /// When a stream without listeners ends, if it does: a name means that it is expected to be there.
     fn forgotten_at(&self) -> Option<Instant> {
-        (self.plan.idle == Idle::Pause && self.stream.name().is_none()).then(|| self.heard_at + FORGOTTEN)
+        let forgotten = self.plan.idle == Idle::Pause && self.stream.name().is_none() && !self.plan.keep;
+        forgotten.then(|| self.heard_at + FORGOTTEN)
     }
 
     /// Pauses and resumes the voice as the stream and its place among the others have it. What the engine has no room for

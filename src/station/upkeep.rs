@@ -60,7 +60,8 @@ fn measure(rate: SampleRate) -> Result<Duration, AudioError> {
     let begun = Instant::now();
     for n in 0..50 * FIRST {
         let (start, mut out) = (Samples(u64::from(n * block)), Vec::new());
-        program.push(&Chunk { start, epoch: 0, sample_rate: rate, channels: 1, pcm: pcm.clone() }, &mut out)?;
+        let chunk = Chunk { start, epoch: 0, sample_rate: rate, channels: 1, pcm: pcm.clone(), passage: None };
+        program.push(&chunk, &mut out)?;
         encoder.push(&out, &mut |_| ())?;
     }
     Ok(begun.elapsed())

@@ -1,6 +1,6 @@
 //! Who listens to a stream, and to which variant: the meeting point of listeners and the stream's task.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +28,8 @@ pub(super) struct Variants {
     variants: Mutex<Option<Vec<Variant>>>,
     /// For those who listen by HLS.
     presentation: Arc<Presentation>,
+    /// Those who hear the stream in another way.
+    guests: AtomicUsize,
 }
 
 /// One way to listen, and its pages.
@@ -35,6 +37,15 @@ pub(super) struct Variants {
 pub(super) struct Variant {
     pub(super) listen: Listen,
     pub(super) ring: Arc<PageRing>,
+}
+
+/// Somebody who counts as a listener until this is dropped.
+pub(super) struct Guest(Arc<Variants>);
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.0.guests.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// How many listen, and how.
@@ -55,6 +66,7 @@ impl Variants {
             still: AtomicBool::new(false),
             variants: Mutex::new(Some(Vec::new())),
             presentation: Arc::new(Presentation::new(title)),
+            guests: AtomicUsize::new(0),
         }
     }
 
@@ -94,10 +106,17 @@ impl Variants {
         Some((ring, seat))
     }
 
+    /// Counts somebody who hears the stream in another way than by its rings.
+    pub(super) fn guest(self: &Arc<Self>) -> Guest {
+        self.guests.fetch_add(1, Ordering::Relaxed);
+        Guest(Arc::clone(self))
+    }
+
     pub(super) fn audience(&self) -> Audience {
         let followers = self.presentation.followers();
         let variants = self.lock();
-        let mut audience = Audience { listeners: followers, low_latency: false, full_burst: followers > 0 };
+        let guests = self.guests.load(Ordering::Relaxed);
+        let mut audience = Audience { listeners: guests + followers, low_latency: false, full_burst: followers > 0 };
         for variant in variants.iter().flatten() {
             let listening = variant.ring.listening();
             audience.listeners += listening;

@@ -99,6 +99,7 @@ async fn a_station_is_joined_by_its_name() {
         seconds: None,
         max_still: None,
         wait: None,
+        keep: false,
         idle: Idle::Pause,
     };
     let stream = server.app.station.create(spec).await.unwrap();

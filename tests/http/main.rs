@@ -15,6 +15,7 @@ mod generate;
 mod half_close;
 mod hls;
 mod jerry;
+mod journal;
 mod juce;
 mod limits;
 mod live;

@@ -1,10 +1,11 @@
 //! FLAC (RFC 9639): encoding, and the headers of frames.
 
-use flacenc::component::BitRepr;
-use flacenc::error::Verify;
+use flacenc::component::{BitRepr, StreamInfo};
+use flacenc::error::{Verified, Verify};
+use flacenc::source::{Fill, FrameBuf};
 
-use super::{FormatSpec, s16};
-use crate::audio::AudioError;
+use super::{FormatSpec, LongEnd, LongFile, s16};
+use crate::audio::{AudioError, OPUS_RATE};
 use crate::units::SampleRate;
 
 /// The highest rate that the encoder takes.
@@ -27,11 +28,81 @@ impl FormatSpec for Flac {
     fn file(&self, pcm: &[f32], rate: SampleRate, channels: usize) -> Result<Vec<u8>, AudioError> {
         encode(pcm, rate, channels)
     }
+
+    fn long(&self, channels: usize) -> Result<Box<dyn LongFile>, AudioError> {
+        let config = flacenc::config::Encoder::default().into_verified().map_err(|error| failed(&error))?;
+        let about = StreamInfo::new(OPUS_RATE as usize, channels, 16).map_err(|error| failed(&error))?;
+        Ok(Box::new(Long { config, about, channels, held: Vec::new(), blocks: 0, frames: 0 }))
+    }
+}
+
+fn failed(error: &dyn std::fmt::Debug) -> AudioError {
+    AudioError::Flac(format!("{error:?}"))
+}
+
+/// A file whose length is written at the end. It has no sum over its samples, which is allowed.
+struct Long {
+    config: Verified<flacenc::config::Encoder>,
+    about: StreamInfo,
+    channels: usize,
+    /// Samples that do not fill a block.
+    held: Vec<i32>,
+    blocks: usize,
+    /// Frames of sound.
+    frames: u64,
+}
+
+impl Long {
+    /// `fLaC` and the block that describes the stream (RFC 9639, 8.2).
+    fn head(&self) -> Vec<u8> {
+        let block = (self.config.block_size as u16).to_be_bytes();
+        let mut head = b"fLaC\x80\0\0\x22".to_vec();
+        // The smallest and the largest block, and frames of sizes that nobody knows.
+        head.extend([block, block].concat());
+        head.extend([0; 6]);
+        let (channels, bits) = (self.channels as u64 - 1, 16 - 1);
+        let facts = u64::from(OPUS_RATE) << 44 | channels << 41 | bits << 36 | self.frames & ((1 << 36) - 1);
+        head.extend(facts.to_be_bytes());
+        head.extend([0; 16]);
+        head
+    }
+
+    fn block(&mut self, samples: usize, out: &mut Vec<u8>) -> Result<(), AudioError> {
+        let block: Vec<i32> = self.held.drain(..samples).collect();
+        let mut buffer = FrameBuf::with_size(self.channels, self.config.block_size).map_err(|error| failed(&error))?;
+        buffer.fill_interleaved(&block).map_err(|error| failed(&error))?;
+        let frame = flacenc::encode_fixed_size_frame(&self.config, &buffer, self.blocks, &self.about);
+        let mut sink = flacenc::bitsink::ByteSink::new();
+        frame.map_err(|error| failed(&error))?.write(&mut sink).map_err(|error| failed(&error))?;
+        out.extend(sink.into_inner());
+        self.blocks += 1;
+        self.frames += (samples / self.channels) as u64;
+        Ok(())
+    }
+}
+
+impl LongFile for Long {
+    fn push(&mut self, pcm: &[f32]) -> Result<Vec<u8>, AudioError> {
+        let mut out = if self.blocks == 0 && self.held.is_empty() { self.head() } else { Vec::new() };
+        self.held.extend(pcm.iter().map(|&sample| i32::from(s16(sample))));
+        let samples = self.config.block_size * self.channels;
+        while self.held.len() >= samples {
+            self.block(samples, &mut out)?;
+        }
+        Ok(out)
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<LongEnd, AudioError> {
+        let mut rest = Vec::new();
+        if !self.held.is_empty() {
+            self.block(self.held.len(), &mut rest)?;
+        }
+        Ok(LongEnd { rest, head: self.head() })
+    }
 }
 
 /// Encodes interleaved `pcm` with 16 bits.
 fn encode(pcm: &[f32], rate: SampleRate, channels: usize) -> Result<Vec<u8>, AudioError> {
-    let failed = |error: &dyn std::fmt::Debug| AudioError::Flac(format!("{error:?}"));
     let samples: Vec<i32> = pcm.iter().map(|&sample| i32::from(s16(sample))).collect();
     let config = flacenc::config::Encoder::default().into_verified().map_err(|error| failed(&error))?;
     let claimed = rate.0.min(HIGHEST);

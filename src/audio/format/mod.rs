@@ -26,7 +26,7 @@ pub use self::live::{About, BitRates, Encoded, LiveEncoder, LiveFormat, Packet, 
 pub use self::mp3::Mp3Encoder;
 pub use self::mp3::mp3_file;
 pub(super) use self::mp3::mp3_segments;
-pub(super) use self::ogg::checksum;
+pub(crate) use self::ogg::checksum;
 #[cfg(test)]
 pub(super) use self::wav::wav_header;
 pub(super) use self::wav::{push_s16, s16, wav_header_of};
@@ -55,6 +55,12 @@ pub trait FormatSpec: Sync {
     /// [`AudioError`] of the codec concerned.
     fn file(&self, pcm: &[f32], rate: SampleRate, channels: usize) -> Result<Vec<u8>, AudioError>;
 
+    /// How a file of any length is written piece by piece, its beginning last.
+    ///
+    /// # Errors
+    /// [`AudioError`] of the codec concerned.
+    fn long(&self, channels: usize) -> Result<Box<dyn LongFile>, AudioError>;
+
     /// How a file begins that is sent while its sound is still being made.
     fn preview(&self) -> Option<BeginFile> {
         None
@@ -82,6 +88,31 @@ pub trait StreamingFile: Send {
     /// # Errors
     /// [`AudioError`] of the codec concerned.
     fn finish(self: Box<Self>) -> Result<Vec<u8>, AudioError>;
+}
+
+/// Interleaved PCM of 48 kHz in, bytes of one file out, in order, with a beginning that is known at the end. Any pieces
+/// give the same file.
+pub trait LongFile: Send {
+    /// Takes sound, and gives the next bytes.
+    ///
+    /// # Errors
+    /// [`AudioError`] of the codec concerned.
+    fn push(&mut self, pcm: &[f32]) -> Result<Vec<u8>, AudioError>;
+
+    /// Gives the last bytes.
+    ///
+    /// # Errors
+    /// [`AudioError`] of the codec concerned.
+    fn finish(self: Box<Self>) -> Result<LongEnd, AudioError>;
+}
+
+/// The end of a [`LongFile`].
+#[derive(Debug)]
+pub struct LongEnd {
+    /// Follows what was given.
+    pub rest: Vec<u8>,
+    /// Replaces as many bytes at the beginning of the file.
+    pub head: Vec<u8>,
 }
 
 /// A row of the table.
@@ -150,6 +181,14 @@ impl Format {
     /// How a file begins that is sent while its sound is still being made, if this format can.
     pub fn preview(self) -> Option<BeginFile> {
         self.0.preview()
+    }
+
+    /// How a file of any length is written piece by piece, of 48 kHz.
+    ///
+    /// # Errors
+    /// [`AudioError`] of the codec concerned.
+    pub fn long(self, channels: usize) -> Result<Box<dyn LongFile>, AudioError> {
+        self.0.long(channels)
     }
 
     /// How streams are sent, if this format can.

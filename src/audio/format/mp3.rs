@@ -4,7 +4,7 @@
 mod lame;
 
 use super::live::PlainPage;
-use super::{BitRates, FormatSpec, LiveEncoder, LiveFormat, Packet, PageBody, Span, at_48k};
+use super::{BitRates, FormatSpec, LiveEncoder, LiveFormat, LongFile, Packet, PageBody, Span, at_48k};
 use crate::audio::{AudioError, OPUS_RATE};
 use crate::units::SampleRate;
 
@@ -31,6 +31,10 @@ impl FormatSpec for Mp3 {
 
     fn file(&self, pcm: &[f32], rate: SampleRate, channels: usize) -> Result<Vec<u8>, AudioError> {
         mp3_file(&at_48k(pcm, rate, channels)?, SampleRate(OPUS_RATE), channels, FILE_KBPS)
+    }
+
+    fn long(&self, channels: usize) -> Result<Box<dyn LongFile>, AudioError> {
+        long(channels)
     }
 
     fn live(&self) -> Option<&'static dyn LiveFormat> {
@@ -83,6 +87,16 @@ pub(in crate::audio) fn mp3_segments(channels: usize, kbps: u32) -> Result<Box<d
 fn encoder(channels: usize, kbps: u32, independent: bool) -> Result<Box<dyn LiveEncoder>, AudioError> {
     let new = if independent { lame::Live::segments } else { lame::Live::new };
     Ok(Box::new(new(OPUS_RATE, channels, kbps)?))
+}
+
+#[cfg(feature = "mp3")]
+fn long(channels: usize) -> Result<Box<dyn LongFile>, AudioError> {
+    Ok(Box::new(lame::Long::new(OPUS_RATE, channels, FILE_KBPS)?))
+}
+
+#[cfg(not(feature = "mp3"))]
+fn long(_channels: usize) -> Result<Box<dyn LongFile>, AudioError> {
+    Err(AudioError::NoEncoder(super::Format::MP3))
 }
 
 #[cfg(not(feature = "mp3"))]

@@ -13,10 +13,10 @@ use bytes::Bytes;
 use self::file::OggFile;
 use self::page::{SharedPage, StreamHead};
 use super::{
-    About, BeginFile, BitRates, Encoded, FormatSpec, LiveEncoder, LiveFormat, Packet, PageBody, Received, Span,
-    StreamingFile,
+    About, BeginFile, BitRates, Encoded, FormatSpec, LiveEncoder, LiveFormat, LongEnd, LongFile, Packet, PageBody,
+    Received, Span, StreamingFile,
 };
-use crate::audio::{AudioError, OPUS_FRAME, OpusEncoder};
+use crate::audio::{AudioError, OPUS_FRAME, OPUS_RATE, OpusEncoder};
 use crate::units::SampleRate;
 
 /// Bit rate of whole files.
@@ -46,12 +46,29 @@ impl FormatSpec for OggOpus {
         Ok(bytes)
     }
 
+    fn long(&self, channels: usize) -> Result<Box<dyn LongFile>, AudioError> {
+        Ok(Box::new(Long(Box::new(OggFile::new(SampleRate(OPUS_RATE), channels, FILE_KBPS)?))))
+    }
+
     fn preview(&self) -> Option<BeginFile> {
         Some(|rate, channels| Ok(Box::new(OggFile::new(rate, channels, PREVIEW_KBPS)?)))
     }
 
     fn live(&self) -> Option<&'static dyn LiveFormat> {
         Some(&Self)
+    }
+}
+
+/// A file of pages, each of which knows its place.
+struct Long(Box<OggFile>);
+
+impl LongFile for Long {
+    fn push(&mut self, pcm: &[f32]) -> Result<Vec<u8>, AudioError> {
+        self.0.push(pcm)
+    }
+
+    fn finish(self: Box<Self>) -> Result<LongEnd, AudioError> {
+        Ok(LongEnd { rest: self.0.finish()?, head: Vec::new() })
     }
 }
 
@@ -127,6 +144,6 @@ impl PageBody for Body {
 }
 
 /// The checksum of a page in parts, with zeros in its own place.
-pub(in crate::audio) fn checksum(parts: &[&[u8]]) -> u32 {
+pub(crate) fn checksum(parts: &[&[u8]]) -> u32 {
     parts.iter().fold(0, |register, part| crc::update(register, part))
 }

@@ -59,6 +59,25 @@ fn ffmpeg_reads_every_format_with_its_exact_length() {
 }
 
 #[test]
+fn a_long_file_that_is_written_piece_by_piece_has_its_exact_length() {
+    for format in formats() {
+        for channels in 1..=2 {
+            let pcm = tone(100_001, channels);
+            let (mut long, mut file) = (format.long(channels).unwrap(), Vec::new());
+            for piece in pcm.chunks(7919 * channels) {
+                file.extend(long.push(piece).unwrap());
+            }
+            let LongEnd { rest, head } = long.finish().unwrap();
+            file.extend(rest);
+            file[..head.len()].copy_from_slice(&head);
+            let heard = ffmpeg(&file, format, channels);
+            assert_eq!(heard.len(), pcm.len(), "{format} of {channels} channels");
+            assert_eq!(crate::audio::decode(file).unwrap().pcm.len(), pcm.len(), "{format} of {channels} channels");
+        }
+    }
+}
+
+#[test]
 fn our_own_decoder_reads_every_format() {
     let pcm = tone(32_000 * 5 / 2, 1);
     for format in formats() {

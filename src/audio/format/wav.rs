@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use super::live::PlainPage;
 use super::{
-    About, BeginFile, BitRates, Encoded, FormatSpec, LiveEncoder, LiveFormat, Packet, PageBody, Received, Span,
-    StreamingFile, in_memory,
+    About, BeginFile, BitRates, Encoded, FormatSpec, LiveEncoder, LiveFormat, LongEnd, LongFile, Packet, PageBody,
+    Received, Span, StreamingFile, in_memory,
 };
 use crate::audio::{AudioError, OPUS_RATE};
 use crate::units::SampleRate;
@@ -44,6 +44,10 @@ impl FormatSpec for Wav {
         Ok(file.into_inner())
     }
 
+    fn long(&self, channels: usize) -> Result<Box<dyn LongFile>, AudioError> {
+        Ok(Box::new(Long { channels, frames: 0 }))
+    }
+
     fn preview(&self) -> Option<BeginFile> {
         Some(|rate, channels| Ok(Box::new(OpenEnded { header: wav_header(rate.0, channels as u16).to_vec() })))
     }
@@ -67,6 +71,27 @@ impl StreamingFile for OpenEnded {
 
     fn finish(self: Box<Self>) -> Result<Vec<u8>, AudioError> {
         Ok(self.header)
+    }
+}
+
+/// A file whose sizes are written at the end.
+struct Long {
+    channels: usize,
+    frames: u64,
+}
+
+impl LongFile for Long {
+    fn push(&mut self, pcm: &[f32]) -> Result<Vec<u8>, AudioError> {
+        let mut bytes =
+            if self.frames == 0 { wav_header(OPUS_RATE, self.channels as u16).to_vec() } else { Vec::new() };
+        self.frames += (pcm.len() / self.channels) as u64;
+        push_s16(pcm, &mut bytes);
+        Ok(bytes)
+    }
+
+    fn finish(self: Box<Self>) -> Result<LongEnd, AudioError> {
+        let head = wav_header_of(OPUS_RATE, self.channels as u16, self.frames).to_vec();
+        Ok(LongEnd { rest: Vec::new(), head })
     }
 }
 

@@ -62,6 +62,7 @@ pub(super) fn run(args: &FanoutArgs) -> Result<Vec<Row>, Failure> {
             seconds: None,
             max_still: None,
             wait: None,
+            keep: false,
             idle: Idle::Pause,
         };
         let stream = station.create(spec).await?;

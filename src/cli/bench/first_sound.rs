@@ -79,6 +79,7 @@ async fn listen(station: &Arc<Station>, seed: u64) -> Result<Listener, Failure> 
             seconds: None,
             max_still: None,
             wait: None,
+            keep: false,
             idle: Idle::End,
         })
         .await?;

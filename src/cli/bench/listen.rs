@@ -71,6 +71,7 @@ pub(super) fn run(args: &ListenArgs) -> Result<Vec<Row>, Failure> {
                     seconds: None,
                     max_still: None,
                     wait: None,
+                    keep: false,
                     idle: Idle::End,
                 };
                 let stream = station.create(spec).await?;

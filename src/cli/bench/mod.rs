@@ -5,6 +5,7 @@ mod beside;
 mod codec;
 mod fanout;
 mod first_sound;
+mod journal;
 mod kernels;
 mod listen;
 mod quality;
@@ -64,6 +65,10 @@ enum Bench {
     Listen(listen::ListenArgs),
     /// How long sound files stand still, heard as the engine hears its voices
     Stillness(stillness::StillnessArgs),
+    /// What journals cost, and how soon a place in the past is heard
+    Journal(journal::JournalArgs),
+    /// How fast a part of a stream becomes a file, with a codec of full size and random weights
+    Recording(journal::RecordingArgs),
     /// The listeners of `fanout`, for measuring another server beside it
     Listeners(fanout::ListenersArgs),
 }
@@ -176,6 +181,8 @@ pub(super) fn run(args: BenchArgs) -> Outcome {
         Bench::Loop(options) => ("loop", transform::make_loop(&options)?),
         Bench::Listen(options) => ("listen", listen::run(&options)?),
         Bench::Listeners(options) => ("listeners", fanout::listeners(&options)?),
+        Bench::Journal(options) => ("journal", journal::journal(&options)?),
+        Bench::Recording(options) => ("recording", journal::recording(&options)?),
         Bench::Stillness(options) => ("stillness", stillness::run(&options)?),
     };
     if args.json {

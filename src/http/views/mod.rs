@@ -15,8 +15,8 @@ pub(super) use self::model::{ModelList, ModelView};
 pub(super) use self::render::{AcceptedRender, PresetList, PresetView, RenderView};
 pub(super) use self::session::{SessionList, SessionView};
 pub(super) use self::stream::{AckView, StreamList, StreamView};
-use super::{clips, input, models, ops, renders, sessions, stats, upload};
-use crate::station::Event;
+use super::{clips, input, journal, models, ops, renders, sessions, stats, upload};
+use crate::station::{Event, History};
 
 /// Every body of `/v1` by the name under which the description refers to it, with those within.
 #[derive(OpenApi)]
@@ -26,6 +26,7 @@ use crate::station::Event;
     ClipList,
     ClipView,
     Event,
+    History,
     ModelList,
     ModelView,
     PresetList,
@@ -37,6 +38,9 @@ use crate::station::Event;
     clips::Onward,
     input::Change,
     input::Create,
+    journal::ClipOfStream,
+    journal::Onward,
+    journal::Part,
     models::Load,
     ops::Readiness,
     renders::LoopBody,

@@ -1,29 +1,78 @@
 //! Commands: one JSON object in, its answer out.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 
+use crate::audio::OPUS_RATE;
 use crate::http::auth::{Grant, Scope};
 use crate::http::input::Change;
-use crate::http::{HttpError, body};
-use crate::station::Stream;
+use crate::http::{HttpError, body, when};
+use crate::station::{Listen, Listener, Stream};
+
+/// What a socket is about.
+pub(super) struct Heard {
+    pub(super) stream: Arc<Stream>,
+    /// How its sound is sent; `None` if none is.
+    pub(super) listen: Option<Listen>,
+}
+
+/// What a command leads to.
+pub(super) struct Answer {
+    pub(super) text: Value,
+    /// Goes on sounding in the place of the one before.
+    pub(super) listener: Option<Listener>,
+}
+
+impl From<Value> for Answer {
+    fn from(text: Value) -> Self {
+        Self { text, listener: None }
+    }
+}
 
 /// Carries out one command and makes its answer.
-pub(super) async fn obeyed(stream: &Stream, grant: &Grant, text: &str) -> Value {
+pub(super) async fn obeyed(heard: &Heard, grant: &Grant, text: &str) -> Answer {
     let mut fields: Map<String, Value> = match body::json(text.as_bytes()) {
         Ok(fields) => fields,
-        Err(error) => return refusal(None, &error),
+        Err(error) => return refusal(None, &error).into(),
     };
     let id = fields.remove("id");
-    let allowed = grant.check(Scope::Steer, stream.name());
-    let done = async { carry_out(stream, allowed.map(|()| fields)?).await };
-    match done.await {
-        Ok(mut answer) => {
+    let seeks = fields.get("type").and_then(Value::as_str) == Some("seek");
+    let done = if seeks {
+        seek(heard, fields).await.map(|(answer, listener)| (answer, Some(listener)))
+    } else {
+        let allowed = grant.check(Scope::Steer, heard.stream.name());
+        let done = async { carry_out(&heard.stream, allowed.map(|()| fields)?).await };
+        done.await.map(|answer| (answer, None))
+    };
+    match done {
+        Ok((mut answer, listener)) => {
             answer.insert("type".into(), "ack".into());
             answer.extend(id.map(|id| ("id".to_owned(), id)));
-            Value::Object(answer)
+            Answer { text: Value::Object(answer), listener }
         }
-        Err(error) => refusal(id, &error),
+        Err(error) => refusal(id, &error).into(),
     }
+}
+
+/// Has the sound go on at another place.
+async fn seek(heard: &Heard, mut fields: Map<String, Value>) -> Result<(Map<String, Value>, Listener), HttpError> {
+    let Heard { stream, listen } = heard;
+    let at = fields.remove("at");
+    fields.remove("type");
+    if let Some(field) = fields.keys().next() {
+        return Err(HttpError::Unprocessable(format!("`seek` takes no `{field}`; send its type, an id and at.")));
+    }
+    let listen = listen.ok_or_else(|| HttpError::Unprocessable("This socket has no sound to seek in.".into()))?;
+    let (at, listener) = match at {
+        None => (stream.info().playhead, stream.join(listen).await?),
+        Some(at) => {
+            let text = at.as_str().map_or_else(|| at.to_string(), str::to_owned);
+            let frame = when::frame(stream.journal(), "at", &text)?;
+            (frame as f64 / f64::from(OPUS_RATE), stream.listen_from(listen, frame)?)
+        }
+    };
+    Ok((Map::from_iter([("at".into(), at.into())]), listener))
 }
 
 async fn carry_out(stream: &Stream, mut fields: Map<String, Value>) -> Result<Map<String, Value>, HttpError> {
@@ -45,7 +94,7 @@ async fn carry_out(stream: &Stream, mut fields: Map<String, Value>) -> Result<Ma
         "pause" => return stream.pause().await.map(|()| Map::new()).map_err(HttpError::from),
         "resume" => return stream.resume().await.map(|()| Map::new()).map_err(HttpError::from),
         _ => {
-            let sentence = "`type` must be steer, pause, resume or reset; send one of these.";
+            let sentence = "`type` must be steer, pause, resume, reset or seek; send one of these.";
             return Err(HttpError::Unprocessable(sentence.into()));
         }
     };

@@ -13,11 +13,11 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 
 use super::Socket;
-use super::command::{obeyed, refusal};
+use super::command::{Answer, Heard, obeyed, refusal};
 use crate::http::HttpError;
 use crate::http::auth::Grant;
 use crate::http::exchange::Exchange;
-use crate::station::{Events, Listener, Stream};
+use crate::station::{Events, Listener};
 
 const PING: Duration = Duration::from_secs(15);
 const SILENCE: Duration = Duration::from_secs(45);
@@ -41,23 +41,15 @@ impl Goodbye {
 pub(super) async fn converse(
     socket: Socket,
     (exchange, grant): (&Exchange, &Grant),
-    stream: &Stream,
+    heard: &Heard,
     listener: Option<Listener>,
     stopping: impl Fn() -> bool,
 ) {
     let (mut sink, source) = socket.split();
     let (replies, answers) = mpsc::channel(REPLIES);
-    let given_up = listener.as_ref().map(Listener::given_up);
-    let given_up = async {
-        match given_up {
-            Some(given_up) => given_up.await,
-            None => std::future::pending().await,
-        }
-    };
     let goodbye = tokio::select! {
-        goodbye = obey(source, exchange, grant, stream, replies) => goodbye,
-        goodbye = play(&mut sink, listener, stream.events(), answers) => goodbye,
-        () = given_up => Some(Goodbye::new(CloseCode::Again, "too slow for this stream; connect again")),
+        goodbye = obey(source, exchange, grant, heard, replies) => goodbye,
+        goodbye = play(&mut sink, listener, heard.stream.events(), answers) => goodbye,
     };
     // Without one the client has gone or closed already; the pending answer to its close is still sent.
     let close = async {
@@ -92,15 +84,15 @@ async fn obey(
     mut source: SplitStream<Socket>,
     exchange: &Exchange,
     grant: &Grant,
-    stream: &Stream,
-    replies: mpsc::Sender<String>,
+    heard: &Heard,
+    replies: mpsc::Sender<Answer>,
 ) -> Option<Goodbye> {
     loop {
         let answer = match timeout(SILENCE, source.next()).await {
             Err(_) if exchange.is_half_closed() => continue,
             Err(_) => return Some(Goodbye::new(CloseCode::Policy, "nothing heard for 45 s; answer pings")),
             Ok(None | Some(Ok(Message::Close(_)))) => return None,
-            Ok(Some(Ok(Message::Text(text)))) => obeyed(stream, grant, text.as_str()).await,
+            Ok(Some(Ok(Message::Text(text)))) => obeyed(heard, grant, text.as_str()).await,
             Ok(Some(Ok(Message::Binary(_)))) => {
                 return Some(Goodbye::new(CloseCode::Unsupported, "commands are text messages"));
             }
@@ -113,7 +105,7 @@ async fn obey(
             }
             Ok(Some(Err(_))) => return None,
         };
-        if replies.send(answer.to_string()).await.is_err() {
+        if replies.send(answer).await.is_err() {
             return None;
         }
     }
@@ -124,7 +116,7 @@ async fn play(
     sink: &mut SplitSink<Socket, Message>,
     mut listener: Option<Listener>,
     mut events: Events,
-    mut answers: mpsc::Receiver<String>,
+    mut answers: mpsc::Receiver<Answer>,
 ) -> Option<Goodbye> {
     let control_only = listener.is_none();
     let mut pings = interval_at(Instant::now() + PING, PING);
@@ -132,7 +124,10 @@ async fn play(
     while eventful || listener.is_some() {
         let message = tokio::select! {
             biased;
-            Some(answer) = answers.recv() => Message::text(answer),
+            Some(Answer { text, listener: other }) = answers.recv() => {
+                listener = other.or(listener);
+                Message::text(text.to_string())
+            }
             event = events.recv(), if eventful => match event {
                 Some(event) => match serde_json::to_string(&event) {
                     Ok(event) => Message::text(event),
@@ -143,10 +138,15 @@ async fn play(
             _ = pings.tick() => Message::Ping(Bytes::new()),
             sound = next(&mut listener), if listener.is_some() => match sound {
                 Some(sound) => Message::Binary(sound),
+                None if listener.as_ref().is_some_and(Listener::is_given_up) => return Some(too_slow()),
                 None => { listener = None; continue }
             },
         };
-        match timeout(STALL, sink.send(message)).await {
+        let sent = tokio::select! {
+            sent = timeout(STALL, sink.send(message)) => sent,
+            () = given_up(listener.as_ref()) => return Some(too_slow()),
+        };
+        match sent {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return None,
             Err(_) => return Some(Goodbye::new(CloseCode::Again, "nothing was taken for 30 s")),
@@ -154,6 +154,18 @@ async fn play(
     }
     let reason = if control_only { "the stream is over" } else { "the sound is over" };
     Some(Goodbye::new(CloseCode::Normal, reason))
+}
+
+fn too_slow() -> Goodbye {
+    Goodbye::new(CloseCode::Again, "too slow for this stream; connect again")
+}
+
+/// Completes when the station gives up whoever listens.
+async fn given_up(listener: Option<&Listener>) {
+    match listener {
+        Some(listener) => listener.given_up().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The next whole page (or run of packets). Cancel safe: what completes a page is there already.

@@ -76,6 +76,7 @@ impl<S: Source> Task<S> {
                 // Players have their first page, and play it from now on.
                 self.clock = Some(Clock::start(now, before, ahead));
                 self.stream.presentation().runs(before, before + ahead);
+                self.feed.plays(before);
             }
             turn += 1;
             if turn % TURN == 0 {

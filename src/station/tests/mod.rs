@@ -10,6 +10,7 @@ mod hls;
 mod overload;
 mod pace;
 mod queue;
+mod resume;
 mod schedule;
 mod store;
 mod tone;
@@ -56,6 +57,7 @@ fn spec() -> StreamSpec {
         seconds: None,
         max_still: None,
         wait: None,
+        keep: false,
         idle: Idle::Pause,
     }
 }

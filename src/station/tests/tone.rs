@@ -221,7 +221,7 @@ impl Source for Tone {
         let sample = |n: u64| (TAU * PITCH * n as f64 / f64::from(RATE.0)).sin() as f32 * 0.3;
         let pcm = (given..given + count).flat_map(|n| std::iter::repeat_n(sample(n), channels)).collect();
         self.seen.making.lock().unwrap().given = Samples(given + count).seconds(RATE);
-        Read::Chunk(Chunk { start, epoch: 0, sample_rate: RATE, channels, pcm })
+        Read::Chunk(Chunk { start, epoch: 0, sample_rate: RATE, channels, pcm, passage: None })
     }
 
     fn ready(&self) -> BoxFuture<'static, ()> {

@@ -4,7 +4,7 @@ use mp3lame_encoder::{Bitrate, Builder, DualPcm, Encoder, FlushGap, Mode, MonoPc
 use std::num::NonZeroU32;
 
 use crate::audio::AudioError;
-use crate::audio::format::{Encoded, LiveEncoder};
+use crate::audio::format::{Encoded, LiveEncoder, LongEnd, LongFile};
 
 /// What LAME may write beyond 1.25 bytes per frame, from its manual.
 const SLACK: usize = 7200;
@@ -57,15 +57,13 @@ impl Mp3Encoder {
     /// # Errors
     /// [`AudioError::Mp3`].
     pub(super) fn file(pcm: &[f32], rate: u32, channels: usize, kbps: u32) -> Result<Vec<u8>, AudioError> {
-        let builder = builder(rate, channels, kbps, Quality::NearBest, true)?;
-        let (mut encoder, mut file) = (Self::build(builder, channels)?, Vec::new());
+        let (mut long, mut file) = (Long::new(rate, channels, kbps)?, Vec::new());
         // LAME wants room for the worst case: pieces of a second keep that small.
-        pcm.chunks(rate as usize * channels).try_for_each(|second| encoder.push(second, &mut file))?;
-        encoder.finish(&mut file)?;
-        let mut tag = Vec::with_capacity(encoder.encoder.lame_tag_size());
-        if encoder.encoder.lame_tag_encode_to_vec(&mut tag).is_some() && tag.len() <= file.len() {
-            // LAME left room for it: a frame of zeros.
-            file[..tag.len()].copy_from_slice(&tag);
+        pcm.chunks(rate as usize * channels).try_for_each(|second| long.0.push(second, &mut file))?;
+        let LongEnd { mut rest, head } = Box::new(long).finish()?;
+        file.append(&mut rest);
+        if head.len() <= file.len() {
+            file[..head.len()].copy_from_slice(&head);
         }
         Ok(file)
     }
@@ -124,6 +122,35 @@ fn builder(rate: u32, channels: usize, kbps: u32, quality: Quality, tag: bool) -
 fn disable_reservoir(builder: &mut Builder) {
     // SAFETY: the pointer is the builder's, which lives on; LAME notes the number and keeps nothing else.
     unsafe { ffi::lame_set_disable_reservoir(builder.as_ptr(), 1) };
+}
+
+/// A file whose first frame tells players the exact length.
+pub(super) struct Long(Mp3Encoder);
+
+impl Long {
+    pub(super) fn new(rate: u32, channels: usize, kbps: u32) -> Result<Self, AudioError> {
+        let builder = builder(rate, channels, kbps, Quality::NearBest, true)?;
+        Mp3Encoder::build(builder, channels).map(Self)
+    }
+}
+
+impl LongFile for Long {
+    fn push(&mut self, pcm: &[f32]) -> Result<Vec<u8>, AudioError> {
+        let mut bytes = Vec::new();
+        self.0.push(pcm, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<LongEnd, AudioError> {
+        let mut rest = Vec::new();
+        self.0.finish(&mut rest)?;
+        let mut head = Vec::with_capacity(self.0.encoder.lame_tag_size());
+        // LAME left room for it: a frame of zeros.
+        if self.0.encoder.lame_tag_encode_to_vec(&mut head).is_none() {
+            head.clear();
+        }
+        Ok(LongEnd { rest, head })
+    }
 }
 
 /// For live streams: whole frames, each of which a listener can begin with.
