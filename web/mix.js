@@ -3,7 +3,16 @@
 // Calls `changed(kind)` with `text` while a prompt is typed, `weight` while a slider moves, `shape` when a prompt came or went
 // or an edit was finished.
 
+import { fill } from "./dom.js";
+
 export const MOST = 8;
+
+/** Prompts in one line. */
+export const words = (prompts) =>
+  prompts
+    .map(({ text }) => text)
+    .filter(Boolean)
+    .join("  +  ") || "Free improvisation";
 
 export class Mix {
   constructor(list, addButton, changed) {
@@ -103,10 +112,4 @@ function grow(field) {
   if (CSS.supports("field-sizing", "content")) return;
   field.style.height = "auto";
   field.style.height = `${field.scrollHeight + 2}px`;
-}
-
-/** Tells the style sheet how much of a slider's track is filled. */
-export function fill(range) {
-  const low = Number(range.min);
-  range.style.setProperty("--fill", `${(100 * (range.valueAsNumber - low)) / (Number(range.max) - low)}%`);
 }
