@@ -13,6 +13,8 @@ mod probe;
 #[path = "http/server.rs"]
 #[allow(dead_code)]
 mod server;
+#[path = "browser/studio.rs"]
+mod studio;
 
 use std::time::Duration;
 

@@ -24,7 +24,8 @@ export function address(path) {
   return url.href;
 }
 
-async function request(method, path, body, options = {}) {
+/** One request; the answer's JSON, or null. */
+export async function request(method, path, body, options = {}) {
   let response;
   try {
     response = await fetch(address(path), {
@@ -43,7 +44,8 @@ async function request(method, path, body, options = {}) {
   return parsed(await response.text().catch(() => ""));
 }
 
-function parsed(text) {
+/** JSON, or null. */
+export function parsed(text) {
   try {
     return text ? JSON.parse(text) : null;
   } catch {
@@ -52,12 +54,16 @@ function parsed(text) {
 }
 
 async function problemOf(response) {
-  const { status } = response;
+  return problem(response.status, await response.text().catch(() => ""), response.headers.get("Retry-After"));
+}
+
+/** What an answer that is an error says. */
+export function problem(status, text, retry) {
   if (status === 401) {
     return new Problem("This server asks for a token. Open the page with ?token=… at the end of its address.", { status });
   }
-  const json = parsed(await response.text().catch(() => ""));
-  const header = Number.parseInt(response.headers.get("Retry-After") ?? "", 10);
+  const json = parsed(text);
+  const header = Number.parseInt(retry ?? "", 10);
   const waits = status === 429 || status >= 500;
   const retryAfter = waits ? (Number.isFinite(header) ? Math.max(1, header) : 5) : null;
   return new Problem(json?.detail ?? json?.title ?? `The server answered with an error (${status}).`, { status, retryAfter });
@@ -88,7 +94,8 @@ export const eventsAddress = (id) => address(`${stream(id)}/events`);
 export const socketAddress = (id) => address(`${stream(id)}/ws?format=ogg&latency=low`).replace(/^http/, "ws");
 export const audioAddress = (id, format) => address(`${stream(id)}/audio.${format}`);
 
-const list = (json, key) => (Array.isArray(json) ? json : (json?.[key] ?? []));
+/** What a listing lists. */
+export const list = (json, key) => (Array.isArray(json) ? json : (json?.[key] ?? []));
 export const listStreams = async () => list(await request("GET", "v1/streams"), "streams");
 export const listModels = async () => list(await request("GET", "v1/models"), "models");
 export const listStarters = async () => list(await request("GET", "stations.json"), "stations");

@@ -11,6 +11,7 @@ mod limiter;
 mod loudness;
 mod opus;
 mod pcm;
+mod peaks;
 mod resample;
 mod stretch;
 mod tempo;
@@ -28,8 +29,9 @@ pub use format::{
 pub use limiter::{CEILING, Limiter};
 pub use loudness::{LEVEL_BLOCK, Leveler, TARGET_LUFS};
 pub use opus::{OPUS_FRAME, OPUS_RATE, OpusEncoder};
+pub use peaks::{Peaks, peaks};
 pub use resample::StreamResampler;
-pub use tempo::tempo;
+pub use tempo::{Pulse, pulse, tempo};
 
 /// Appends `pcm` of `from` channels to `out` with `to` channels; both are 1 or 2.
 pub fn remix(pcm: &[f32], from: usize, to: usize, out: &mut Vec<f32>) {

@@ -21,11 +21,49 @@ const SPREAD: f64 = 1.0;
 /// Multiples of a beat at which rises must repeat.
 const COMB: usize = 4;
 
+/// Where in its window a rise is heard that makes the loudest difference to the window before, as a part of it.
+const HEARD_AT: f64 = 0.8;
+/// A beat that lies this much before the beginning, in seconds, is the first one: attacks take their time.
+const EARLY: f64 = 0.04;
+/// Most sounds begin on a beat: one that is so much weaker than the strongest place in a beat is still the first.
+const BEGINS: f32 = 0.4;
+/// People choose whole numbers: one that fits nearly as well, and is this near, is meant.
+const WHOLE: (f64, f64) = (0.9, 0.3);
+
+/// Beats at equal distances.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pulse {
+    /// Beats per minute.
+    pub bpm: f64,
+    /// Seconds at which the first one is heard.
+    pub first: f64,
+}
+
 /// Beats per minute (now and then those an octave away, as with all such measures), or `None` for a sound without a pulse, or shorter than two beats.
 ///
 /// # Errors
 /// [`AudioError::Resample`] when the rate cannot be converted.
 pub fn tempo(sound: &Pcm) -> Result<Option<f64>, AudioError> {
+    Ok(measured(sound)?.map(|(bpm, _)| bpm))
+}
+
+/// As [`tempo`], a whole number where one fits, and where the beats lie.
+///
+/// # Errors
+/// As [`tempo`].
+pub fn pulse(sound: &Pcm) -> Result<Option<Pulse>, AudioError> {
+    let Some((fine, onsets)) = measured(sound)? else { return Ok(None) };
+    let risen = |bpm| first_beat(&onsets, 60.0 / bpm);
+    let ((first, fit), (whole_first, whole_fit)) = (risen(fine), risen(fine.round()));
+    let is_whole = (fine.round() - fine).abs() < WHOLE.1 && f64::from(whole_fit) > WHOLE.0 * f64::from(fit);
+    Ok(Some(match is_whole {
+        true => Pulse { bpm: fine.round(), first: whole_first },
+        false => Pulse { bpm: fine, first },
+    }))
+}
+
+/// Beats per minute, and the onsets that they were found in.
+fn measured(sound: &Pcm) -> Result<Option<(f64, Vec<f32>)>, AudioError> {
     let mono = sound.clone().mono().at(RATE)?;
     let onsets = onsets(&mono.pcm);
     let per_second = f64::from(RATE.0) / HOP as f64;
@@ -53,7 +91,30 @@ pub fn tempo(sound: &Pcm) -> Result<Option<f64>, AudioError> {
     };
     let rough = best(SLOWEST, FASTEST, 0.5);
     let fine = best(rough - 1.0, rough + 1.0, 0.02);
-    Ok((score(fine) > 0.02 * f64::from(correlation[0])).then_some(fine))
+    let is_pulse = score(fine) > 0.02 * f64::from(correlation[0]);
+    Ok(is_pulse.then_some((fine, onsets)))
+}
+
+/// The place within a beat, in seconds, at which the sound rises most beat for beat, and how much.
+fn first_beat(onsets: &[f32], beat: f64) -> (f64, f32) {
+    let per_second = f64::from(RATE.0) / HOP as f64;
+    let places = ((beat * per_second) as usize).max(1);
+    let risen = |place: usize| {
+        let steps = (0..).map(|n| (place as f64 + n as f64 * beat * per_second).round() as usize);
+        steps.map_while(|step| onsets.get(step)).sum::<f32>()
+    };
+    let second = |place: usize| {
+        let second = (place as f64 / per_second + HEARD_AT * WINDOW as f64 / f64::from(RATE.0)) % beat;
+        if second > beat - EARLY { second - beat } else { second }
+    };
+    let all: Vec<(f64, f32)> = (0..places).map(|place| (second(place), risen(place))).collect();
+    let strongest = |of: &[(f64, f32)]| of.iter().copied().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or_default();
+    let best = strongest(&all);
+    let at_start: Vec<(f64, f32)> = all.into_iter().filter(|(second, _)| second.abs() < EARLY).collect();
+    match strongest(&at_start) {
+        start if start.1 > BEGINS * best.1 => (0.0, start.1),
+        _ => (best.0.max(0.0), best.1),
+    }
 }
 
 /// One value per hop: how much louder the bands became, without the slow part.
@@ -138,6 +199,20 @@ mod tests {
             let found = tempo(&drums(bpm, 20.0, rate)).unwrap().unwrap();
             let near = [0.5, 1.0, 2.0].into_iter().any(|octave| (found / (bpm * octave) - 1.0).abs() < 0.004);
             assert!(near, "{bpm} was heard as {found}");
+        }
+    }
+
+    #[test]
+    fn the_beats_lie_where_the_drum_is_hit() {
+        for (bpm, silence) in [(90.0, 0.0), (120.0, 0.13), (128.0, 0.1), (174.0, 0.08)] {
+            let (drums, rate) = (drums(bpm, 20.0, 44_100), 44_100.0);
+            let mut pcm = vec![0.0; (silence * rate) as usize];
+            pcm.extend(&drums.pcm);
+            let found = pulse(&Pcm { pcm, ..drums }).unwrap().unwrap();
+            // At half the tempo every other beat is as good.
+            let beat = 60.0 / bpm;
+            let off = (found.first - silence + beat / 2.0).rem_euclid(beat) - beat / 2.0;
+            assert!(off.abs() < 0.02, "{bpm}: {} instead of {silence}", found.first);
         }
     }
 

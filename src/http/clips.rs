@@ -18,6 +18,7 @@ use super::error::reply;
 use super::file::{self, Wanted, wanted};
 use super::input::checked_name;
 use super::links::{self, Links};
+use super::query::{Query, raw};
 use super::router::get;
 use super::sound_paths::Sounds;
 use super::upload::{self, Fields, Upload};
@@ -38,9 +39,9 @@ pub(super) fn routes(app: &Arc<App>) -> Routes {
 
 fn collection(app: &Arc<App>) -> Routes {
     let (for_list, for_create) = (Arc::clone(app), Arc::clone(app));
-    let list = get().and(links::of_request()).then(move |links| {
+    let list = get().and(raw()).and(links::of_request()).then(move |query: String, links| {
         let app = Arc::clone(&for_list);
-        async move { reply(list(&app, &links).await) }
+        async move { reply(list(&app, &query, &links).await) }
     });
     let upload = upload::of_request(app).and(owner()).and(links::of_request());
     let create = warp::post().and(upload).then(move |upload, owner, links| {
@@ -70,6 +71,7 @@ fn parts(app: &Arc<App>) -> Routes {
         .and_then(|id, part: String| async move {
             match part.as_str() {
                 "events" => Ok((id, Part::Events)),
+                "peaks" => Ok((id, Part::Peaks)),
                 _ => match (Sounds::Files.format(&part), Sounds::Previews.format(&part)) {
                     (Some(format), _) => Ok((id, Part::File(format))),
                     (_, Some(format)) => Ok((id, Part::Live(format))),
@@ -106,20 +108,19 @@ fn to_stream(app: &Arc<App>) -> Routes {
 #[derive(Clone, Copy)]
 enum Part {
     Events,
+    Peaks,
     File(Format),
     Live(Format),
 }
 
-fn clip_id(text: &str) -> Result<ClipId, HttpError> {
+pub(super) fn clip_id(text: &str) -> Result<ClipId, HttpError> {
     text.parse().map_err(|_| StudioError::NoClip(text.chars().take(80).collect()).into())
 }
 
-async fn list(app: &App, links: &Links) -> Result<Response, HttpError> {
-    let studio = app.studio()?;
-    let mut clips = Vec::new();
-    for record in studio.store().clips(None, LISTED).await? {
-        clips.push(ClipView::new(&studio.clip(record.id).await?, links));
-    }
+async fn list(app: &App, query: &str, links: &Links) -> Result<Response, HttpError> {
+    let session = Query::parse(query, &[&["session"]])?.one("session")?.map(SessionId::parse).transpose()?;
+    let clips = app.studio()?.history(session.as_ref(), LISTED).await?;
+    let clips = clips.iter().map(|clip| ClipView::new(clip, links)).collect();
     Ok(no_store(warp::reply::json(&ClipList { clips })))
 }
 
@@ -140,11 +141,10 @@ async fn create(
     let has_sound = audio.is_some() || session.is_some();
     let verb = fields.verb.as_deref().unwrap_or(if has_sound { "continue" } else { "generate" });
     let accepted = match (verb, audio, session) {
-        ("generate", None, None) => studio.generate(owner, fields.wish()).await?,
+        ("generate", None, session) => studio.generate_in(session, owner, fields.wish()).await?,
         ("generate", ..) => {
             return Err(HttpError::Unprocessable(
-                "`generate` makes a piece from text alone; leave the sound and the session out, or send verb=continue."
-                    .into(),
+                "`generate` makes a piece from text alone; leave the sound out, or send verb=continue.".into(),
             ));
         }
         ("bang", Some(audio), None) => studio.bang(owner, None, fields.wish(), audio).await?,
@@ -192,6 +192,7 @@ async fn part(
     let (studio, id) = (app.studio()?, clip_id(id)?);
     match part {
         Part::Events => events(studio, id, links, has_seen_the_end, app.stopping.clone()).await,
+        Part::Peaks => file::peaks(studio, studio.output(id).await?, wanted).await,
         Part::Live(format) => live::response(studio, id, format, wanted, app.stopping.clone()).await,
         Part::File(format) => file::sound(studio, studio.output(id).await?, format, &id.to_string(), wanted).await,
     }

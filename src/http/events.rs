@@ -21,9 +21,9 @@ use crate::station::{Event, Events};
 
 /// The id of the last event, and of no other: a browser names it when it comes again, which it does until it gets 204.
 pub(super) const END: &str = "end";
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How long a browser waits before it connects again.
-const RETRY: Duration = Duration::from_secs(2);
+pub(super) const RETRY: Duration = Duration::from_secs(2);
 
 /// `GET /v1/streams/{id}/events`.
 pub(super) fn routes(app: &Arc<App>) -> Routes {

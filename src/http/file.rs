@@ -21,7 +21,7 @@ use warp::{Filter, Reply};
 
 use super::HttpError;
 use crate::audio::Format;
-use crate::studio::{AudioId, SoundFile, Studio, tag};
+use crate::studio::{AudioId, PEAKS, SoundFile, Studio, StudioError, tag};
 
 /// Bytes that are read from disk at once.
 const PIECE: usize = 64 << 10;
@@ -59,24 +59,56 @@ pub(super) async fn sound(
     name: &str,
     wanted: &Wanted,
 ) -> Result<Response, HttpError> {
-    let tag = format!("\"{}\"", tag(id, format.extension()));
+    let (at_hand, made) = (studio.file_at_hand(id, format), studio.file(id, format));
+    let mut response = kept(&tag(id, format.extension()), format.media_type(), wanted, (at_hand, made)).await?;
+    entitle(&mut response, format, name, "inline");
+    Ok(response)
+}
+
+/// Says under which name a file is saved.
+pub(super) fn entitle(response: &mut Response, format: Format, name: &str, disposition: &str) {
+    if response.status() != StatusCode::RANGE_NOT_SATISFIABLE
+        && let Ok(value) = HeaderValue::from_str(&format!("{disposition}; filename=\"{name}.{}\"", format.extension()))
+    {
+        response.headers_mut().insert(CONTENT_DISPOSITION, value);
+    }
+}
+
+/// What is drawn of a stored sound.
+pub(super) async fn peaks(studio: &Studio, id: AudioId, wanted: &Wanted) -> Result<Response, HttpError> {
+    let (at_hand, made) = (studio.store().converted_before(id, PEAKS), studio.peaks(id));
+    kept(&tag(id, PEAKS), "application/json", wanted, (at_hand, made)).await
+}
+
+/// The file of this tag: as far as it is there, or made for whoever wants more than its headers.
+async fn kept(
+    tag: &str,
+    media_type: &'static str,
+    wanted: &Wanted,
+    (at_hand, made): (
+        impl Future<Output = Result<Option<SoundFile>, StudioError>>,
+        impl Future<Output = Result<SoundFile, StudioError>>,
+    ),
+) -> Result<Response, HttpError> {
+    let tag = format!("\"{tag}\"");
     let mut response = if wanted.has(&tag) {
         unchanged()
     } else if wanted.head {
         let mut response = Response::default();
-        if let Some(SoundFile { bytes, .. }) = studio.file_at_hand(id, format).await? {
+        if let Some(SoundFile { bytes, .. }) = at_hand.await? {
             response.headers_mut().insert(CONTENT_LENGTH, bytes.into());
         }
         response
     } else {
-        part(studio.file(id, format).await?, wanted, &tag)?
+        part(made.await?, wanted, &tag)?
     };
-    describe(&mut response, &tag, format, name, "inline");
+    describe(&mut response, &tag, media_type);
     Ok(response)
 }
 
-/// Says of an answer what it is: a file that is saved as `name`, whose bytes are named by `tag`.
-pub(super) fn describe(response: &mut Response, tag: &str, format: Format, name: &str, disposition: &str) {
+/// Says of an answer what it is: these bytes are named by `tag`.
+pub(super) fn describe(response: &mut Response, tag: &str, media_type: &'static str) {
+    let is_error = response.status() == StatusCode::RANGE_NOT_SATISFIABLE;
     let headers = response.headers_mut();
     if let Ok(tag) = HeaderValue::from_str(tag) {
         headers.insert(ETAG, tag);
@@ -84,13 +116,8 @@ pub(super) fn describe(response: &mut Response, tag: &str, format: Format, name:
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     // A session's sound is another one tomorrow; who has this one asks whether it still is.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
-    if response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
-        return;
-    }
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
-    if let Ok(value) = HeaderValue::from_str(&format!("{disposition}; filename=\"{name}.{}\"", format.extension())) {
-        headers.insert(CONTENT_DISPOSITION, value);
+    if !is_error {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     }
 }
 
@@ -134,7 +161,7 @@ pub(super) fn whole(sound: SoundFile) -> Result<Response, HttpError> {
 
 /// A response with a part of a file as its body.
 fn slice(mut file: File, range: Range<u64>) -> Result<Response, HttpError> {
-    file.seek(SeekFrom::Start(range.start)).map_err(|error| crate::studio::StudioError::Store(error.to_string()))?;
+    file.seek(SeekFrom::Start(range.start)).map_err(|error| StudioError::Store(error.to_string()))?;
     let length = range.end - range.start;
     let body = pieces(tokio::fs::File::from_std(file), length);
     let mut response = warp::reply::stream(body).into_response();

@@ -122,7 +122,8 @@ async fn record(app: &App, id: &str, query: &str, wanted: &Wanted) -> Result<Res
     } else {
         file::part(app.recordings.file(&stream, span, format, &tag).await?, wanted, &tag)?
     };
-    file::describe(&mut response, &tag, format, &name, "attachment");
+    file::describe(&mut response, &tag, format.media_type());
+    file::entitle(&mut response, format, &name, "attachment");
     Ok(response)
 }
 

@@ -25,6 +25,7 @@ mod front;
 mod gary;
 mod generate;
 mod heap;
+mod history;
 mod hls;
 mod icy;
 mod input;

@@ -1,7 +1,7 @@
-//! The player page, embedded in the binary: plain files with an entity tag and a strict content policy.
+//! The player and the studio, embedded in the binary: plain files with an entity tag and a strict content policy.
 //!
-//! The page needs no build step and asks nobody but this server. `/stations.json` is the built-in prompt set, from
-//! which it offers a first choice of styles.
+//! The pages need no build step and ask nobody but this server. `/stations.json` is the built-in prompt set, from
+//! which the player offers a first choice of styles.
 
 use std::borrow::Cow;
 
@@ -28,6 +28,11 @@ struct Prompts;
 /// Nothing from elsewhere runs or loads; `blob:` lets a recording be saved.
 const POLICY: &str =
     "default-src 'self'; media-src 'self' blob:; object-src 'none'; base-uri 'none'; form-action 'none'";
+/// Where the studio is, and its file.
+const STUDIO: (&str, &str) = ("studio", "studio.html");
+/// Stands in the studio's page for a word of each answer: only the style sheets that say it count. The library that
+/// draws wave forms writes one.
+const NONCE: &str = "STYLE_NONCE";
 
 /// Whether this path is one of the page's static files (these need no token).
 pub(super) fn serves(path: &str) -> bool {
@@ -47,12 +52,16 @@ fn find(path: &str) -> Option<EmbeddedFile> {
     match path.strip_prefix('/')? {
         "" => Web::get("index.html"),
         "stations.json" => Prompts::get("stations.json"),
+        name if name == STUDIO.0 => Web::get(STUDIO.1),
         name => Web::get(name),
     }
 }
 
 fn answer(path: &str, known: Option<&str>) -> Result<Response, Rejection> {
     let file = find(path).ok_or_else(warp::reject::not_found)?;
+    if [STUDIO.0, STUDIO.1].contains(&path.trim_start_matches('/')) {
+        return Ok(studio(&file));
+    }
     let tag = entity_tag(&file);
     let unchanged = known.is_some_and(|known| known.split(',').any(|one| one.trim().trim_start_matches("W/") == tag));
     let kind = content_type(&file);
@@ -76,9 +85,31 @@ fn answer(path: &str, known: Option<&str>) -> Result<Response, Rejection> {
     // Asked for again each time, answered with 304: a new version of the server is a new page at once.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    harden(&mut response);
+    Ok(response)
+}
+
+/// The studio's page, another one each time.
+fn studio(file: &EmbeddedFile) -> Response {
+    let nonce = uuid::Uuid::new_v4().simple().to_string();
+    let page = String::from_utf8_lossy(&file.data).replace(NONCE, &nonce);
+    let mut response = Response::new(page.into());
+    let policy = format!("{POLICY}; style-src 'self' 'nonce-{nonce}'");
+    for (name, value) in [(CONTENT_TYPE, content_type(file)), (CONTENT_SECURITY_POLICY, policy)] {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    harden(&mut response);
+    response
+}
+
+/// What every answer here says.
+fn harden(response: &mut Response) {
+    let headers = response.headers_mut();
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    Ok(response)
 }
 
 fn entity_tag(file: &EmbeddedFile) -> String {
@@ -117,6 +148,19 @@ mod tests {
     }
 
     #[test]
+    fn the_studio_is_served_with_a_word_for_its_style_sheets_that_is_never_the_same() {
+        let nonce = || {
+            let response = answer("/studio", None).unwrap();
+            let policy = response.headers()["content-security-policy"].to_str().unwrap().to_owned();
+            policy.split("'nonce-").nth(1).unwrap().trim_end_matches('\'').to_owned()
+        };
+        let one = nonce();
+        assert!(one.len() >= 32 && one != nonce(), "{one}");
+        assert!(serves("/studio/main.js") && serves("/vendor/wavesurfer/LICENSE"));
+        assert_eq!(answer("/studio", Some("*")).unwrap().status(), 200);
+    }
+
+    #[test]
     fn an_unchanged_file_is_not_sent_again() {
         let first = answer("/style.css", None).unwrap();
         let tag = first.headers()["etag"].to_str().unwrap();
@@ -142,7 +186,7 @@ mod tests {
                 .match_indices("//")
                 .filter(|(at, _)| text[..*at].ends_with("http:") || text[..*at].ends_with("https:"));
             let foreign: Vec<_> = foreign.map(|(at, _)| &text[at..(at + 20).min(text.len())]).collect();
-            assert!(foreign.iter().all(|url| url.starts_with("//www.w3.org/2000/")), "{name}: {foreign:?}");
+            assert!(foreign.iter().all(|url| url.starts_with("//www.w3.org/")), "{name}: {foreign:?}");
         }
     }
 

@@ -157,6 +157,8 @@ pub(super) struct LoopBody {
     steps: Option<usize>,
     #[serde(default)]
     seed: Seed,
+    /// The session that it goes into; a new one without.
+    session: Option<String>,
 }
 
 fn four() -> u32 {
@@ -192,7 +194,8 @@ async fn make_loop(
     };
     let settings = LoopSettings { steps: wish.steps, guidance: Some(guidance), sampler: None };
     let params = LoopParams { model: None, spec, settings };
-    accepted(studio, "loops", &studio.make_loop(owner, params, None).await?, links).await
+    let session = wish.session.as_deref().map(SessionId::parse).transpose()?;
+    accepted(studio, "loops", &studio.make_loop(owner, session, params, None).await?, links).await
 }
 
 fn bad(sentence: String) -> HttpError {

@@ -11,8 +11,8 @@ use warp::{Filter, Reply};
 
 use super::surface::SURFACES;
 use super::{
-    App, HttpError, Routes, clips, events, generate, hls, journal, models, musicgen_stream, ops, page, renders,
-    sessions, sound_paths, stats, streams, ws,
+    App, HttpError, Routes, clips, events, generate, history, hls, journal, models, musicgen_stream, ops, page,
+    renders, sessions, sound_paths, stats, streams, ws,
 };
 
 /// Paths and what can be asked there; `{}` stands for one segment, `audio.{file}` and its like for
@@ -41,10 +41,11 @@ const NATIVE: Paths = &[
     ("/hls/{}/master.m3u8", "GET, HEAD"),
     ("/v1/streams/{}/ws", "GET"),
     ("/v1/clips", "GET, HEAD, POST"),
-    ("/v1/clips/{}", "GET, HEAD, DELETE"),
+    ("/v1/clips/{}", "GET, HEAD, PATCH, DELETE"),
     ("/v1/clips/{}/events", "GET, HEAD"),
     ("/v1/clips/{}/live.{preview}", "GET, HEAD"),
     ("/v1/clips/{}/audio.{file}", "GET, HEAD"),
+    ("/v1/clips/{}/peaks", "GET, HEAD"),
     ("/v1/clips/{}/stream", "POST"),
     ("/v1/sessions", "GET, HEAD, POST"),
     ("/v1/sessions/{}", "GET, HEAD, PATCH, DELETE"),
@@ -52,6 +53,8 @@ const NATIVE: Paths = &[
     ("/v1/sessions/{}/retry", "POST"),
     ("/v1/sessions/{}/undo", "POST"),
     ("/v1/sessions/{}/crop", "POST"),
+    ("/v1/sessions/{}/events", "GET, HEAD"),
+    ("/v1/sessions/{}/peaks", "GET, HEAD"),
     ("/v1/sessions/{}/audio.{file}", "GET, HEAD"),
     ("/v1/transforms", "GET, HEAD, POST"),
     ("/v1/loops", "POST"),
@@ -88,6 +91,8 @@ pub(super) fn routes(app: &Arc<App>) -> Routes {
         .or(clips::routes(app))
         .unify()
         .or(sessions::routes(app))
+        .unify()
+        .or(history::routes(app))
         .unify()
         .or(renders::routes(app))
         .unify()

@@ -11,7 +11,7 @@ use warp::reply::{Response, with_header, with_status};
 use warp::{Filter, Reply};
 
 use super::client::owner;
-use super::clips::{accepted_reply, no_store};
+use super::clips::{accepted_reply, clip_id, no_store};
 use super::error::reply;
 use super::file::{self, Wanted, wanted};
 use super::links::{self, Links};
@@ -20,7 +20,7 @@ use super::sound_paths::Sounds;
 use super::upload::{self, Upload};
 use super::views::{SessionList, SessionView};
 use super::{App, HttpError, Routes, body};
-use crate::studio::{Owner, SessionId, Studio};
+use crate::studio::{Owner, SessionId, Studio, StudioError};
 
 /// Sessions that a list shows.
 const LISTED: usize = 100;
@@ -36,9 +36,10 @@ fn collection(app: &Arc<App>) -> Routes {
         let app = Arc::clone(&for_list);
         async move { reply(list(&app, &links).await) }
     });
-    let create = warp::post().and(upload::of_request(app)).and(links::of_request()).then(move |upload, links| {
+    let upload = upload::of_request(app).and(owner()).and(links::of_request());
+    let create = warp::post().and(upload).then(move |upload, owner, links| {
         let app = Arc::clone(&for_create);
-        async move { reply(create(&app, upload, &links).await) }
+        async move { reply(create(&app, upload, owner, &links).await) }
     });
     warp::path!("v1" / "sessions").and(list.or(create).unify()).boxed()
 }
@@ -94,10 +95,11 @@ fn edits(app: &Arc<App>) -> Routes {
     let crop = warp::path!("v1" / "sessions" / String / "crop")
         .and(warp::post())
         .and(body::bytes(app))
+        .and(owner())
         .and(links::of_request())
-        .then(move |id: String, body, links| {
+        .then(move |id: String, body, owner, links| {
             let app = Arc::clone(&for_crop);
-            async move { reply(crop(&app, &id, body, &links).await) }
+            async move { reply(crop(&app, &id, body, owner, &links).await) }
         });
     undo.or(crop).unify().boxed()
 }
@@ -106,7 +108,10 @@ fn sound(app: &Arc<App>) -> Routes {
     let app = Arc::clone(app);
     warp::path!("v1" / "sessions" / String / String)
         .and_then(|id: String, file: String| async move {
-            Sounds::Files.format(&file).map(|format| (id, format)).ok_or_else(warp::reject::not_found)
+            match Sounds::Files.format(&file) {
+                None if file != "peaks" => Err(warp::reject::not_found()),
+                format => Ok((id, format)),
+            }
         })
         .and(get())
         .and(wanted())
@@ -116,7 +121,10 @@ fn sound(app: &Arc<App>) -> Routes {
                 let found = async {
                     let studio = app.studio()?;
                     let current = studio.current(&SessionId::parse(&id)?).await?;
-                    file::sound(studio, current, format, &id, &wanted).await
+                    match format {
+                        Some(format) => file::sound(studio, current, format, &id, &wanted).await,
+                        None => file::peaks(studio, current, &wanted).await,
+                    }
                 };
                 reply(found.await)
             }
@@ -130,42 +138,63 @@ async fn list(app: &App, links: &Links) -> Result<Response, HttpError> {
     Ok(no_store(warp::reply::json(&SessionList { sessions })))
 }
 
-async fn create(app: &App, upload: Result<Upload, HttpError>, links: &Links) -> Result<Response, HttpError> {
+async fn create(
+    app: &App,
+    upload: Result<Upload, HttpError>,
+    owner: Owner,
+    links: &Links,
+) -> Result<Response, HttpError> {
     let Upload { fields, audio } = upload?;
     let audio = audio.ok_or_else(|| {
         HttpError::Unprocessable("A session begins with a sound; send it as the body, or as `audio` of a form.".into())
     })?;
     let studio = app.studio()?;
     let session = fields.session.as_deref().map(SessionId::parse).transpose()?;
-    let session = studio.restore(session, Some(fields.wish()), audio).await?;
+    let session = studio.upload(owner, session, fields.wish(), audio).await?;
     let created = with_status(shown(studio, &session, links).await?, StatusCode::CREATED);
     Ok(with_header(created, LOCATION, links.to(&format!("/v1/sessions/{session}"))).into_response())
 }
 
 async fn shown(studio: &Studio, id: &SessionId, links: &Links) -> Result<Response, HttpError> {
+    Ok(no_store(warp::reply::json(&view_of(studio, id, links).await?)))
+}
+
+/// A session with its clips.
+pub(super) async fn view_of(studio: &Studio, id: &SessionId, links: &Links) -> Result<SessionView, StudioError> {
     let session = studio.session(id).await?;
     let clips = studio.store().clips(Some(id), LISTED).await?;
     let making = studio.job_of(id).map(|job| job.record().id);
-    let view = SessionView::new(&session, links).with(clips.iter().map(|clip| clip.id), making);
-    Ok(no_store(warp::reply::json(&view)))
+    let present = studio.maker(id, session.current).await?;
+    Ok(SessionView::new(&session, links).with(clips.iter().map(|clip| clip.id), present, making))
 }
 
 async fn show(app: &App, id: &str, links: &Links) -> Result<Response, HttpError> {
     shown(app.studio()?, &SessionId::parse(id)?, links).await
 }
 
-/// Whether a session is kept whatever its age and size.
+/// What changes of a session; what is left out stays as it is.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = SessionChange)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Pin {
-    pinned: bool,
+pub(super) struct Change {
+    /// Whether it is kept whatever its age and size.
+    pinned: Option<bool>,
+    /// The clip whose result is its sound from now on.
+    clip: Option<String>,
 }
 
 async fn change(app: &App, id: &str, body: Result<Bytes, HttpError>, links: &Links) -> Result<Response, HttpError> {
-    let Pin { pinned } = body::json(&body?)?;
+    let Change { pinned, clip } = body::json(&body?)?;
     let (studio, id) = (app.studio()?, SessionId::parse(id)?);
-    studio.pin(&id, pinned).await?;
+    if pinned.is_none() && clip.is_none() {
+        return Err(HttpError::Unprocessable("Say what to change: send `pinned`, or `clip`, or both.".into()));
+    }
+    if let Some(clip) = clip {
+        studio.choose(&id, clip_id(&clip)?).await?;
+    }
+    if let Some(pinned) = pinned {
+        studio.pin(&id, pinned).await?;
+    }
     shown(studio, &id, links).await
 }
 
@@ -214,9 +243,15 @@ pub(super) struct Crop {
     to: Option<f64>,
 }
 
-async fn crop(app: &App, id: &str, body: Result<Bytes, HttpError>, links: &Links) -> Result<Response, HttpError> {
+async fn crop(
+    app: &App,
+    id: &str,
+    body: Result<Bytes, HttpError>,
+    owner: Owner,
+    links: &Links,
+) -> Result<Response, HttpError> {
     let Crop { from, to } = body::json(&body?)?;
     let (studio, id) = (app.studio()?, SessionId::parse(id)?);
-    studio.crop_to(&id, from, to).await?;
+    studio.crop_to(owner, &id, (from, to)).await?;
     shown(studio, &id, links).await
 }

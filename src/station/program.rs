@@ -20,7 +20,7 @@ pub(super) struct Program {
 /// Who decides how loud it is.
 enum Level {
     /// The sound itself.
-    Leveler(Leveler),
+    Leveler(Box<Leveler>),
     /// What was decided when it was heard, and the next frame.
     Known(Levels, u64),
     /// Nobody.
@@ -32,7 +32,7 @@ impl Program {
         Ok(Self {
             channels,
             resampler: StreamResampler::new(rate, SampleRate(OPUS_RATE), channels)?,
-            level: Leveler::new(OPUS_RATE, channels).map_or(Level::Plain, Level::Leveler),
+            level: Leveler::new(OPUS_RATE, channels).map_or(Level::Plain, |leveler| Level::Leveler(Box::new(leveler))),
             limiter: Limiter::new(channels),
             mixed: Vec::new(),
             resampled: Vec::new(),

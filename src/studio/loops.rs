@@ -9,15 +9,16 @@ use super::{
 use crate::engine::{FineTune, RenderInfo, RenderKey};
 
 impl Studio {
-    /// A loop, or another piece of the loop model's window, in a session of its own; `given` is the
-    /// sound that the parameters speak of.
+    /// A loop, or another piece of the loop model's window, in a session that exists or in one of its
+    /// own; `given` is the sound that the parameters speak of.
     ///
     /// # Errors
     /// [`StudioError::Absent`] without the model, [`StudioError::Invalid`] for what does not fit
-    /// into its window, and as [`Studio::generate`].
+    /// into its window, [`StudioError::NoSession`], [`StudioError::Busy`], and as [`Studio::generate`].
     pub async fn make_loop(
         self: &Arc<Self>,
         owner: Owner,
+        session: Option<SessionId>,
         params: LoopParams,
         given: Option<GivenSound>,
     ) -> Result<Accepted, StudioError> {
@@ -30,7 +31,10 @@ impl Studio {
         // It waits its turn like anybody else's.
         drop(model);
         let given = self.read_any(given).await?;
-        let session = SessionRecord::new(SessionId::random(), "loop", Params::default());
+        let session = match session {
+            Some(id) => self.store.session(&id).await?,
+            None => SessionRecord::new(SessionId::random(), "loop", Params::default()),
+        };
         self.begin(owner, Kind::Loop, session, Work::Render(Render::Loop(params)), given).await
     }
 

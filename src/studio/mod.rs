@@ -10,9 +10,11 @@ mod decoded;
 mod error;
 mod files;
 mod given;
+mod history;
 mod loops;
 mod naming;
 mod params;
+mod peaks;
 mod preview;
 mod queries;
 mod queue;
@@ -48,11 +50,12 @@ pub use naming::Naming;
 pub use params::{
     AudioId, ClipId, Kind, Lane, MAX_PIECE_SECONDS, Owner, PIECE_SECONDS, PROMPT_SECONDS, Params, SessionId,
 };
+pub use peaks::Drawing;
 pub use preview::Preview;
 pub use render_models::{FineTunes, MOST_LOOPS, RenderModels};
 pub use render_params::{LoopParams, Render, TransformParams, TransformWish, random_seed};
 pub use riffs::{Riff, Riffs};
-pub use store::{ClipRecord, ClipState, Draft, LEVELLED, Retention, SessionRecord, SoundFile, Store, tag};
+pub use store::{ClipRecord, ClipState, Draft, LEVELLED, PEAKS, Retention, SessionRecord, SoundFile, Store, tag};
 pub use variations::{Variation, Variations};
 pub use verbs::Accepted;
 pub use wish::Wish;
@@ -125,6 +128,7 @@ pub struct Studio {
     /// Held while a session is read, changed and written.
     edits: tokio::sync::Mutex<()>,
     events: broadcast::Sender<Event>,
+    changes: broadcast::Sender<SessionId>,
     wake: Notify,
     stopping: CancellationToken,
     tasks: TaskTracker,
@@ -179,6 +183,7 @@ impl Studio {
             desk: Mutex::default(),
             edits: tokio::sync::Mutex::default(),
             events: broadcast::channel(EVENTS).0,
+            changes: broadcast::channel(EVENTS).0,
             wake: Notify::new(),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),

@@ -112,6 +112,10 @@ pub enum Kind {
     Transform,
     /// A loop, or another piece of the loop model's window.
     Loop,
+    /// A sound that somebody brought. It is complete when it is written down.
+    Upload,
+    /// A part of a sound, likewise.
+    Crop,
 }
 
 /// What waits in the same line: pieces for places among the voices, transforms and loops each for their solver. A loop of
@@ -150,10 +154,24 @@ impl Kind {
             Self::Retry => "retry",
             Self::Transform => "transform",
             Self::Loop => "loop",
+            Self::Upload => "upload",
+            Self::Crop => "crop",
         }
     }
 
-    /// Where it waits.
+    /// Every kind.
+    const ALL: [Self; 8] = [
+        Self::Generate,
+        Self::Bang,
+        Self::Continue,
+        Self::Retry,
+        Self::Transform,
+        Self::Loop,
+        Self::Upload,
+        Self::Crop,
+    ];
+
+    /// Where it waits, if it does.
     pub fn lane(self) -> Lane {
         match self {
             Self::Transform => Lane::Transforms,
@@ -162,9 +180,13 @@ impl Kind {
         }
     }
 
+    /// Whether it is music that a voice makes.
+    pub fn is_piece(self) -> bool {
+        matches!(self, Self::Generate | Self::Bang | Self::Continue | Self::Retry)
+    }
+
     pub(super) fn named(name: &str) -> Option<Self> {
-        let all = [Self::Generate, Self::Bang, Self::Continue, Self::Retry, Self::Transform, Self::Loop];
-        all.into_iter().find(|kind| kind.name() == name)
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 }
 

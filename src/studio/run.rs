@@ -114,6 +114,7 @@ impl Studio {
         desk.busy.remove(&(job.record.session.clone(), lane));
         drop(desk);
         self.tell(job, status);
+        self.touch(&job.record.session);
         self.tell_places();
         self.wake.notify_one();
     }

@@ -56,10 +56,26 @@ impl Studio {
     /// # Errors
     /// [`StudioError::Invalid`], [`StudioError::QueueFull`], [`StudioError::TooManyOfYours`], [`StudioError::Store`].
     pub async fn generate(self: &Arc<Self>, owner: Owner, wish: Wish) -> Result<Accepted, StudioError> {
+        self.generate_in(None, owner, wish).await
+    }
+
+    /// As [`Studio::generate`], in a session that exists if one is named.
+    ///
+    /// # Errors
+    /// As [`Studio::generate`], and [`StudioError::NoSession`], [`StudioError::Busy`].
+    pub async fn generate_in(
+        self: &Arc<Self>,
+        session: Option<SessionId>,
+        owner: Owner,
+        wish: Wish,
+    ) -> Result<Accepted, StudioError> {
         let mut params = wish.over(None);
         // There is no prompt; its default must not refuse a short piece.
         params.prompt_seconds = params.prompt_seconds.min((params.seconds - 1.0).max(0.5));
-        let session = SessionRecord::new(SessionId::random(), "generate", params.clone());
+        let session = match session {
+            Some(id) => self.store.session(&id).await?,
+            None => SessionRecord::new(SessionId::random(), "generate", params.clone()),
+        };
         self.begin(owner, Kind::Generate, session, Work::Piece(params), None).await
     }
 
@@ -223,26 +239,18 @@ impl Studio {
                 session.current
             }
             Kind::Retry => session.input,
+            // These are never made.
+            Kind::Upload | Kind::Crop => session.current,
         };
         if kind == Kind::Transform && input.is_none() {
             return Err(StudioError::NoAudio);
         }
         let mut clip = ClipRecord {
-            id: ClipId::random(),
-            session: id.clone(),
-            owner: owner.0,
-            kind,
             params,
-            unreadable: false,
             render,
-            state: ClipState::Accepted,
-            error: None,
+            parent: self.maker(&id, input).await?,
             input,
-            output: None,
-            delivered: false,
-            attempts: 0,
-            created: 0,
-            finished: None,
+            ..ClipRecord::new(id.clone(), owner, kind)
         };
         clip.created = self.store.accept(session, given, Some(clip.clone())).await?;
         reservation.keep();
@@ -250,6 +258,7 @@ impl Studio {
             self.given.keep(file, kept.flatten());
         }
         let accepted = Accepted { session: id, clip: clip.id };
+        self.touch(&accepted.session);
         self.enqueue(clip);
         Ok(accepted)
     }
@@ -296,15 +305,20 @@ impl Studio {
         self.decode(audio.clone()).await?;
         let auto_created = session.is_none();
         let id = session.unwrap_or_else(SessionId::random);
-        self.replace(&id, "crop", None, audio).await?;
+        self.replace(&id, "crop", None, audio, None).await?;
         Ok((id, auto_created))
     }
 
-    /// Keeps the seconds `from` to `to` of a session's sound.
+    /// Keeps the seconds `from` to `to` of a session's sound, as a clip.
     ///
     /// # Errors
     /// [`StudioError::Invalid`] when nothing would be left, [`StudioError::NoSession`], [`StudioError::NoAudio`].
-    pub async fn crop_to(self: &Arc<Self>, id: &SessionId, from: f64, to: Option<f64>) -> Result<(), StudioError> {
+    pub async fn crop_to(
+        self: &Arc<Self>,
+        owner: Owner,
+        id: &SessionId,
+        (from, to): (f64, Option<f64>),
+    ) -> Result<(), StudioError> {
         let sound = self.decode(self.sound_of(id).await?).await?;
         let cut = work(move || {
             let sound = sound.try_map(shape::usable)?;
@@ -318,7 +332,7 @@ impl Studio {
             }
             Ok(cut.wav())
         });
-        self.replace(id, "crop", None, cut.await?.into()).await
+        self.replace(id, "crop", None, cut.await?.into(), Some((Kind::Crop, owner))).await
     }
 
     /// The end of a clip, as codes for a stream to go on from on a loaded `model` (`None`: the default).
@@ -371,29 +385,76 @@ impl Studio {
         params.as_ref().map_or(Ok(()), Params::validate)?;
         self.decode(audio.clone()).await?;
         let id = session.unwrap_or_else(SessionId::random);
-        self.replace(&id, "restore", params, audio).await?;
+        self.replace(&id, "restore", params, audio, None).await?;
         Ok(id)
     }
 
-    /// Puts a file that is known to be a sound in place of a session's.
+    /// As [`Studio::restore`], but the sound is a clip: one can go back to it.
+    ///
+    /// # Errors
+    /// As [`Studio::restore`].
+    pub async fn upload(
+        self: &Arc<Self>,
+        owner: Owner,
+        session: Option<SessionId>,
+        wish: Wish,
+        audio: Bytes,
+    ) -> Result<SessionId, StudioError> {
+        let params = wish.over(None);
+        params.validate()?;
+        self.decode(audio.clone()).await?;
+        let id = session.unwrap_or_else(SessionId::random);
+        self.replace(&id, "upload", Some(params), audio, Some((Kind::Upload, owner))).await?;
+        Ok(id)
+    }
+
+    /// Puts a file that is known to be a sound in place of a session's, perhaps as a clip of a kind.
     async fn replace(
         self: &Arc<Self>,
         id: &SessionId,
         origin: &str,
         params: Option<Params>,
         audio: Bytes,
+        clip: Option<(Kind, Owner)>,
     ) -> Result<(), StudioError> {
         let kept = self.store.keep(audio, id).await?;
         let session = SessionRecord::new(id.clone(), origin, Params::default());
         self.edit(move |studio| async move {
             let mut session = studio.known(&session.id).await?.unwrap_or(session);
-            session.current = Some(kept.id());
+            let before = session.current.replace(kept.id());
             if let Some(params) = params {
                 (session.params, session.unreadable) = (params, None);
             }
-            studio.store.accept(session, Some(kept), None).await.map(drop)
+            let id = session.id.clone();
+            let clip = match clip {
+                Some((kind, owner)) => Some(studio.done(&session, kind, owner, before).await?),
+                None => None,
+            };
+            studio.store.accept(session, Some(kept), clip).await?;
+            studio.touch(&id);
+            Ok(())
         })
         .await
+    }
+
+    /// A clip that is complete already: the session's present sound.
+    async fn done(
+        &self,
+        session: &SessionRecord,
+        kind: Kind,
+        owner: Owner,
+        before: Option<AudioId>,
+    ) -> Result<ClipRecord, StudioError> {
+        let input = before.filter(|_| kind == Kind::Crop);
+        Ok(ClipRecord {
+            state: ClipState::Completed,
+            parent: self.maker(&session.id, input).await?,
+            input,
+            output: session.current,
+            // Whoever asked for it has it.
+            delivered: true,
+            ..ClipRecord::new(session.id.clone(), owner, kind)
+        })
     }
 
     /// Goes back to the input of the last continue, retry or transform, and says which sound that is.
@@ -407,6 +468,7 @@ impl Studio {
             let input = session.input.ok_or(StudioError::NothingToUndo)?;
             session.current = Some(input);
             studio.store.accept(session, None, None).await?;
+            studio.touch(&id);
             Ok(input)
         })
         .await
@@ -422,6 +484,7 @@ impl Studio {
             let mut session = studio.store.session(&id).await?;
             session.pinned = pinned;
             studio.store.accept(session.clone(), None, None).await?;
+            studio.touch(&id);
             Ok(session)
         })
         .await
@@ -441,11 +504,16 @@ impl Studio {
             self.cancel(job.record.id).await?;
         }
         let id = id.clone();
-        self.edit(move |studio| async move { studio.store.remove_session(&id).await }).await
+        self.edit(move |studio| async move {
+            studio.store.remove_session(&id).await?;
+            studio.touch(&id);
+            Ok(())
+        })
+        .await
     }
 
     /// Reads, changes and writes sessions while nobody else does, to the end.
-    async fn edit<T, F>(self: &Arc<Self>, edit: impl FnOnce(Arc<Self>) -> F) -> Result<T, StudioError>
+    pub(super) async fn edit<T, F>(self: &Arc<Self>, edit: impl FnOnce(Arc<Self>) -> F) -> Result<T, StudioError>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, StudioError>> + Send + 'static,

@@ -44,6 +44,8 @@ impl Browser {
             .args(["--disable-dev-shm-usage", "--remote-debugging-port=0"])
             // As strict as a visitor's browser: no sound before a click.
             .arg("--autoplay-policy=user-gesture-required")
+            // A microphone that beeps, and that pages may hear.
+            .args(["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"])
             .arg(format!("--user-data-dir={}", profile.path().display()))
             .arg("about:blank")
             .stdin(Stdio::null())
@@ -76,7 +78,7 @@ impl Browser {
         browser.resize(width, height).await;
         browser.call("Page.navigate", json!({ "url": url })).await;
         browser
-            .until("document.readyState === 'complete' && document.querySelectorAll('#mix textarea').length > 0")
+            .until("document.readyState === 'complete' && document.querySelector('#mix textarea, #studio [aria-selected]') !== null")
             .await;
         browser
     }
@@ -137,6 +139,44 @@ impl Browser {
     pub async fn prefer(&mut self, feature: &str, value: &str) {
         let features = json!([{ "name": feature, "value": value }]);
         self.call("Emulation.setEmulatedMedia", json!({ "features": features })).await;
+    }
+
+    async fn mouse(&mut self, kind: &str, (x, y): (f64, f64), held: bool) {
+        let params = json!({ "type": kind, "x": x, "y": y, "button": "left", "buttons": u8::from(held),
+            "clickCount": 1 });
+        self.call("Input.dispatchMouseEvent", params).await;
+    }
+
+    /// The left upper corner of an element, its width and its height.
+    pub async fn place(&mut self, selector: &str) -> [f64; 4] {
+        let place = format!(
+            "(() => {{ const r = document.querySelector({selector:?}).getBoundingClientRect();
+             return [r.x, r.y, r.width, r.height]; }})()"
+        );
+        let place = self.eval(&place).await;
+        std::array::from_fn(|n| place[n].as_f64().unwrap())
+    }
+
+    /// Drags over an element, from one part of its width to another.
+    pub async fn drag(&mut self, selector: &str, from: f64, to: f64) {
+        let [x, y, width, height] = self.place(selector).await;
+        let at = |part: f64| (x + part * width, y + height / 2.0);
+        self.mouse("mouseMoved", at(from), false).await;
+        self.mouse("mousePressed", at(from), true).await;
+        for step in 1..=4 {
+            self.mouse("mouseMoved", at(from + (to - from) * f64::from(step) / 4.0), true).await;
+        }
+        self.mouse("mouseReleased", at(to), false).await;
+    }
+
+    /// Lets go of a file over an element, as from a folder of the system.
+    pub async fn drop_file(&mut self, selector: &str, file: &std::path::Path) {
+        let [x, y, width, height] = self.place(selector).await;
+        for kind in ["dragEnter", "dragOver", "drop"] {
+            let data = json!({ "items": [], "files": [file], "dragOperationsMask": 1 });
+            let params = json!({ "type": kind, "x": x + width / 2.0, "y": y + height / 2.0, "data": data });
+            self.call("Input.dispatchDragEvent", params).await;
+        }
     }
 
     /// A click of the mouse in the middle of an element.

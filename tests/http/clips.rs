@@ -115,6 +115,110 @@ async fn a_sound_is_continued_retried_undone_cropped_and_removed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn every_sound_of_a_session_is_a_clip_that_one_can_go_back_to() {
+    let server = start().await;
+    let begun = upload(&server, "/v1/sessions", &wav(6, 44_100, 1)).await.json().await;
+    let session = format!("/v1/sessions/{}", begun["id"].as_str().unwrap());
+    let of_session = async || {
+        let path = format!("/v1/clips?session={}", begun["id"].as_str().unwrap());
+        get(server.addr, &path).await.json().await["clips"].as_array().unwrap().clone()
+    };
+    let first = begun["clip"].clone();
+    let clips = of_session().await;
+    assert_eq!(
+        (&clips[0]["id"], &clips[0]["verb"], &clips[0]["status"]),
+        (&first, &json!("upload"), &json!("completed"))
+    );
+    let crop = format!("{session}/crop");
+    let cropped = call(server.addr, "POST", &crop, r#"{"to": 4}"#).await.json().await;
+    assert_eq!(cropped["clips"].as_array().unwrap().len(), 2);
+    assert_ne!(cropped["clip"], first);
+    let clips = of_session().await;
+    assert_eq!((&clips[0]["verb"], &clips[0]["parent"], clips.len()), (&json!("crop"), &first, 2));
+
+    // Back to the first sound, which a piece is added to.
+    let back = json!({ "clip": first }).to_string();
+    assert_eq!(call(server.addr, "PATCH", &session, &back).await.json().await["clip"], first);
+    let go_on = format!("{session}/continue");
+    let body = r#"{"prompt_seconds": 2, "seconds": 5}"#;
+    let (place, view) = taken_on(&mut call(server.addr, "POST", &go_on, body).await).await;
+    assert_eq!((&view["parent"], &view["name"]), (&first, &Value::Null));
+    followed(&server, &place).await;
+    assert_eq!(get(server.addr, &session).await.json().await["clip"], view["id"]);
+    assert_eq!(sound(&server, &format!("{place}/audio.wav")).await.frames(), 9 * 44_100);
+    let named = call(server.addr, "PATCH", &place, r#"{"name": "take one"}"#).await.json().await;
+    assert_eq!(named["name"], "take one");
+    assert_eq!(of_session().await[0]["name"], "take one");
+
+    // A new piece from words in the same session.
+    let body = json!({ "verb": "generate", "prompt": "pads", "seconds": 2, "session": begun["id"] }).to_string();
+    let (other, view) = taken_on(&mut call(server.addr, "POST", "/v1/clips", &body).await).await;
+    followed(&server, &other).await;
+    assert_eq!((&view["session"], &view["parent"]), (&begun["id"], &Value::Null));
+    assert_eq!(of_session().await.len(), 4);
+
+    let stranger = upload(&server, "/v1/sessions", &wav(1, 32_000, 1)).await.json().await;
+    for (body, status) in [
+        (json!({ "clip": stranger["clip"] }), 404),
+        (json!({ "clip": "nobody" }), 404),
+        (json!({}), 422),
+        (json!({ "clop": 1 }), 400),
+    ] {
+        assert_eq!(call(server.addr, "PATCH", &session, &body.to_string()).await.status, status, "{body}");
+    }
+    assert_eq!(call(server.addr, "PATCH", &place, r#"{"name": ""}"#).await.status, 422);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sound_is_drawn_once_with_its_tempo_and_its_loudness() {
+    let server = start().await;
+    let begun = upload(&server, "/v1/sessions", &wav(3, 32_000, 2)).await.json().await;
+    let paths = [("clips", &begun["clip"]), ("sessions", &begun["id"])];
+    for path in paths.map(|(kind, id)| format!("/v1/{kind}/{}/peaks", id.as_str().unwrap())) {
+        let mut answer = get(server.addr, &path).await;
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+        let tag = answer.header("etag").unwrap().to_owned();
+        let drawn = answer.json().await;
+        assert_eq!((&drawn["version"], &drawn["bits"], &drawn["seconds"]), (&json!(2), &json!(8), &json!(3.0)));
+        let data = drawn["data"].as_array().unwrap();
+        assert_eq!((data.len(), &drawn["length"]), (1200, &json!(600)));
+        assert!(data.iter().all(|value| value.as_i64().unwrap().abs() <= 39), "the tone has a level of 0.3");
+        assert!(drawn["loudness"].as_f64().unwrap() < -10.0 && drawn["true_peak"].as_f64().unwrap() < -10.0);
+        let head = format!("GET {path} HTTP/1.1\nIf-None-Match: {tag}");
+        assert_eq!(send(server.addr, &head, b"").await.status, 304);
+    }
+    assert_eq!(get(server.addr, "/v1/clips/nobody/peaks").await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_follows_a_session_hears_of_every_change_and_every_step() {
+    let server = start().await;
+    let begun = upload(&server, "/v1/sessions", &wav(4, 32_000, 1)).await.json().await;
+    let session = format!("/v1/sessions/{}", begun["id"].as_str().unwrap());
+    let mut events = get(server.addr, &format!("{session}/events")).await;
+    let mut told = String::new();
+    let mut until = async |what: &str| {
+        while !told.contains(what) {
+            told.push_str(&String::from_utf8(events.piece().await.expect("it goes on")).unwrap());
+        }
+        std::mem::take(&mut told)
+    };
+    until("event:session").await;
+    let body = r#"{"prompt_seconds": 2, "seconds": 4}"#;
+    let (place, view) = taken_on(&mut call(server.addr, "POST", &format!("{session}/continue"), body).await).await;
+    until("event:session").await;
+    until(r#""status":"running""#).await;
+    until(r#""status":"completed""#).await;
+    until(&format!(r#""clip":{}"#, view["id"])).await;
+    call(server.addr, "PATCH", &place, r#"{"name": "take one"}"#).await;
+    until("event:session").await;
+    assert_eq!(get(server.addr, "/v1/sessions/nobody/events").await.status, 404);
+    // It ends with the session.
+    assert_eq!(call(server.addr, "DELETE", &session, "").await.status, 204);
+    while events.piece().await.is_some() {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_clip_is_heard_while_it_is_made_and_can_be_given_up() {
     let server = slow().await;
     let mut answer = upload(&server, "/v1/clips?verb=bang&prompt_seconds=2", &wav(8, 32_000, 1)).await;

@@ -50,11 +50,8 @@ async fn playlists_keep_the_rules_while_they_grow_and_after_the_end() {
         let place = created(&server, r#"{"prompts": ["rain \"and\" wind"], "seconds": 8.5}"#).await;
         let address = joined(&server, &place, rendition).await;
         let mut before = playlist(&server, &address).await;
-        loop {
-            let (number, part) = match before.hint.as_deref().and_then(|hint| hint.split_once('.')) {
-                Some((number, rest)) => (number.to_owned(), rest.split('.').next().unwrap().to_owned()),
-                None => break,
-            };
+        while let Some((number, rest)) = before.hint.as_deref().and_then(|hint| hint.split_once('.')) {
+            let part = rest.split('.').next().unwrap();
             let skip = if part == "2" { "&_HLS_skip=YES" } else { "" };
             let next = playlist(&server, &format!("{address}&_HLS_msn={number}&_HLS_part={part}{skip}")).await;
             follows(&next, &before);

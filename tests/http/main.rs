@@ -27,6 +27,7 @@ mod operate;
 mod origins;
 mod probe;
 mod renders;
+#[allow(dead_code)]
 mod server;
 mod sockets;
 mod spellings;

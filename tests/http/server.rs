@@ -1,6 +1,7 @@
 //! A whole server on an ephemeral port, with tones instead of a model.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
@@ -55,6 +56,24 @@ pub async fn start_rendering(renders: RenderModels) -> Server {
     serve(Standin::default(), StationConfig::default(), studio, |_| {}).await
 }
 
+/// A server that keeps its sessions in a folder, at an address that a server before it had.
+pub async fn start_again(folder: &Path, backend: Standin, addr: SocketAddr) -> Server {
+    // The one before it may still hold the folder and the port for a moment.
+    let deadline = Instant::now() + PATIENCE;
+    let store = loop {
+        match Store::open(folder) {
+            Ok(store) => break store,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    let engine = Engine::start(Box::new(backend), EngineConfig::default()).unwrap();
+    let studio = Studio::start(engine.clone(), store, None, StudioConfig::default()).await.unwrap();
+    let mut app = App::new(Station::new(engine, StationConfig::default()));
+    app.studio = Some(studio);
+    listen(app, addr).await
+}
+
 async fn serve(
     backend: Standin,
     station: StationConfig,
@@ -79,8 +98,12 @@ async fn serve_on(
     // One recorder serves all servers of this process.
     app.metrics = Some(METRICS.clone());
     change(&mut app);
+    listen(app, "127.0.0.1:0".parse().unwrap()).await
+}
+
+async fn listen(app: App, addr: SocketAddr) -> Server {
     let app = Arc::new(app);
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = TcpListener::bind(addr).await.unwrap();
     let addr = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
     let task = tokio::spawn({

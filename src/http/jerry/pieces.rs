@@ -43,7 +43,7 @@ async fn deliver(app: &App, owner: Owner, wanted: Wanted) -> Result<Response, Fa
     let studio = app.studio()?;
     let began = Instant::now();
     let Wanted { params, given, mut metadata, name, base64 } = wanted;
-    let taken = studio.make_loop(owner, params.clone(), given).await?;
+    let taken = studio.make_loop(owner, None, params.clone(), given).await?;
     let file = studio.store().sound(studio.outcome(taken.clip).await?).await?;
     if !base64 {
         let mut response = file::whole(file)?;

@@ -23,6 +23,10 @@ pub(in crate::http) struct ClipView {
     id: String,
     /// The session that it belongs to.
     session: String,
+    /// The clip of the same session whose result it was made of.
+    parent: Option<String>,
+    /// What somebody called it.
+    name: Option<String>,
     verb: Kind,
     status: &'static str,
     /// Percent done; 100 only once the sound is there.
@@ -31,12 +35,12 @@ pub(in crate::http) struct ClipView {
     /// The model that was asked for; `null` is the server's.
     model: Option<String>,
     prompt: String,
-    /// Seconds of the sound that it goes on from; not for transforms and loops.
+    /// Seconds of the sound that it goes on from; for pieces alone.
     prompt_seconds: Option<f64>,
-    /// Seconds of the piece, the prompt included; not for transforms and loops.
+    /// Seconds of the piece, the prompt included; for pieces alone.
     seconds: Option<f64>,
     seed: Option<u64>,
-    /// Not for transforms and loops.
+    /// For pieces alone.
     sampling: Option<ClipSampling>,
     /// Unix seconds.
     created: i64,
@@ -96,10 +100,12 @@ impl ClipView {
             let name = if format == Format::WAV { "live".to_owned() } else { format!("live_{format}") };
             urls.insert(name, url(&Sounds::Previews.segment(format)));
         }
-        let (params, is_piece) = (&record.params, record.render.is_none());
+        let (params, is_piece) = (&record.params, record.kind.is_piece());
         let sampling = ClipSampling { temperature: params.temperature, top_k: params.top_k, guidance: params.guidance };
         Self {
             session: record.session.to_string(),
+            parent: record.parent.map(|id| id.to_string()),
+            name: record.name.clone(),
             verb: record.kind,
             status: status.name(),
             progress: status.percent(),

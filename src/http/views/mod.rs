@@ -15,8 +15,9 @@ pub(super) use self::model::{ModelList, ModelView};
 pub(super) use self::render::{AcceptedRender, PresetList, PresetView, RenderView};
 pub(super) use self::session::{SessionList, SessionView};
 pub(super) use self::stream::{AckView, StreamList, StreamView};
-use super::{clips, input, journal, models, ops, renders, sessions, stats, upload};
+use super::{clips, history, input, journal, models, ops, renders, sessions, stats, upload};
 use crate::station::{Event, History};
+use crate::studio::Drawing;
 
 /// Every body of `/v1` by the name under which the description refers to it, with those within.
 #[derive(OpenApi)]
@@ -25,6 +26,7 @@ use crate::station::{Event, History};
     AckView,
     ClipList,
     ClipView,
+    Drawing,
     Event,
     History,
     ModelList,
@@ -36,6 +38,7 @@ use crate::station::{Event, History};
     StreamList,
     StreamView,
     clips::Onward,
+    history::Rename,
     input::Change,
     input::Create,
     journal::ClipOfStream,
@@ -44,8 +47,8 @@ use crate::station::{Event, History};
     models::Load,
     ops::Readiness,
     renders::LoopBody,
+    sessions::Change,
     sessions::Crop,
-    sessions::Pin,
     stats::Stats,
     upload::Fields,
 )))]

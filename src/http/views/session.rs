@@ -40,6 +40,9 @@ pub(in crate::http) struct SessionView {
     /// Its clips, the newest first; not in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     clips: Option<Vec<String>>,
+    /// The clip whose result its present sound is, if one made it; not in lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    clip: Option<Option<String>>,
     /// The clip that is being made; not in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     making: Option<Option<String>>,
@@ -61,13 +64,15 @@ impl SessionView {
             can_undo: session.input.is_some(),
             urls: file_urls(|end| links.to(&format!("/v1/sessions/{}/{end}", session.id))),
             clips: None,
+            clip: None,
             making: None,
         }
     }
 
-    /// With its clips, and the one that is being made if there is one.
-    pub fn with(self, clips: impl Iterator<Item = ClipId>, making: Option<ClipId>) -> Self {
+    /// With its clips, the present one, and the one that is being made, if there are such.
+    pub fn with(self, clips: impl Iterator<Item = ClipId>, present: Option<ClipId>, making: Option<ClipId>) -> Self {
         let text = |id: ClipId| id.to_string();
-        Self { clips: Some(clips.map(text).collect()), making: Some(making.map(text)), ..self }
+        let (clip, making) = (Some(present.map(text)), Some(making.map(text)));
+        Self { clips: Some(clips.map(text).collect()), clip, making, ..self }
     }
 }

@@ -58,7 +58,7 @@ impl Reader {
                 Next::Bytes(bytes) => bytes,
                 Next::OnShelf(length) => {
                     let (journal, piece) = (Arc::clone(&self.journal), self.piece);
-                    let read = tokio::task::spawn_blocking(move || journal.from_shelf(piece)).await;
+                    let read = tokio::task::spawn_blocking(move || journal.fetch(piece)).await;
                     let mut bytes = read.map_err(|error| StationError::Journal(error.to_string()))??;
                     // What was not written is missed when sound is made of it.
                     bytes.resize(length.max(self.fetched), 0);
@@ -91,7 +91,7 @@ impl Journal {
         })
     }
 
-    fn from_shelf(&self, piece: u64) -> Result<Vec<u8>, StationError> {
+    fn fetch(&self, piece: u64) -> Result<Vec<u8>, StationError> {
         let shelf = self.shelf.as_ref().ok_or_else(|| StationError::Journal("it has no folder".into()))?;
         shelf.read(&self.stream, piece).map_err(|error| StationError::Journal(error.to_string()))
     }

@@ -22,6 +22,8 @@ use crate::audio::Format;
 pub(super) const FOLDER: &str = "converted";
 /// The kind that is brought to one loudness.
 pub const LEVELLED: &str = "levelled.wav";
+/// The kind that is drawn.
+pub const PEAKS: &str = "peaks.json";
 /// Bytes of all conversions.
 const MOST: u64 = 2 << 30;
 /// Conversions that are made at the same time: each takes a processor, and memory for a whole sound.
@@ -45,7 +47,7 @@ pub fn tag(id: AudioId, kind: &str) -> String {
 
 /// All kinds of conversions.
 fn kinds() -> impl Iterator<Item = &'static str> {
-    Format::ALL.into_iter().map(Format::extension).chain([LEVELLED])
+    Format::ALL.into_iter().map(Format::extension).chain([LEVELLED, PEAKS])
 }
 
 /// The folder of conversions.

@@ -30,7 +30,7 @@ use uuid::Uuid;
 
 #[cfg(test)]
 pub(super) use clock::{Moment, Moments};
-pub use conversions::{LEVELLED, SoundFile, tag};
+pub use conversions::{LEVELLED, PEAKS, SoundFile, tag};
 pub use files::Draft;
 pub use records::{ClipRecord, ClipState, SessionRecord};
 pub use sweep::Retention;

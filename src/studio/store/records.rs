@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
 
-use super::super::{AudioId, ClipId, Kind, Lane, Params, Render, SessionId, StudioError};
+use super::super::{AudioId, ClipId, Kind, Lane, Owner, Params, Render, SessionId, StudioError};
 use super::{Draft, Store, files, stored, sweep};
 
 /// A session at rest.
@@ -106,6 +106,10 @@ pub struct ClipRecord {
     pub state: ClipState,
     /// Why it failed.
     pub error: Option<String>,
+    /// What somebody calls it.
+    pub name: Option<String>,
+    /// The clip of the same session whose result it works on.
+    pub parent: Option<ClipId>,
     /// The sound that it works on.
     pub input: Option<AudioId>,
     /// The result.
@@ -121,6 +125,30 @@ pub struct ClipRecord {
 }
 
 impl ClipRecord {
+    /// A new one that is still to be made.
+    pub fn new(session: SessionId, owner: Owner, kind: Kind) -> Self {
+        Self {
+            id: ClipId::random(),
+            session,
+            owner: owner.0,
+            kind,
+            params: Params::default(),
+            unreadable: false,
+            render: None,
+            state: ClipState::Accepted,
+            error: None,
+            name: None,
+            parent: None,
+            input: None,
+            output: None,
+            delivered: false,
+            attempts: 0,
+            // The store says when.
+            created: 0,
+            finished: None,
+        }
+    }
+
     /// The words that it is made by.
     pub fn text(&self) -> &str {
         self.render.as_ref().map_or_else(|| self.params.text(), Render::text)
@@ -176,6 +204,8 @@ fn clip_of(row: &Row<'_>) -> rusqlite::Result<ClipRecord> {
         render,
         state: ClipState::named(&state),
         error: row.get("error")?,
+        name: row.get("name")?,
+        parent: row.get::<_, Option<String>>("parent")?.and_then(|id| id.parse().ok()),
         input: audio(row, "input")?,
         output: audio(row, "output")?,
         delivered: row.get("delivered")?,
@@ -254,7 +284,7 @@ fn forget_unused(connection: &Connection, session: &SessionId) -> rusqlite::Resu
 }
 
 impl Store {
-    /// Writes a session, a new sound of it, and perhaps a clip to be made, at once; says when. Unused sounds are removed.
+    /// Writes a session, a new sound of it, and perhaps a clip, at once; says when. Unused sounds are removed.
     ///
     /// # Errors
     /// [`StudioError::NoRoom`], [`StudioError::Store`].
@@ -273,16 +303,23 @@ impl Store {
             }
             if let Some(clip) = clip {
                 transaction.execute(
-                    "INSERT INTO clips (id, session, owner, kind, params, state, input, created, flow)
-                     VALUES (?1, ?2, ?3, ?4, ?5, 'accepted', ?6, ?7, ?8)",
+                    "INSERT INTO clips
+                         (id, session, owner, kind, params, state, parent, input, output, delivered, created, finished,
+                          flow)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
                     params![
                         clip.id.to_string(),
                         clip.session.as_str(),
                         clip.owner,
                         clip.kind.name(),
                         stored::write(&clip.params),
+                        clip.state.name(),
+                        clip.parent.map(|id| id.to_string()),
                         text(clip.input),
+                        text(clip.output),
+                        clip.delivered,
                         now,
+                        (clip.state != ClipState::Accepted).then_some(now),
                         clip.render.as_ref().map(stored::write),
                     ],
                 )?;
@@ -450,6 +487,33 @@ impl Store {
             )?;
             let rows = statement.query_map(params![session, most as i64], clip_of)?;
             Ok(understood(rows)?)
+        })
+        .await
+    }
+
+    /// The clip of a session that made a sound.
+    ///
+    /// # Errors
+    /// [`StudioError::Store`].
+    pub async fn maker(&self, session: &SessionId, sound: AudioId) -> Result<Option<ClipId>, StudioError> {
+        let session = session.clone();
+        self.with(move |table| {
+            let mut statement = table.prepare_cached("SELECT id FROM clips WHERE session = ?1 AND output = ?2")?;
+            let found = statement.query_row([session.as_str(), &sound.to_string()], |row| row.get::<_, String>(0));
+            Ok(found.optional()?.and_then(|id| id.parse().ok()))
+        })
+        .await
+    }
+
+    /// Calls a clip something else, or nothing.
+    ///
+    /// # Errors
+    /// [`StudioError::NoClip`], [`StudioError::NoRoom`], [`StudioError::Store`].
+    pub async fn rename(&self, clip: ClipId, name: Option<String>) -> Result<(), StudioError> {
+        self.with(move |table| {
+            let sql = "UPDATE clips SET name = ?2 WHERE id = ?1";
+            let renamed = table.prepare_cached(sql)?.execute(params![clip.to_string(), name])?;
+            if renamed == 0 { Err(StudioError::NoClip(clip.to_string())) } else { Ok(()) }
         })
         .await
     }

@@ -58,6 +58,11 @@ const STEPS: &[&str] = &[
     END;
     CREATE TABLE clock (id INTEGER PRIMARY KEY, seen INTEGER NOT NULL) STRICT;
 ",
+    // What clips are called, and the clip whose sound each was made of.
+    "
+    ALTER TABLE clips ADD COLUMN name TEXT;
+    ALTER TABLE clips ADD COLUMN parent TEXT;
+",
 ];
 
 /// Says that a table was written by a program newer than this one, if it was.
