@@ -117,6 +117,15 @@ impl Index {
         })
     }
 
+    /// Voice time at which another voice takes over from the one that began at `base`.
+    pub(super) fn voice_end(&self, base: u64) -> u64 {
+        let bases = self.marks.iter().filter_map(|mark| match &mark.what {
+            What::Run(run) if run.base > base => Some(run.base),
+            _ => None,
+        });
+        bases.min().unwrap_or(u64::MAX)
+    }
+
     fn silences(&self) -> impl Iterator<Item = Range<u64>> + '_ {
         self.marks.iter().filter_map(|mark| match mark.what {
             What::Silence { frames } => Some(mark.at..mark.at + frames),

@@ -38,6 +38,10 @@ impl Reader {
         Self { journal, piece, fetched: 0, bytes: Vec::new(), read: 0 }
     }
 
+    pub(super) fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
     /// The next record; `None` if there is none at present. Cancel safe.
     pub(super) async fn next(&mut self) -> Result<Option<Record>, StationError> {
         loop {

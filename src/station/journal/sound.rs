@@ -27,6 +27,8 @@ pub(super) struct VoiceSound {
     /// Voice time of the next frame that is given out.
     next: u64,
     run: Option<Run>,
+    /// Voice time at which its voice ends.
+    limit: u64,
     decoder: Option<Decoder>,
     program: Option<Playing>,
     /// What the next program needs to know.
@@ -66,6 +68,7 @@ impl VoiceSound {
             channels,
             next: from,
             run: None,
+            limit: u64::MAX,
             decoder: None,
             program: None,
             levels: Levels::default(),
@@ -114,6 +117,7 @@ impl VoiceSound {
             self.finish(Some(run.base), out).await?;
         }
         self.decoder = None;
+        self.limit = self.reader.journal().lock().index.voice_end(run.base);
         self.run = Some(run);
         Ok(())
     }
@@ -132,13 +136,11 @@ impl VoiceSound {
             program.finish(&mut last)?;
             self.give(gives, &last, &mut rest);
         }
-        // What a voice made beyond the place where the next one took over was not heard.
-        if let Some(at) = at {
-            let wanted = rest.len() as i64 + (at as i64 - self.next as i64) * self.channels as i64;
-            rest.resize(wanted.max(0) as usize, 0.0);
-            self.next = at;
-        }
         out.append(&mut rest);
+        if let Some(missing) = at.and_then(|at| at.checked_sub(self.next)) {
+            out.resize(out.len() + missing as usize * self.channels, 0.0);
+            self.next += missing;
+        }
         Ok(())
     }
 
@@ -236,6 +238,9 @@ impl VoiceSound {
     fn give(&mut self, at: u64, block: &[f32], out: &mut Vec<f32>) {
         let early = self.next.saturating_sub(at) as usize * self.channels;
         let block = block.get(early..).unwrap_or_default();
+        // What a voice made beyond the place where the next one took over was not heard.
+        let most = self.limit.saturating_sub(self.next) as usize;
+        let block = &block[..block.len().min(most.saturating_mul(self.channels))];
         self.next += (block.len() / self.channels) as u64;
         out.extend_from_slice(block);
     }

@@ -105,6 +105,11 @@ async fn streams_with_a_name_and_those_to_be_kept_go_on_where_a_killed_server_le
     let across = replayed(&stream, 0, end + SECOND).await;
     assert_eq!(across.len() as u64, end + SECOND);
     assert!(across == [replayed(&named, 0, end).await, heard[..SECOND as usize].to_vec()].concat());
+    // From behind the place, and across it.
+    assert!(replayed(&stream, end + 100, end + SECOND).await == heard[100..SECOND as usize]);
+    let half = SECOND / 2;
+    let both = replayed(&stream, end - half, end + half).await;
+    assert!(both.len() as u64 == SECOND && both[half as usize..] == heard[..half as usize]);
     let told = stream.journal().history();
     assert!(told.events.len() >= 4 && told.events.iter().all(|event| event.at <= told.to));
 
