@@ -13,6 +13,7 @@ use warp::http::header::{CONTENT_LENGTH, LOCATION};
 use warp::reply::{Response, with_header, with_status};
 use warp::{Filter, Reply};
 
+use super::client::owner;
 use super::clips::no_store;
 use super::error::reply;
 use super::file::{self, Wanted, wanted};
@@ -27,6 +28,7 @@ use super::{App, HttpError, Routes, body, when};
 use crate::audio::{Format, LongEnd, OPUS_RATE, list};
 use crate::engine::SamplingPatch;
 use crate::station::{Fork, Journal, Replay, StationError, Stream, rfc3339};
+use crate::studio::{Owner, SessionId, Wish};
 
 /// The longest part that becomes a session, in frames: ten minutes.
 const LONGEST_CLIP: u64 = 600 * OPUS_RATE as u64;
@@ -77,10 +79,11 @@ fn clip(app: &Arc<App>) -> Routes {
     warp::path!("v1" / "streams" / String / "clip")
         .and(warp::post())
         .and(body::bytes(app))
+        .and(owner())
         .and(links::of_request())
-        .then(move |id: String, body, links| {
+        .then(move |id: String, body, owner, links| {
             let app = Arc::clone(&for_clip);
-            async move { reply(cut_out(&app, &id, body, &links).await) }
+            async move { reply(cut_out(&app, &id, body, (owner, &links)).await) }
         })
         .boxed()
 }
@@ -197,6 +200,8 @@ async fn go_on(
 pub(super) struct Part {
     from: Value,
     to: Value,
+    /// The session that it goes into; a new one without.
+    session: Option<String>,
 }
 
 /// A part of a stream that has become a session.
@@ -217,8 +222,14 @@ pub(super) struct ClipOfStream {
     url: String,
 }
 
-async fn cut_out(app: &App, id: &str, body: Result<Bytes, HttpError>, links: &Links) -> Result<Response, HttpError> {
-    let Part { from, to } = body::json(&body?)?;
+async fn cut_out(
+    app: &App,
+    id: &str,
+    body: Result<Bytes, HttpError>,
+    (owner, links): (Owner, &Links),
+) -> Result<Response, HttpError> {
+    let Part { from, to, session } = body::json(&body?)?;
+    let session = session.as_deref().map(SessionId::parse).transpose()?;
     let (stream, studio) = (app.station.get(id)?, app.studio()?);
     let (from, to) = (moment(Some(&from)), moment(Some(&to)));
     let span = span(stream.journal(), from.as_deref(), to.as_deref(), LONGEST_CLIP)?;
@@ -232,7 +243,7 @@ async fn cut_out(app: &App, id: &str, body: Result<Bytes, HttpError>, links: &Li
     }
     let LongEnd { head, .. } = long.finish().map_err(StationError::from)?;
     file[..head.len()].copy_from_slice(&head);
-    let session = studio.restore(None, None, Bytes::from(file)).await?;
+    let session = studio.upload(owner, session, Wish::default(), Bytes::from(file)).await?;
     let seconds = |frames: u64| frames as f64 / f64::from(OPUS_RATE);
     let place = links.to(&format!("/v1/sessions/{session}"));
     let view = ClipOfStream {

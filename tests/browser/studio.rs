@@ -12,7 +12,7 @@ use continuo::studio::{RenderModels, Variations};
 use continuo::units::SampleRate;
 use serde_json::{Value, json};
 
-use super::client::get;
+use super::client::{call, get};
 use super::devtools::Browser;
 use super::probe;
 use super::server::{Server, start, start_again, start_on, start_rendering, until};
@@ -304,6 +304,26 @@ async fn transforms_and_loops_stand_in_the_same_history_and_a_stream_goes_on() {
     browser.click("#stream").await;
     browser.until("document.getElementById('stream-link').hidden === false").await;
     assert_eq!(server.app.station.list().len(), 1);
+    assert_eq!(browser.complaints, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_just_heard_of_a_stream_becomes_a_sound() {
+    let server = start().await;
+    let body = r#"{"prompts": ["slow strings"], "name": "radio"}"#;
+    let stream = call(server.addr, "POST", "/v1/streams", body).await.json().await;
+    let address = format!("/v1/streams/{}/audio.wav", stream["id"].as_str().unwrap());
+    let mut listener = get(server.addr, &address).await;
+    // Two seconds and more have been heard.
+    listener.some(500_000).await;
+    let mut browser = page(&server, "", 1280, 900).await;
+    browser.press("t", 84).await;
+    browser.until("document.querySelector('#taker-list button') !== null").await;
+    browser.picture("studio-take").await;
+    browser.click("#taker-list button").await;
+    browser.until(PRESENT).await;
+    text_is(&mut browser, "#nodes .present strong", "radio").await;
+    assert!(text(&mut browser, "#length").await > "/ 0:01.0".to_owned());
     assert_eq!(browser.complaints, [""; 0]);
 }
 

@@ -27,6 +27,9 @@ export function transform(wish) {
 export const giveUp = (id) => request("DELETE", clip(id));
 export const rename = (id, name) => request("PATCH", clip(id), { name });
 export const streamOf = (id) => request("POST", `${clip(id)}/stream`, undefined, SLOW);
+/** The last seconds of a stream, into a session (a new one without `session`). */
+export const cutOut = (stream, seconds, session) =>
+  request("POST", `v1/streams/${encodeURIComponent(stream)}/clip`, { from: -seconds, to: "-0", ...(session ? { session } : {}) }, SLOW);
 export const presets = async () => list(await request("GET", "v1/transforms"), "presets");
 
 /** Where a sound is: that of a clip, or, of sessions that older programs made, the session's own. */

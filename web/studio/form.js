@@ -82,7 +82,7 @@ export const VALUES = {
   top_k: (value) => (value ? String(value) : "off"),
 };
 
-/** Fields for the model and its values. `top_k` and the like are sent only when they were moved. */
+/** Fields for the model and its values. */
 export function valueFields(grid, list) {
   const slider = (label, name, min, max, step, value) =>
     make("label", {}, `${label} `, make("output"), make("input", { name, type: "range", min, max, step, value }));

@@ -16,6 +16,7 @@ import { Screen } from "./screen.js";
 import { Sounds } from "./sounds.js";
 import { Stage } from "./stage.js";
 import { Tabs } from "./tabs.js";
+import { Take } from "./take.js";
 import { progress, title } from "./titles.js";
 import { Tree } from "./tree.js";
 import { Wave } from "./wave.js";
@@ -32,6 +33,7 @@ const pieces = new Pieces({ project, stage, bars: () => screen.bars(), opened: o
 const renders = new Renders({ project, opened: open });
 const intake = new Intake(project);
 const recorder = new Recorder();
+const take = new Take(project);
 const out = new Out({ project, say });
 
 // ---- what is said ------------------------------------------------------------------------------------------------
@@ -201,6 +203,7 @@ intake.addEventListener("taken", ({ detail }) => {
   fail(null);
   if (project.id === null) openOr(detail.id);
 });
+take.addEventListener("taken", ({ detail }) => project.id === null && openOr(detail));
 intake.addEventListener("failed", ({ detail }) => fail(detail));
 tabs.addEventListener("change", () => tabs.shown === "transform" && renders.load());
 
@@ -244,6 +247,7 @@ new Keys(
     [["0"], "All of it", () => wave.zoomBy(0)],
     [["o"], "Bring in a file", () => $("file").click()],
     [["m"], "Record", record],
+    [["t"], "The last moments of a stream", () => take.open()],
     [["?"], "These keys", () => $("help").click()],
   ],
   { dialog: $("keys"), list: $("key-list"), button: $("help") },
