@@ -14,6 +14,7 @@ use warp::http::uri::Authority;
 use warp::reply::{Response, with_header};
 use warp::{Filter, Reply};
 
+use super::auth::{self, Grant};
 use super::client::Client;
 use super::links::{self, Links};
 use super::router::get;
@@ -27,9 +28,9 @@ pub(super) fn routes(app: &Arc<App>) -> Routes {
     let (for_stats, for_icecast) = (Arc::clone(app), Arc::clone(app));
     let stats = warp::path!("v1" / "stats").and(get()).map(move || fresh(&stats(&for_stats)));
     let asked = warp::path!("status-json.xsl").and(get()).and(links::of_request());
-    let asked = asked.and(warp::ext::get::<Client>()).and(warp::header::headers_cloned());
-    let icecast = asked.map(move |links: Links, client: Client, headers: HeaderMap| {
-        fresh(&icestats(&for_icecast, &links, &Origin::of(&client, &headers)))
+    let asked = asked.and(auth::of_request()).and(warp::ext::get::<Client>()).and(warp::header::headers_cloned());
+    let icecast = asked.map(move |links: Links, grant: Grant, client: Client, headers: HeaderMap| {
+        fresh(&icestats(&for_icecast, &grant, &links, &Origin::of(&client, &headers)))
     });
     stats.or(icecast).unify().boxed()
 }
@@ -79,10 +80,10 @@ fn stats(app: &App) -> Stats {
 }
 
 /// Stations are mounts: one for each format that players of Icecast know. Streams without a name are nobody else's business.
-fn icestats(app: &App, links: &Links, origin: &Origin) -> Value {
+fn icestats(app: &App, grant: &Grant, links: &Links, origin: &Origin) -> Value {
     let mut sources = Vec::new();
     for stream in app.station.live() {
-        let Some(name) = stream.name() else { continue };
+        let Some(name) = stream.name().filter(|name| grant.hears(Some(name))) else { continue };
         let (sessions, start) = (stream.sessions(), ago(stream.age()));
         for format in Sounds::Live.formats().filter(|format| format.missing_feature().is_none()) {
             let Some(rates) = format.live().map(|live| live.bit_rates()).filter(|rates| *rates != BitRates::None)

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::client::{call, get};
+use super::m3u8::{media, variants};
 use super::server::{Server, start_with};
 
 const ROOT: &str = "everything";
@@ -63,6 +64,7 @@ async fn a_token_does_what_its_scopes_say_where_it_may() {
         ("hears", "POST", "/v1/streams", mine, 403),
         ("hears", "POST", "/v1/clips", r#"{"prompt": "a"}"#, 403),
         ("hears", "GET", "/metrics", "", 403),
+        ("hears", "GET", "/v1/stats", "", 403),
         ("hears", "GET", "/gary/health", "", 403),
         ("hears-lofi", "GET", "/generate?station=lofi", "", 200),
         ("hears-lofi", "GET", "/generate?station=dub", "", 403),
@@ -99,6 +101,8 @@ async fn a_token_does_what_its_scopes_say_where_it_may() {
     assert_eq!(names(&all), ["lofi", "mine"]);
     let some = get(server.addr, "/v1/streams?token=hears-lofi").await.json().await;
     assert_eq!(names(&some), ["lofi"]);
+    let mounts = get(server.addr, "/status-json.xsl?token=hears-lofi").await.text().await;
+    assert!(mounts.contains("station=lofi") && !mounts.contains("station=mine"), "{mounts}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -132,6 +136,25 @@ async fn a_signed_address_opens_one_station_until_its_end() {
     }
     assert_eq!(call(server.addr, "PATCH", &format!("{lofi}?{hour}"), r#"{"prompts": ["b"]}"#).await.status, 403);
     assert_eq!(call(server.addr, "POST", &format!("{lofi}/pause?{hour}"), "").await.status, 403);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn playlists_put_a_signature_on_all_that_they_name() {
+    let (server, _) = guarded().await;
+    let key: SigningKey = KEY.parse().unwrap();
+    let master = format!("/hls/lofi/master.m3u8?{}", key.sign("lofi", Duration::from_secs(3600)));
+    let master = get(server.addr, &master).await.text().await;
+    let address = variants(&master).remove(0).1;
+    let playlist = media(&get(server.addr, &format!("{address}&_HLS_msn=0")).await.text().await);
+    let folder = address.split_once("index.m3u8").unwrap().0;
+    for uri in playlist.segments.iter().map(|segment| &segment.uri).chain(&playlist.map) {
+        assert_eq!(get(server.addr, &format!("{folder}{uri}")).await.status, 200, "{uri}");
+        let bare = uri.split_once('?').unwrap().0;
+        assert_eq!(get(server.addr, &format!("{folder}{bare}")).await.status, 401, "{bare}");
+    }
+    assert!(!playlist.segments.is_empty());
+    let over = key.sign("lofi", Duration::ZERO);
+    assert_eq!(get(server.addr, &format!("/hls/lofi/master.m3u8?{over}")).await.status, 403);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,7 @@ use warp::http::Method;
 
 use super::{Grant, Scope};
 use crate::http::HttpError;
-use crate::http::query::pairs;
+use crate::http::query::{pairs, segment};
 use crate::station::Station;
 
 /// What whoever asks has to be allowed.
@@ -44,7 +44,7 @@ impl Need {
                 Some((_, station)) => Self { scope: Scope::Listen, about: About::Station(station) },
                 None => server(Scope::Produce),
             },
-            ["hls", station, ..] if reads => Self { scope: Scope::Listen, about: About::Station(station.to_owned()) },
+            ["hls", station, ..] if reads => Self { scope: Scope::Listen, about: About::Station(segment(station)) },
             ["v1", "streams"] if reads => part(Scope::Listen),
             // The name of the new stream is in the body.
             ["v1", "streams"] => part(Scope::Produce),
@@ -52,8 +52,8 @@ impl Need {
             ["v1", "streams", id, "pause" | "resume" | "reset"] => stream(Scope::Steer, id),
             ["v1", "streams", id] if method == Method::PATCH => stream(Scope::Steer, id),
             ["v1", "streams", id] => stream(Scope::Produce, id),
-            ["v1", "models" | "openapi.json"] if reads => part(Scope::Listen),
-            ["v1", "models"] | ["metrics"] => server(Scope::Admin),
+            ["v1", "models" | "openapi.json"] | ["status-json.xsl"] if reads => part(Scope::Listen),
+            ["v1", "models" | "stats"] | ["metrics"] => server(Scope::Admin),
             _ => server(Scope::Produce),
         }
     }
@@ -102,7 +102,7 @@ mod tests {
         let (station, stream) = (|| About::Station("lofi".into()), || About::Stream("x".into()));
         for (method, target, wanted) in [
             ("GET", "/generate?format=mp3&station=lofi", (Scope::Listen, station())),
-            ("GET", "/hls/lofi/master.m3u8", (Scope::Listen, station())),
+            ("GET", "/hls/lo%66i/master.m3u8", (Scope::Listen, station())),
             ("HEAD", "/generate?station=lofi", (Scope::Listen, station())),
             ("GET", "/generate?prompt=a", (Scope::Produce, About::Server)),
             ("POST", "/generate?station=lofi", (Scope::Produce, About::Server)),
@@ -119,6 +119,8 @@ mod tests {
             ("POST", "/v1/models", (Scope::Admin, About::Server)),
             ("GET", "/v1/models", (Scope::Listen, About::Part)),
             ("GET", "/metrics", (Scope::Admin, About::Server)),
+            ("GET", "/v1/stats", (Scope::Admin, About::Server)),
+            ("GET", "/status-json.xsl", (Scope::Listen, About::Part)),
             ("GET", "/socket.io/?EIO=4", (Scope::Produce, About::Server)),
             ("POST", "/set_model", (Scope::Produce, About::Server)),
             ("BREW", "/v1/streams/x", (Scope::Produce, stream())),

@@ -16,6 +16,7 @@ use warp::reply::Response;
 use warp::{Filter, Reply};
 
 use self::playlist::{Media, media, multivariant};
+use super::auth::PARAMETERS;
 use super::client::{self, Client};
 use super::links::{self, Links};
 use super::query::{pairs, raw, segment};
@@ -33,8 +34,6 @@ const PLAYLIST_TYPE: &str = "application/vnd.apple.mpegurl";
 /// Segments never change.
 const FOR_A_YEAR: &str = "public, max-age=31536000, immutable";
 const FOR_A_SECOND: &str = "max-age=1";
-/// What a player says to be let in, and has to say again for everything that a playlist names.
-const CREDENTIALS: [&str; 1] = ["token"];
 /// Letters of a player's name at most.
 const LONGEST_NAME: usize = 64;
 
@@ -197,9 +196,9 @@ fn number(text: &str) -> Option<u64> {
     text.parse().ok().filter(|number| is_plain && *number < 1 << 32)
 }
 
-/// The credentials of a request, as they were sent.
+/// What a player said to be let in, as it was sent: it has to say it again for everything that a playlist names.
 fn credentials(query: &str) -> impl Iterator<Item = String> {
-    let is_one = |pair: &&str| pair.split_once('=').is_some_and(|(name, _)| CREDENTIALS.contains(&name));
+    let is_one = |pair: &&str| pair.split_once('=').is_some_and(|(name, _)| PARAMETERS.contains(&name));
     query.split('&').filter(is_one).map(str::to_owned)
 }
 
