@@ -22,6 +22,15 @@ export function fill(range) {
   range.style.setProperty("--fill", `${(100 * (range.valueAsNumber - low)) / (Number(range.max) - low)}%`);
 }
 
+/** Saves a file under a name. */
+export function save(blob, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
+
 export async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);

@@ -1,5 +1,7 @@
 // Recording: a second listener of the same stream, kept as the server sent it and saved as a file. Nothing is encoded again.
 
+import { save } from "./dom.js";
+
 const MOST_BYTES = 512 * 1024 * 1024; // about twelve hours
 
 export class Recorder extends EventTarget {
@@ -52,12 +54,4 @@ function fileName(name, format) {
   const words = name.toLowerCase().replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 40).replace(/^-+|-+$/g, "");
   const time = new Date().toISOString().slice(0, 16).replace(/[T:]/g, "-");
   return `${words || "continuo"}-${time}.${format}`;
-}
-
-function save(blob, name) {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(blob);
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }

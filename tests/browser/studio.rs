@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use continuo::engine::RenderLoader;
-use continuo::engine::standin::{Standin, looper, transformer};
+use continuo::engine::standin::{Standin, Tones};
 use continuo::pcm::Pcm;
 use continuo::station::StationConfig;
 use continuo::studio::{RenderModels, Variations};
@@ -205,7 +205,7 @@ async fn a_restart_in_the_middle_is_survived_and_two_windows_stay_in_step() {
     other.until(PRESENT).await;
     go_on(&mut one, 2.0).await;
     for window in [&mut one, &mut other] {
-        window.until("document.querySelector('#nodes .running .give-up') !== null").await;
+        window.until("document.querySelector('#nodes .give-up:not([hidden])') !== null").await;
     }
     // Named in one, it has the name in the other.
     one.write("#title", "Mine").await;
@@ -282,8 +282,8 @@ async fn what_the_microphone_hears_after_the_count_in_becomes_a_sound() {
 async fn transforms_and_loops_stand_in_the_same_history_and_a_stream_goes_on() {
     let models = RenderModels::new(
         Variations::default(),
-        Some(RenderLoader::new(transformer)),
-        Some(RenderLoader::new(|| looper(8000))),
+        Some(RenderLoader::new(|| Ok(Tones::model(8000, 9)))),
+        Some(RenderLoader::new(|| Ok(Tones::model(8000, 9)))),
     );
     let server = start_rendering(models).await;
     let mut browser = with_riff(&server, 4).await;

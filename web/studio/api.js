@@ -41,12 +41,13 @@ export const drawingOf = (place) =>
   });
 
 /** The bytes of a sound. */
-export async function bytesOf(place, signal) {
+export const bytesOf = (place) => bytesAt(soundOf(place, "audio.wav"));
+
+export async function bytesAt(url) {
   let response;
   try {
-    response = await fetch(soundOf(place, "audio.wav"), { signal });
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
+    response = await fetch(url);
+  } catch {
     throw new Problem("The server cannot be reached.", { retryAfter: 3 });
   }
   if (!response.ok) throw problem(response.status, await response.text().catch(() => ""), response.headers.get("Retry-After"));

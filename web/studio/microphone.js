@@ -87,6 +87,7 @@ export class Microphone extends EventTarget {
   /** Ends the recording; its file, or null when nothing was recorded. */
   finish() {
     const { blocks, context } = this;
+    if (this.state !== "counting" && this.state !== "recording") return null;
     this.set("open");
     this.blocks = null;
     return blocks ? wav(blocks, context.sampleRate) : null;

@@ -1,6 +1,6 @@
 // How sounds go out: saved, dragged into a DAW or a folder, played on as a stream, or the session by its address.
 
-import { $, copy, make, setText } from "../dom.js";
+import { $, copy, make, save, setText } from "../dom.js";
 import * as api from "./api.js";
 import { fileName, title } from "./titles.js";
 
@@ -16,6 +16,7 @@ export class Out {
     Object.assign(this, { project, say });
     this.links = FORMATS.map(([extension, name, type]) => {
       const link = make("a", { class: "quiet", draggable: true, title: `Save as ${name}, or drag it out` }, name);
+      link.addEventListener("click", (event) => this.save(event));
       link.addEventListener("dragstart", (event) => this.drag(event, extension, type));
       return link;
     });
@@ -45,6 +46,27 @@ export class Out {
     $("link").disabled = !this.project.id;
   }
 
+  /** Saves under the clip's name: browsers would take the one that the server gives the file. */
+  async save(event) {
+    event.preventDefault();
+    const link = event.currentTarget;
+    const { href, download } = link;
+    if (!href || link.ariaBusy === "true") return;
+    link.ariaBusy = "true";
+    await this.attempt(async () => save(new Blob([await api.bytesAt(href)]), download));
+    link.ariaBusy = null;
+  }
+
+  async attempt(action) {
+    $("out-alert").hidden = true;
+    try {
+      await action();
+    } catch (problem) {
+      setText($("out-alert"), problem.message);
+      $("out-alert").hidden = false;
+    }
+  }
+
   /** Browsers that can hand a file to other programs take it from here; others hand its address. */
   drag(event, extension, type) {
     const { href, download } = event.currentTarget;
@@ -58,18 +80,13 @@ export class Out {
     const { present } = this.project;
     this.streamed = present.id;
     $("stream").setAttribute("aria-busy", "true");
-    $("out-alert").hidden = true;
-    try {
+    await this.attempt(async () => {
       const { id } = await api.streamOf(present.id);
       $("stream-link").href = api.address(`?stream=${encodeURIComponent(id)}`);
       $("stream-link").hidden = false;
       this.say("It plays on as a stream.");
-    } catch (problem) {
-      setText($("out-alert"), problem.message);
-      $("out-alert").hidden = false;
-    } finally {
-      $("stream").removeAttribute("aria-busy");
-    }
+    });
+    $("stream").removeAttribute("aria-busy");
   }
 
   async link() {
