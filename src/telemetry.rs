@@ -103,3 +103,21 @@ pub fn describe() {
     describe_counter!(PUSH_FAILURES, "Times that a station could not be sent to an Icecast server, or no longer");
     describe_counter!(HTTP_REQUESTS, "Requests answered, by method and status");
 }
+
+#[cfg(test)]
+mod tests {
+    /// What is behind a metric's name in an expression of Prometheus.
+    const SUFFIXES: [&str; 3] = ["_bucket", "_sum", "_count"];
+
+    #[test]
+    fn the_dashboard_asks_for_metrics_that_there_are() {
+        let (known, dashboard) = (include_str!("telemetry.rs"), include_str!("../deploy/grafana-dashboard.json"));
+        let words = dashboard.split(|letter: char| !letter.is_ascii_lowercase() && letter != '_');
+        let asked: Vec<_> = words.filter(|word| word.starts_with("continuo_")).collect();
+        assert!(asked.len() > 12);
+        for name in asked {
+            let name = SUFFIXES.iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name);
+            assert!(known.contains(&format!("\"{name}\"")), "{name}");
+        }
+    }
+}

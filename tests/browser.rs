@@ -7,6 +7,8 @@
 mod client;
 #[path = "browser/devtools.rs"]
 mod devtools;
+#[path = "browser/pages.rs"]
+mod pages;
 #[path = "http/probe.rs"]
 #[allow(dead_code)]
 mod probe;

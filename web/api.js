@@ -89,6 +89,17 @@ export const showStream = (id) => request("GET", stream(id));
 export const steerStream = (id, change) => request("PATCH", stream(id), change);
 export const resetStream = (id) => request("POST", `${stream(id)}/reset`);
 export const deleteStream = (id) => request("DELETE", stream(id), undefined, { keepalive: true });
+/** What was asked of it and when, as far as the server keeps what it plays. */
+export const streamHistory = (id) => request("GET", `${stream(id)}/history`);
+/** A new stream that goes on from a moment of this one. */
+export const forkStream = (id, from) => request("POST", `${stream(id)}/fork`, from);
+/** A part of it as a session of the studio. */
+export const clipStream = (id, part) => request("POST", `${stream(id)}/clip`, part, { timeout: 120_000 });
+export const recordingAddress = (id, { from, to, format }) =>
+  address(`${stream(id)}/recording?from=${from.toFixed(3)}&to=${to.toFixed(3)}&format=${format}`);
+export const studioAddress = (session) => address(`studio?session=${encodeURIComponent(session)}`);
+/** A live address, from a moment in the past on. */
+export const since = (url, at) => (at === null ? url : `${url}${url.includes("?") ? "&" : "?"}at=${at.toFixed(3)}`);
 export const eventsAddress = (id) => address(`${stream(id)}/events`);
 /** Its sound as Ogg Opus in short pages, and its events, over a WebSocket. */
 export const socketAddress = (id) => address(`${stream(id)}/ws?format=ogg&latency=low`).replace(/^http/, "ws");

@@ -14,6 +14,7 @@ import { brought, Share } from "./share.js";
 import { Sound } from "./sound.js";
 import { Stations } from "./stations.js";
 import { throttled } from "./throttle.js";
+import { Timeline } from "./timeline.js";
 
 const FIRST = [{ text: "warm lofi hip hop, mellow electric piano, soft drums, vinyl crackle, 80 bpm", weight: 1 }];
 
@@ -29,6 +30,7 @@ const say = (text, seconds) => {
   face.say(text, seconds);
   share.paint();
 };
+new Timeline({ session, say });
 const share = new Share({ mix, knobs, session, say });
 
 function paint() {

@@ -17,6 +17,7 @@ export class Session extends EventTarget {
     this.info = null;
     this.own = false;
     this.target = null;
+    this.shift = null; // media seconds from which on it is heard; null is live
     this.owed = null; // changes made while there was no stream to make them on
     this.attempts = 0;
     this.slow = 0; // status reports in a row that say "below real time"
@@ -46,9 +47,32 @@ export class Session extends EventTarget {
     return this.begin({ spec, id });
   }
 
+  /** Plays a stream that was made just now, as one's own. */
+  playForked(info) {
+    return this.begin({ spec: { prompts: info.prompts, model: info.model }, id: info.id, mine: true });
+  }
+
+  /** Goes on from media time `at`, or live. */
+  listenAt(at) {
+    if (!this.active || !this.info) return;
+    this.shift = at;
+    this.turn += 1;
+    this.sound.stop();
+    this.set("starting", null);
+    this.hear(this.info.id).catch((problem) => this.set("stopped", problem));
+  }
+
+  hear(id) {
+    return this.sound.play({
+      audio: api.since(api.audioAddress(id, Sound.format()), this.shift),
+      socket: api.since(api.socketAddress(id), this.shift),
+    });
+  }
+
   begin(target) {
     this.sound.unlock();
     this.leave();
+    this.shift = null;
     this.target = target;
     this.owed = null;
     this.attempts = 0;
@@ -66,7 +90,7 @@ export class Session extends EventTarget {
       this.follow(info.id);
       this.tell("change");
       if (this.owed) this.steer(this.owed);
-      await this.sound.play({ audio: api.audioAddress(info.id, Sound.format()), socket: api.socketAddress(info.id) });
+      await this.hear(info.id);
     } catch (problem) {
       if (turn !== this.turn) return;
       if (problem.name === "NotAllowedError") {

@@ -10,7 +10,9 @@ use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 
+use super::router::methods;
 use super::sound_paths::{Sounds, expanded};
+use super::surface::SURFACES;
 use super::views::schemas;
 use crate::audio::Format;
 
@@ -22,13 +24,31 @@ pub(super) static OPENAPI: LazyLock<String> = LazyLock::new(|| {
         written.extend(derived);
     }
     if let Some(Value::Object(paths)) = described.get_mut("paths") {
-        let written = std::mem::take(paths).into_iter();
+        let written = std::mem::take(paths).into_iter().map(|(path, item)| tagged(path, item));
         paths.extend(written.flat_map(|(path, item)| {
             expanded(&path).into_iter().map(move |(path, format)| (path, filled(&item, format)))
         }));
     }
     serde_json::to_string_pretty(&filled(&described, None)).unwrap_or_default()
 });
+
+/// Operations of a path under the heading that it belongs to: its thing of the native API, or its older client.
+fn tagged(path: String, mut item: Value) -> (String, Value) {
+    // Those of another original that one answers as well stand under the one they come from, which is listed later.
+    let asked = path.replace("{id}", "x");
+    let surface = || SURFACES.iter().rev().find(|surface| methods(surface.paths, &asked).is_some());
+    let tag = match path.strip_prefix("/v1/").and_then(|rest| rest.split('/').next()) {
+        Some("openapi.json") => "server",
+        Some(thing) => thing,
+        None => surface().map_or("server", |surface| surface.name),
+    };
+    for operation in item.as_object_mut().into_iter().flat_map(Map::values_mut) {
+        if let Some(operation) = operation.as_object_mut() {
+            operation.entry("tags").or_insert_with(|| vec![Value::from(tag)].into());
+        }
+    }
+    (path, item)
+}
 
 /// Says of one format, or of all, what stands for it.
 fn filled(value: &Value, format: Option<Format>) -> Value {
@@ -106,6 +126,10 @@ mod tests {
             assert!(get["responses"]["200"]["content"][format.media_type()].is_object(), "{format}: {get}");
         }
         assert_eq!(described["paths"]["/v1/streams/{id}/audio.mp3"]["get"]["operationId"], "getStreamAudioMp3");
+        for (path, tag) in [("/v1/streams", "streams"), ("/generate/loop", "jerry"), ("/readyz", "server")] {
+            let item = described["paths"][path].as_object().unwrap();
+            assert!(item.values().all(|operation| operation["tags"] == serde_json::json!([tag])), "{path}");
+        }
         for left in ["{media_type}", "{live}", "{file}", "{preview}", "{Format}"] {
             assert!(!OPENAPI.contains(left), "{left}");
         }

@@ -1,4 +1,4 @@
-//! The player and the studio, embedded in the binary: plain files with an entity tag and a strict content policy.
+//! The player, the studio, the operators' page and the API's, embedded in the binary: plain files with an entity tag and a strict content policy.
 //!
 //! The pages need no build step and ask nobody but this server. `/stations.json` is the built-in prompt set, from
 //! which the player offers a first choice of styles.
@@ -25,10 +25,12 @@ struct Web;
 #[folder = "prompts/"]
 struct Prompts;
 
-/// Nothing from elsewhere runs or loads; `blob:` lets a recording be saved.
+/// Nothing from elsewhere runs or loads; `data:` are the little pictures of a style sheet; `blob:` lets a recording be saved.
 const POLICY: &str =
-    "default-src 'self'; media-src 'self' blob:; object-src 'none'; base-uri 'none'; form-action 'none'";
-/// Where the studio is, and its file.
+    "default-src 'self'; img-src 'self' data:; media-src 'self' blob:; object-src 'none'; base-uri 'none'; form-action 'none'";
+/// Where pages are, and their files.
+const PAGES: [(&str, &str); 4] =
+    [("", "index.html"), STUDIO, ("status", "status.html"), ("docs", "docs.html")];
 const STUDIO: (&str, &str) = ("studio", "studio.html");
 /// Stands in the studio's page for a word of each answer: only the style sheets that say it count. The library that
 /// draws wave forms writes one.
@@ -49,12 +51,11 @@ pub(super) fn routes() -> Routes {
 }
 
 fn find(path: &str) -> Option<EmbeddedFile> {
-    match path.strip_prefix('/')? {
-        "" => Web::get("index.html"),
-        "stations.json" => Prompts::get("stations.json"),
-        name if name == STUDIO.0 => Web::get(STUDIO.1),
-        name => Web::get(name),
+    let name = path.strip_prefix('/')?;
+    if name == "stations.json" {
+        return Prompts::get(name);
     }
+    Web::get(PAGES.iter().find(|(page, _)| *page == name).map_or(name, |(_, file)| file))
 }
 
 fn answer(path: &str, known: Option<&str>) -> Result<Response, Rejection> {

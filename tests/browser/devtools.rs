@@ -78,7 +78,7 @@ impl Browser {
         browser.resize(width, height).await;
         browser.call("Page.navigate", json!({ "url": url })).await;
         browser
-            .until("document.readyState === 'complete' && document.querySelector('#mix textarea, #studio [aria-selected]') !== null")
+            .until("document.readyState === 'complete' && document.querySelector('#mix textarea, #studio [aria-selected], #plots canvas, .opblock-tag') !== null")
             .await;
         browser
     }
