@@ -17,7 +17,9 @@ async fn what_was_played_is_heard_again_kept_and_gone_on_from() {
     assert_eq!(browser.eval(text).await, "Live");
     let first = server.app.station.list()[0].id.clone();
 
-    browser.eval("time.value = time.min, ['input', 'change'].forEach((name) => time.dispatchEvent(new Event(name))), 0").await;
+    browser
+        .eval("time.value = time.min, ['input', 'change'].forEach((name) => time.dispatchEvent(new Event(name))), 0")
+        .await;
     browser.until(&format!("{text}.endsWith('ago')")).await;
     plays(&mut browser).await;
     browser.picture("past").await;

@@ -346,7 +346,7 @@ async fn bad_input_leaves_nothing_behind() {
         assert!(studio.restore(None, None, bad.clone()).await.is_err());
         assert!(studio.proceed(owner(), None, Wish::default(), Some(bad)).await.is_err());
     }
-    assert!(matches!(studio.bang(owner(), None, too_long, good()).await, Err(StudioError::Invalid(_))));
+    assert!(matches!(studio.bang(owner(), None, too_long, good()).await, Err(StudioError::OutOfBounds { .. })));
     let nobody = studio.proceed(owner(), Some(unknown.clone()), Wish::default(), None).await;
     assert!(matches!(nobody, Err(StudioError::NoSession(_))));
     assert!(matches!(studio.proceed(owner(), None, Wish::default(), None).await, Err(StudioError::Invalid(_))));
