@@ -27,6 +27,9 @@ const HEARD_AT: f64 = 0.8;
 const EARLY: f64 = 0.04;
 /// Most sounds begin on a beat: one that is so much weaker than the strongest place in a beat is still the first.
 const BEGINS: f32 = 0.4;
+/// Bands below 200 Hz, and the share of all rises that they must have to say where the beats are.
+const LOW: usize = 10;
+const BASS: f32 = 0.01;
 /// People choose whole numbers: one that fits nearly as well, and is this near, is meant.
 const WHOLE: (f64, f64) = (0.9, 0.3);
 
@@ -44,7 +47,7 @@ pub struct Pulse {
 /// # Errors
 /// [`AudioError::Resample`] when the rate cannot be converted.
 pub fn tempo(sound: &Pcm) -> Result<Option<f64>, AudioError> {
-    Ok(measured(sound)?.map(|(bpm, _)| bpm))
+    Ok(measured(&sound.clone().mono().at(RATE)?)?.map(|(bpm, _)| bpm))
 }
 
 /// As [`tempo`], a whole number where one fits, and where the beats lie.
@@ -52,7 +55,12 @@ pub fn tempo(sound: &Pcm) -> Result<Option<f64>, AudioError> {
 /// # Errors
 /// As [`tempo`].
 pub fn pulse(sound: &Pcm) -> Result<Option<Pulse>, AudioError> {
-    let Some((fine, onsets)) = measured(sound)? else { return Ok(None) };
+    let mono = sound.clone().mono().at(RATE)?;
+    let Some((fine, all)) = measured(&mono)? else { return Ok(None) };
+    // Beats are where the bass is hit; off-beats have their noise as well.
+    let low = onsets(&mono.pcm, LOW);
+    let has_bass = low.iter().sum::<f32>() > BASS * all.iter().sum::<f32>();
+    let onsets = if has_bass { low } else { all };
     let risen = |bpm| first_beat(&onsets, 60.0 / bpm);
     let ((first, fit), (whole_first, whole_fit)) = (risen(fine), risen(fine.round()));
     let is_whole = (fine.round() - fine).abs() < WHOLE.1 && f64::from(whole_fit) > WHOLE.0 * f64::from(fit);
@@ -62,10 +70,9 @@ pub fn pulse(sound: &Pcm) -> Result<Option<Pulse>, AudioError> {
     }))
 }
 
-/// Beats per minute, and the onsets that they were found in.
-fn measured(sound: &Pcm) -> Result<Option<(f64, Vec<f32>)>, AudioError> {
-    let mono = sound.clone().mono().at(RATE)?;
-    let onsets = onsets(&mono.pcm);
+/// Beats per minute of mono sound at [`RATE`], and the onsets that they were found in.
+fn measured(mono: &Pcm) -> Result<Option<(f64, Vec<f32>)>, AudioError> {
+    let onsets = onsets(&mono.pcm, WINDOW);
     let per_second = f64::from(RATE.0) / HOP as f64;
     let most = (COMB as f64 * 60.0 / SLOWEST * per_second) as usize + 2;
     let correlation = autocorrelation(&onsets, most.min(onsets.len()));
@@ -117,8 +124,8 @@ fn first_beat(onsets: &[f32], beat: f64) -> (f64, f32) {
     }
 }
 
-/// One value per hop: how much louder the bands became, without the slow part.
-fn onsets(pcm: &[f32]) -> Vec<f32> {
+/// One value per hop: how much louder the lowest `bands` became, without the slow part.
+fn onsets(pcm: &[f32], bands: usize) -> Vec<f32> {
     let mut planner = RealFftPlanner::<f32>::new();
     let fft = planner.plan_fft_forward(WINDOW);
     let (mut frame, mut spectrum) = (fft.make_input_vec(), fft.make_output_vec());
@@ -135,7 +142,7 @@ fn onsets(pcm: &[f32]) -> Vec<f32> {
             break;
         }
         let mut rise = 0.0;
-        for (bin, old) in spectrum.iter().zip(&mut before) {
+        for (bin, old) in spectrum.iter().zip(&mut before).take(bands) {
             let level = (1.0 + 100.0 * bin.norm()).ln();
             rise += (level - *old).max(0.0);
             *old = level;

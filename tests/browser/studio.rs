@@ -323,7 +323,7 @@ async fn what_was_just_heard_of_a_stream_becomes_a_sound() {
     browser.click("#taker-list button").await;
     browser.until(PRESENT).await;
     text_is(&mut browser, "#nodes .present strong", "radio").await;
-    assert!(text(&mut browser, "#length").await > "/ 0:01.0".to_owned());
+    assert!(text(&mut browser, "#length").await.as_str() > "/ 0:01.0");
     assert_eq!(browser.complaints, [""; 0]);
 }
 
