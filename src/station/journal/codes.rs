@@ -85,7 +85,7 @@ impl Found {
 
 impl Run {
     /// Voice time of its first sound.
-    fn begins(&self) -> u64 {
+    pub(super) fn begins(&self) -> u64 {
         self.base + self.origin.max(0) as u64 * u64::from(OPUS_RATE) / u64::from(self.codec().rate)
     }
 

@@ -151,11 +151,15 @@ impl VoiceSound {
         sound.levels.iter().for_each(|&(block, level)| levels.set(block, level));
         let first = match &self.decoder {
             Some(decoder) => decoder.next,
-            // The frame to begin with.
+            // The frame to begin with: where the run's own beginning is near, with all that it goes on from.
             None => {
-                let wanted = self.next.saturating_sub(run.base + PROGRAM_WARM_UP + CODEC_WARM_UP);
-                let sample = (wanted * rate / u64::from(OPUS_RATE)) as i64 - run.origin;
-                (sample.max(0) as u64 / run.codec().hop as u64).max(sound.first)
+                let wanted = self.next.saturating_sub(PROGRAM_WARM_UP + CODEC_WARM_UP);
+                if wanted <= run.begins() {
+                    sound.first
+                } else {
+                    let sample = ((wanted - run.base) * rate / u64::from(OPUS_RATE)) as i64 - run.origin;
+                    (sample.max(0) as u64 / run.codec().hop as u64).max(sound.first)
+                }
             }
         };
         if sound.first > first {
