@@ -61,7 +61,7 @@ export class Tree extends EventTarget {
     part(".compare").hidden = clip.status !== "completed";
     setText(part(".compare"), slot || "A/B");
     part(".compare").classList.toggle("set", slot !== "");
-    part(".compare").setAttribute("aria-label", slot ? `${name} is ${slot}` : `Compare with ${name}`);
+    part(".compare").setAttribute("aria-label", slot ? `${name} is ${slot}` : `A/B: compare with ${name}`);
     const audible = running && clip.status === "running" && clip.verb !== "transform" && clip.verb !== "loop";
     part(".listen").hidden = !audible;
     setText(part(".listen"), this.marks.heard === clip.id ? "Stop" : "Listen");
