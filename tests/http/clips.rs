@@ -199,7 +199,9 @@ async fn whoever_follows_a_session_hears_of_every_change_and_every_step() {
     let mut told = String::new();
     // Steps and changes are told side by side: in which order is not said.
     let mut until = async |what: &str, times: usize| {
+        let begun = std::time::Instant::now();
         while told.matches(what).count() < times {
+            assert!(begun.elapsed() < PATIENCE, "{what} is not told {times} times: {told}");
             told.push_str(&String::from_utf8(events.piece().await.expect("it goes on")).unwrap());
         }
     };
