@@ -126,6 +126,11 @@ mod tests {
             assert!(get["responses"]["200"]["content"][format.media_type()].is_object(), "{format}: {get}");
         }
         assert_eq!(described["paths"]["/v1/streams/{id}/audio.mp3"]["get"]["operationId"], "getStreamAudioMp3");
+        let told: Vec<_> = described["tags"].as_array().unwrap().iter().map(|tag| &tag["name"]).collect();
+        for item in described["paths"].as_object().unwrap().values() {
+            let mut operations = item.as_object().unwrap().values().filter(|operation| operation.is_object());
+            assert!(operations.all(|operation| told.contains(&&operation["tags"][0])), "{item}");
+        }
         for (path, tag) in [("/v1/streams", "streams"), ("/generate/loop", "jerry"), ("/readyz", "server")] {
             let item = described["paths"][path].as_object().unwrap();
             assert!(item.values().all(|operation| operation["tags"] == serde_json::json!([tag])), "{path}");
