@@ -179,13 +179,22 @@ async fn half_an_emoji_in_an_event_is_no_reason_to_refuse_it() {
     let opened = get(server.addr, path).await.text().await;
     let opened: serde_json::Value = serde_json::from_str(&opened[1..]).unwrap();
     let path = format!("{path}&sid={}", opened["sid"].as_str().unwrap());
-    for message in ["40", bang(r"dusk \ud83d").as_str()] {
+    // A client that speaks before it is told that it has joined is shut out, as by the original.
+    for (message, answered) in [("40", "40"), (bang(r"dusk \ud83d").as_str(), r#"42["process_audio_received""#)] {
         assert_eq!(call(server.addr, "POST", &path, message).await.text().await, "ok");
+        poll_until_told(&server, &path, answered).await;
     }
+}
+
+/// Polls on to a message that begins so.
+async fn poll_until_told(server: &Server, path: &str, beginning: &str) {
     let mut told = String::new();
-    while !told.contains(r#"42["process_audio_received""#) {
-        assert!(!told.contains(r#"42["error""#), "{told}");
-        told.push_str(&get(server.addr, &path).await.text().await);
+    while !told.split('\x1e').any(|message| message.starts_with(beginning)) {
+        let mut answer = get(server.addr, path).await;
+        assert_eq!(answer.status, 200, "after {told}");
+        let said = answer.text().await;
+        assert!(!said.contains(r#"42["error""#), "{said}");
+        told = said;
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use socketioxide::extract::SocketRef;
 use socketioxide::socket::Sid;
+use tokio::sync::watch;
 use warp::http::Extensions;
 
 use super::super::client::Client;
@@ -49,6 +50,9 @@ pub(super) struct Members {
 
 struct Member {
     client: IpAddr,
+    since: Instant,
+    /// Whether it was told that it has joined; before that nothing can be sent to it.
+    welcomed: watch::Sender<bool>,
     rooms: VecDeque<SessionId>,
     answering: usize,
     /// Bytes of large messages that were handed to the socket.
@@ -67,7 +71,16 @@ struct Carrier {
 
 impl Member {
     fn new(client: IpAddr) -> Self {
-        Self { client, rooms: VecDeque::new(), answering: 0, sent: 0, polled: 0, carrier: None }
+        Self {
+            client,
+            since: Instant::now(),
+            welcomed: watch::Sender::new(false),
+            rooms: VecDeque::new(),
+            answering: 0,
+            sent: 0,
+            polled: 0,
+            carrier: None,
+        }
     }
 
     fn taken(&self) -> u64 {
@@ -115,7 +128,9 @@ impl Members {
         if unused.len() >= UNUSED || of_one >= UNUSED_OF_ONE {
             return false;
         }
-        let sockets = self.sockets();
+        let mut sockets = self.sockets();
+        // Those whose connection ended between entering and the welcome leave no other way.
+        sockets.retain(|_, member| *member.welcomed.borrow() || member.since.elapsed() < FRESH);
         if sockets.len() >= SOCKETS
             || sockets.values().filter(|member| member.client == client).count() >= SOCKETS_OF_ONE
         {
@@ -125,7 +140,7 @@ impl Members {
         true
     }
 
-    /// A socket that made use of its handshake.
+    /// A socket that made use of its handshake, before it is told that it has joined.
     pub(super) fn enter(&self, socket: &SocketRef) {
         let extensions = &socket.req_parts().extensions;
         self.take_in(socket.id, client_of(extensions));
@@ -149,6 +164,13 @@ impl Members {
         let member = sockets.entry(socket).or_insert_with(|| Member::new(client));
         if let Some((_, carrier)) = carrier {
             member.carrier = Some(carrier);
+        }
+    }
+
+    /// A socket was told that it has joined, and can be sent to.
+    pub(super) fn welcome(&self, socket: Sid) {
+        if let Some(member) = self.sockets().get(&socket) {
+            member.welcomed.send_replace(true);
         }
     }
 
@@ -204,9 +226,12 @@ impl Members {
         }
     }
 
-    /// Begins to answer an event, unless too many of its socket are being answered.
-    pub(super) fn turn(&self, socket: Sid) -> Option<Turn<'_>> {
+    /// Begins to answer an event, unless too many of its socket are being answered or the socket is gone.
+    pub(super) async fn turn(&self, socket: Sid) -> Option<Turn<'_>> {
         self.used(socket);
+        let mut welcomed = self.sockets().get(&socket)?.welcomed.subscribe();
+        // A quick client answers its welcome while that is still being noted.
+        welcomed.wait_for(|&welcomed| welcomed).await.ok()?;
         let mut sockets = self.sockets();
         let member = sockets.get_mut(&socket)?;
         if member.answering >= ANSWERING {

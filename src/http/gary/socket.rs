@@ -17,7 +17,7 @@ use hyper::service::Service;
 use serde_json::json;
 use socketioxide::adapter::Adapter;
 use socketioxide::extract::{AckSender, SocketRef, State, TryData};
-use socketioxide::handler::{FromMessageParts, Value};
+use socketioxide::handler::{ConnectHandler, FromMessageParts, Value};
 use socketioxide::socket::{self, Sid};
 use socketioxide::{ParserConfig, SocketIo};
 use warp::Reply;
@@ -81,7 +81,13 @@ impl Sockets {
             .with_parser(ParserConfig::common().max_incoming_binary_buf_size(MESSAGE))
             .with_state(gary.clone())
             .build_svc();
-        io.ns("/", async |socket: SocketRef, State(gary): State<Gary>| listen(&socket, &gary));
+        // What a client sends as soon as it is told that it has joined must find who listens, so they are there before it is told.
+        let join = async |socket: SocketRef, State(gary): State<Gary>| {
+            listen(&socket, &gary);
+            Ok::<_, Infallible>(())
+        };
+        let welcome = async |socket: SocketRef, State(gary): State<Gary>| gary.members.welcome(socket.id);
+        io.ns("/", welcome.with(join));
         tokio::spawn(super::push::run(io, gary, inbox, app.stopping.clone()));
         Self(Arc::new(move |request| {
             let (members, polls) = (Arc::clone(&members), request.method() == Method::GET);
@@ -184,7 +190,7 @@ fn listen(socket: &SocketRef, gary: &Gary) {
         socket.on(
             event,
             move |socket: SocketRef, Sent(data): Sent, State(gary): State<Gary>, ack: AckSender| async move {
-                let Some(_turn) = gary.members.turn(socket.id) else {
+                let Some(_turn) = gary.members.turn(socket.id).await else {
                     gary.members.cut(socket);
                     return;
                 };
