@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio::task::block_in_place;
 
-use super::client::{Answer, get, send};
+use super::client::{Answer, PATIENCE, get, send};
 use super::server::{Server, start_on, until};
 
 /// A server that makes `workers` clips at the same time.
@@ -125,11 +125,13 @@ async fn one_client_cannot_starve_the_others() {
         assert!((1..=2).contains(&position), "{owner} is number {position}");
         assert!(view["queue"]["total"].as_u64().unwrap() >= 16 && view["queue"]["seconds"].is_number(), "{view}");
     }
+    let began = std::time::Instant::now();
     let waiting = loop {
         let clips = clips(&server).await;
         if of.keys().all(|id| clips.iter().any(|clip| clip["id"] == id.as_str() && clip["status"] == "completed")) {
             break count(&clips, "queued");
         }
+        assert!(began.elapsed() < 3 * PATIENCE, "{clips:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
     let metrics = get(server.addr, "/metrics").await.text().await;

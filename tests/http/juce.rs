@@ -9,7 +9,7 @@ use continuo::station::StationConfig;
 use continuo::units::SampleRate;
 use serde_json::{Value, json};
 
-use super::client::{call, get};
+use super::client::{PATIENCE, call, get};
 use super::renders::models;
 use super::server::{Server, start, start_on, start_rendering};
 
@@ -60,7 +60,7 @@ async fn post(server: &Server, route: &str, body: &Value) -> (u16, Value) {
 /// Asks as the plug-in does until it is over; nothing stale may be told meanwhile.
 async fn polled(server: &Server, session: &Value) -> Value {
     let path = format!("/api/juce/poll_status/{}", session.as_str().unwrap());
-    let mut progress = 0;
+    let (mut progress, began) = (0, std::time::Instant::now());
     loop {
         let status = get(server.addr, &path).await.json().await;
         assert_eq!(status["success"], true, "{status}");
@@ -70,6 +70,7 @@ async fn polled(server: &Server, session: &Value) -> Value {
         if status["generation_in_progress"] == false && status["transform_in_progress"] == false {
             return status;
         }
+        assert!(began.elapsed() < 3 * PATIENCE, "{status}");
         assert!(status["audio_data"].is_null() && !status["queue_status"]["status"].as_str().unwrap().is_empty());
         assert!(["queued", "warming", "processing"].contains(&status["status"].as_str().unwrap()), "{status}");
         let now = status["progress"].as_u64().unwrap();

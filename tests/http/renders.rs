@@ -15,7 +15,7 @@ use continuo::studio::{RenderModels, Variations};
 use continuo::units::SampleRate;
 use serde_json::Value;
 
-use super::client::{call, get, send};
+use super::client::{PATIENCE, call, get, send};
 use super::server::{Server, start, start_rendering, start_with};
 
 fn transformer() -> Result<RenderModel, String> {
@@ -41,11 +41,13 @@ async fn server() -> Server {
 
 /// Follows a piece of work to its end.
 async fn ended(server: &Server, place: &str) -> Value {
+    let began = std::time::Instant::now();
     loop {
         let state = get(server.addr, place).await.json().await;
         if state["state"] != "working" {
             return state;
         }
+        assert!(began.elapsed() < 3 * PATIENCE, "{state}");
         tokio::task::yield_now().await;
     }
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use super::client::{call, get};
+use super::client::{PATIENCE, call, get};
 use super::juce::{base64, bytes_of};
 use super::server::{Server, start, start_on};
 
@@ -52,11 +52,13 @@ async fn post(server: &Server, path: &str, body: &Value) -> (u16, Value) {
 }
 
 async fn finished(server: &Server, id: &str) -> Value {
+    let began = std::time::Instant::now();
     loop {
         let task = get(server.addr, &format!("/tasks/{id}")).await.json().await;
         if task["status"] != "pending" {
             return task;
         }
+        assert!(began.elapsed() < 3 * PATIENCE, "{task}");
         assert!(task["audio"].is_null());
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
