@@ -15,7 +15,7 @@ const ATTACK: usize = 240;
 /// Frames between input and output: the average must lie behind the last value that concerns a sample.
 const LATENCY: usize = ATTACK + true_peak::DELAY + 1;
 /// How much of the way back to unity is made per frame: a time constant of 150 ms at 48 kHz.
-const RELEASE: f32 = 1.0 / (0.150 * 48_000.0);
+const RELEASE: f64 = 1.0 / (0.150 * 48_000.0);
 
 /// Limits interleaved PCM of a fixed number of channels.
 pub struct Limiter {
@@ -28,8 +28,10 @@ pub struct Limiter {
     frame: u64,
     /// Candidates for the minimum over the last `LATENCY + 1` frames: (frame, gain), gains rising.
     minima: VecDeque<(u64, f32)>,
-    released: f32,
+    /// In `f64`: the last steps back to unity are smaller than what `f32` knows near one, where the gain would stand still.
+    released: f64,
     average: VecDeque<f32>,
+    /// Of [`Limiter::average`]; exact, so that it is what it was once all of them are one again.
     sum: f64,
     /// Peak of every frame of the present chunk.
     levels: Vec<f32>,
@@ -109,13 +111,14 @@ impl Limiter {
             self.minima.pop_front();
         }
         self.frame += 1;
-        let hold = self.minima.front().map_or(1.0, |&(_, gain)| gain);
+        let hold = self.minima.front().map_or(1.0, |&(_, gain)| f64::from(gain));
         let risen = self.released + (1.0 - self.released) * RELEASE;
         // So close to unity the ear hears nothing, and the signal passes bit for bit again.
         self.released = if risen > 0.999_99 { 1.0 } else { risen }.min(hold);
         let oldest = self.average.pop_front().unwrap_or(1.0);
-        self.average.push_back(self.released);
-        self.sum += f64::from(self.released) - f64::from(oldest);
+        let released = self.released as f32;
+        self.average.push_back(released);
+        self.sum += f64::from(released) - f64::from(oldest);
         (self.sum / ATTACK as f64) as f32
     }
 }
@@ -190,6 +193,20 @@ mod tests {
         assert!(step < 0.004, "the gain jumps by {step}");
         assert_eq!(gain[10_000], 1.0);
         assert!(gain[95_999] > 0.99, "{}", gain[95_999]);
+    }
+
+    #[test]
+    fn two_seconds_after_a_peak_the_sound_passes_bit_for_bit_again() {
+        for peak in [0.9, 1.0, 3.0, 40.0] {
+            let pcm: Vec<f32> = (0..110_000).map(|n| if n == 1000 { peak } else { 0.5 }).collect();
+            let out = limit(&pcm, 1);
+            assert_ne!(out[1000], peak);
+            assert_eq!(out[100_000..], pcm[100_000..], "after {peak}");
+            // And nothing is computed for it any more.
+            let mut limiter = Limiter::new(1);
+            limiter.push(&pcm, &mut Vec::new());
+            assert!(limiter.at_rest(), "after {peak}");
+        }
     }
 
     #[test]

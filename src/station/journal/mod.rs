@@ -50,7 +50,7 @@ use crate::telemetry::JOURNAL_BYTES;
 const PIECE: u64 = 300 * OPUS_RATE as u64;
 /// Frames behind the beginning of what is kept that are needed to make sound from there, unless it is the stream's own
 /// beginning.
-const WARM_UP: u64 = 3 * OPUS_RATE as u64;
+const WARM_UP: u64 = 5 * OPUS_RATE as u64;
 /// Pieces that stay in memory although they are on a shelf: whatever it was, it is written by then.
 const IN_MEMORY: usize = 2;
 

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! The codec's work is done on the engine's thread between the steps of voices. A piece that begins with the stream, or
-//! where its music began anew, is what was heard bit for bit; elsewhere it differs by two steps of 16 bits at most.
+//! where its music began anew, is what was heard bit for bit; elsewhere it differs by one step of 16 bits at most.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -13,8 +13,9 @@ use crate::audio::OPUS_RATE;
 use crate::engine::{Chunk, Decoding, Engine};
 use crate::units::{SampleRate, Samples};
 
-/// Frames of 48 kHz that the program hears before the wanted place, and the codec before these.
-const PROGRAM_WARM_UP: u64 = OPUS_RATE as u64 / 2;
+/// Frames of 48 kHz that the program hears before the wanted place, and the codec before these: the limiter lets go in
+/// 150 ms a time constant, and wholly after eleven of them; the state of a codec fades in about a second.
+const PROGRAM_WARM_UP: u64 = 2 * OPUS_RATE as u64;
 const CODEC_WARM_UP: u64 = OPUS_RATE as u64;
 /// Frames of codes that are decoded at once: few while somebody waits for the first sound.
 const AT_FIRST: u64 = 25;
