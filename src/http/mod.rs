@@ -14,7 +14,6 @@ mod client;
 mod clips;
 mod connection;
 mod cors;
-mod date;
 mod description;
 mod error;
 mod events;

@@ -11,7 +11,7 @@ use warp::{Filter, Reply};
 
 use super::super::client::owner;
 use super::super::router::get;
-use super::super::{App, HttpError, Routes, body, date};
+use super::super::{App, HttpError, Routes, body};
 use super::juce::{Failure, answer};
 use super::models;
 use super::payload::Payload;
@@ -136,5 +136,5 @@ pub(super) fn unix_time() -> u64 {
 
 /// Now, as ISO 8601 in UTC.
 fn iso_time() -> String {
-    date::iso(unix_time()) + "Z"
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }

@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 use super::PLAYLIST;
 use crate::audio::OPUS_RATE;
 use crate::audio::hls::{PART, Rendition, SEGMENT};
-use crate::http::date;
 use crate::station::hls::{Listing, Position, Segment};
+use crate::station::rfc3339;
 
 /// Lengths in frames: of how much before the end parts are listed, what a delta update has in full, and how far from the
 /// end players stay.
@@ -73,7 +73,7 @@ fn write(playlist: &Media<'_>, out: &mut String) -> fmt::Result {
         writeln!(out, "#EXT-X-SKIP:SKIPPED-SEGMENTS={skipped}")?;
     }
     for (date, title) in &listing.titles {
-        let (date, words) = (Date(*date), quotable(&title.text));
+        let (date, words) = (rfc3339(*date), quotable(&title.text));
         write!(out, "#EXT-X-DATERANGE:ID=\"title-{}\",CLASS=\"continuo.title\",START-DATE=\"{date}\"", title.at)?;
         writeln!(out, ",END-ON-NEXT=YES,X-TITLE=\"{words}\"")?;
     }
@@ -109,7 +109,7 @@ fn write_segment(
     let (extension, query) = (playlist.rendition.extension(), playlist.query);
     let follows = |expected| apart(expected, date) < SAME;
     if !expected.is_some_and(follows) {
-        writeln!(out, "#EXT-X-PROGRAM-DATE-TIME:{}", Date(date))?;
+        writeln!(out, "#EXT-X-PROGRAM-DATE-TIME:{}", rfc3339(date))?;
     }
     if in_parts {
         for part in 0..parts {
@@ -130,16 +130,6 @@ impl fmt::Display for Seconds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.0 as f64 / f64::from(OPUS_RATE);
         write!(f, "{}", (seconds * 1e5).round() / 1e5)
-    }
-}
-
-/// A time as ISO 8601 in UTC, to the millisecond.
-struct Date(SystemTime);
-
-impl fmt::Display for Date {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let since = self.0.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        write!(f, "{}.{:03}Z", date::iso(since.as_secs()), since.subsec_millis())
     }
 }
 
