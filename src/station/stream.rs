@@ -133,9 +133,10 @@ impl Stream {
             underruns: 0,
             freezes: 0,
         };
-        let variants = Arc::new(Variants::new(begin.burst, title.clone()));
         let begun = begin.journal.kept().end;
         begin.journal.changed(begun, SystemTime::now(), Asked::of(Cause::Begin, &info, 0.0));
+        let presentation = Presentation::new(Arc::clone(&begin.journal), title.clone());
+        let variants = Arc::new(Variants::new(begin.burst, presentation));
         let state = State {
             info,
             title,

@@ -60,13 +60,13 @@ pub(super) struct Audience {
 
 impl Variants {
     /// `burst` is in frames.
-    pub(super) fn new(burst: u64, title: String) -> Self {
+    pub(super) fn new(burst: u64, presentation: Presentation) -> Self {
         Self {
             burst,
             still: AtomicBool::new(false),
             variants: Mutex::new(Some(Vec::new())),
-            presentation: Arc::new(Presentation::new(title)),
             guests: AtomicUsize::new(0),
+            presentation: Arc::new(presentation),
         }
     }
 

@@ -159,6 +159,38 @@ async fn every_player_is_one_listener() {
     until(|| listeners() == 0).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_heard_before_anybody_followed_is_there_again() {
+    let server = start().await;
+    let place = created(&server, r#"{"prompts": ["a"], "seconds": 14}"#).await;
+    let mut ogg = get(server.addr, &format!("{place}/audio.ogg")).await;
+    // Who follows gets what is made now ...
+    let early = joined(&server, &place, "opus").await;
+    let listed = playlist(&server, &early).await;
+    let first = fetched(&server, &beside(&early, &listed.segments[0].uri)).await.body().await;
+    let theirs = decoded(&ogg.body().await);
+    let stream = server.app.station.get(place.rsplit('/').next().unwrap()).unwrap();
+    until(|| stream.has_ended()).await;
+    // ... and who comes for another rendition when all is over what is made again.
+    let late = playlist(&server, &joined(&server, &place, "mp3").await).await;
+    assert_eq!((late.sequence, late.segments.len(), late.ended), (0, 5, true));
+    let address = format!("http://{}{place}/hls/mp3/index.m3u8", server.addr);
+    let ours = tokio::task::spawn_blocking(move || ffmpeg(&address, &["-live_start_index", "0"])).await.unwrap();
+    let alike = alike(&ours[..14 * 48_000], &theirs);
+    assert!(alike.iter().all(|alike| *alike > 0.98), "{alike:?}");
+    // What was made then is made now, byte for byte where the stream begins.
+    let again = fetched(&server, &beside(&early, "0.m4s")).await.body().await;
+    assert!(again == first, "{} and {} bytes", again.len(), first.len());
+}
+
+/// Decodes a file.
+fn decoded(file: &[u8]) -> Vec<f32> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sound");
+    std::fs::write(&path, file).unwrap();
+    ffmpeg(path.to_str().unwrap(), &[])
+}
+
 /// Decodes what an address or a file has, to 48 kHz mono; ffmpeg must not complain.
 fn ffmpeg(input: &str, options: &[&str]) -> Vec<f32> {
     let output = Command::new("ffmpeg")
@@ -197,10 +229,7 @@ async fn ffmpeg_hears_the_same_by_hls_as_by_ogg() {
             }
         });
     }
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("sound.ogg");
-    std::fs::write(&path, ogg.body().await).unwrap();
-    let theirs = ffmpeg(path.to_str().unwrap(), &[]);
+    let theirs = decoded(&ogg.body().await);
     assert_eq!(theirs.len(), 13 * 48_000);
     for (address, rendition) in [("opus/index", "opus"), ("mp3/index", "mp3"), ("master", "opus")] {
         // Whoever came a moment later hears it from a later segment on, at the same media time.

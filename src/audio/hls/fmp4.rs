@@ -148,9 +148,9 @@ pub(super) fn fragment(part: &Part, titles: &[Title]) -> Vec<u8> {
 }
 
 /// A title as an event (ISO/IEC 23009-1 section 5.10.3.3) with an ID3 tag in it. It lasts until the next one. Told again
-/// to those who come later, the same title has the same id.
+/// to those who come later, the same title has the same id (FNV-1a).
 fn event(boxes: &mut Boxes, title: &Title, at: u64) {
-    let id = (title.at / OPUS_FRAME as u64) as u32;
+    let id = title.text.bytes().fold(0x811c_9dc5, |id: u32, byte| (id ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     boxes.full(b"emsg", (1, 0), |emsg| {
         emsg.u32(OPUS_RATE).u64(at).u32(u32::MAX).u32(id);
         emsg.put(b"https://aomedia.org/emsg/ID3\0\0").put(&id3::tag(None, Some(&title.text)))

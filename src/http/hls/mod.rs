@@ -92,9 +92,6 @@ fn files(app: &Arc<App>) -> Routes {
 
 /// The playlist of all renditions, with a new name for its player.
 fn master(stream: &Stream, query: &str, links: &Links) -> Result<Response, HttpError> {
-    if stream.has_ended() && Rendition::built().all(|rendition| stream.presentation().edge(rendition).is_none()) {
-        return Err(ended(stream));
-    }
     // A player without a name of its own is counted by its address.
     let name = OsRng.try_next_u64().map(|number| format!("session={number:016x}")).ok();
     let query = question(name.into_iter().chain(credentials(query)));
@@ -137,10 +134,11 @@ impl File {
                 Ok(file(init, rendition.media_type(), FOR_A_YEAR))
             }
             Self::Sound(rendition, position) => {
-                let bytes = stream.presentation().bytes(rendition, position).await;
+                let bytes = stream.presentation().bytes(stream, rendition, position).await;
                 let bytes = bytes.map_err(|missing| match missing {
                     Missing::NotYet => not_yet(),
                     Missing::Never | Missing::Ended => HttpError::NoSegment,
+                    Missing::Lost(error) => error.into(),
                 })?;
                 Ok(file(bytes, rendition.media_type(), FOR_A_YEAR))
             }
@@ -165,10 +163,12 @@ async fn listing(stream: &Stream, rendition: Rendition, query: &str, client: &Cl
     let address = client.address.to_string();
     stream.follow(session.unwrap_or(&address), rendition).await?;
     let presentation = stream.presentation();
-    let listing = presentation.listing(rendition, until).await.map_err(|missing| match missing {
+    let delta = value("_HLS_skip").is_some();
+    let listing = presentation.listing(rendition, until, delta).await.map_err(|missing| match missing {
         Missing::Never => HttpError::BadRequest("`_HLS_msn` is too far ahead; ask for the next one.".into()),
         Missing::NotYet => not_yet(),
         Missing::Ended => ended(stream),
+        Missing::Lost(error) => error.into(),
     })?;
     let credentials: Vec<String> = credentials(query).collect();
     let named = session.map(|name| format!("session={name}"));
@@ -179,7 +179,6 @@ async fn listing(stream: &Stream, rendition: Rendition, query: &str, client: &Cl
         init: rendition.init(1).map(|_| INIT),
         playlist_query: &question(named.into_iter().chain(credentials.iter().cloned())),
         query: &question(credentials.iter().cloned()),
-        delta: value("_HLS_skip").is_some(),
         others: others.map(|other| (other, presentation.edge(other))).collect(),
     }))
 }

@@ -6,13 +6,11 @@ use std::time::{Duration, SystemTime};
 use super::PLAYLIST;
 use crate::audio::OPUS_RATE;
 use crate::audio::hls::{PART, Rendition, SEGMENT};
-use crate::station::hls::{Listing, Position, Segment};
+use crate::station::hls::{Listing, Position, SKIP_UNTIL, Segment};
 use crate::station::rfc3339;
 
-/// Lengths in frames: of how much before the end parts are listed, what a delta update has in full, and how far from the
-/// end players stay.
+/// Lengths in frames: of how much before the end parts are listed, and how far from the end players stay.
 const IN_PARTS: u64 = 3 * SEGMENT;
-const SKIP_UNTIL: u64 = 6 * SEGMENT;
 const HOLD_BACK: u64 = 3 * SEGMENT;
 const PART_HOLD_BACK: u64 = 3 * PART;
 /// Dates that are so close follow from each other.
@@ -27,8 +25,6 @@ pub(super) struct Media<'a> {
     /// What is behind the addresses of playlists, and of everything else.
     pub playlist_query: &'a str,
     pub query: &'a str,
-    /// The player knows what was in the last one.
-    pub delta: bool,
     /// The other renditions, and how far they are.
     pub others: Vec<(Rendition, Option<Position>)>,
 }
@@ -55,22 +51,19 @@ pub(super) fn media(playlist: &Media<'_>) -> String {
 
 fn write(playlist: &Media<'_>, out: &mut String) -> fmt::Result {
     let Media { listing, query, .. } = *playlist;
-    let Some((first, last)) = listing.segments.first().zip(listing.segments.last()) else { return Ok(()) };
+    let Some(last) = listing.segments.last() else { return Ok(()) };
     writeln!(out, "#EXTM3U\n#EXT-X-VERSION:9\n#EXT-X-TARGETDURATION:{}", Seconds(SEGMENT))?;
     let (skip, hold, hold_parts) = (Seconds(SKIP_UNTIL), Seconds(HOLD_BACK), Seconds(PART_HOLD_BACK));
     write!(out, "#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,CAN-SKIP-UNTIL={skip}")?;
     writeln!(out, ",HOLD-BACK={hold},PART-HOLD-BACK={hold_parts}")?;
     writeln!(out, "#EXT-X-PART-INF:PART-TARGET={}\n#EXT-X-INDEPENDENT-SEGMENTS", Seconds(PART))?;
-    writeln!(out, "#EXT-X-MEDIA-SEQUENCE:{}", first.number)?;
+    writeln!(out, "#EXT-X-MEDIA-SEQUENCE:{}", listing.first)?;
     if let Some(init) = playlist.init {
         writeln!(out, "#EXT-X-MAP:URI=\"{init}{query}\"")?;
     }
     let end = last.number * SEGMENT + last.frames;
-    let is_old = |segment: &&Segment| (segment.number + 1) * SEGMENT + SKIP_UNTIL <= end;
-    let skipped = listing.segments.iter().take_while(is_old).count();
-    let skipped = if playlist.delta && !listing.ended { skipped } else { 0 };
-    if skipped > 0 {
-        writeln!(out, "#EXT-X-SKIP:SKIPPED-SEGMENTS={skipped}")?;
+    if listing.skipped > 0 {
+        writeln!(out, "#EXT-X-SKIP:SKIPPED-SEGMENTS={}", listing.skipped)?;
     }
     for (date, title) in &listing.titles {
         let (date, words) = (rfc3339(*date), quotable(&title.text));
@@ -78,16 +71,19 @@ fn write(playlist: &Media<'_>, out: &mut String) -> fmt::Result {
         writeln!(out, ",END-ON-NEXT=YES,X-TITLE=\"{words}\"")?;
     }
     let mut expected = None;
-    for segment in &listing.segments[skipped..] {
+    for segment in &listing.segments {
         write_segment(playlist, segment, expected, segment.number * SEGMENT + IN_PARTS >= end, out)?;
         expected = Some(segment.date + duration(segment.frames));
     }
     if listing.ended {
         return writeln!(out, "#EXT-X-ENDLIST");
     }
-    let (number, part) = if last.whole { (last.number + 1, 0) } else { (last.number, last.parts) };
-    let extension = playlist.rendition.extension();
-    writeln!(out, "#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"{number}.{part}.{extension}{query}\"")?;
+    // Whoever came first to a rendition finds it without parts for a moment: so far it was made from the journal.
+    if last.parts > 0 {
+        let (number, part) = if last.whole { (last.number + 1, 0) } else { (last.number, last.parts) };
+        let extension = playlist.rendition.extension();
+        writeln!(out, "#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"{number}.{part}.{extension}{query}\"")?;
+    }
     let edge = Position { segment: last.number, part: last.parts.checked_sub(1) };
     for (other, at) in &playlist.others {
         let Position { segment, part } = at.unwrap_or(edge);

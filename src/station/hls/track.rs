@@ -6,15 +6,13 @@ use std::time::SystemTime;
 use bytes::Bytes;
 
 use super::{Position, Segment};
-use crate::audio::hls::{Muxed, PART, Part, SEGMENT};
+use crate::audio::hls::{Muxed, Part, SEGMENT};
 
 /// Segments in a playlist: a minute.
 const LISTED: usize = 20;
 /// Segments that are kept. Whoever has an old playlist may fetch what is in it for as long as it lasts (RFC 8216 section
 /// 6.2.2).
 const KEPT: usize = 2 * LISTED;
-/// Segments beyond the newest that a player may wait for.
-const AHEAD: u64 = 2;
 
 /// Segments that follow each other; the last one may be growing.
 #[derive(Default)]
@@ -56,14 +54,21 @@ impl Track {
         }
     }
 
-    pub(super) fn has_whole(&self) -> bool {
-        self.segments.front().is_some_and(|first| first.whole)
+    /// Its first segment.
+    pub(super) fn first(&self) -> Option<u64> {
+        self.segments.front().map(|first| first.number)
     }
 
-    /// What a playlist lists.
-    pub(super) fn listed(&self, date: impl Fn(u64) -> SystemTime) -> impl Iterator<Item = Segment> {
+    /// The first segment that a playlist lists which has no others.
+    pub(super) fn first_listed(&self) -> Option<u64> {
         let whole = self.segments.iter().filter(|made| made.whole).count();
-        self.segments.iter().skip(whole.saturating_sub(LISTED)).map(move |made| Segment {
+        self.segments.get(whole.saturating_sub(LISTED)).map(|first| first.number)
+    }
+
+    /// Its segments from a number on.
+    pub(super) fn since(&self, number: u64, date: impl Fn(u64) -> SystemTime) -> impl Iterator<Item = Segment> {
+        let since = self.segments.iter().skip_while(move |made| made.number < number);
+        since.map(move |made| Segment {
             number: made.number,
             frames: made.frames,
             parts: made.parts.len() as u64,
@@ -77,34 +82,10 @@ impl Track {
         self.segments.get(usize::try_from(segment.checked_sub(first)?).ok()?)
     }
 
-    /// The position after the last part.
-    fn next(&self) -> Option<(u64, u64)> {
+    /// The position after the last part: a segment and a part of it.
+    pub(super) fn next(&self) -> Option<(u64, u64)> {
         let last = self.segments.back()?;
         Some(if last.whole { (last.number + 1, 0) } else { (last.number, last.parts.len() as u64) })
-    }
-
-    /// Whether everything up to a position is there.
-    pub(super) fn has(&self, position: Position) -> bool {
-        // A part beyond a segment's last one is the first of the next (rfc8216bis section 6.2.5.2).
-        let beyond = position.part.filter(|part| *part >= SEGMENT / PART);
-        let wanted = match (position.part, beyond) {
-            (Some(part), None) => (position.segment, part + 1),
-            (Some(_), Some(_)) => (position.segment + 1, 1),
-            (None, _) => (position.segment + 1, 0),
-        };
-        self.next().is_some_and(|next| next >= wanted)
-    }
-
-    pub(super) fn is_far_ahead(&self, position: Position) -> bool {
-        self.segments.back().is_some_and(|last| position.segment > last.number + AHEAD)
-    }
-
-    /// Whether a position is about to be made.
-    pub(super) fn comes_next(&self, position: Position) -> bool {
-        self.next().is_some_and(|(segment, part)| match position.part {
-            Some(wanted) => (position.segment, wanted) == (segment, part),
-            None => position.segment == segment,
-        })
     }
 
     pub(super) fn bytes(&self, position: Position) -> Option<Bytes> {
@@ -114,18 +95,26 @@ impl Track {
                 let Muxed { head, body } = made.parts.get(usize::try_from(part).ok()?)?;
                 Some(if head.is_empty() { body.clone() } else { [&head[..], body].concat().into() })
             }
-            None if made.whole => {
-                let head = made.parts.first().map(|first| &first.head[..]);
-                let pieces = head.into_iter().chain(made.parts.iter().map(|part| &part.body[..]));
-                Some(pieces.collect::<Vec<_>>().concat().into())
-            }
-            None => None,
+            None => made.whole.then(|| made.joined()),
         }
+    }
+
+    /// The bytes of its newest segment.
+    pub(super) fn joined(&self) -> Bytes {
+        self.segments.back().map_or_else(Bytes::new, Made::joined)
     }
 
     /// The newest part.
     pub(super) fn edge(&self) -> Option<Position> {
         let last = self.segments.back()?;
         Some(Position { segment: last.number, part: (last.parts.len() as u64).checked_sub(1) })
+    }
+}
+
+impl Made {
+    fn joined(&self) -> Bytes {
+        let head = self.parts.first().map(|first| &first.head[..]);
+        let pieces = head.into_iter().chain(self.parts.iter().map(|part| &part.body[..]));
+        pieces.collect::<Vec<_>>().concat().into()
     }
 }

@@ -44,6 +44,7 @@ use self::shelf::Shelf;
 use self::wall::micros;
 use super::event::title;
 use crate::audio::OPUS_RATE;
+use crate::audio::hls::Title;
 use crate::telemetry::JOURNAL_BYTES;
 
 /// Frames of a piece: five minutes.
@@ -151,6 +152,18 @@ impl Journal {
     /// What plays at this frame, in words.
     pub fn title_at(&self, frame: u64) -> Option<String> {
         self.lock().index.change(frame).map(|change| title(&change.prompts))
+    }
+
+    /// What plays, in words, each from the media time on at which it begins.
+    pub(super) fn titles(&self) -> Vec<Title> {
+        let state = self.lock();
+        let changes = state.index.marks().filter_map(|mark| match &mark.what {
+            What::Change(change) => Some(Title { at: mark.at, text: title(&change.prompts) }),
+            _ => None,
+        });
+        let mut titles: Vec<Title> = changes.collect();
+        titles.dedup_by(|later, earlier| later.text == earlier.text);
+        titles
     }
 
     /// What was asked for that is in force at this frame.

@@ -75,8 +75,8 @@ impl<S: Source> Task<S> {
             if self.clock.is_none() && self.sent() > before {
                 // Players have their first page, and play it from now on.
                 self.clock = Some(Clock::start(now, before, ahead));
-                self.stream.presentation().runs(before, before + ahead);
                 self.feed.plays(before);
+                self.stream.presentation().plays(before);
             }
             turn += 1;
             if turn % TURN == 0 {
