@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::clock::Clock;
 use super::fanout::Fanout;
 use super::feed::BLOCK;
+use super::hls::Presentation;
 use super::packetizer::PAGE;
 use super::variants::{Guest, Variants};
 use super::{Listen, Listener, Replay, StationError, Stream};
@@ -47,7 +48,8 @@ impl Stream {
         let (listen, place) = self.place_for(listen)?;
         let replay = Replay::follow(self, from)?;
         let ahead = self.variants().burst(listen.low_latency);
-        let (variants, given_up) = (Arc::new(Variants::new(ahead, self.title())), CancellationToken::new());
+        let presentation = Presentation::new(Arc::clone(self.journal()), self.title());
+        let (variants, given_up) = (Arc::new(Variants::new(ahead, presentation)), CancellationToken::new());
         let seat = variants.join(listen, given_up.clone()).ok_or_else(|| self.ended_error())?;
         let shift = Shift {
             fanout: Fanout::new(Arc::clone(&variants), self.channels(), replay.at()),
