@@ -44,6 +44,9 @@ pub enum HttpError {
     /// The file is shorter than the range begins.
     #[error("The file has {0} bytes, all of which lie before the range that was asked for.")]
     NoSuchRange(u64),
+    /// The file has other bytes than the client wants (`If-Match`).
+    #[error("These bytes are no longer the ones that `If-Match` names; fetch them anew without it.")]
+    OtherBytes,
     /// The body did not arrive in time.
     #[error("The body did not arrive in time; send it at once.")]
     TooSlow,
@@ -116,6 +119,7 @@ impl HttpError {
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NoSuchRange(_) => StatusCode::RANGE_NOT_SATISFIABLE,
+            Self::OtherBytes => StatusCode::PRECONDITION_FAILED,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) | Self::UnknownName(_) | Self::ForeignPage(_) => StatusCode::FORBIDDEN,

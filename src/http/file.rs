@@ -13,7 +13,7 @@ use futures_util::stream::{self, Stream};
 use tokio::io::AsyncReadExt;
 use warp::http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName,
-    IF_NONE_MATCH, IF_RANGE, RANGE,
+    IF_MATCH, IF_NONE_MATCH, IF_RANGE, RANGE,
 };
 use warp::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use warp::reply::Response;
@@ -32,6 +32,7 @@ pub(super) struct Wanted {
     pub(super) head: bool,
     range: Option<String>,
     if_range: Option<String>,
+    if_match: Option<String>,
     if_none_match: Option<String>,
 }
 
@@ -46,6 +47,7 @@ pub(super) fn wanted() -> impl Filter<Extract = (Wanted,), Error = Infallible> +
             head: method == Method::HEAD,
             range: text(RANGE),
             if_range: text(IF_RANGE),
+            if_match: text(IF_MATCH),
             if_none_match: text(IF_NONE_MATCH),
         }
     })
@@ -81,33 +83,33 @@ pub(super) async fn peaks(studio: &Studio, id: AudioId, wanted: &Wanted) -> Resu
 }
 
 /// The file of this tag: as far as it is there, or made for whoever wants more than its headers.
-async fn kept(
+pub(super) async fn kept<E: Into<HttpError>>(
     tag: &str,
     media_type: &'static str,
     wanted: &Wanted,
-    (at_hand, made): (
-        impl Future<Output = Result<Option<SoundFile>, StudioError>>,
-        impl Future<Output = Result<SoundFile, StudioError>>,
-    ),
+    (at_hand, made): (impl Future<Output = Result<Option<SoundFile>, E>>, impl Future<Output = Result<SoundFile, E>>),
 ) -> Result<Response, HttpError> {
     let tag = format!("\"{tag}\"");
+    if wanted.others_than(&tag) {
+        return Err(HttpError::OtherBytes);
+    }
     let mut response = if wanted.has(&tag) {
         unchanged()
     } else if wanted.head {
         let mut response = Response::default();
-        if let Some(SoundFile { bytes, .. }) = at_hand.await? {
+        if let Some(SoundFile { bytes, .. }) = at_hand.await.map_err(Into::into)? {
             response.headers_mut().insert(CONTENT_LENGTH, bytes.into());
         }
         response
     } else {
-        part(made.await?, wanted, &tag)?
+        part(made.await.map_err(Into::into)?, wanted, &tag)?
     };
     describe(&mut response, &tag, media_type);
     Ok(response)
 }
 
 /// Says of an answer what it is: these bytes are named by `tag`.
-pub(super) fn describe(response: &mut Response, tag: &str, media_type: &'static str) {
+fn describe(response: &mut Response, tag: &str, media_type: &'static str) {
     let is_error = response.status() == StatusCode::RANGE_NOT_SATISFIABLE;
     let headers = response.headers_mut();
     if let Ok(tag) = HeaderValue::from_str(tag) {
@@ -122,14 +124,14 @@ pub(super) fn describe(response: &mut Response, tag: &str, media_type: &'static 
 }
 
 /// Who asks has these bytes.
-pub(super) fn unchanged() -> Response {
+fn unchanged() -> Response {
     let mut response = Response::default();
     *response.status_mut() = StatusCode::NOT_MODIFIED;
     response
 }
 
 /// The part that is wanted, or why there is none.
-pub(super) fn part(sound: SoundFile, wanted: &Wanted, tag: &str) -> Result<Response, HttpError> {
+fn part(sound: SoundFile, wanted: &Wanted, tag: &str) -> Result<Response, HttpError> {
     let SoundFile { file, bytes } = sound;
     let (range, code) = match wanted.part_of(bytes, tag) {
         Part::Whole => (0..bytes, StatusCode::OK),
@@ -195,9 +197,15 @@ enum Part {
 
 impl Wanted {
     /// Whether the client has these bytes already.
-    pub(super) fn has(&self, tag: &str) -> bool {
+    fn has(&self, tag: &str) -> bool {
         let listed = self.if_none_match.as_deref().unwrap_or_default();
         listed.split(',').map(str::trim).any(|one| one == "*" || one.strip_prefix("W/").unwrap_or(one) == tag)
+    }
+
+    /// Whether the client wants other bytes than these or none.
+    fn others_than(&self, tag: &str) -> bool {
+        let Some(listed) = &self.if_match else { return false };
+        !listed.split(',').map(str::trim).any(|one| one == "*" || one == tag)
     }
 
     /// The range, unless it is for other bytes than these. Several ranges are answered with the whole, which is allowed
@@ -287,5 +295,13 @@ mod tests {
         let has = |listed: &str| Wanted { if_none_match: Some(listed.into()), ..Wanted::default() }.has("\"a\"");
         assert!(has("\"a\"") && has("W/\"a\"") && has("\"b\", \"a\"") && has("*"));
         assert!(!has("\"b\"") && !has("a") && !has(""));
+    }
+
+    #[test]
+    fn who_wants_other_bytes_gets_none() {
+        let refused = |listed: &str| Wanted { if_match: Some(listed.into()), ..Wanted::default() }.others_than("\"a\"");
+        assert!(!refused("\"a\"") && !refused("\"b\", \"a\"") && !refused("*"));
+        assert!(refused("\"b\"") && refused("W/\"a\"") && refused(""));
+        assert!(!Wanted::default().others_than("\"a\""));
     }
 }

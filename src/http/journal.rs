@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 use warp::http::StatusCode;
-use warp::http::header::{CONTENT_LENGTH, LOCATION};
+use warp::http::header::LOCATION;
 use warp::reply::{Response, with_header, with_status};
 use warp::{Filter, Reply};
 
@@ -112,20 +112,11 @@ async fn record(app: &App, id: &str, query: &str, wanted: &Wanted) -> Result<Res
     })?;
     let stream = app.station.get(id)?;
     let span = span(stream.journal(), query.one("from")?, query.one("to")?, LONGEST)?;
-    let tag = format!("\"{id}-{}-{}.{format}\"", span.start, span.end);
+    let tag = format!("{id}-{}-{}.{format}", span.start, span.end);
     let name = file_name(&stream, span.start);
-    let mut response = if wanted.has(&tag) {
-        file::unchanged()
-    } else if wanted.head {
-        let mut response = Response::default();
-        if let Some(made) = app.recordings.at_hand(&tag) {
-            response.headers_mut().insert(CONTENT_LENGTH, made.bytes.into());
-        }
-        response
-    } else {
-        file::part(app.recordings.file(&stream, span, format, &tag).await?, wanted, &tag)?
-    };
-    file::describe(&mut response, &tag, format.media_type());
+    let (at_hand, made) =
+        (async { Ok(app.recordings.at_hand(&tag)) }, app.recordings.file(&stream, span, format, &tag));
+    let mut response = file::kept(&tag, format.media_type(), wanted, (at_hand, made)).await?;
     file::entitle(&mut response, format, &name, "attachment");
     Ok(response)
 }

@@ -77,6 +77,9 @@ async fn a_part_belongs_to_the_bytes_that_its_tag_names() {
     let known = asked(&server, "GET", &path, &format!("If-None-Match: \"x\", {tag}")).await;
     assert_eq!((known.status, known.header("etag")), (304, Some(&*tag)));
     assert_eq!(known.header("content-length"), None);
+    for (condition, status) in [(tag.clone(), 200), ("*".to_owned(), 200), ("\"another\"".to_owned(), 412)] {
+        assert_eq!(asked(&server, "GET", &path, &format!("If-Match: {condition}")).await.status, status);
+    }
     // Another sound of the session has another tag.
     let place = path.trim_end_matches("/audio.flac");
     assert_eq!(call(server.addr, "POST", &format!("{place}/crop"), r#"{"to": 1}"#).await.status, 200);

@@ -44,7 +44,7 @@ impl FormatSpec for Mp3 {
 
 impl LiveFormat for Mp3 {
     fn bit_rates(&self) -> BitRates {
-        BitRates::Among { known: &[48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256], usual: 128 }
+        BitRates::Among { known: &[48, 64, 80, 96, 112, 128, 160, 192, 224, 256], usual: 128 }
     }
 
     fn encoder(&self, channels: usize, kbps: u32) -> Result<Box<dyn LiveEncoder>, AudioError> {
