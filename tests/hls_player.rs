@@ -1,4 +1,4 @@
-//! hls.js in a real browser on a real server: it plays with parts, close to what is made now, and knows the titles.
+//! hls.js in a real browser on a real server: it plays without a hole, close to what is made now, and knows the titles.
 
 #![allow(clippy::unwrap_used)]
 
@@ -27,7 +27,9 @@ const PLAYER: &str = r"
     button.onclick = () => audio.play();
     window.fatal = [];
     window.tags = [];
-    window.hls = new Hls({ lowLatencyMode: true, enableWorker: false, autoStartLoad: false });
+    // What a busy machine made it lose it may catch up with.
+    const live = { lowLatencyMode: true, maxLiveSyncPlaybackRate: 1.5, liveSyncOnStallIncrease: 0 };
+    window.hls = new Hls({ ...live, enableWorker: false, autoStartLoad: false });
     hls.on(Hls.Events.ERROR, (_, data) => data.fatal && fatal.push(data.details));
     hls.on(Hls.Events.FRAG_PARSING_METADATA, (_, data) => tags.push(...data.samples));
     hls.loadSource(ADDRESS);
@@ -37,7 +39,7 @@ const PLAYER: &str = r"
         hls.startLoad();
     });
     // The title that an ID3 tag has.
-    window.titled = (tag) => new TextDecoder().decode(tag.data).split('TIT2').pop().slice(7);
+    window.titled = (tag) => new TextDecoder().decode(tag.data).split('TIT2')[1]?.slice(7);
     // When what plays at a moment was made, in milliseconds.
     window.made = (moment) => {
         const fragment = hls.latestLevelDetails.fragments.findLast((fragment) => fragment.start <= moment);
@@ -68,9 +70,15 @@ async fn hls_js_plays_close_to_now_and_shows_titles_where_they_begin() {
         browser.until(&format!("audio.currentTime > {began} + 6")).await;
         let playing = browser.eval("hls.levels[hls.currentLevel].uri").await;
         assert!(playing.as_str().unwrap().contains(&format!("/{rendition}/")), "{playing}");
-        assert_eq!(browser.eval("hls.latestLevelDetails.partTarget").await, 0.6);
-        // It has time to catch up on a busy machine.
-        browser.until("hls.latency > 0 && hls.latency < 3").await;
+        let near = if rendition == "opus" {
+            assert_eq!(browser.eval("hls.latestLevelDetails.partTarget").await, 0.6);
+            3
+        } else {
+            12
+        };
+        browser.until(&format!("hls.latency > 0 && hls.latency < {near}")).await;
+        // One piece without a hole, however it was fetched.
+        assert_eq!(browser.eval("audio.buffered.length").await, 1);
 
         let steer = r#"{"prompts": ["deep rain"]}"#;
         let ack: Value = call(server.addr, "PATCH", &place, steer).await.json().await;
@@ -78,7 +86,7 @@ async fn hls_js_plays_close_to_now_and_shows_titles_where_they_begin() {
         browser
             .until("Object.values(hls.latestLevelDetails.dateRanges).some((range) => range.attr['X-TITLE'] === 'deep rain')")
             .await;
-        assert_eq!(browser.eval("titled(tags[0])").await, "still water");
+        assert_eq!(browser.eval("titled(tags.find(titled))").await, "still water");
         // The tag lies where the playlist says that the title begins; packed audio has one at the next segment.
         let late = browser
             .eval(

@@ -3,10 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use continuo::audio::hls::Rendition;
 use continuo::audio::{Format, decode};
 use continuo::engine::{Engine, EngineConfig, MusicGenBackend, SamplingPatch};
 use continuo::model::weights::Target;
 use continuo::model::{Files, ModelError, MusicGen};
+use continuo::station::hls::Position;
 use continuo::station::{Idle, Listen, Replay, Station, StationConfig, Stream, StreamSpec};
 use continuo::units::ModelId;
 use futures_util::{SinkExt, StreamExt};
@@ -16,6 +18,7 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::client::{PATIENCE, call, get, send};
+use super::hls::{alike, decoded};
 use super::server::{Server, start_with};
 
 const RATE: usize = 48_000;
@@ -282,5 +285,22 @@ async fn sound_that_is_decoded_from_the_middle_agrees_with_what_was_heard() {
             // One step, and half a step that comes from the listener's format.
             assert!(off < 1.5 / 32_768.0, "{off} from {from} on, seed {seed}");
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segment_of_long_ago_is_what_was_heard_then() {
+    let (_station, stream, heard) = of_a_tiny_model(14.0, 1).await;
+    let heard: Vec<f32> = heard[9 * RATE..12 * RATE].iter().map(|&sample| f32::from(sample) / 32_768.0).collect();
+    for rendition in Rendition::built() {
+        // Nobody has followed it so far.
+        stream.follow("late", rendition).await.unwrap();
+        let segment = Position { segment: 3, part: None };
+        let segment = stream.presentation().bytes(&stream, rendition, segment).await.unwrap();
+        let init = rendition.init(1).unwrap_or_default();
+        let sound = decoded(&[&init[..], &segment[..]].concat());
+        let alike = alike(&sound[..3 * RATE], &heard);
+        // What a codec leaves of noise; of another moment it is nothing alike.
+        assert!(alike.iter().all(|alike| *alike > 0.8), "{rendition:?}: {alike:?}");
     }
 }

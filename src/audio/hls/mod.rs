@@ -87,6 +87,12 @@ impl Rendition {
         }
     }
 
+    /// Whether players are offered parts of segments. hls.js lays every part of packed audio at the beginning of its
+    /// segment, so of MP3 only whole segments are.
+    pub fn in_parts(self) -> bool {
+        matches!(self, Self::Opus)
+    }
+
     /// The segment that players must have before all others, if there is one.
     pub fn init(self, channels: usize) -> Option<Bytes> {
         match self {

@@ -53,11 +53,13 @@ fn write(playlist: &Media<'_>, out: &mut String) -> fmt::Result {
     let Media { listing, query, .. } = *playlist;
     let Some(last) = listing.segments.last() else { return Ok(()) };
     writeln!(out, "#EXTM3U\n#EXT-X-VERSION:9\n#EXT-X-TARGETDURATION:{}", Seconds(SEGMENT))?;
-    let (skip, hold, hold_parts) = (Seconds(SKIP_UNTIL), Seconds(HOLD_BACK), Seconds(PART_HOLD_BACK));
-    write!(out, "#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,CAN-SKIP-UNTIL={skip}")?;
-    writeln!(out, ",HOLD-BACK={hold},PART-HOLD-BACK={hold_parts}")?;
-    writeln!(out, "#EXT-X-PART-INF:PART-TARGET={}\n#EXT-X-INDEPENDENT-SEGMENTS", Seconds(PART))?;
-    writeln!(out, "#EXT-X-MEDIA-SEQUENCE:{}", listing.first)?;
+    let (skip, hold, in_parts) = (Seconds(SKIP_UNTIL), Seconds(HOLD_BACK), playlist.rendition.in_parts());
+    write!(out, "#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,CAN-SKIP-UNTIL={skip},HOLD-BACK={hold}")?;
+    if in_parts {
+        writeln!(out, ",PART-HOLD-BACK={}", Seconds(PART_HOLD_BACK))?;
+        write!(out, "#EXT-X-PART-INF:PART-TARGET={}", Seconds(PART))?;
+    }
+    writeln!(out, "\n#EXT-X-INDEPENDENT-SEGMENTS\n#EXT-X-MEDIA-SEQUENCE:{}", listing.first)?;
     if let Some(init) = playlist.init {
         writeln!(out, "#EXT-X-MAP:URI=\"{init}{query}\"")?;
     }
@@ -72,14 +74,14 @@ fn write(playlist: &Media<'_>, out: &mut String) -> fmt::Result {
     }
     let mut expected = None;
     for segment in &listing.segments {
-        write_segment(playlist, segment, expected, segment.number * SEGMENT + IN_PARTS >= end, out)?;
+        write_segment(playlist, segment, expected, in_parts && segment.number * SEGMENT + IN_PARTS >= end, out)?;
         expected = Some(segment.date + duration(segment.frames));
     }
     if listing.ended {
         return writeln!(out, "#EXT-X-ENDLIST");
     }
     // Whoever came first to a rendition finds it without parts for a moment: so far it was made from the journal.
-    if last.parts > 0 {
+    if in_parts && last.parts > 0 {
         let (number, part) = if last.whole { (last.number + 1, 0) } else { (last.number, last.parts) };
         let extension = playlist.rendition.extension();
         writeln!(out, "#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"{number}.{part}.{extension}{query}\"")?;
@@ -88,8 +90,13 @@ fn write(playlist: &Media<'_>, out: &mut String) -> fmt::Result {
     for (other, at) in &playlist.others {
         let Position { segment, part } = at.unwrap_or(edge);
         let (name, query) = (other.name(), playlist.playlist_query);
-        write!(out, "#EXT-X-RENDITION-REPORT:URI=\"../{name}/{PLAYLIST}{query}\",LAST-MSN={segment}")?;
-        writeln!(out, ",LAST-PART={}", part.unwrap_or_default())?;
+        write!(out, "#EXT-X-RENDITION-REPORT:URI=\"../{name}/{PLAYLIST}{query}\",LAST-MSN=")?;
+        if other.in_parts() {
+            writeln!(out, "{segment},LAST-PART={}", part.unwrap_or_default())?;
+        } else {
+            let whole = part.is_none_or(|part| part + 1 == SEGMENT / PART);
+            writeln!(out, "{}", if whole { segment } else { segment.saturating_sub(1) })?;
+        }
     }
     Ok(())
 }

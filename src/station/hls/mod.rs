@@ -188,12 +188,15 @@ impl Presentation {
         until: Option<Position>,
         delta: bool,
     ) -> Result<Listing, Missing> {
+        // Who knows of no parts waits for whole segments.
+        let part = |until: Position| until.part.filter(|_| rendition.in_parts());
+        let until = until.map(|until| Position { part: part(until), ..until });
         self.wait(|state| {
             let Some(next) = state.next(rendition) else {
                 return state.ended.then_some(Err(Missing::Ended));
             };
             match until.filter(|_| !state.ended) {
-                Some(position) if position.segment > next.0 + AHEAD => Some(Err(Missing::Never)),
+                Some(position) if position.segment > newest(next) + AHEAD => Some(Err(Missing::Never)),
                 Some(position) if position.after() > next => None,
                 _ => Some(Ok(state.listing(rendition, delta))),
             }
@@ -264,6 +267,11 @@ impl Presentation {
     }
 }
 
+/// The segment of the last part before a position.
+fn newest((segment, part): (u64, u64)) -> u64 {
+    if part == 0 { segment.saturating_sub(1) } else { segment }
+}
+
 impl State {
     fn mux(&self, rendition: Rendition, part: &Part) -> Muxed {
         rendition.mux(part, &self.timeline.titles(part.start..part.end(), part.is_first()))
@@ -315,7 +323,8 @@ impl State {
             let start = number * SEGMENT;
             Segment { number, frames: SEGMENT.min(written - start), parts: 0, whole: true, date: date(start) }
         });
-        let segments = again.chain(track.since(full.max(before.end), date)).collect();
+        let listed = |segment: &Segment| segment.whole || rendition.in_parts();
+        let segments = again.chain(track.since(full.max(before.end), date)).filter(listed).collect();
         let titles = self.timeline.titles(first * SEGMENT..u64::MAX, true);
         let titles = titles.into_iter().map(|title| (date(title.at), title)).collect();
         Listing { first, skipped: full - first, segments, titles, ended: self.ended }
