@@ -209,7 +209,9 @@ fn ffmpeg(input: &str, options: &[&str]) -> Vec<f32> {
         .expect("ffmpeg is installed");
     let complaints = String::from_utf8_lossy(&output.stderr);
     // Packed audio it dates by the segment that it reads, some frames ahead of the one that it decodes.
-    let usual = |line: &&str| line.contains("non monotonically increasing dts");
+    let usual = |line: &&str| {
+        line.contains("non monotonically increasing dts") || line.contains("Estimating duration from bitrate")
+    };
     let complaints: Vec<_> = complaints.lines().filter(|line| !usual(line)).collect();
     assert!(output.status.success() && complaints.is_empty(), "ffmpeg: {complaints:?}");
     output.stdout.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()

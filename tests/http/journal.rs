@@ -269,7 +269,7 @@ async fn of_a_tiny_model(seconds: f64, seed: u64) -> (Arc<Station>, Arc<Stream>,
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sound_that_is_decoded_from_the_middle_agrees_with_what_was_heard() {
-    for seed in [1, 2, 8, 12] {
+    for seed in [1, 12] {
         let (_station, stream, heard) = of_a_tiny_model(14.0, seed).await;
         for from in [7.0, 9.321, 11.5] {
             let from = (from * RATE as f64) as usize;
