@@ -21,7 +21,7 @@ use continuo::engine::{Engine, EngineConfig, RenderLoader};
 use continuo::http::{self, App};
 use continuo::pcm::Pcm;
 use continuo::station::{Station, StationConfig};
-use continuo::studio::{RenderModels, Store, Studio, StudioConfig, Variations};
+use continuo::studio::{Presets, RenderModels, Store, Studio, StudioConfig};
 use continuo::units::SampleRate;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -37,7 +37,7 @@ async fn the_server_that_is_killed() {
     let backend = Standin::default().with_step_time(Duration::from_micros(200));
     let engine = Engine::start(Box::new(backend), EngineConfig::default()).unwrap();
     let store = Store::open(Path::new(&folder)).unwrap();
-    let renders = RenderModels::new(Variations::default(), Some(RenderLoader::new(transformer)), None);
+    let renders = RenderModels::new(Presets::default(), Some(RenderLoader::new(transformer)), None);
     let config = StudioConfig { renders, ..StudioConfig::default() };
     let studio = Studio::start(engine.clone(), store, None, config).await.unwrap();
     let mut app = App::new(Station::new(engine, StationConfig::default()));

@@ -16,7 +16,7 @@ use continuo::model::Files;
 use continuo::model::melodyflow::MelodyFlow;
 use continuo::model::weights::Target;
 use continuo::station::{Station, StationConfig};
-use continuo::studio::{RenderModels, Store, Studio, StudioConfig, Variations};
+use continuo::studio::{Presets, RenderModels, Store, Studio, StudioConfig};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
@@ -55,7 +55,7 @@ async fn server(renders: RenderModels) -> String {
 
 /// Runs a script to its end.
 async fn plays(program: PathBuf, script: &str, arguments: &[&str]) {
-    let url = server(RenderModels::new(Variations::default(), Some(RenderLoader::new(transformer)), None)).await;
+    let url = server(RenderModels::new(Presets::default(), Some(RenderLoader::new(transformer)), None)).await;
     let arguments: Vec<&str> = [url.as_str()].into_iter().chain(arguments.iter().copied()).collect();
     runs(program, script, &arguments, async || ()).await;
 }

@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::log::note;
 use super::{Failure, ModelArgs, memory};
-use crate::engine::{self, Backend, Fit, KV_BUDGET, MusicGenBackend, Wish};
+use crate::engine::{self, Backend, Fit, FitConstraints, KV_BUDGET, MusicGenBackend};
 use crate::model::config::Config;
 use crate::model::weights::Target;
 use crate::model::{self, Files, ModelError, MusicGen};
@@ -144,14 +144,14 @@ pub(super) fn load_named(name: &str, args: &ModelArgs, device: &Device) -> Resul
 
 fn load_into(name: &str, args: &ModelArgs, device: &Device, kv_memory: usize) -> Result<Box<dyn Backend>, Failure> {
     let choose = |config: &mut Config| {
-        let wish = Wish { format: args.dtype.0, window: args.context.0 };
+        let constraints = FitConstraints { format: args.dtype.0, window: args.context.0 };
         if !device.is_cpu() {
             // A GPU is fast enough for any window; only what was asked for is done.
-            let frames = wish.window.map(|seconds| (seconds * engine::frame_rate(config)) as usize);
+            let frames = constraints.window.map(|seconds| (seconds * engine::frame_rate(config)) as usize);
             engine::shorten(config, frames.unwrap_or(usize::MAX));
             return Ok(args.dtype.on(device).0);
         }
-        let Fit { format, window, realtime } = engine::fit(config, wish)?;
+        let Fit { format, window, realtime } = engine::fit(config, constraints)?;
         if let Some(realtime) = realtime {
             note(format_args!(
                 "{name}, this machine: {realtime:.1}x real time with {format}, window {:.0} s.",

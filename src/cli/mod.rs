@@ -5,6 +5,7 @@ mod bounds;
 mod check;
 mod config;
 mod edge;
+mod extend;
 mod generate;
 mod listen;
 mod load;
@@ -13,7 +14,6 @@ mod memory;
 mod models;
 mod output;
 mod ports;
-mod proceed;
 mod render;
 mod sampling;
 mod serve;
@@ -60,7 +60,7 @@ enum Command {
     /// Make one piece of music and write it to a file
     Generate(generate::GenerateArgs),
     /// Add new music to the end of a sound file
-    Continue(proceed::ContinueArgs),
+    Continue(extend::ContinueArgs),
     /// Turn a recording into another sound, keeping tempo and chords
     Transform(render::TransformArgs),
     /// Make a loop of exact length
@@ -140,7 +140,7 @@ pub fn run() -> ExitCode {
         Command::Token(args) => token::make(&args),
         Command::Sign(args) => token::sign(&args),
         Command::Generate(args) => generate::run(args),
-        Command::Continue(args) => proceed::run(args),
+        Command::Continue(args) => extend::run(args),
         Command::Transform(args) => render::transform(args),
         Command::Loop(args) => render::make_loop(args),
         Command::Models(args) => models::run(&args),

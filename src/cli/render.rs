@@ -17,7 +17,7 @@ use crate::model::stable_audio::StableAudio;
 use crate::model::weights::Target;
 use crate::model::{ModelError, hub_file, hub_files};
 use crate::sandbox::Sandbox;
-use crate::studio::{FineTunes, RenderModels, Riffs, TransformWish, Variations, random_seed};
+use crate::studio::{FineTunes, Presets, RenderModels, Riffs, TransformRequest, random_seed};
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Solver {
@@ -125,7 +125,7 @@ pub(super) fn transform(args: TransformArgs) -> Outcome {
         Solver::Euler => "euler",
         Solver::Midpoint => "midpoint",
     };
-    let wish = TransformWish {
+    let request = TransformRequest {
         variation: args.preset,
         prompt: args.prompt,
         flowstep: args.flowstep,
@@ -134,7 +134,7 @@ pub(super) fn transform(args: TransformArgs) -> Outcome {
         seed: args.seed,
         keeps_rate: false,
     };
-    let params = wish.over(&variations(&args.variations)?)?;
+    let params = request.resolve(&variations(&args.variations)?)?;
     let output = Output::at(&args.output)?;
     let bytes = std::fs::read(&args.input)
         .map_err(|error| Failure(format!("{} cannot be read: {error}.", args.input.display())))?;
@@ -178,10 +178,10 @@ fn load_loop(name: &str, target: &Target) -> Result<RenderModel, ModelError> {
     Ok(StableAudio::load(&fetch(name)?, &fetch, target)?)
 }
 
-fn variations(file: &Option<PathBuf>) -> Result<Variations, Failure> {
+fn variations(file: &Option<PathBuf>) -> Result<Presets, Failure> {
     match file {
-        Some(file) => Variations::read(file).map_err(|error| Failure(format!("--variations: {error}"))),
-        None => Ok(Variations::built_in()?),
+        Some(file) => Presets::read(file).map_err(|error| Failure(format!("--variations: {error}"))),
+        None => Ok(Presets::built_in()?),
     }
 }
 

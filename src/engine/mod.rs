@@ -46,7 +46,7 @@ pub use error::EngineError;
 pub use handle::{Engine, Voice, VoiceControl};
 pub use jobs::{Job, JobHandle, Step};
 pub use line::{InLine, Place};
-pub use musicgen::{Fit, KV_BUDGET, MusicGenBackend, Wish, fit, frame_rate, shorten};
+pub use musicgen::{Fit, FitConstraints, KV_BUDGET, MusicGenBackend, fit, frame_rate, shorten};
 pub use passage::{CodecShape, Passage};
 pub use render::{
     FineTune, Given, LoopSettings, LoopSpec, Mask, RenderBackend, RenderInfo, RenderJob, RenderKey, RenderModel,

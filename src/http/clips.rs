@@ -141,19 +141,19 @@ async fn create(
     let has_sound = audio.is_some() || session.is_some();
     let verb = fields.verb.as_deref().unwrap_or(if has_sound { "continue" } else { "generate" });
     let accepted = match (verb, audio, session) {
-        ("generate", None, session) => studio.generate_in(session, owner, fields.wish()).await?,
+        ("generate", None, session) => studio.generate_in(session, owner, fields.clip_request()).await?,
         ("generate", ..) => {
             return Err(HttpError::Unprocessable(
                 "`generate` makes a piece from text alone; leave the sound out, or send verb=continue.".into(),
             ));
         }
-        ("bang", Some(audio), None) => studio.bang(owner, None, fields.wish(), audio).await?,
+        ("bang", Some(audio), None) => studio.bang(owner, None, fields.clip_request(), audio).await?,
         ("bang", ..) => {
             return Err(HttpError::Unprocessable(
                 "`bang` begins a session from a sound; send the sound, and no session.".into(),
             ));
         }
-        ("continue", audio, session) => studio.proceed(owner, session, fields.wish(), audio).await?,
+        ("continue", audio, session) => studio.extend(owner, session, fields.clip_request(), audio).await?,
         (other, ..) => {
             return Err(HttpError::Unprocessable(format!(
                 "`{}` is no verb; send generate, bang or continue.",
@@ -210,7 +210,7 @@ async fn events(
     if has_seen_the_end && snapshot.status.is_final() {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let watch = studio.job(id).map(|job| job.status());
+    let watch = studio.task(id).map(|task| task.status());
     let rest = stream::unfold(Some((snapshot, watch, links)), |state| async move {
         let (mut snapshot, mut watch, links) = state?;
         if let Some(watch) = &mut watch {

@@ -22,7 +22,7 @@ use super::links::{self, Links};
 use super::router::get;
 use super::views::ClipView;
 use super::{App, HttpError, Routes, body, events, sessions};
-use crate::studio::{Event, Lane, SessionId, Snapshot, Studio, StudioError};
+use crate::studio::{ClipSnapshot, Event, Lane, SessionId, Studio, StudioError};
 
 /// The routes of this file.
 pub(super) fn routes(app: &Arc<App>) -> Routes {
@@ -103,7 +103,7 @@ impl Watch {
                 },
                 event = self.events.recv() => match event {
                     Ok(Event { clip, status }) if clip.session == self.id => {
-                        let snapshot = Snapshot { record: clip, status };
+                        let snapshot = ClipSnapshot { record: clip, status };
                         self.told.push_back(sse("clip", &ClipView::new(&snapshot, &self.links)));
                     }
                     Err(RecvError::Lagged(_)) => self.look().await?,
@@ -116,8 +116,8 @@ impl Watch {
     /// The session as it is, and the clips of it that are being made.
     async fn look(&mut self) -> Result<(), StudioError> {
         self.told.push_back(sse("session", &sessions::view_of(&self.studio, &self.id, &self.links).await?));
-        for job in Lane::ALL.into_iter().filter_map(|lane| self.studio.job_in(&self.id, lane)) {
-            let snapshot = self.studio.clip(job.record().id).await?;
+        for task in Lane::ALL.into_iter().filter_map(|lane| self.studio.task_in(&self.id, lane)) {
+            let snapshot = self.studio.clip(task.record().id).await?;
             self.told.push_back(sse("clip", &ClipView::new(&snapshot, &self.links)));
         }
         Ok(())

@@ -28,7 +28,7 @@ use super::{App, HttpError, Routes, body, when};
 use crate::audio::{Format, LongEnd, OPUS_RATE, list};
 use crate::engine::SamplingPatch;
 use crate::station::{Fork, Journal, Replay, StationError, Stream, rfc3339};
-use crate::studio::{Owner, SessionId, Wish};
+use crate::studio::{ClipRequest, Owner, SessionId};
 
 /// The longest part that becomes a session, in frames: ten minutes.
 const LONGEST_CLIP: u64 = 600 * OPUS_RATE as u64;
@@ -234,7 +234,7 @@ async fn cut_out(
     }
     let LongEnd { head, .. } = long.finish().map_err(StationError::from)?;
     file[..head.len()].copy_from_slice(&head);
-    let session = studio.upload(owner, session, Wish::default(), Bytes::from(file)).await?;
+    let session = studio.upload(owner, session, ClipRequest::default(), Bytes::from(file)).await?;
     let seconds = |frames: u64| frames as f64 / f64::from(OPUS_RATE);
     let place = links.to(&format!("/v1/sessions/{session}"));
     let view = ClipOfStream {

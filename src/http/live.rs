@@ -31,7 +31,7 @@ pub(super) async fn response(
 ) -> Result<Response, HttpError> {
     let begin = format.preview().ok_or_else(|| HttpError::NoRoute(Sounds::Previews.segment(format)))?;
     // What is still growing has no ranges, and who asks for its headers does not wait for it.
-    let mut response = if wanted.head && studio.job(id).is_some() {
+    let mut response = if wanted.head && studio.task(id).is_some() {
         Response::default()
     } else {
         let Some(preview) = studio.preview(id).await? else {

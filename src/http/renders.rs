@@ -25,7 +25,8 @@ use super::{App, HttpError, Routes, body};
 use crate::audio::Format;
 use crate::engine::{LoopSettings, LoopSpec, Shape};
 use crate::studio::{
-    Accepted, Kind, LoopParams, Owner, SessionId, Snapshot, Status, Studio, StudioError, TransformWish, random_seed,
+    Accepted, ClipSnapshot, Kind, LoopParams, Owner, SessionId, Status, Studio, StudioError, TransformRequest,
+    random_seed,
 };
 
 /// What may be said of a transform in the query; its body is the recording, unless a session has one.
@@ -43,8 +44,8 @@ pub(super) fn routes(app: &Arc<App>) -> Routes {
         let app = Arc::clone(&for_transform);
         async move { reply(transform(&app, &query, body, owner, &links).await) }
     });
-    let wish = body::bytes(app).and(owner()).and(links::of_request());
-    let make_loop = warp::post().and(wish).then(move |body, owner, links| {
+    let request = body::bytes(app).and(owner()).and(links::of_request());
+    let make_loop = warp::post().and(request).then(move |body, owner, links| {
         let app = Arc::clone(&for_loop);
         async move { reply(make_loop(&app, body, owner, &links).await) }
     });
@@ -93,7 +94,7 @@ fn file(app: &Arc<App>) -> Routes {
 }
 
 fn presets(app: &App) -> Result<Response, HttpError> {
-    let presets = app.studio()?.renders().variations().iter().map(|(name, variation)| PresetView {
+    let presets = app.studio()?.renders().presets().iter().map(|(name, variation)| PresetView {
         name: name.to_owned(),
         prompt: variation.prompt.clone(),
         flowstep: variation.rounded_flowstep(),
@@ -113,7 +114,7 @@ async fn transform(
     let query = Query::parse(query, &[&FIELDS])?;
     let text = |name| query.one(name).map(|text| text.map(str::to_owned));
     let session = query.one("session")?.map(SessionId::parse).transpose()?;
-    let wish = TransformWish {
+    let request = TransformRequest {
         variation: text("preset")?,
         prompt: text("prompt")?,
         flowstep: number(&query, "flowstep")?,
@@ -126,7 +127,7 @@ async fn transform(
     if body.is_none() && session.is_none() {
         return Err(bad("Send the recording as the body, for example with curl --data-binary @in.wav.".into()));
     }
-    accepted(studio, "transforms", &studio.transform(owner, session, wish, body).await?, links).await
+    accepted(studio, "transforms", &studio.transform(owner, session, request, body).await?, links).await
 }
 
 fn number<T: FromStr>(query: &Query, name: &str) -> Result<Option<T>, HttpError> {
@@ -171,30 +172,30 @@ async fn make_loop(
     owner: Owner,
     links: &Links,
 ) -> Result<Response, HttpError> {
-    let wish: LoopBody = body::json(&body?)?;
+    let request: LoopBody = body::json(&body?)?;
     let studio = app.studio()?;
-    if wish.prompt.trim().is_empty() {
+    if request.prompt.trim().is_empty() {
         return Err(bad("`prompt` is empty; say what the loop is to play.".into()));
     }
-    let guidance = wish.guidance.unwrap_or(6.0);
+    let guidance = request.guidance.unwrap_or(6.0);
     if !(0.0..=20.0).contains(&guidance) {
         return Err(bad(format!("`guidance` is {guidance} but must lie between 0 and 20.")));
     }
-    let text = match &wish.key {
-        Some(key) => format!("{} in {key}", wish.prompt),
-        None => wish.prompt,
+    let text = match &request.key {
+        Some(key) => format!("{} in {key}", request.prompt),
+        None => request.prompt,
     };
     let spec = LoopSpec {
         text,
-        avoid: wish.avoid,
-        shape: Shape::Loop { bpm: wish.bpm, bars: wish.bars },
+        avoid: request.avoid,
+        shape: Shape::Loop { bpm: request.bpm, bars: request.bars },
         seconds: None,
         given: None,
-        seed: wish.seed.exact().unwrap_or_else(random_seed),
+        seed: request.seed.exact().unwrap_or_else(random_seed),
     };
-    let settings = LoopSettings { steps: wish.steps, guidance: Some(guidance), sampler: None };
+    let settings = LoopSettings { steps: request.steps, guidance: Some(guidance), sampler: None };
     let params = LoopParams { model: None, spec, settings };
-    let session = wish.session.as_deref().map(SessionId::parse).transpose()?;
+    let session = request.session.as_deref().map(SessionId::parse).transpose()?;
     accepted(studio, "loops", &studio.make_loop(owner, session, params, None).await?, links).await
 }
 
@@ -209,7 +210,7 @@ async fn accepted(studio: &Studio, kind: &str, taken: &Accepted, links: &Links) 
     Ok(with_status(body, StatusCode::ACCEPTED).into_response())
 }
 
-async fn find(studio: &Studio, kind: &str, id: &str) -> Result<Snapshot, HttpError> {
+async fn find(studio: &Studio, kind: &str, id: &str) -> Result<ClipSnapshot, HttpError> {
     let gone = || HttpError::NoRender(kind.to_owned(), id.chars().take(80).collect());
     let clip = match studio.clip(id.parse().map_err(|_| gone())?).await {
         Err(StudioError::NoClip(_)) => return Err(gone()),

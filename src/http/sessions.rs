@@ -150,7 +150,7 @@ async fn create(
     })?;
     let studio = app.studio()?;
     let session = fields.session.as_deref().map(SessionId::parse).transpose()?;
-    let session = studio.upload(owner, session, fields.wish(), audio).await?;
+    let session = studio.upload(owner, session, fields.clip_request(), audio).await?;
     let created = with_status(shown(studio, &session, links).await?, StatusCode::CREATED);
     Ok(with_header(created, LOCATION, links.to(&format!("/v1/sessions/{session}"))).into_response())
 }
@@ -163,7 +163,7 @@ async fn shown(studio: &Studio, id: &SessionId, links: &Links) -> Result<Respons
 pub(super) async fn view_of(studio: &Studio, id: &SessionId, links: &Links) -> Result<SessionView, StudioError> {
     let session = studio.session(id).await?;
     let clips = studio.store().clips(Some(id), LISTED).await?;
-    let making = studio.job_of(id).map(|job| job.record().id);
+    let making = studio.task_of(id).map(|task| task.record().id);
     let present = studio.maker(id, session.current).await?;
     Ok(SessionView::new(&session, links).with(clips.iter().map(|clip| clip.id), present, making))
 }
@@ -214,8 +214,8 @@ async fn make(
     let Upload { fields, audio } = upload?;
     let (studio, id) = (app.studio()?, SessionId::parse(id)?);
     let accepted = match (proceeds, audio) {
-        (true, audio) => studio.proceed(owner, Some(id), fields.wish(), audio).await?,
-        (false, None) => studio.retry(owner, &id, fields.wish()).await?,
+        (true, audio) => studio.extend(owner, Some(id), fields.clip_request(), audio).await?,
+        (false, None) => studio.retry(owner, &id, fields.clip_request()).await?,
         (false, Some(_)) => {
             return Err(HttpError::Unprocessable(
                 "`retry` uses the session's last input; send no sound, or continue with it.".into(),

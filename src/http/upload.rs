@@ -16,7 +16,7 @@ use super::query::Query;
 use super::seed::Seed;
 use super::{App, HttpError, body, form, json};
 use crate::budget::Budget;
-use crate::studio::Wish;
+use crate::studio::ClipRequest;
 
 /// Fields of a request for a clip.
 const FIELDS: [&str; 10] =
@@ -60,8 +60,8 @@ pub(super) struct Fields {
 }
 
 impl Fields {
-    pub fn wish(&self) -> Wish {
-        Wish {
+    pub fn clip_request(&self) -> ClipRequest {
+        ClipRequest {
             model: self.model.clone(),
             prompt_seconds: self.prompt_seconds,
             seconds: self.seconds,

@@ -88,7 +88,7 @@ pub struct Event {
 
 /// A clip as it is at this moment.
 #[derive(Debug, Clone)]
-pub struct Snapshot {
+pub struct ClipSnapshot {
     /// What was asked.
     pub record: Arc<ClipRecord>,
     /// How far it is.
@@ -96,7 +96,7 @@ pub struct Snapshot {
 }
 
 /// A clip that waits or is being made.
-pub struct Job {
+pub struct ClipTask {
     pub(super) record: Arc<ClipRecord>,
     pub(super) status: watch::Sender<Status>,
     pub(super) cancel: CancellationToken,
@@ -112,7 +112,7 @@ struct Growing {
     rate: u32,
 }
 
-impl Job {
+impl ClipTask {
     pub(super) fn new(record: ClipRecord) -> Arc<Self> {
         Arc::new(Self {
             record: Arc::new(record),

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use super::run::work;
-use super::{AudioId, Decoded, Studio, StudioError, shape};
+use super::{AudioId, Decoded, Studio, StudioError, splice};
 use crate::budget::{Budget, Share};
 
 /// What part of the memory for requests may be taken by sounds whose clips wait: a long queue must
@@ -66,7 +66,7 @@ impl Studio {
     pub(super) async fn to_be_kept(&self, sound: Option<Decoded>) -> Option<Kept> {
         let sound = sound?;
         // What cannot be brought into shape is told by the clip.
-        let sound = work(move || sound.try_map(shape::usable)).await.ok()?;
+        let sound = work(move || sound.try_map(splice::usable)).await.ok()?;
         self.given.room_for(sound)
     }
 }

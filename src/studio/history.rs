@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::broadcast;
 
-use super::{AudioId, ClipId, SessionId, Snapshot, Studio, StudioError};
+use super::{AudioId, ClipId, ClipSnapshot, SessionId, Studio, StudioError};
 
 impl Studio {
     /// Makes the result of a clip its session's present sound. A retry repeats that clip from then on, and an undo
@@ -49,12 +49,12 @@ impl Studio {
     ///
     /// # Errors
     /// [`StudioError::Store`].
-    pub async fn history(&self, session: Option<&SessionId>, most: usize) -> Result<Vec<Snapshot>, StudioError> {
+    pub async fn history(&self, session: Option<&SessionId>, most: usize) -> Result<Vec<ClipSnapshot>, StudioError> {
         let mut clips = Vec::new();
         for record in self.store.clips(session, most).await? {
-            clips.push(match self.job(record.id) {
-                // A job does not know what its clip is called since.
-                Some(job) => Snapshot { status: job.status().borrow().clone(), record: Arc::new(record) },
+            clips.push(match self.task(record.id) {
+                // A task does not know what its clip is called since.
+                Some(task) => ClipSnapshot { status: task.status().borrow().clone(), record: Arc::new(record) },
                 None => self.clip(record.id).await?,
             });
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::verbs::Work;
+use super::commands::Work;
 use super::{
     Accepted, GivenSound, Kind, LoopParams, Owner, Params, Render, SessionId, SessionRecord, Studio, StudioError,
 };

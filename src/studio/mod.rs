@@ -6,6 +6,7 @@
 //! answers look is left to `http`.
 
 mod clip;
+mod commands;
 mod decoded;
 mod error;
 mod files;
@@ -15,22 +16,21 @@ mod loops;
 mod naming;
 mod params;
 mod peaks;
+mod presets;
 mod preview;
 mod queries;
 mod queue;
 mod render;
 mod render_models;
 mod render_params;
+mod request;
 mod riffs;
 mod run;
-mod shape;
+mod splice;
 mod store;
 #[cfg(test)]
 mod tests;
 mod transforms;
-mod variations;
-mod verbs;
-mod wish;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -41,7 +41,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use clip::{Event, Job, Snapshot, Status};
+pub use clip::{ClipSnapshot, ClipTask, Event, Status};
+pub use commands::Accepted;
 pub use decoded::{Decoded, decode_within};
 pub use error::StudioError;
 pub use files::Shape;
@@ -51,14 +52,13 @@ pub use params::{
     AudioId, ClipId, Kind, Lane, MAX_PIECE_SECONDS, Owner, PIECE_SECONDS, PROMPT_SECONDS, Params, SessionId,
 };
 pub use peaks::Drawing;
+pub use presets::{Preset, Presets};
 pub use preview::Preview;
 pub use render_models::{FineTunes, MOST_LOOPS, RenderModels};
-pub use render_params::{LoopParams, Render, TransformParams, TransformWish, random_seed};
+pub use render_params::{LoopParams, Render, TransformParams, TransformRequest, random_seed};
+pub use request::ClipRequest;
 pub use riffs::{Riff, Riffs};
 pub use store::{ClipRecord, ClipState, Draft, LEVELLED, PEAKS, Retention, SessionRecord, SoundFile, Store, tag};
-pub use variations::{Variation, Variations};
-pub use verbs::Accepted;
-pub use wish::Wish;
 
 use crate::budget::Budget;
 use crate::engine::{Engine, ResidentModels, VoiceLoader};
@@ -124,7 +124,7 @@ pub struct Studio {
     given: GivenSounds,
     models: ResidentModels,
     config: StudioConfig,
-    desk: Mutex<Desk>,
+    queue: Mutex<QueueState>,
     /// Held while a session is read, changed and written.
     edits: tokio::sync::Mutex<()>,
     events: broadcast::Sender<Event>,
@@ -136,9 +136,9 @@ pub struct Studio {
 
 /// What is being made, or waits to be.
 #[derive(Default)]
-struct Desk {
+struct QueueState {
     lanes: Lanes,
-    jobs: HashMap<ClipId, Arc<Job>>,
+    tasks: HashMap<ClipId, Arc<ClipTask>>,
     /// Sessions with a clip that waits or runs: one per lane.
     busy: HashSet<(SessionId, Lane)>,
     /// The clip beside which nothing else is made.
@@ -147,10 +147,10 @@ struct Desk {
     unwritten: HashMap<ClipId, Status>,
 }
 
-impl Desk {
+impl QueueState {
     /// Takes the next clip to make. One that an earlier server ended over comes when nothing else is to be done, from the
     /// time on that it `may`, and alone: if the server ends again, it is known over which.
-    fn next(&mut self, config: &StudioConfig, may: bool) -> Option<Arc<Job>> {
+    fn next(&mut self, config: &StudioConfig, may: bool) -> Option<Arc<ClipTask>> {
         if self.alone.is_some() {
             return None;
         }
@@ -159,7 +159,7 @@ impl Desk {
             next = Lane::ALL.into_iter().find_map(|lane| self.lanes.of_mut(lane).next_suspect());
             self.alone = next;
         }
-        self.jobs.get(&next?).cloned()
+        self.tasks.get(&next?).cloned()
     }
 }
 
@@ -180,7 +180,7 @@ impl Studio {
             store,
             given: GivenSounds::within(&config.budget),
             config,
-            desk: Mutex::default(),
+            queue: Mutex::default(),
             edits: tokio::sync::Mutex::default(),
             events: broadcast::channel(EVENTS).0,
             changes: broadcast::channel(EVENTS).0,
@@ -198,7 +198,7 @@ impl Studio {
                 continue;
             }
             tracing::info!(clip = %record.id, "taken up again after a restart");
-            studio.desk().busy.insert((record.session.clone(), record.kind.lane()));
+            studio.queue().busy.insert((record.session.clone(), record.kind.lane()));
             studio.enqueue(record);
         }
         let trusted = Instant::now() + studio.config.probation;
@@ -256,13 +256,13 @@ impl Studio {
 
     /// Clips of a lane that wait, and those that are being made.
     pub fn load(&self, lane: Lane) -> (usize, usize) {
-        let desk = self.desk();
-        let queue = desk.lanes.of(lane);
+        let queue = self.queue();
+        let queue = queue.lanes.of(lane);
         (queue.waiting(), queue.running())
     }
 
-    fn desk(&self) -> MutexGuard<'_, Desk> {
-        // The desk holds plain values; a panicking holder leaves at worst a clip that is told as waiting.
-        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    fn queue(&self) -> MutexGuard<'_, QueueState> {
+        // The queue holds plain values; a panicking holder leaves at worst a clip that is told as waiting.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

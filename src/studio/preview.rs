@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::run::work;
-use super::{ClipId, Job, Kind, Lane, Status, Studio, StudioError, shape};
+use super::{ClipId, ClipTask, Kind, Lane, Status, Studio, StudioError, splice};
 use crate::audio::StreamResampler;
 use crate::budget::Share;
 use crate::pcm::Pcm;
@@ -14,7 +14,7 @@ const SLICE: f64 = 1.0;
 
 /// A clip that is being made, from its beginning. It is the result but for its level, if that has to be lowered.
 pub struct Preview {
-    job: Arc<Job>,
+    task: Arc<ClipTask>,
     /// Rate and channels; those of the model when there is no given sound.
     shape: Option<(SampleRate, usize)>,
     /// What lies before the piece, and how much of it was handed out.
@@ -24,7 +24,7 @@ pub struct Preview {
     given: usize,
     /// What the piece's first moments are faded from.
     joint: Option<Pcm>,
-    /// Samples of the piece that were taken from the job.
+    /// Samples of the piece that were taken from the task.
     heard: usize,
     resampler: Option<StreamResampler>,
     /// Frames of the piece that are still to be handed out; `None` before its rate is known.
@@ -39,24 +39,24 @@ impl Studio {
     /// # Errors
     /// [`StudioError::Store`], [`StudioError::Audio`].
     pub async fn preview(&self, clip: ClipId) -> Result<Option<Preview>, StudioError> {
-        let Some(job) = self.job(clip) else { return Ok(None) };
-        if job.record.kind.lane() != Lane::Pieces {
-            // A job that is gone has ended.
-            let _ = job.status().wait_for(Status::is_final).await;
+        let Some(task) = self.task(clip) else { return Ok(None) };
+        if task.record.kind.lane() != Lane::Pieces {
+            // A task that is gone has ended.
+            let _ = task.status().wait_for(Status::is_final).await;
             return Ok(None);
         }
-        let (kind, params) = (job.record.kind, job.record.params.clone());
-        let before = match job.record.input {
+        let (kind, params) = (task.record.kind, task.record.params.clone());
+        let before = match task.record.input {
             Some(input) => {
                 let sound = match self.given.get(input) {
                     Some(sound) => sound,
                     None => {
                         let sound = self.decode(self.store.read(input).await?).await?;
-                        Arc::new(work(move || sound.try_map(shape::usable)).await?)
+                        Arc::new(work(move || sound.try_map(splice::usable)).await?)
                     }
                 };
                 let share = self.config.budget.take(sound.bytes()).await?;
-                Some(work(move || Ok((shape::before(kind, &sound, &params), share))).await?)
+                Some(work(move || Ok((splice::before(kind, &sound, &params), share))).await?)
             }
             None => None,
         };
@@ -64,7 +64,7 @@ impl Studio {
         let shape = before.as_ref().map(|(head, _)| (head.rate, head.channels));
         let (head, joint) = before.unzip();
         Ok(Some(Preview {
-            job,
+            task,
             shape,
             head,
             share,
@@ -92,13 +92,13 @@ impl Preview {
         }
         (self.head, self.share) = (None, None);
         while !self.over {
-            let part = self.job.hear(self.heard).await;
+            let part = self.task.hear(self.heard).await;
             let mut pcm = Vec::new();
             match part {
                 Some(part) => {
                     self.heard += part.pcm.len();
                     let (rate, channels) = *self.shape.get_or_insert((part.rate, part.channels));
-                    let piece = shape::with_channels(part, channels);
+                    let piece = splice::with_channels(part, channels);
                     let resampler = match &mut self.resampler {
                         Some(resampler) => resampler,
                         none => none.insert(StreamResampler::new(piece.rate, rate, channels)?),
@@ -124,9 +124,9 @@ impl Preview {
     /// Fades the first moments, and cuts at the exact end.
     fn shaped(&mut self, mut piece: Pcm) -> Pcm {
         if let Some(joint) = self.joint.take_if(|joint| piece.frames() >= joint.frames()) {
-            shape::fade(&joint, &mut piece);
+            splice::fade(&joint, &mut piece);
         }
-        let Samples(all) = piece.rate.samples(self.job.record.params.seconds);
+        let Samples(all) = piece.rate.samples(self.task.record.params.seconds);
         let left = self.left.get_or_insert(all as usize);
         let piece = piece.cut(0, *left);
         *left -= piece.frames();

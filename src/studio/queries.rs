@@ -5,7 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{
-    AudioId, ClipId, ClipRecord, ClipState, Job, Lane, SessionId, SessionRecord, Snapshot, Status, Studio, StudioError,
+    AudioId, ClipId, ClipRecord, ClipSnapshot, ClipState, ClipTask, Lane, SessionId, SessionRecord, Status, Studio,
+    StudioError,
 };
 
 /// A clip whose sound somebody waits for; it is cancelled when they leave first.
@@ -34,32 +35,32 @@ impl Drop for Awaited {
 
 impl Studio {
     /// A clip while it waits or is being made.
-    pub fn job(&self, clip: ClipId) -> Option<Arc<Job>> {
-        self.desk().jobs.get(&clip).cloned()
+    pub fn task(&self, clip: ClipId) -> Option<Arc<ClipTask>> {
+        self.queue().tasks.get(&clip).cloned()
     }
 
     /// The clip of a session that waits or is being made: a piece rather than a transform.
-    pub fn job_of(&self, session: &SessionId) -> Option<Arc<Job>> {
-        Lane::ALL.into_iter().find_map(|lane| self.job_in(session, lane))
+    pub fn task_of(&self, session: &SessionId) -> Option<Arc<ClipTask>> {
+        Lane::ALL.into_iter().find_map(|lane| self.task_in(session, lane))
     }
 
     /// The clip of a session that waits or is being made in a lane.
-    pub fn job_in(&self, session: &SessionId, lane: Lane) -> Option<Arc<Job>> {
-        let of_it = |job: &&Arc<Job>| job.record.session == *session && job.record.kind.lane() == lane;
-        self.desk().jobs.values().find(of_it).cloned()
+    pub fn task_in(&self, session: &SessionId, lane: Lane) -> Option<Arc<ClipTask>> {
+        let of_it = |task: &&Arc<ClipTask>| task.record.session == *session && task.record.kind.lane() == lane;
+        self.queue().tasks.values().find(of_it).cloned()
     }
 
     /// A clip, whatever has become of it.
     ///
     /// # Errors
     /// [`StudioError::NoClip`], [`StudioError::Store`].
-    pub async fn clip(&self, clip: ClipId) -> Result<Snapshot, StudioError> {
-        if let Some(job) = self.job(clip) {
-            return Ok(Snapshot { record: Arc::clone(&job.record), status: job.status.borrow().clone() });
+    pub async fn clip(&self, clip: ClipId) -> Result<ClipSnapshot, StudioError> {
+        if let Some(task) = self.task(clip) {
+            return Ok(ClipSnapshot { record: Arc::clone(&task.record), status: task.status.borrow().clone() });
         }
         let record = self.store.clip(clip).await?;
-        let unwritten = self.desk().unwritten.get(&clip).cloned();
-        Ok(Snapshot { status: unwritten.unwrap_or_else(|| Status::at_rest(&record)), record: Arc::new(record) })
+        let unwritten = self.queue().unwritten.get(&clip).cloned();
+        Ok(ClipSnapshot { status: unwritten.unwrap_or_else(|| Status::at_rest(&record)), record: Arc::new(record) })
     }
 
     /// Waits for a clip and says which sound it made. A clip whose sound nobody waits for any more is given up.
@@ -68,9 +69,9 @@ impl Studio {
     /// [`StudioError::Failed`], [`StudioError::Cancelled`], [`StudioError::NotReady`] when the server ends first.
     pub async fn outcome(self: &Arc<Self>, clip: ClipId) -> Result<AudioId, StudioError> {
         let mut awaited = Awaited { studio: Arc::clone(self), clip, wanted: true };
-        let status = match self.job(clip) {
-            Some(job) => {
-                let mut status = job.status();
+        let status = match self.task(clip) {
+            Some(task) => {
+                let mut status = task.status();
                 tokio::select! {
                     ended = status.wait_for(Status::is_final) => ended.map_or(Status::Cancelled, |ended| ended.clone()),
                     () = self.stopping.cancelled() => return Err(StudioError::NotReady(clip.to_string())),
@@ -90,7 +91,7 @@ impl Studio {
     ///
     /// # Errors
     /// [`StudioError::Store`].
-    pub async fn latest(&self, session: &SessionId) -> Result<Option<Snapshot>, StudioError> {
+    pub async fn latest(&self, session: &SessionId) -> Result<Option<ClipSnapshot>, StudioError> {
         match self.store.clips(Some(session), 1).await?.into_iter().next() {
             Some(record) => Ok(Some(self.clip(record.id).await?)),
             None => Ok(None),

@@ -1,17 +1,17 @@
-//! Making transforms and loops: a model, a job of the engine, and what is told of its steps.
+//! Making transforms and loops: a model, a task of the engine, and what is told of its steps.
 
 use super::run::work;
-use super::{Decoded, Job, Render, Status, Studio, StudioError};
+use super::{ClipTask, Decoded, Render, Status, Studio, StudioError};
 use crate::engine::{JobHandle, RenderInfo};
 use crate::pcm::Pcm;
 
 impl Studio {
     /// Makes a transform or a loop; gives its file.
-    pub(super) async fn render(&self, job: &Job, render: &Render) -> Result<Vec<u8>, StudioError> {
-        let (sound, _share) = self.input(&job.record).await?.map(Decoded::into_parts).unzip();
+    pub(super) async fn render(&self, task: &ClipTask, render: &Render) -> Result<Vec<u8>, StudioError> {
+        let (sound, _share) = self.input(&task.record).await?.map(Decoded::into_parts).unzip();
         let key = render.key();
         if !self.holds(&key)? {
-            self.tell(job, Status::Loading);
+            self.tell(task, Status::Loading);
         }
         let model = self.lease_render(&key).await?;
         let info = model.info();
@@ -31,7 +31,7 @@ impl Studio {
             None => None,
         };
         let made = model.begin(spec, given).map_err(|reason| StudioError::Invalid(format!("{reason}.")))?;
-        let made = self.follow(job, self.engine.submit(made)).await?;
+        let made = self.follow(task, self.engine.submit(made)).await?;
         work(move || match kept {
             // Two conversions may differ by a sample.
             Some((rate, frames)) => Ok(made.at(rate)?.cut(0, frames).padded(frames).wav()),
@@ -40,14 +40,14 @@ impl Studio {
         .await
     }
 
-    /// Waits for a job, telling every step of its solver.
-    async fn follow(&self, job: &Job, handle: JobHandle<Pcm>) -> Result<Pcm, StudioError> {
+    /// Waits for a task, telling every step of its solver.
+    async fn follow(&self, task: &ClipTask, handle: JobHandle<Pcm>) -> Result<Pcm, StudioError> {
         let mut progress = handle.watch();
         let mut told = 0;
         let mut tell = |(done, of): (usize, usize)| {
             while told < done {
                 told += 1;
-                self.tell(job, Status::Running { steps: told as u64, total: of as u64 });
+                self.tell(task, Status::Running { steps: told as u64, total: of as u64 });
             }
         };
         let mut end = std::pin::pin!(handle.finish());
@@ -66,7 +66,7 @@ impl Studio {
         };
         let last = *progress.borrow_and_update();
         tell((last.1, last.1));
-        job.grow(&rendered.pcm, rendered.channels, rendered.rate);
+        task.grow(&rendered.pcm, rendered.channels, rendered.rate);
         Ok(rendered)
     }
 }

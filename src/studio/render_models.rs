@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Riffs, Studio, StudioError, Variations};
+use super::{Presets, Riffs, Studio, StudioError};
 use crate::engine::{FineTune, RenderInfo, RenderKey, RenderLease, RenderLoader, RenderModel};
 
 /// Loop models that may be loaded at the same time.
@@ -36,7 +36,7 @@ pub trait FineTunes: Send + Sync {
 /// The models of transforms and loops that a server offers; clones share them.
 #[derive(Clone)]
 pub struct RenderModels {
-    variations: Arc<Variations>,
+    variations: Arc<Presets>,
     transform: Option<RenderLoader>,
     looper: Option<RenderLoader>,
     tuned: Option<Arc<dyn FineTunes>>,
@@ -46,7 +46,7 @@ pub struct RenderModels {
 
 impl RenderModels {
     /// With the ways to load each model, if there are any.
-    pub fn new(variations: Variations, transform: Option<RenderLoader>, looper: Option<RenderLoader>) -> Self {
+    pub fn new(variations: Presets, transform: Option<RenderLoader>, looper: Option<RenderLoader>) -> Self {
         let (variations, riffs) = (Arc::new(variations), Riffs::default());
         Self { variations, transform, looper, tuned: None, source: "".into(), riffs }
     }
@@ -64,7 +64,7 @@ impl RenderModels {
     }
 
     /// The presets of transforms.
-    pub fn variations(&self) -> &Variations {
+    pub fn presets(&self) -> &Presets {
         &self.variations
     }
 
@@ -168,6 +168,6 @@ impl std::fmt::Debug for RenderModels {
 impl Default for RenderModels {
     /// The built-in presets and no models.
     fn default() -> Self {
-        Self::new(Variations::default(), None, None)
+        Self::new(Presets::default(), None, None)
     }
 }

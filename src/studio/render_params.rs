@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{StudioError, Variation, Variations};
+use super::{Preset, Presets, StudioError};
 use crate::engine::{
     FineTune, LoopSettings, LoopSpec, MAX_PROMPT_CHARS, RenderKey, RenderSpec, TransformMethod, TransformSettings,
     TransformSpec,
@@ -98,7 +98,7 @@ impl TransformParams {
 /// What a request says of a transform; what it leaves out is the preset's, or the original's
 /// default.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct TransformWish {
+pub struct TransformRequest {
     /// A preset's name; `custom` is none, and wants a prompt.
     pub variation: Option<String>,
     /// Words in place of the preset's.
@@ -115,12 +115,12 @@ pub struct TransformWish {
     pub keeps_rate: bool,
 }
 
-impl TransformWish {
+impl TransformRequest {
     /// Decides what is left out.
     ///
     /// # Errors
     /// [`StudioError::Invalid`] with a sentence that says which value to change.
-    pub fn over(self, variations: &Variations) -> Result<TransformParams, StudioError> {
+    pub fn resolve(self, variations: &Presets) -> Result<TransformParams, StudioError> {
         let invalid = |sentence: String| Err(StudioError::Invalid(sentence));
         let midpoint = match self.solver.as_deref() {
             None | Some("euler") => false,
@@ -128,7 +128,7 @@ impl TransformWish {
             Some(other) => return invalid(format!("`solver` is `{other}` but must be `euler` or `midpoint`.")),
         };
         let has_words = self.prompt.as_ref().is_some_and(|prompt| !prompt.trim().is_empty());
-        let preset: Option<&Variation> = match self.variation.as_deref() {
+        let preset: Option<&Preset> = match self.variation.as_deref() {
             None | Some("" | "custom") if has_words => None,
             None | Some("") => {
                 return invalid("Say what the recording is to become: preset=NAME or prompt=TEXT.".into());
@@ -170,45 +170,45 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn over(wish: TransformWish) -> Result<TransformParams, StudioError> {
-        wish.over(&Variations::built_in().unwrap())
+    fn resolved(request: TransformRequest) -> Result<TransformParams, StudioError> {
+        request.resolve(&Presets::built_in().unwrap())
     }
 
     #[test]
     fn a_preset_gives_what_the_request_leaves_out() {
-        let wish = TransformWish { variation: Some("celtic".into()), ..TransformWish::default() };
-        let params = over(wish.clone()).unwrap();
+        let request = TransformRequest { variation: Some("celtic".into()), ..TransformRequest::default() };
+        let params = resolved(request.clone()).unwrap();
         assert_eq!((params.flowstep, params.steps, params.midpoint), (0.12, 25, false));
         assert!(params.prompt.contains("fiddle"));
-        let slow = TransformWish { solver: Some("midpoint".into()), flowstep: Some(0.05), ..wish.clone() };
-        let slow = over(slow).unwrap();
+        let slow = TransformRequest { solver: Some("midpoint".into()), flowstep: Some(0.05), ..request.clone() };
+        let slow = resolved(slow).unwrap();
         assert_eq!((slow.flowstep, slow.steps, slow.midpoint), (0.05, 64, true));
         // Any name with words of one's own takes the words; so does `custom`.
         for name in ["celtic", "custom"] {
-            let own = TransformWish {
+            let own = TransformRequest {
                 variation: Some(name.into()),
                 prompt: Some("a choir".into()),
-                ..TransformWish::default()
+                ..TransformRequest::default()
             };
-            assert_eq!(over(own).unwrap().prompt, "a choir");
+            assert_eq!(resolved(own).unwrap().prompt, "a choir");
         }
         // Empty words take the place of the preset's, as in the original.
-        assert_eq!(over(TransformWish { prompt: Some(String::new()), ..wish }).unwrap().prompt, "");
+        assert_eq!(resolved(TransformRequest { prompt: Some(String::new()), ..request }).unwrap().prompt, "");
     }
 
     #[test]
     fn what_cannot_be_is_named() {
-        let named = |name: &str| TransformWish { variation: Some(name.into()), ..TransformWish::default() };
-        for (wish, word) in [
-            (TransformWish::default(), "preset=NAME"),
+        let named = |name: &str| TransformRequest { variation: Some(name.into()), ..TransformRequest::default() };
+        for (request, word) in [
+            (TransformRequest::default(), "preset=NAME"),
             (named("kazoo"), "no preset `kazoo`"),
             (named("custom"), "words of your own"),
-            (TransformWish { solver: Some("rk4".into()), ..named("celtic") }, "`rk4`"),
-            (TransformWish { flowstep: Some(1.0), ..named("celtic") }, "flow step is 1"),
-            (TransformWish { steps: Some(3), solver: Some("midpoint".into()), ..named("celtic") }, "even number"),
-            (TransformWish { prompt: Some("x".repeat(2000)), ..named("celtic") }, "2000 characters"),
+            (TransformRequest { solver: Some("rk4".into()), ..named("celtic") }, "`rk4`"),
+            (TransformRequest { flowstep: Some(1.0), ..named("celtic") }, "flow step is 1"),
+            (TransformRequest { steps: Some(3), solver: Some("midpoint".into()), ..named("celtic") }, "even number"),
+            (TransformRequest { prompt: Some("x".repeat(2000)), ..named("celtic") }, "2000 characters"),
         ] {
-            let error = over(wish).unwrap_err().to_string();
+            let error = resolved(request).unwrap_err().to_string();
             assert!(error.contains(word), "{error}");
         }
     }

@@ -9,7 +9,9 @@ use metrics::counter;
 use tracing::Instrument;
 
 use super::queue::Place;
-use super::{ClipId, ClipRecord, ClipState, Decoded, Draft, Event, Job, Lane, Status, Studio, StudioError, shape};
+use super::{
+    ClipId, ClipRecord, ClipState, ClipTask, Decoded, Draft, Event, Lane, Status, Studio, StudioError, splice,
+};
 use crate::engine::{EngineError, Prefix, Priority, Read, Voice, VoiceEnd, VoiceSpec, WeightedPrompt};
 use crate::telemetry::CLIPS;
 use crate::units::{Frames, Samples};
@@ -21,34 +23,34 @@ const TIDY: Duration = Duration::from_secs(600);
 
 impl Studio {
     /// Puts an accepted clip into the queue.
-    pub(super) fn enqueue(&self, record: ClipRecord) -> Arc<Job> {
-        let job = Job::new(record);
-        let mut desk = self.desk();
-        desk.jobs.insert(job.record.id, Arc::clone(&job));
-        let (queue, owner) = (desk.lanes.of_mut(job.record.kind.lane()), super::Owner(job.record.owner.clone()));
-        if job.record.attempts == 0 {
-            queue.push(job.record.id, owner);
+    pub(super) fn enqueue(&self, record: ClipRecord) -> Arc<ClipTask> {
+        let task = ClipTask::new(record);
+        let mut queue = self.queue();
+        queue.tasks.insert(task.record.id, Arc::clone(&task));
+        let (line, owner) = (queue.lanes.of_mut(task.record.kind.lane()), super::Owner(task.record.owner.clone()));
+        if task.record.attempts == 0 {
+            line.push(task.record.id, owner);
         } else {
-            queue.push_suspect(job.record.id, owner);
+            line.push_suspect(task.record.id, owner);
         }
-        drop(desk);
+        drop(queue);
         self.tell_places();
         self.wake.notify_one();
-        job
+        task
     }
 
     /// Starts clips while there is room, until the studio stops; suspects only from the moment `trusted` on.
     pub(super) async fn dispatch(self: Arc<Self>, trusted: tokio::time::Instant) {
         loop {
             let may = trusted <= tokio::time::Instant::now();
-            let next = self.desk().next(&self.config, may);
-            if let Some(job) = next {
-                self.tell(&job, Status::Starting);
+            let next = self.queue().next(&self.config, may);
+            if let Some(task) = next {
+                self.tell(&task, Status::Starting);
                 self.tell_places();
-                let record = job.record();
+                let record = task.record();
                 let (verb, session) = (record.kind.name(), record.session.as_str());
                 let log = tracing::info_span!("clip", id = %record.id, verb, session, voice = tracing::field::Empty);
-                self.tasks.spawn(Arc::clone(&self).run(job).instrument(log));
+                self.tasks.spawn(Arc::clone(&self).run(task).instrument(log));
                 continue;
             }
             tokio::select! {
@@ -59,16 +61,16 @@ impl Studio {
         }
     }
 
-    async fn run(self: Arc<Self>, job: Arc<Job>) {
-        let (began, clip) = (Instant::now(), job.record.id);
+    async fn run(self: Arc<Self>, task: Arc<ClipTask>) {
+        let (began, clip) = (Instant::now(), task.record.id);
         let draft = match self.store.begin(clip).await {
             Ok(()) => {
                 // A panic in it is this clip's failure alone.
-                let made = AssertUnwindSafe(self.make(&job)).catch_unwind();
+                let made = AssertUnwindSafe(self.make(&task)).catch_unwind();
                 let stumbled = |_| Err(StudioError::Broken("the server stumbled over it; its log says more".into()));
                 tokio::select! {
                     draft = made => draft.unwrap_or_else(stumbled),
-                    () = job.cancel.cancelled() => Err(StudioError::Cancelled),
+                    () = task.cancel.cancelled() => Err(StudioError::Cancelled),
                     // The store still says "accepted": it is made after the next start.
                     () = self.stopping.cancelled() => {
                         if let Err(error) = self.store.pause(clip).await {
@@ -82,7 +84,7 @@ impl Studio {
         };
         // What is made is not given up half way.
         let outcome = match draft {
-            Ok(draft) => self.complete(&job.record, draft).await,
+            Ok(draft) => self.complete(&task.record, draft).await,
             Err(error) => Err(error),
         };
         let seconds = outcome.is_ok().then(|| began.elapsed().as_secs_f64());
@@ -91,30 +93,30 @@ impl Studio {
             Err(StudioError::Cancelled) => Status::Cancelled,
             Err(error) => Status::Failed(error.to_string()),
         };
-        self.finish(&job, status, seconds).await;
+        self.finish(&task, status, seconds).await;
     }
 
     /// Writes how a clip ended, frees its place, then tells: whoever hears of it may go on at once.
-    pub(super) async fn finish(&self, job: &Job, status: Status, seconds: Option<f64>) {
-        counter!(CLIPS, "verb" => job.record.kind.name(), "status" => status.name()).increment(1);
+    pub(super) async fn finish(&self, task: &ClipTask, status: Status, seconds: Option<f64>) {
+        counter!(CLIPS, "verb" => task.record.kind.name(), "status" => status.name()).increment(1);
         if let Status::Failed(reason) = &status {
-            tracing::warn!(clip = %job.record.id, reason, "a clip failed");
+            tracing::warn!(clip = %task.record.id, reason, "a clip failed");
         }
-        let written = self.write_end(job.record.id, &status).await;
-        let mut desk = self.desk();
+        let written = self.write_end(task.record.id, &status).await;
+        let mut queue = self.queue();
         if let Err(error) = written {
-            tracing::error!(%error, clip = %job.record.id, "how a clip ended could not be written yet");
-            desk.unwritten.insert(job.record.id, status.clone());
+            tracing::error!(%error, clip = %task.record.id, "how a clip ended could not be written yet");
+            queue.unwritten.insert(task.record.id, status.clone());
         }
-        desk.alone.take_if(|alone| *alone == job.record.id);
-        let lane = job.record.kind.lane();
-        desk.lanes.of_mut(lane).remove(job.record.id, seconds);
-        desk.jobs.remove(&job.record.id);
-        job.record.input.and_then(|id| self.given.take(id));
-        desk.busy.remove(&(job.record.session.clone(), lane));
-        drop(desk);
-        self.tell(job, status);
-        self.touch(&job.record.session);
+        queue.alone.take_if(|alone| *alone == task.record.id);
+        let lane = task.record.kind.lane();
+        queue.lanes.of_mut(lane).remove(task.record.id, seconds);
+        queue.tasks.remove(&task.record.id);
+        task.record.input.and_then(|id| self.given.take(id));
+        queue.busy.remove(&(task.record.session.clone(), lane));
+        drop(queue);
+        self.tell(task, status);
+        self.touch(&task.record.session);
         self.tell_places();
         self.wake.notify_one();
     }
@@ -128,15 +130,15 @@ impl Studio {
     }
 
     /// Makes a clip; gives its file.
-    async fn make(&self, job: &Job) -> Result<Draft, StudioError> {
-        let record = &*job.record;
+    async fn make(&self, task: &ClipTask) -> Result<Draft, StudioError> {
+        let record = &*task.record;
         let broken = || StudioError::Broken("another version kept it in a shape that is not known here".into());
         if record.unreadable {
             return Err(broken());
         }
         let file = match (record.kind.lane(), &record.render) {
-            (Lane::Pieces, _) => self.compose(job).await?,
-            (_, Some(render)) => self.render(job, render).await?,
+            (Lane::Pieces, _) => self.compose(task).await?,
+            (_, Some(render)) => self.render(task, render).await?,
             (_, None) => return Err(broken()),
         };
         self.store.keep(file.into(), &record.session).await
@@ -154,12 +156,12 @@ impl Studio {
             return Ok(Some(sound));
         }
         let sound = self.decode_patiently(self.store.read(id).await?).await?;
-        Ok(Some(work(move || sound.try_map(shape::usable)).await?))
+        Ok(Some(work(move || sound.try_map(splice::usable)).await?))
     }
 
     /// Makes a piece; gives its file.
-    async fn compose(&self, job: &Job) -> Result<Vec<u8>, StudioError> {
-        let record = &*job.record;
+    async fn compose(&self, task: &ClipTask) -> Result<Vec<u8>, StudioError> {
+        let record = &*task.record;
         let params = record.params.clone();
         let lease = self.models.lease_voices(params.model_name().as_deref()).await?;
         let model = self.engine.models().into_iter().find(|model| model.id == lease.id);
@@ -172,12 +174,12 @@ impl Studio {
         let prefix = match &sound {
             Some(sound) => {
                 let (kind, sound, params, model) = (record.kind, Arc::clone(sound), params.clone(), Arc::clone(&model));
-                let prompt = work(move || shape::prompt(kind, &sound, &params, &model)).await?;
+                let prompt = work(move || splice::prompt(kind, &sound, &params, &model)).await?;
                 Some(Prefix { heard: true, ..self.engine.encode(Some(&lease.id), prompt.planes).await? })
             }
             None => None,
         };
-        let frames = shape::piece_frames(&params, &model);
+        let frames = splice::piece_frames(&params, &model);
         let given = prefix.as_ref().map_or(0, |prefix| (prefix.codes.len() / model.codebooks) as u64);
         let spec = VoiceSpec {
             model: Some(lease.id.clone()),
@@ -194,23 +196,23 @@ impl Studio {
         tracing::Span::current().record("voice", tracing::field::display(voice.id()));
         // Live streams may hold all slots for a while.
         voice.control().resume_when_free()?.admitted().await?;
-        self.play(job, voice, frames - given + model.max_delay() as u64).await?;
-        let piece = job.copy();
+        self.play(task, voice, frames - given + model.max_delay() as u64).await?;
+        let piece = task.copy();
         let kind = record.kind;
-        work(move || Ok(shape::result(kind, sound.as_ref().map(|sound| &***sound), piece, &params)?.wav())).await
+        work(move || Ok(splice::result(kind, sound.as_ref().map(|sound| &***sound), piece, &params)?.wav())).await
     }
 
-    async fn play(&self, job: &Job, mut voice: Voice, total: u64) -> Result<(), StudioError> {
+    async fn play(&self, task: &ClipTask, mut voice: Voice, total: u64) -> Result<(), StudioError> {
         let mut told = 0;
-        self.tell(job, Status::Running { steps: 0, total });
+        self.tell(task, Status::Running { steps: 0, total });
         loop {
             let read = voice.read(Samples(u64::MAX));
             while told + REPORT <= voice.steps().min(total) {
                 told += REPORT;
-                self.tell(job, Status::Running { steps: told, total });
+                self.tell(task, Status::Running { steps: told, total });
             }
             match read {
-                Read::Chunk(chunk) => job.grow(&chunk.pcm, chunk.channels, chunk.sample_rate),
+                Read::Chunk(chunk) => task.grow(&chunk.pcm, chunk.channels, chunk.sample_rate),
                 Read::Pending => voice.ready().await,
                 Read::End(VoiceEnd::Finished) => return Ok(()),
                 Read::End(end) => return Err(StudioError::Broken(end.to_string())),
@@ -218,29 +220,29 @@ impl Studio {
         }
     }
 
-    pub(super) fn tell(&self, job: &Job, status: Status) {
-        job.status.send_replace(status.clone());
+    pub(super) fn tell(&self, task: &ClipTask, status: Status) {
+        task.status.send_replace(status.clone());
         // Nobody may be subscribed.
-        let _ = self.events.send(Event { clip: Arc::clone(&job.record), status });
+        let _ = self.events.send(Event { clip: Arc::clone(&task.record), status });
     }
 
     /// Tells everything that waits where it stands, if that has changed.
     pub(super) fn tell_places(&self) {
-        let places: Vec<(Arc<Job>, Status)> = {
-            let desk = self.desk();
+        let places: Vec<(Arc<ClipTask>, Status)> = {
+            let queue = self.queue();
             let of_lane = |lane| {
-                let queue = desk.lanes.of(lane);
-                let (total, desk) = (queue.waiting() + queue.running(), &desk);
-                queue.places(self.config.places(lane)).into_iter().filter_map(move |(clip, place): (ClipId, Place)| {
+                let line = queue.lanes.of(lane);
+                let (total, queue) = (line.waiting() + line.running(), &queue);
+                line.places(self.config.places(lane)).into_iter().filter_map(move |(clip, place): (ClipId, Place)| {
                     let Place { position, seconds } = place;
-                    Some((desk.jobs.get(&clip)?.clone(), Status::Queued { position, total, seconds }))
+                    Some((queue.tasks.get(&clip)?.clone(), Status::Queued { position, total, seconds }))
                 })
             };
             Lane::ALL.into_iter().flat_map(of_lane).collect()
         };
-        for (job, status) in places {
-            if *job.status.borrow() != status {
-                self.tell(&job, status);
+        for (task, status) in places {
+            if *task.status.borrow() != status {
+                self.tell(&task, status);
             }
         }
     }
@@ -255,12 +257,12 @@ impl Studio {
 
     /// Writes what could not be written before, when the disk was full.
     async fn write_the_unwritten(&self) {
-        let unwritten: Vec<(ClipId, Status)> = self.desk().unwritten.clone().into_iter().collect();
+        let unwritten: Vec<(ClipId, Status)> = self.queue().unwritten.clone().into_iter().collect();
         for (clip, status) in unwritten {
             if self.write_end(clip, &status).await.is_err() {
                 return;
             }
-            self.desk().unwritten.remove(&clip);
+            self.queue().unwritten.remove(&clip);
         }
     }
 

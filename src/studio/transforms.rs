@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::verbs::Work;
+use super::commands::Work;
 use super::{
-    Accepted, Kind, Lane, Owner, Params, Render, SessionId, SessionRecord, Studio, StudioError, TransformWish,
+    Accepted, Kind, Lane, Owner, Params, Render, SessionId, SessionRecord, Studio, StudioError, TransformRequest,
 };
 use crate::engine::RenderKey;
 
@@ -21,11 +21,11 @@ impl Studio {
         self: &Arc<Self>,
         owner: Owner,
         session: Option<SessionId>,
-        wish: TransformWish,
+        request: TransformRequest,
         audio: Option<Bytes>,
     ) -> Result<Accepted, StudioError> {
         let renders = self.renders();
-        let params = wish.over(renders.variations())?;
+        let params = request.resolve(renders.presets())?;
         renders.loader(&RenderKey::Transform)?;
         if let Some(session) = &session {
             self.is_free(session, Lane::Transforms)?;

@@ -8,7 +8,7 @@ use continuo::engine::RenderLoader;
 use continuo::engine::standin::{Standin, Tones};
 use continuo::pcm::Pcm;
 use continuo::station::StationConfig;
-use continuo::studio::{RenderModels, Variations};
+use continuo::studio::{Presets, RenderModels};
 use continuo::units::SampleRate;
 use serde_json::{Value, json};
 
@@ -281,7 +281,7 @@ async fn what_the_microphone_hears_after_the_count_in_becomes_a_sound() {
 #[tokio::test(flavor = "multi_thread")]
 async fn transforms_and_loops_stand_in_the_same_history_and_a_stream_goes_on() {
     let models = RenderModels::new(
-        Variations::default(),
+        Presets::default(),
         Some(RenderLoader::new(|| Ok(Tones::model(8000, 9)))),
         Some(RenderLoader::new(|| Ok(Tones::model(8000, 9)))),
     );

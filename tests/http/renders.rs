@@ -11,7 +11,7 @@ use continuo::model::melodyflow::MelodyFlow;
 use continuo::model::weights::Target;
 use continuo::pcm::Pcm;
 use continuo::station::StationConfig;
-use continuo::studio::{RenderModels, Variations};
+use continuo::studio::{Presets, RenderModels};
 use continuo::units::SampleRate;
 use serde_json::Value;
 
@@ -29,7 +29,7 @@ fn transformer() -> Result<RenderModel, String> {
 /// The models of a server.
 pub fn models() -> RenderModels {
     RenderModels::new(
-        Variations::default(),
+        Presets::default(),
         Some(RenderLoader::new(transformer)),
         Some(RenderLoader::new(|| looper(8000))),
     )

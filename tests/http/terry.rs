@@ -4,7 +4,7 @@ use continuo::audio::decode;
 use continuo::engine::RenderLoader;
 use continuo::engine::standin::transformer;
 use continuo::pcm::Pcm;
-use continuo::studio::{Lane, RenderModels, Variations};
+use continuo::studio::{Lane, Presets, RenderModels};
 use continuo::units::SampleRate;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
@@ -82,7 +82,7 @@ async fn json_gets_base64_and_a_form_gets_the_file() {
 async fn a_recording_half_as_long_again_as_the_window_keeps_its_length() {
     // The published model has thirty seconds, and clients are told that 45 pass; this one has three.
     let server =
-        start_rendering(RenderModels::new(Variations::default(), Some(RenderLoader::new(transformer)), None)).await;
+        start_rendering(RenderModels::new(Presets::default(), Some(RenderLoader::new(transformer)), None)).await;
     let frames = 9 * 8000 / 2 + 77;
     let audio = base64(&wav(frames, 8000, 1));
     let request = json!({ "variation": "celtic", "session_id": "long", "audio": audio, "flowstep": 0.1 });
@@ -158,7 +158,7 @@ async fn every_mistake_is_an_error_in_a_sentence_and_leaves_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_leaves_gives_its_transform_up() {
     let server =
-        start_rendering(RenderModels::new(Variations::default(), Some(RenderLoader::new(transformer)), None)).await;
+        start_rendering(RenderModels::new(Presets::default(), Some(RenderLoader::new(transformer)), None)).await;
     let audio = base64(&wav(200 * 8000, 8000, 1));
     let body = json!({ "variation": "celtic", "session_id": "left", "audio": audio }).to_string();
     let head = format!("POST /transform HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n{body}", body.len());

@@ -33,7 +33,7 @@ const MOMENT: Duration = Duration::from_millis(120);
 
 /// What is to be found out; a given part is kept.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Wish {
+pub struct FitConstraints {
     /// Number format of the decoder.
     pub format: Option<WeightFormat>,
     /// Seconds of the window.
@@ -74,21 +74,23 @@ impl CostModel {
     }
 }
 
-/// Finds a format and a window for a model on the CPU. Measures for about two seconds if the wish leaves anything open
+/// Finds a format and a window for a model on the CPU. Measures for about two seconds if the constraints leave anything open
 /// and the model is not a small one.
 ///
 /// # Errors
 /// When memory is short.
-pub fn fit(config: &Config, wish: Wish) -> Result<Fit> {
+pub fn fit(config: &Config, constraints: FitConstraints) -> Result<Fit> {
     let rate = frame_rate(config);
     let full = config.generation.window;
-    let window = wish.window.map_or(full, |seconds| ((seconds * rate) as usize).min(full));
-    let given = Fit { format: wish.format.unwrap_or_default(), window, realtime: None };
-    if (wish.format.is_some() && wish.window.is_some()) || layer_weights(config) * config.decoder.layers < LIGHT {
+    let window = constraints.window.map_or(full, |seconds| ((seconds * rate) as usize).min(full));
+    let given = Fit { format: constraints.format.unwrap_or_default(), window, realtime: None };
+    if (constraints.format.is_some() && constraints.window.is_some())
+        || layer_weights(config) * config.decoder.layers < LIGHT
+    {
         return Ok(given);
     }
     let short = ((SHORT_SECONDS * rate) as usize).min(full);
-    choose(config, wish, if wish.window.is_some() { [window; 2] } else { [full, short] }, &|format| {
+    choose(config, constraints, if constraints.window.is_some() { [window; 2] } else { [full, short] }, &|format| {
         measure(config, format)
     })
 }
@@ -109,11 +111,11 @@ fn kept(keep: usize, full: usize, window: usize) -> usize {
 /// The first that is enough: exact formats before the shorter window, the shorter window before four bits.
 fn choose(
     config: &Config,
-    wish: Wish,
+    constraints: FitConstraints,
     [full, short]: [usize; 2],
     measure: &dyn Fn(WeightFormat) -> Result<CostModel>,
 ) -> Result<Fit> {
-    let formats: Vec<WeightFormat> = wish.format.map_or_else(|| FORMATS.to_vec(), |format| vec![format]);
+    let formats: Vec<WeightFormat> = constraints.format.map_or_else(|| FORMATS.to_vec(), |format| vec![format]);
     let mut costs: Vec<(WeightFormat, CostModel)> = Vec::new();
     let mut best: Option<Fit> = None;
     let whole = formats.iter().filter(|format| **format != WeightFormat::Q4).map(|format| (*format, full));
@@ -240,7 +242,7 @@ mod tests {
 
     /// What `choose` finds where a step with f32 takes `f32` seconds and positions cost nothing, or as much again by
     /// `far` of them.
-    fn found(step: f64, far: f64, wish: Wish) -> (WeightFormat, usize) {
+    fn found(step: f64, far: f64, constraints: FitConstraints) -> (WeightFormat, usize) {
         let config = config(64, 2);
         let share = |format| {
             [(WeightFormat::F32, 1.0), (WeightFormat::Bf16, 0.5), (WeightFormat::Q8, 0.25), (WeightFormat::Q4, 0.125)]
@@ -250,13 +252,13 @@ mod tests {
                 .1
         };
         let measure = |format| Ok(CostModel { step: step * share(format), position: far, prefill: 0.0, codec: 0.0 });
-        let fit = choose(&config, wish, [1500, 500], &measure).unwrap();
+        let fit = choose(&config, constraints, [1500, 500], &measure).unwrap();
         (fit.format, fit.window)
     }
 
     #[test]
     fn the_exactest_format_that_is_fast_enough_is_taken() {
-        let open = Wish::default();
+        let open = FitConstraints::default();
         assert_eq!(found(0.010, 0.0, open), (WeightFormat::F32, 1500));
         assert_eq!(found(0.030, 0.0, open), (WeightFormat::Bf16, 1500));
         assert_eq!(found(0.060, 0.0, open), (WeightFormat::Q8, 1500));
@@ -266,17 +268,20 @@ mod tests {
         // Nothing is enough: the fastest.
         assert_eq!(found(9.0, 0.0, open).0, WeightFormat::Q4);
         assert_eq!(
-            found(9.0, 1e-3, Wish { format: Some(WeightFormat::Bf16), window: None }),
+            found(9.0, 1e-3, FitConstraints { format: Some(WeightFormat::Bf16), window: None }),
             (WeightFormat::Bf16, 500)
         );
     }
 
     #[test]
     fn small_models_and_full_wishes_are_not_measured() {
-        let small = fit(&config(64, 2), Wish::default()).unwrap();
+        let small = fit(&config(64, 2), FitConstraints::default()).unwrap();
         assert_eq!(small, Fit { format: WeightFormat::F32, window: 1500, realtime: None });
-        let wish = Wish { format: Some(WeightFormat::Q8), window: Some(8.0) };
-        assert_eq!(fit(&config(512, 60), wish).unwrap(), Fit { format: WeightFormat::Q8, window: 400, realtime: None });
+        let constraints = FitConstraints { format: Some(WeightFormat::Q8), window: Some(8.0) };
+        assert_eq!(
+            fit(&config(512, 60), constraints).unwrap(),
+            Fit { format: WeightFormat::Q8, window: 400, realtime: None }
+        );
         let mut short = config(64, 2);
         shorten(&mut short, 500);
         assert_eq!((short.generation.window, short.generation.keep), (500, 200));
@@ -284,7 +289,7 @@ mod tests {
 
     #[test]
     fn a_large_model_is_measured() {
-        let fit = fit(&config(512, 12), Wish { format: None, window: Some(2.0) }).unwrap();
+        let fit = fit(&config(512, 12), FitConstraints { format: None, window: Some(2.0) }).unwrap();
         assert!(fit.realtime.is_some_and(|realtime| realtime > 0.0) && fit.window == 100);
     }
 }

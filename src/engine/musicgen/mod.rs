@@ -7,7 +7,7 @@ mod fit;
 #[cfg(test)]
 mod tests;
 
-pub use fit::{Fit, Wish, fit, frame_rate, shorten};
+pub use fit::{Fit, FitConstraints, fit, frame_rate, shorten};
 
 use std::sync::Arc;
 

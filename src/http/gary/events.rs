@@ -13,7 +13,7 @@ use super::payload::{Parsed, Payload};
 use super::push::{Sounding, to_one, to_room};
 use super::socket::Gary;
 use super::texts;
-use crate::studio::{Job, Kind, Lane, Owner, SessionId, Status, StudioError};
+use crate::studio::{ClipTask, Kind, Lane, Owner, SessionId, Status, StudioError};
 
 /// Events that are answered.
 pub(super) const EVENTS: &[&str] = &[
@@ -67,7 +67,7 @@ pub(super) async fn handle(gary: &Gary, socket: &SocketRef, event: &str, data: O
     let mut call = Call { gary, socket, payload, session: session.clone() };
     let done = match event {
         "process_audio_request" => call.bang().await,
-        "continue_music_request" => call.proceed().await,
+        "continue_music_request" => call.extend().await,
         "retry_music_request" => call.retry().await,
         "transform_audio_request" => call.transform().await,
         "undo_transform_request" => call.undo().await,
@@ -119,11 +119,11 @@ impl Call<'_> {
     /// Whatever session is sent, a bang begins a new one.
     async fn bang(&self) -> Done {
         self.payload.require(&["audio_data", "model_name", "prompt_duration"])?;
-        let (wish, audio) = (self.payload.wish()?, self.audio()?);
+        let (request, audio) = (self.payload.clip_request()?, self.audio()?);
         let session = SessionId::random();
         self.gary.members.join(self.socket, &session);
         let held = self.gary.push.hold(&session);
-        let accepted = self.gary.studio.bang(self.owner(), Some(session.clone()), wish, audio).await;
+        let accepted = self.gary.studio.bang(self.owner(), Some(session.clone()), request, audio).await;
         if let Err(error) = accepted {
             self.socket.leave(session.to_string());
             return Err(refused(Kind::Bang, &error));
@@ -133,8 +133,8 @@ impl Call<'_> {
         Ok(())
     }
 
-    async fn proceed(&self) -> Done {
-        let (wish, audio) = (self.payload.wish()?, self.payload.audio()?);
+    async fn extend(&self) -> Done {
+        let (request, audio) = (self.payload.clip_request()?, self.payload.audio()?);
         let session = match (&self.session, &audio) {
             (Some(session), _) => session.clone(),
             (None, Some(_)) => SessionId::random(),
@@ -144,7 +144,7 @@ impl Call<'_> {
         };
         self.gary.members.join(self.socket, &session);
         let held = self.gary.push.hold(&session);
-        let accepted = self.gary.studio.proceed(self.owner(), Some(session.clone()), wish, audio).await;
+        let accepted = self.gary.studio.extend(self.owner(), Some(session.clone()), request, audio).await;
         if let Err(error) = accepted {
             if self.session.is_none() {
                 self.socket.leave(session.to_string());
@@ -157,9 +157,9 @@ impl Call<'_> {
     }
 
     async fn retry(&self) -> Done {
-        let (session, wish) = (self.known()?, self.payload.wish()?);
+        let (session, request) = (self.known()?, self.payload.clip_request()?);
         let held = self.gary.push.hold(session);
-        let accepted = self.gary.studio.retry(self.owner(), session, wish).await;
+        let accepted = self.gary.studio.retry(self.owner(), session, request).await;
         accepted.map_err(|error| refused(Kind::Retry, &error))?;
         to_one(self.socket, "retry_music_received", &json!({ "session_id": session }));
         drop(held);
@@ -167,11 +167,11 @@ impl Call<'_> {
     }
 
     async fn transform(&self) -> Done {
-        let (wish, audio) = (self.payload.transform()?, self.payload.audio()?);
+        let (request, audio) = (self.payload.transform()?, self.payload.audio()?);
         let session = self.session.clone().unwrap_or_else(SessionId::random);
         self.gary.members.join(self.socket, &session);
         let held = self.gary.push.hold(&session);
-        let accepted = self.gary.studio.transform(self.owner(), Some(session.clone()), wish, audio).await;
+        let accepted = self.gary.studio.transform(self.owner(), Some(session.clone()), request, audio).await;
         if let Err(error) = accepted {
             if self.session.is_none() {
                 self.socket.leave(session.to_string());
@@ -188,9 +188,9 @@ impl Call<'_> {
     }
 
     /// What the session waits for.
-    fn jobs(&self, session: &SessionId) -> Vec<Arc<Job>> {
+    fn tasks(&self, session: &SessionId) -> Vec<Arc<ClipTask>> {
         let lanes = Lane::ALL.into_iter();
-        lanes.filter_map(|lane| self.gary.studio.job_in(session, lane)).collect()
+        lanes.filter_map(|lane| self.gary.studio.task_in(session, lane)).collect()
     }
 
     async fn undo(&self) -> Done {
@@ -219,8 +219,8 @@ impl Call<'_> {
         to_room(self.socket, session, "cleanup_complete", &complete).await;
         self.socket.leave(session.to_string());
         let others = self.socket.within(session.to_string()).sockets().len();
-        for job in if others == 0 { self.jobs(session) } else { Vec::new() } {
-            self.gary.studio.cancel(job.record().id).await.map_err(|error| error.to_string())?;
+        for task in if others == 0 { self.tasks(session) } else { Vec::new() } {
+            self.gary.studio.cancel(task.record().id).await.map_err(|error| error.to_string())?;
         }
         Ok(())
     }
@@ -231,9 +231,9 @@ impl Call<'_> {
             let message = "The audio is too large for one message; restore it in chunks.".to_owned();
             return Err(Refusal { message, code: Some("DATA_TOO_LARGE"), session: None });
         }
-        let (wish, audio) = (self.payload.wish()?, self.audio()?);
+        let (request, audio) = (self.payload.clip_request()?, self.audio()?);
         let size = audio.len();
-        let restored = self.gary.studio.restore(None, Some(wish), audio).await;
+        let restored = self.gary.studio.restore(None, Some(request), audio).await;
         let session = restored.map_err(|error| refused(Kind::Bang, &error))?;
         self.gary.members.join(self.socket, &session);
         let complete = json!({ "message": "The audio is restored.", "session_id": session, "data_size": size });
@@ -272,9 +272,9 @@ impl Call<'_> {
             let audio = tokio::task::spawn_blocking(move || base64::decode(&text)).await;
             let audio = audio.map_err(|error| error.to_string())?.map_err(|error| format!("audio_data: {error}"))?;
             let audio = share.hold(audio);
-            let wish = self.payload.wish()?;
-            let wish = (wish.model.is_some() && wish.prompt_seconds.is_some()).then_some(wish);
-            let restored = self.gary.studio.restore(Some(session.clone()), wish, audio).await;
+            let request = self.payload.clip_request()?;
+            let request = (request.model.is_some() && request.prompt_seconds.is_some()).then_some(request);
+            let restored = self.gary.studio.restore(Some(session.clone()), request, audio).await;
             restored.map_err(|error| refused(Kind::Bang, &error))?;
             let complete = json!({ "message": "The audio is restored.", "session_id": session });
             to_room(self.socket, session, "restore_complete", &complete).await;
@@ -294,15 +294,15 @@ impl Call<'_> {
 
     async fn progress(&self) -> Done {
         let Some(session) = &self.session else { return Ok(()) };
-        for job in self.jobs(session) {
-            let (status, lane) = (job.status().borrow().clone(), job.record().kind.lane());
+        for task in self.tasks(session) {
+            let (status, lane) = (task.status().borrow().clone(), task.record().kind.lane());
             match status {
                 Status::Running { .. } => {
                     let update = json!({ "progress": status.percent(), "session_id": session });
                     to_one(self.socket, "progress_update", &update);
                 }
                 status => {
-                    let queue = texts::queue_status(session, job.record().id, &status, self.gary.studio.load(lane));
+                    let queue = texts::queue_status(session, task.record().id, &status, self.gary.studio.load(lane));
                     to_one(self.socket, "queue_status", &queue);
                 }
             }

@@ -17,7 +17,7 @@ use super::super::{App, HttpError, Routes, body};
 use super::payload::Payload;
 use super::service::unix_time;
 use super::texts;
-use crate::studio::{ClipId, Lane, Owner, SessionId, Snapshot, Status, Studio, StudioError};
+use crate::studio::{ClipId, ClipSnapshot, Lane, Owner, SessionId, Status, Studio, StudioError};
 
 /// All routes of this file.
 pub(super) fn routes(app: &Arc<App>) -> Routes {
@@ -126,16 +126,16 @@ async fn perform(app: &App, verb: &str, body: Result<Bytes, HttpError>, owner: O
     let accepted = match verb {
         "process_audio" => {
             payload.require(&["audio_data", "model_name", "prompt_duration"])?;
-            studio.bang(owner, None, payload.wish()?, audio()?).await?
+            studio.bang(owner, None, payload.clip_request()?, audio()?).await?
         }
         "continue_music" => {
             let sound = payload.audio()?;
             if session.is_none() && sound.is_none() {
                 return Err("Session ID required".to_owned().into());
             }
-            studio.proceed(owner, session, payload.wish()?, sound).await?
+            studio.extend(owner, session, payload.clip_request()?, sound).await?
         }
-        "retry_music" => studio.retry(owner, &required()?, payload.wish()?).await?,
+        "retry_music" => studio.retry(owner, &required()?, payload.clip_request()?).await?,
         "transform_audio" => {
             let taken = studio.transform(owner, session, payload.transform()?, payload.audio()?).await;
             taken.map_err(|error| match error {
@@ -171,15 +171,15 @@ async fn perform(app: &App, verb: &str, body: Result<Bytes, HttpError>, owner: O
 }
 
 /// The clip that a session waits for, else its latest; and whether a piece and whether a transform is being made.
-async fn state(studio: &Studio, id: &SessionId) -> Result<(Option<Snapshot>, [bool; 2]), StudioError> {
+async fn state(studio: &Studio, id: &SessionId) -> Result<(Option<ClipSnapshot>, [bool; 2]), StudioError> {
     // Read first, and once: a clip that ends in between is then told as running once more, never as missing.
-    let jobs = [Lane::Pieces, Lane::Transforms].map(|lane| {
-        let job = studio.job_in(id, lane)?;
-        let status = job.status().borrow().clone();
-        Some(Snapshot { record: Arc::clone(job.record()), status })
+    let tasks = [Lane::Pieces, Lane::Transforms].map(|lane| {
+        let task = studio.task_in(id, lane)?;
+        let status = task.status().borrow().clone();
+        Some(ClipSnapshot { record: Arc::clone(task.record()), status })
     });
-    let busy = [0, 1].map(|lane: usize| jobs[lane].as_ref().is_some_and(|clip| !clip.status.is_final()));
-    match jobs.into_iter().flatten().next() {
+    let busy = [0, 1].map(|lane: usize| tasks[lane].as_ref().is_some_and(|clip| !clip.status.is_final()));
+    match tasks.into_iter().flatten().next() {
         Some(clip) => Ok((Some(clip), busy)),
         None => Ok((studio.latest(id).await?, busy)),
     }
@@ -240,7 +240,7 @@ async fn latest_audio(app: &App, id: &str) -> Result<(StatusCode, Told), Failure
     let studio = app.studio()?;
     let not_found = || Ok((StatusCode::NOT_FOUND, json!({ "status": "not_found" }).into()));
     let Ok(id) = SessionId::parse(id) else { return not_found() };
-    if studio.job_of(&id).is_some() {
+    if studio.task_of(&id).is_some() {
         let message = "The music is still being made.";
         return Ok((StatusCode::ACCEPTED, json!({ "status": "in_progress", "message": message }).into()));
     }

@@ -14,7 +14,7 @@ use self::read::Read;
 use super::super::seed::Seed;
 use super::super::{HttpError, base64, json};
 use crate::budget::{Budget, Share};
-use crate::studio::{SessionId, TransformWish, Wish};
+use crate::studio::{ClipRequest, SessionId, TransformRequest};
 
 /// Fields whose texts are sounds in base64: they are decoded as they are read, and never kept as text.
 const SOUNDS: [&str; 2] = ["audio_data", "audio"];
@@ -201,10 +201,10 @@ impl Payload {
     }
 
     /// How the piece is to be made; fields that must be there are named by the caller.
-    pub fn wish(&self) -> Result<Wish, String> {
+    pub fn clip_request(&self) -> Result<ClipRequest, String> {
         let top_k = self.whole("top_k")?;
         let top_k = top_k.map(|k| u32::try_from(k).map_err(|_| format!("top_k: {k} is below 0."))).transpose()?;
-        Ok(Wish {
+        Ok(ClipRequest {
             model: self.text("model_name")?.map(|name| name.replace('\\', "").trim().to_owned()),
             prompt_seconds: self.whole("prompt_duration")?.map(|seconds| seconds as f64),
             seconds: None,
@@ -217,7 +217,7 @@ impl Payload {
     }
 
     /// How a recording is to be transformed.
-    pub fn transform(&self) -> Result<TransformWish, String> {
+    pub fn transform(&self) -> Result<TransformRequest, String> {
         self.require(&["variation"])?;
         let flowstep = self.number("flowstep").map_err(|_| "Invalid flowstep value")?;
         if flowstep.is_some_and(|flowstep| flowstep <= 0.0) {
@@ -227,7 +227,7 @@ impl Payload {
         if solver.as_ref().is_some_and(|solver| !["euler", "midpoint"].contains(&solver.as_str())) {
             return Err("Invalid solver: take euler or midpoint.".into());
         }
-        Ok(TransformWish {
+        Ok(TransformRequest {
             variation: self.text("variation")?.map(str::to_owned),
             prompt: self.text("custom_prompt")?.map(str::to_owned),
             flowstep: flowstep.map(|flowstep| flowstep as f32),
@@ -294,9 +294,9 @@ mod tests {
 
     #[test]
     fn numbers_may_be_texts_but_not_halves() {
-        let wish = |value: Value| parse(&value).unwrap().wish();
+        let request = |value: Value| parse(&value).unwrap().clip_request();
         let fine =
-            wish(json!({"prompt_duration": "6", "top_k": 100.0, "temperature": "0.5", "cfg_coef": null})).unwrap();
+            request(json!({"prompt_duration": "6", "top_k": 100.0, "temperature": "0.5", "cfg_coef": null})).unwrap();
         assert_eq!(
             (fine.prompt_seconds, fine.top_k, fine.temperature, fine.guidance),
             (Some(6.0), Some(100), Some(0.5), None)
@@ -308,9 +308,9 @@ mod tests {
             json!({"model_name": 3}),
             json!({"cfg_coef": [1]}),
         ] {
-            assert!(wish(bad.clone()).is_err(), "{bad}");
+            assert!(request(bad.clone()).is_err(), "{bad}");
         }
-        assert_eq!(wish(json!({"model_name": " thepatch\\/x "})).unwrap().model.unwrap(), "thepatch/x");
+        assert_eq!(request(json!({"model_name": " thepatch\\/x "})).unwrap().model.unwrap(), "thepatch/x");
     }
 
     #[test]

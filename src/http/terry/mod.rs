@@ -123,9 +123,9 @@ async fn transform(
         let sentence = "No audio data or file path provided: send `audio`; no file of this server is read for you.";
         return Err(sentence.to_owned().into());
     };
-    let wish = payload.transform()?;
-    let known = studio.renders().variations().names();
-    if let (Some(name), None) = (variation, &wish.prompt)
+    let request = payload.transform()?;
+    let known = studio.renders().presets().names();
+    if let (Some(name), None) = (variation, &request.prompt)
         && name != "custom"
         && !known.contains(&name)
     {
@@ -133,7 +133,7 @@ async fn transform(
         return Err(format!("Failed to process audio: Unknown variation: {name}. Take one of {known}.").into());
     }
     let session = session.unwrap_or_else(SessionId::random);
-    let taken = studio.transform(owner, Some(session), wish, Some(audio)).await?;
+    let taken = studio.transform(owner, Some(session), request, Some(audio)).await?;
     let sound = studio.store().sound(studio.outcome(taken.clip).await?).await?;
     if is_form {
         let mut response = file::whole(sound)?;
@@ -145,7 +145,7 @@ async fn transform(
 
 /// Every preset, with what it asks for.
 fn variations(app: &App) -> Result<Response, HttpError> {
-    let presets = app.studio()?.renders().variations().iter().map(|(name, variation)| {
+    let presets = app.studio()?.renders().presets().iter().map(|(name, variation)| {
         let asks =
             json!({ "prompt": variation.prompt, "flowstep": variation.rounded_flowstep(), "steps": variation.steps });
         (name.to_owned(), asks)

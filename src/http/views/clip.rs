@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use super::super::links::Links;
 use super::super::sound_paths::Sounds;
 use crate::audio::Format;
-use crate::studio::{Kind, Render, Snapshot, Status};
+use crate::studio::{ClipSnapshot, Kind, Render, Status};
 
 /// Clips, the newest first.
 #[derive(Serialize, ToSchema)]
@@ -90,7 +90,7 @@ struct Steps {
 }
 
 impl ClipView {
-    pub fn new(Snapshot { record, status }: &Snapshot, links: &Links) -> Self {
+    pub fn new(ClipSnapshot { record, status }: &ClipSnapshot, links: &Links) -> Self {
         let id = record.id.to_string();
         let url = |end: &str| links.to(&format!("/v1/clips/{id}/{end}"));
         let mut urls = file_urls(url);

@@ -4,7 +4,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::super::links::Links;
-use crate::studio::{Accepted, ClipRecord, Render, Shape, Snapshot, Status};
+use crate::studio::{Accepted, ClipRecord, ClipSnapshot, Render, Shape, Status};
 
 /// Presets of transforms.
 #[derive(Serialize, ToSchema)]
@@ -105,7 +105,7 @@ struct RenderResult {
 
 impl RenderView {
     /// `shape` is that of the finished sound.
-    pub fn new(kind: &str, Snapshot { record, status }: Snapshot, shape: Option<Shape>, links: &Links) -> Self {
+    pub fn new(kind: &str, ClipSnapshot { record, status }: ClipSnapshot, shape: Option<Shape>, links: &Links) -> Self {
         let settings = match &record.render {
             Some(Render::Transform(params)) => serde_json::to_value(params),
             Some(Render::Loop(params)) => serde_json::to_value(params),

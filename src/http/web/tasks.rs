@@ -19,7 +19,7 @@ use super::fetch::{Means, Place};
 use crate::audio::tempo;
 use crate::pcm::Pcm;
 use crate::studio::{
-    Decoded, GivenSound, LEVELLED, Owner, SessionId, Snapshot, SoundFile, Status, Studio, StudioError, Wish,
+    ClipRequest, ClipSnapshot, Decoded, GivenSound, LEVELLED, Owner, SessionId, SoundFile, Status, Studio, StudioError,
 };
 use crate::units::SampleRate;
 
@@ -48,10 +48,10 @@ pub(super) fn routes(app: &Arc<App>) -> Routes {
         },
     );
     let for_proceed = Arc::clone(app);
-    let proceed = warp::path!("continue").and(warp::post()).and(body::upload(app)).and(owner()).then(
+    let extend = warp::path!("continue").and(warp::post()).and(body::upload(app)).and(owner()).then(
         move |body: Result<Bytes, HttpError>, owner| {
             let app = Arc::clone(&for_proceed);
-            async move { answer(proceed(&app, body, owner).await) }
+            async move { answer(extend(&app, body, owner).await) }
         },
     );
     let for_show = Arc::clone(app);
@@ -71,7 +71,7 @@ pub(super) fn routes(app: &Arc<App>) -> Routes {
                 }
             }
         });
-    begin.or(proceed).unify().or(show).unify().boxed()
+    begin.or(extend).unify().or(show).unify().boxed()
 }
 
 /// A status and a sentence.
@@ -143,7 +143,7 @@ async fn begin(app: &App, body: &[u8], owner: Owner) -> Result<Value, Failure> {
     let (least, most) = range(payload.text("duration")?.unwrap_or("16-18"))?;
     // The original's default, where it may be had.
     let usual = Some("facebook/musicgen-small").filter(|name| studio.permit(&owner, name).is_ok());
-    let wish = |seconds: f64| Wish {
+    let request = |seconds: f64| ClipRequest {
         model: payload.text("model").ok().flatten().or(usual).map(str::to_owned),
         prompt_seconds: Some(prompt),
         seconds: Some(seconds),
@@ -154,7 +154,7 @@ async fn begin(app: &App, body: &[u8], owner: Owner) -> Result<Value, Failure> {
         seed: None,
     };
     // What cannot work is said before anything is fetched.
-    wish(least).over(None).validate()?;
+    request(least).resolve(None).validate()?;
     let wanted = LISTEN.max(prompt + 5.0);
     let means = Means { yt_dlp: &app.yt_dlp, private_addresses: app.limits.private_addresses };
     let fetched = place.fetch(from, wanted, &means).await;
@@ -178,7 +178,7 @@ async fn begin(app: &App, body: &[u8], owner: Owner) -> Result<Value, Failure> {
     let (sound, seconds) = part.await?;
     let id = task_id()?;
     let origin = format!("{ORIGIN} {from} {url}");
-    studio.bang_of(owner, id.clone(), &origin, wish(seconds), sound).await?;
+    studio.bang_of(owner, id.clone(), &origin, request(seconds), sound).await?;
     Ok(json!({ "task_id": id }))
 }
 
@@ -222,23 +222,23 @@ fn parsed(id: &str) -> Result<SessionId, Failure> {
     if fits { Ok(SessionId::parse(id)?) } else { Err("Invalid ObjectId format".into()) }
 }
 
-async fn proceed(app: &App, body: Result<Bytes, HttpError>, owner: Owner) -> Result<Value, Failure> {
+async fn extend(app: &App, body: Result<Bytes, HttpError>, owner: Owner) -> Result<Value, Failure> {
     let studio = app.studio()?;
     let payload = Payload::read(body?, &app.budget).await?;
     let id = parsed(payload.text("task_id")?.unwrap_or_default()).map_err(|_| Failure::from("Invalid task ID"))?;
     studio.session(&id).await?;
     let sound = payload.sound("audio").map_err(|error| format!("audio: {error}"))?;
     let sound = sound.ok_or("`audio` is missing; send the sound as base64.")?;
-    let wish = Wish {
+    let request = ClipRequest {
         model: Some(payload.text("model")?.ok_or("`model` is missing.")?.to_owned()),
         prompt_seconds: Some(payload.number("prompt_duration")?.unwrap_or(6.0)),
-        ..Wish::default()
+        ..ClipRequest::default()
     };
-    studio.proceed(owner, Some(id.clone()), wish, Some(sound)).await?;
+    studio.extend(owner, Some(id.clone()), request, Some(sound)).await?;
     Ok(json!({ "task_id": id }))
 }
 
-fn status_of(clip: Option<&Snapshot>) -> (&'static str, Option<String>) {
+fn status_of(clip: Option<&ClipSnapshot>) -> (&'static str, Option<String>) {
     match clip.map(|clip| &clip.status) {
         Some(Status::Completed) => ("completed", None),
         Some(Status::Failed(reason)) => ("failed", Some(reason.clone())),
@@ -248,7 +248,7 @@ fn status_of(clip: Option<&Snapshot>) -> (&'static str, Option<String>) {
 }
 
 /// The result, levelled; of a `/continue` as it is.
-async fn sound(studio: &Studio, clip: &Snapshot) -> Result<SoundFile, Failure> {
+async fn sound(studio: &Studio, clip: &ClipSnapshot) -> Result<SoundFile, Failure> {
     let output = studio.output(clip.record.id).await?;
     if clip.record.kind != crate::studio::Kind::Bang {
         return Ok(studio.store().sound(output).await?);

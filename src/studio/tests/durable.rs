@@ -4,8 +4,8 @@ use futures_util::FutureExt;
 
 use super::*;
 
-fn short() -> Wish {
-    Wish { seconds: Some(2.0), prompt_seconds: Some(1.0), ..Wish::default() }
+fn short() -> ClipRequest {
+    ClipRequest { seconds: Some(2.0), prompt_seconds: Some(1.0), ..ClipRequest::default() }
 }
 
 async fn studio_at_once(backend: Standin, store: Store) -> Arc<Studio> {
@@ -16,7 +16,7 @@ async fn studio_at_once(backend: Standin, store: Store) -> Arc<Studio> {
 
 /// Waits until nothing waits or runs.
 async fn quiet(studio: &Studio) {
-    while Lane::ALL.into_iter().any(|lane| studio.load(lane) != (0, 0)) || !studio.desk().busy.is_empty() {
+    while Lane::ALL.into_iter().any(|lane| studio.load(lane) != (0, 0)) || !studio.queue().busy.is_empty() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -51,7 +51,7 @@ async fn clients_that_leave_at_any_moment_leave_no_file_and_no_clip_behind() {
             leaves(patience, studio.crop(Some(kept.clone()), audio.clone())).await,
         ];
         if let Ok(Ok(accepted)) =
-            tokio::time::timeout(patience, studio.proceed(owner, Some(kept.clone()), short(), None)).await
+            tokio::time::timeout(patience, studio.extend(owner, Some(kept.clone()), short(), None)).await
         {
             // Whoever gives it up leaves as well.
             drop(tokio::time::timeout(patience / 4, studio.cancel(accepted.clip)).await);
@@ -69,8 +69,8 @@ async fn a_clip_over_which_the_server_ended_is_made_last_and_alone() {
     let folder = tempfile::tempdir().unwrap();
     let (suspect, other) = {
         let studio = studio_on(slow(), Store::open(folder.path()).unwrap()).await;
-        let suspect = studio.generate(owner(), Wish::default()).await.unwrap().clip;
-        let other = studio.generate(owner(), Wish::default()).await.unwrap().clip;
+        let suspect = studio.generate(owner(), ClipRequest::default()).await.unwrap().clip;
+        let other = studio.generate(owner(), ClipRequest::default()).await.unwrap().clip;
         running(&studio, suspect).await;
         studio.stop().await;
         // An end in order counts for nothing.
@@ -94,7 +94,7 @@ async fn a_clip_over_which_two_servers_ended_is_given_up_with_a_reason() {
     let folder = tempfile::tempdir().unwrap();
     let accepted = {
         let studio = studio_on(slow(), Store::open(folder.path()).unwrap()).await;
-        let accepted = studio.bang(owner(), None, Wish::default(), wav(7.0, 32_000, 1)).await.unwrap();
+        let accepted = studio.bang(owner(), None, ClipRequest::default(), wav(7.0, 32_000, 1)).await.unwrap();
         running(&studio, accepted.clip).await;
         studio.stop().await;
         for _ in 0..2 {
@@ -106,7 +106,7 @@ async fn a_clip_over_which_two_servers_ended_is_given_up_with_a_reason() {
     let Status::Failed(reason) = studio.clip(accepted.clip).await.unwrap().status else { panic!("it is tried again") };
     assert!(reason.contains("ended twice"), "{reason}");
     // Its session goes on.
-    let next = studio.proceed(owner(), Some(accepted.session), short(), Some(wav(4.0, 32_000, 1))).await.unwrap();
+    let next = studio.extend(owner(), Some(accepted.session), short(), Some(wav(4.0, 32_000, 1))).await.unwrap();
     assert_eq!(ended(&studio, next.clip).await, Status::Completed);
 }
 
@@ -117,7 +117,7 @@ async fn a_clip_whose_making_panics_fails_alone() {
         VoiceLoader { weigh: Arc::new(|asked| panic!("no {asked:?}")), load: Arc::new(|asked| panic!("no {asked:?}")) };
     let store = Store::ephemeral().unwrap();
     let studio = Studio::start(engine, store, Some(loader), StudioConfig::default()).await.unwrap();
-    let bad = studio.generate(owner(), Wish { model: Some("nobody/has-it".into()), ..short() }).await.unwrap();
+    let bad = studio.generate(owner(), ClipRequest { model: Some("nobody/has-it".into()), ..short() }).await.unwrap();
     assert!(matches!(ended(&studio, bad.clip).await, Status::Failed(_)));
     let good = studio.generate(owner(), short()).await.unwrap();
     assert_eq!(ended(&studio, good.clip).await, Status::Completed);
@@ -135,7 +135,7 @@ async fn a_result_that_there_is_no_room_for_is_a_failure_with_a_reason() {
     let fits = studio.generate(owner(), short()).await.unwrap();
     assert_eq!(ended(&studio, fits.clip).await, Status::Completed);
     // Twice as long: the first would go for it, and that is not enough.
-    let large = studio.generate(owner(), Wish { seconds: Some(4.0), ..short() }).await.unwrap();
+    let large = studio.generate(owner(), ClipRequest { seconds: Some(4.0), ..short() }).await.unwrap();
     let Status::Failed(reason) = ended(&studio, large.clip).await else { panic!("there is no room for it") };
     assert!(reason.contains("--keep-gb"), "{reason}");
     assert!(studio.sound_of_clip(fits.clip).await.is_ok(), "nothing goes for what does not fit");
@@ -145,7 +145,7 @@ async fn a_result_that_there_is_no_room_for_is_a_failure_with_a_reason() {
 #[tokio::test]
 async fn a_small_file_with_a_large_header_makes_a_result_of_usual_size() {
     let studio = studio().await;
-    let accepted = studio.proceed(owner(), None, short(), Some(wav(0.1, 384_000, 18))).await.unwrap();
+    let accepted = studio.extend(owner(), None, short(), Some(wav(0.1, 384_000, 18))).await.unwrap();
     let made = result(&studio, &accepted).await;
     assert_eq!((made.channels, made.rate.0, made.frames()), (2, 96_000, 2 * 96_000));
     let accepted = studio.bang(owner(), None, short(), wav(0.1, 384_000, 18)).await.unwrap();
@@ -158,7 +158,7 @@ async fn what_another_version_kept_in_an_unknown_shape_is_never_made_as_somethin
     let folder = tempfile::tempdir().unwrap();
     let accepted = {
         let studio = studio_on(slow(), Store::open(folder.path()).unwrap()).await;
-        let accepted = studio.bang(owner(), None, Wish::default(), wav(7.0, 32_000, 1)).await.unwrap();
+        let accepted = studio.bang(owner(), None, ClipRequest::default(), wav(7.0, 32_000, 1)).await.unwrap();
         running(&studio, accepted.clip).await;
         studio.stop().await;
         accepted
@@ -174,10 +174,10 @@ async fn what_another_version_kept_in_an_unknown_shape_is_never_made_as_somethin
     assert!(reason.contains("another version"), "{reason}");
     // Its session goes on, once it is said what cannot be remembered.
     let sound = || Some(wav(4.0, 32_000, 1));
-    let wish = Wish { model: Some(String::new()), prompt_seconds: None, ..short() };
-    let refused = studio.proceed(owner(), Some(accepted.session.clone()), wish, sound()).await.unwrap_err();
+    let request = ClipRequest { model: Some(String::new()), prompt_seconds: None, ..short() };
+    let refused = studio.extend(owner(), Some(accepted.session.clone()), request, sound()).await.unwrap_err();
     assert!(refused.to_string().contains("name the model"), "{refused}");
-    let wish = Wish { model: Some(String::new()), ..short() };
-    let next = studio.proceed(owner(), Some(accepted.session), wish, sound()).await.unwrap();
+    let request = ClipRequest { model: Some(String::new()), ..short() };
+    let next = studio.extend(owner(), Some(accepted.session), request, sound()).await.unwrap();
     assert_eq!(ended(&studio, next.clip).await, Status::Completed);
 }

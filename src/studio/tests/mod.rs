@@ -46,16 +46,16 @@ async fn studio() -> Arc<Studio> {
 
 /// Waits for the end of a clip.
 async fn ended(studio: &Studio, clip: ClipId) -> Status {
-    if let Some(job) = studio.job(clip) {
-        return job.status().wait_for(Status::is_final).await.unwrap().clone();
+    if let Some(task) = studio.task(clip) {
+        return task.status().wait_for(Status::is_final).await.unwrap().clone();
     }
     studio.clip(clip).await.unwrap().status
 }
 
 /// Waits until a clip is being made.
 async fn running(studio: &Studio, clip: ClipId) {
-    let job = studio.job(clip).unwrap();
-    job.status().wait_for(|status| matches!(status, Status::Running { .. })).await.unwrap();
+    let task = studio.task(clip).unwrap();
+    task.status().wait_for(|status| matches!(status, Status::Running { .. })).await.unwrap();
 }
 
 async fn result(studio: &Studio, accepted: &Accepted) -> Pcm {
@@ -71,7 +71,7 @@ fn files(folder: &Path) -> usize {
 async fn a_bang_gives_thirty_seconds_at_the_inputs_rate_and_tells_the_contracts_counts() {
     let studio = studio().await;
     let mut events = studio.events();
-    let accepted = studio.bang(owner(), None, Wish::default(), wav(8.0, 44_100, 2)).await.unwrap();
+    let accepted = studio.bang(owner(), None, ClipRequest::default(), wav(8.0, 44_100, 2)).await.unwrap();
     let sound = result(&studio, &accepted).await;
     assert_eq!((sound.frames(), sound.channels, sound.rate.0), (30 * 44_100, 1, 44_100));
     let mut percents = Vec::new();
@@ -91,22 +91,22 @@ async fn a_bang_gives_thirty_seconds_at_the_inputs_rate_and_tells_the_contracts_
 #[tokio::test]
 async fn continue_retry_and_undo_make_a_chain() {
     let studio = studio().await;
-    let bang = studio.bang(owner(), None, Wish::default(), wav(8.0, 48_000, 1)).await.unwrap();
+    let bang = studio.bang(owner(), None, ClipRequest::default(), wav(8.0, 48_000, 1)).await.unwrap();
     let first = result(&studio, &bang).await;
     let session = bang.session;
-    assert!(matches!(studio.retry(owner(), &session, Wish::default()).await, Err(StudioError::NoInput)));
+    assert!(matches!(studio.retry(owner(), &session, ClipRequest::default()).await, Err(StudioError::NoInput)));
     assert!(matches!(studio.undo(&session).await, Err(StudioError::NothingToUndo)));
     let before = studio.sound_of(&session).await.unwrap();
 
-    let wish = Wish { prompt_seconds: Some(9.0), ..Wish::default() };
-    let longer = studio.proceed(owner(), Some(session.clone()), wish.clone(), None).await.unwrap();
+    let request = ClipRequest { prompt_seconds: Some(9.0), ..ClipRequest::default() };
+    let longer = studio.extend(owner(), Some(session.clone()), request.clone(), None).await.unwrap();
     let longer = result(&studio, &longer).await;
     assert_eq!((longer.frames(), longer.channels), ((30 - 9 + 30) * 48_000, 2));
     let head = 21 * 48_000;
     assert!(longer.pcm[..2 * head] == first.clone().stereo().pcm[..2 * head]);
 
     // The prompt's length comes from the session, the luck does not.
-    let again = studio.retry(owner(), &session, Wish::default()).await.unwrap();
+    let again = studio.retry(owner(), &session, ClipRequest::default()).await.unwrap();
     let again = result(&studio, &again).await;
     assert!(again.frames() == longer.frames() && again.pcm[..2 * head] == longer.pcm[..2 * head]);
     assert!(again.pcm[2 * head + 500_000..] != longer.pcm[2 * head + 500_000..]);
@@ -127,14 +127,14 @@ async fn continue_retry_and_undo_make_a_chain() {
 async fn one_generation_per_session_but_any_number_of_bangs() {
     let studio = studio_on(slow(), Store::ephemeral().unwrap()).await;
     let audio = || Some(wav(7.0, 32_000, 2));
-    let first = studio.proceed(owner(), None, Wish::default(), audio()).await.unwrap();
-    let second = studio.proceed(owner(), Some(first.session.clone()), Wish::default(), audio()).await;
+    let first = studio.extend(owner(), None, ClipRequest::default(), audio()).await.unwrap();
+    let second = studio.extend(owner(), Some(first.session.clone()), ClipRequest::default(), audio()).await;
     assert!(matches!(second, Err(StudioError::Busy)));
-    let bang = studio.bang(owner(), None, Wish::default(), wav(7.0, 32_000, 2)).await.unwrap();
+    let bang = studio.bang(owner(), None, ClipRequest::default(), wav(7.0, 32_000, 2)).await.unwrap();
     assert_ne!(bang.session, first.session);
     studio.cancel(bang.clip).await.unwrap();
     assert_eq!(studio.cancel(first.clip).await.unwrap(), Status::Cancelled);
-    let third = studio.proceed(owner(), Some(first.session), Wish::default(), None).await.unwrap();
+    let third = studio.extend(owner(), Some(first.session), ClipRequest::default(), None).await.unwrap();
     studio.cancel(third.clip).await.unwrap();
 }
 
@@ -143,7 +143,7 @@ async fn a_cancelled_clip_leaves_the_engine_and_the_queue() {
     let studio = studio_on(slow(), Store::ephemeral().unwrap()).await;
     let mut accepted = Vec::new();
     for _ in 0..4 {
-        accepted.push(studio.generate(owner(), Wish::default()).await.unwrap());
+        accepted.push(studio.generate(owner(), ClipRequest::default()).await.unwrap());
     }
     running(&studio, accepted[0].clip).await;
     running(&studio, accepted[1].clip).await;
@@ -167,7 +167,7 @@ async fn what_was_accepted_before_a_restart_is_made_after_it() {
         let studio = studio_on(slow(), Store::open(folder.path()).unwrap()).await;
         assert!(matches!(Store::open(folder.path()), Err(StudioError::Store(_))), "the folder is in use");
         for _ in 0..3 {
-            accepted.push(studio.bang(owner(), None, Wish::default(), wav(7.0, 32_000, 1)).await.unwrap());
+            accepted.push(studio.bang(owner(), None, ClipRequest::default(), wav(7.0, 32_000, 1)).await.unwrap());
         }
         running(&studio, accepted[0].clip).await;
         studio.stop().await;
@@ -189,7 +189,7 @@ async fn what_was_accepted_before_a_restart_is_made_after_it() {
 }
 
 fn renders() -> RenderModels {
-    RenderModels::new(Variations::default(), Some(RenderLoader::new(transformer)), None)
+    RenderModels::new(Presets::default(), Some(RenderLoader::new(transformer)), None)
 }
 
 async fn rendering_studio(backend: Standin, store: Store) -> Arc<Studio> {
@@ -197,8 +197,8 @@ async fn rendering_studio(backend: Standin, store: Store) -> Arc<Studio> {
     Studio::start(engine, store, None, StudioConfig { renders: renders(), ..StudioConfig::default() }).await.unwrap()
 }
 
-fn celtic() -> TransformWish {
-    TransformWish { variation: Some("celtic".into()), keeps_rate: true, ..TransformWish::default() }
+fn celtic() -> TransformRequest {
+    TransformRequest { variation: Some("celtic".into()), keeps_rate: true, ..TransformRequest::default() }
 }
 
 #[tokio::test]
@@ -230,8 +230,8 @@ async fn a_transform_reads_and_writes_a_session_as_the_contract_says() {
     // From what the session has now; the retry after it goes on from the sound before the transform.
     let second = studio.transform(owner(), Some(session.clone()), celtic(), None).await.unwrap();
     result(&studio, &second).await;
-    let wish = Wish { prompt_seconds: Some(1.0), ..Wish::default() };
-    let retried = studio.retry(owner(), &session, wish).await.unwrap();
+    let request = ClipRequest { prompt_seconds: Some(1.0), ..ClipRequest::default() };
+    let retried = studio.retry(owner(), &session, request).await.unwrap();
     let retried = result(&studio, &retried).await;
     assert_eq!(retried.frames(), 31 * 44_100);
     let before = decode(&input).unwrap().stereo();
@@ -245,7 +245,7 @@ async fn a_transform_reads_and_writes_a_session_as_the_contract_says() {
 #[tokio::test]
 async fn a_transform_waits_in_a_lane_of_its_own_and_can_be_given_up() {
     let studio = rendering_studio(slow(), Store::ephemeral().unwrap()).await;
-    let piece = studio.generate(owner(), Wish::default()).await.unwrap();
+    let piece = studio.generate(owner(), ClipRequest::default()).await.unwrap();
     let long = Some(wav(60.0, 8000, 1));
     let first = studio.transform(owner(), None, celtic(), long.clone()).await.unwrap();
     let second = studio.transform(owner(), None, celtic(), long).await.unwrap();
@@ -258,9 +258,9 @@ async fn a_transform_waits_in_a_lane_of_its_own_and_can_be_given_up() {
     assert_eq!((studio.load(Lane::Pieces), studio.load(Lane::Transforms)), ((0, 0), (0, 0)));
     // Whoever waits for a sound and leaves gives it up.
     let third = studio.transform(owner(), None, celtic(), Some(wav(60.0, 8000, 1))).await.unwrap();
-    let job = studio.job(third.clip).unwrap();
+    let task = studio.task(third.clip).unwrap();
     drop(tokio::time::timeout(Duration::from_millis(1), studio.outcome(third.clip)).await);
-    assert_eq!(*job.status().wait_for(Status::is_final).await.unwrap(), Status::Cancelled);
+    assert_eq!(*task.status().wait_for(Status::is_final).await.unwrap(), Status::Cancelled);
 }
 
 #[tokio::test]
@@ -270,8 +270,8 @@ async fn a_transform_that_was_accepted_before_a_restart_is_made_after_it() {
     {
         let studio = rendering_studio(Standin::default(), Store::open(folder.path()).unwrap()).await;
         for seconds in [30.0, 2.0] {
-            let wish = TransformWish { seed: Some(9), ..celtic() };
-            accepted.push(studio.transform(owner(), None, wish, Some(wav(seconds, 8000, 1))).await.unwrap());
+            let request = TransformRequest { seed: Some(9), ..celtic() };
+            accepted.push(studio.transform(owner(), None, request, Some(wav(seconds, 8000, 1))).await.unwrap());
         }
         running(&studio, accepted[0].clip).await;
         studio.stop().await;
@@ -295,7 +295,7 @@ async fn a_transform_that_was_accepted_before_a_restart_is_made_after_it() {
 async fn models_of_transforms_and_loops_share_the_memory_with_the_others() {
     let transforms = RenderLoader::new(|| Ok(Tones::model(8000, 3))).weighed(|| 1000);
     let loops = RenderLoader::new(|| Ok(Tones::model(8000, 8))).weighed(|| 1000);
-    let renders = RenderModels::new(Variations::default(), Some(transforms), Some(loops));
+    let renders = RenderModels::new(Presets::default(), Some(transforms), Some(loops));
     let engine = Engine::start(Box::<Standin>::default(), EngineConfig::default()).unwrap();
     let used: u64 = engine.models().iter().map(|model| model.bytes).sum();
     let start = async |memory: u64| {
@@ -321,11 +321,11 @@ async fn models_of_transforms_and_loops_share_the_memory_with_the_others() {
 
 #[tokio::test]
 async fn the_same_seed_makes_the_same_clip() {
-    let wish = Wish { seed: Some(5), seconds: Some(10.0), ..Wish::default() };
+    let request = ClipRequest { seed: Some(5), seconds: Some(10.0), ..ClipRequest::default() };
     let mut made = Vec::new();
     for _ in 0..2 {
         let studio = studio().await;
-        let accepted = studio.bang(owner(), None, wish.clone(), wav(7.0, 44_100, 1)).await.unwrap();
+        let accepted = studio.bang(owner(), None, request.clone(), wav(7.0, 44_100, 1)).await.unwrap();
         ended(&studio, accepted.clip).await;
         made.push(studio.sound_of_clip(accepted.clip).await.unwrap());
     }
@@ -338,25 +338,28 @@ async fn bad_input_leaves_nothing_behind() {
     let studio = studio_on(Standin::default(), Store::open(folder.path()).unwrap()).await;
     let unknown = SessionId::random();
     let good = || wav(7.0, 32_000, 1);
-    let too_long = Wish { prompt_seconds: Some(30.0), ..Wish::default() };
+    let too_long = ClipRequest { prompt_seconds: Some(30.0), ..ClipRequest::default() };
     for bad in [Bytes::new(), Bytes::from_static(b"no music"), sound(0.0, 32_000, 1).wav().into(), wav(700.0, 8000, 1)]
     {
-        assert!(matches!(studio.bang(owner(), None, Wish::default(), bad.clone()).await, Err(StudioError::Audio(_))));
+        assert!(matches!(
+            studio.bang(owner(), None, ClipRequest::default(), bad.clone()).await,
+            Err(StudioError::Audio(_))
+        ));
         assert!(studio.crop(None, bad.clone()).await.is_err());
         assert!(studio.restore(None, None, bad.clone()).await.is_err());
-        assert!(studio.proceed(owner(), None, Wish::default(), Some(bad)).await.is_err());
+        assert!(studio.extend(owner(), None, ClipRequest::default(), Some(bad)).await.is_err());
     }
     assert!(matches!(studio.bang(owner(), None, too_long, good()).await, Err(StudioError::OutOfBounds { .. })));
-    let nobody = studio.proceed(owner(), Some(unknown.clone()), Wish::default(), None).await;
+    let nobody = studio.extend(owner(), Some(unknown.clone()), ClipRequest::default(), None).await;
     assert!(matches!(nobody, Err(StudioError::NoSession(_))));
-    assert!(matches!(studio.proceed(owner(), None, Wish::default(), None).await, Err(StudioError::Invalid(_))));
-    assert!(matches!(studio.retry(owner(), &unknown, Wish::default()).await, Err(StudioError::NoSession(_))));
+    assert!(matches!(studio.extend(owner(), None, ClipRequest::default(), None).await, Err(StudioError::Invalid(_))));
+    assert!(matches!(studio.retry(owner(), &unknown, ClipRequest::default()).await, Err(StudioError::NoSession(_))));
     assert!(matches!(studio.undo(&unknown).await, Err(StudioError::NoSession(_))));
     assert!(studio.store().sessions(10).await.unwrap().is_empty());
     assert_eq!((files(folder.path()), studio.load(Lane::Pieces)), (0, (0, 0)));
     // A model that nobody has fails later, with a sentence, and the session can be used again.
-    let wish = Wish { model: Some("nobody/has-it".into()), ..Wish::default() };
-    let accepted = studio.bang(owner(), None, wish, good()).await.unwrap();
+    let request = ClipRequest { model: Some("nobody/has-it".into()), ..ClipRequest::default() };
+    let accepted = studio.bang(owner(), None, request, good()).await.unwrap();
     let Status::Failed(reason) = ended(&studio, accepted.clip).await else { panic!("it has no model") };
     assert!(reason.contains("nobody/has-it"), "{reason}");
 }
@@ -368,17 +371,17 @@ async fn crop_and_restore_put_a_sound_in_place() {
     assert!(created);
     let (same, created) = studio.crop(Some(session.clone()), wav(4.0, 44_100, 1)).await.unwrap();
     assert!(same == session && !created);
-    let accepted = studio.proceed(owner(), Some(session), Wish::default(), None).await.unwrap();
+    let accepted = studio.extend(owner(), Some(session), ClipRequest::default(), None).await.unwrap();
     // Shorter than its prompt: the piece is all there is.
     assert_eq!(result(&studio, &accepted).await.frames(), 30 * 44_100);
-    let wish = Wish { model: Some("standin".into()), prompt_seconds: Some(3.0), ..Wish::default() };
-    let restored = studio.restore(None, Some(wish), wav(10.0, 44_100, 1)).await.unwrap();
+    let request = ClipRequest { model: Some("standin".into()), prompt_seconds: Some(3.0), ..ClipRequest::default() };
+    let restored = studio.restore(None, Some(request), wav(10.0, 44_100, 1)).await.unwrap();
     assert_eq!(studio.session(&restored).await.unwrap().params.prompt_seconds, 3.0);
     assert_eq!(studio.sound_of(&restored).await.unwrap(), wav(10.0, 44_100, 1));
     // An unknown session comes to life with the sound that a client sends.
     let brought = SessionId::parse("brought-by-a-client").unwrap();
     let audio = Some(wav(10.0, 44_100, 1));
-    let accepted = studio.proceed(owner(), Some(brought.clone()), Wish::default(), audio).await.unwrap();
+    let accepted = studio.extend(owner(), Some(brought.clone()), ClipRequest::default(), audio).await.unwrap();
     assert_eq!(accepted.session, brought);
     assert_eq!(result(&studio, &accepted).await.frames(), 34 * 44_100);
 }
@@ -394,8 +397,9 @@ async fn counted(bytes: u64) -> (Arc<Studio>, crate::sandbox::Sandbox) {
 #[tokio::test]
 async fn an_upload_is_decoded_once_for_its_clip_and_whoever_listens_meanwhile() {
     let (studio, sandbox) = counted(256 << 20).await;
-    let wish = || Wish { seconds: Some(4.0), prompt_seconds: Some(1.0), seed: Some(7), ..Wish::default() };
-    let accepted = studio.proceed(owner(), None, wish(), Some(wav(8.0, 44_100, 2))).await.unwrap();
+    let request =
+        || ClipRequest { seconds: Some(4.0), prompt_seconds: Some(1.0), seed: Some(7), ..ClipRequest::default() };
+    let accepted = studio.extend(owner(), None, request(), Some(wav(8.0, 44_100, 2))).await.unwrap();
     let mut preview = studio.preview(accepted.clip).await.unwrap().unwrap();
     let mut heard = 0;
     while let Some(part) = preview.next().await.unwrap() {
@@ -408,7 +412,7 @@ async fn an_upload_is_decoded_once_for_its_clip_and_whoever_listens_meanwhile() 
     assert_eq!(studio.config.budget.free(), studio.config.budget.bytes(), "nothing is kept after the end");
     // Where it does not fit beside what comes and goes it is read from disk, and the clip is the same.
     let (small, sandbox) = counted(4 << 20).await;
-    let accepted = small.proceed(owner(), None, wish(), Some(wav(8.0, 44_100, 2))).await.unwrap();
+    let accepted = small.extend(owner(), None, request(), Some(wav(8.0, 44_100, 2))).await.unwrap();
     assert_eq!(ended(&small, accepted.clip).await, Status::Completed);
     assert_eq!(sandbox.decoded(), 2);
     assert_eq!(result(&small, &accepted).await, made);
@@ -417,11 +421,11 @@ async fn an_upload_is_decoded_once_for_its_clip_and_whoever_listens_meanwhile() 
 #[tokio::test]
 async fn a_clip_can_be_heard_while_it_is_made() {
     let studio = studio_on(slow(), Store::ephemeral().unwrap()).await;
-    let wish = Wish { seconds: Some(4.0), prompt_seconds: Some(1.0), ..Wish::default() };
-    let accepted = studio.generate(owner(), wish).await.unwrap();
-    let job = studio.job(accepted.clip).unwrap();
+    let request = ClipRequest { seconds: Some(4.0), prompt_seconds: Some(1.0), ..ClipRequest::default() };
+    let accepted = studio.generate(owner(), request).await.unwrap();
+    let task = studio.task(accepted.clip).unwrap();
     let (mut heard, mut parts) = (0, 0);
-    while let Some(part) = job.hear(heard).await {
+    while let Some(part) = task.hear(heard).await {
         heard += part.pcm.len();
         parts += 1;
     }
@@ -479,8 +483,8 @@ async fn studio_with_memory(bytes: u64) -> Arc<Studio> {
     Studio::start(engine, Store::ephemeral().unwrap(), Some(loader), config).await.unwrap()
 }
 
-fn short_on(model: &str) -> Wish {
-    Wish { model: Some(model.into()), seconds: Some(2.0), prompt_seconds: Some(1.0), ..Wish::default() }
+fn short_on(model: &str) -> ClipRequest {
+    ClipRequest { model: Some(model.into()), seconds: Some(2.0), prompt_seconds: Some(1.0), ..ClipRequest::default() }
 }
 
 fn loaded(studio: &Studio) -> Vec<String> {
@@ -517,7 +521,7 @@ async fn models_stay_while_there_is_memory_and_the_one_unused_for_longest_goes()
 #[tokio::test]
 async fn a_model_in_use_is_waited_for_and_one_that_a_stream_plays_on_stays() {
     let studio = studio_with_memory(300).await;
-    let long = Wish { seconds: Some(20.0), ..short_on("a-150") };
+    let long = ClipRequest { seconds: Some(20.0), ..short_on("a-150") };
     let first = studio.generate(owner(), long).await.unwrap();
     running(&studio, first.clip).await;
     let second = studio.generate(owner(), short_on("b-120")).await.unwrap();

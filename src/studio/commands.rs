@@ -7,11 +7,11 @@ use bytes::Bytes;
 use super::given::Kept;
 use super::render_params::random_seed;
 use super::run::work;
-use super::shape;
+use super::splice;
 use super::store::ClipState;
 use super::{
-    AudioId, ClipId, ClipRecord, Draft, GivenSound, Job, Kind, Lane, Owner, Params, Render, SessionId, SessionRecord,
-    Status, Studio, StudioError, Wish,
+    AudioId, ClipId, ClipRecord, ClipRequest, ClipTask, Draft, GivenSound, Kind, Lane, Owner, Params, Render,
+    SessionId, SessionRecord, Status, Studio, StudioError,
 };
 use crate::engine::{EngineError, Prefix};
 
@@ -39,7 +39,7 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         if let Some(place) = self.place.take() {
-            self.studio.desk().busy.remove(&place);
+            self.studio.queue().busy.remove(&place);
         }
     }
 }
@@ -55,8 +55,8 @@ impl Studio {
     ///
     /// # Errors
     /// [`StudioError::Invalid`], [`StudioError::QueueFull`], [`StudioError::TooManyOfYours`], [`StudioError::Store`].
-    pub async fn generate(self: &Arc<Self>, owner: Owner, wish: Wish) -> Result<Accepted, StudioError> {
-        self.generate_in(None, owner, wish).await
+    pub async fn generate(self: &Arc<Self>, owner: Owner, request: ClipRequest) -> Result<Accepted, StudioError> {
+        self.generate_in(None, owner, request).await
     }
 
     /// As [`Studio::generate`], in a session that exists if one is named.
@@ -67,9 +67,9 @@ impl Studio {
         self: &Arc<Self>,
         session: Option<SessionId>,
         owner: Owner,
-        wish: Wish,
+        request: ClipRequest,
     ) -> Result<Accepted, StudioError> {
-        let mut params = wish.over(None);
+        let mut params = request.resolve(None);
         // There is no prompt; its default must not refuse a short piece.
         params.prompt_seconds = params.prompt_seconds.min((params.seconds - 1.0).max(0.5));
         let session = match session {
@@ -88,10 +88,10 @@ impl Studio {
         self: &Arc<Self>,
         owner: Owner,
         session: Option<SessionId>,
-        wish: Wish,
+        request: ClipRequest,
         audio: Bytes,
     ) -> Result<Accepted, StudioError> {
-        let params = wish.over(None);
+        let params = request.resolve(None);
         params.validate()?;
         let audio = self.read(audio).await?;
         let session = SessionRecord::new(session.unwrap_or_else(SessionId::random), "bang", params.clone());
@@ -107,10 +107,10 @@ impl Studio {
         owner: Owner,
         session: SessionId,
         origin: &str,
-        wish: Wish,
+        request: ClipRequest,
         audio: GivenSound,
     ) -> Result<Accepted, StudioError> {
-        let params = wish.over(None);
+        let params = request.resolve(None);
         let audio = self.read(audio).await?;
         let session = SessionRecord::new(session, origin, params.clone());
         self.begin(owner, Kind::Bang, session, Work::Piece(params), Some(audio)).await
@@ -121,11 +121,11 @@ impl Studio {
     ///
     /// # Errors
     /// As [`Studio::bang`], and [`StudioError::NoSession`], [`StudioError::NoAudio`], [`StudioError::Busy`].
-    pub async fn proceed(
+    pub async fn extend(
         self: &Arc<Self>,
         owner: Owner,
         session: Option<SessionId>,
-        wish: Wish,
+        request: ClipRequest,
         audio: Option<Bytes>,
     ) -> Result<Accepted, StudioError> {
         let known = match &session {
@@ -142,7 +142,7 @@ impl Studio {
                 SessionRecord::new(id.unwrap_or_else(SessionId::random), "continue", Params::default())
             }
         };
-        let params = over(wish, &record)?;
+        let params = resolved(request, &record)?;
         params.validate()?;
         if audio.is_none() && record.current.is_none() {
             return Err(StudioError::NoAudio);
@@ -154,15 +154,15 @@ impl Studio {
     /// The last continue, retry or transform of a session once more, from the same sound.
     ///
     /// # Errors
-    /// [`StudioError::NoInput`] when there was none, and as [`Studio::proceed`].
+    /// [`StudioError::NoInput`] when there was none, and as [`Studio::extend`].
     pub async fn retry(
         self: &Arc<Self>,
         owner: Owner,
         session: &SessionId,
-        wish: Wish,
+        request: ClipRequest,
     ) -> Result<Accepted, StudioError> {
         let record = self.store.session(session).await?;
-        let params = over(wish, &record)?;
+        let params = resolved(request, &record)?;
         params.validate()?;
         self.is_free(session, Lane::Pieces)?;
         if record.input.is_none() {
@@ -276,9 +276,9 @@ impl Studio {
 
     fn reserve(self: &Arc<Self>, session: &SessionId, lane: Lane, owner: &Owner) -> Result<Reservation, StudioError> {
         let place = (session.clone(), lane);
-        let mut desk = self.desk();
-        desk.lanes.of(lane).admit(owner, self.config.places(lane))?;
-        if !desk.busy.insert(place.clone()) {
+        let mut queue = self.queue();
+        queue.lanes.of(lane).admit(owner, self.config.places(lane))?;
+        if !queue.busy.insert(place.clone()) {
             return Err(busy(lane));
         }
         Ok(Reservation { studio: Arc::clone(self), place: Some(place) })
@@ -289,7 +289,7 @@ impl Studio {
     /// # Errors
     /// [`StudioError::Busy`], [`StudioError::TransformBusy`].
     pub(super) fn is_free(&self, session: &SessionId, lane: Lane) -> Result<(), StudioError> {
-        if self.desk().busy.contains(&(session.clone(), lane)) { Err(busy(lane)) } else { Ok(()) }
+        if self.queue().busy.contains(&(session.clone(), lane)) { Err(busy(lane)) } else { Ok(()) }
     }
 
     /// Puts a sound in place of the session's (cut by the client); without a session a new one. Says which, and whether
@@ -321,7 +321,7 @@ impl Studio {
     ) -> Result<(), StudioError> {
         let sound = self.decode(self.sound_of(id).await?).await?;
         let cut = work(move || {
-            let sound = sound.try_map(shape::usable)?;
+            let sound = sound.try_map(splice::usable)?;
             let place = |seconds: f64| sound.rate.samples(seconds).0 as usize;
             let cut = sound.cut(place(from), to.map_or(usize::MAX, place));
             if cut.pcm.is_empty() {
@@ -348,7 +348,7 @@ impl Studio {
         let prompt = work(move || {
             let seconds = info.keep as f64 / info.frame_rate();
             let params = Params { prompt_seconds: seconds, ..Params::default() };
-            shape::prompt(Kind::Continue, &*sound.try_map(shape::usable)?, &params, &info)
+            splice::prompt(Kind::Continue, &*sound.try_map(splice::usable)?, &params, &info)
         });
         Ok(self.engine.encode(Some(&lease.id), prompt.await?.planes).await?)
     }
@@ -378,10 +378,10 @@ impl Studio {
     pub async fn restore(
         self: &Arc<Self>,
         session: Option<SessionId>,
-        wish: Option<Wish>,
+        request: Option<ClipRequest>,
         audio: Bytes,
     ) -> Result<SessionId, StudioError> {
-        let params = wish.map(|wish| wish.over(None));
+        let params = request.map(|request| request.resolve(None));
         params.as_ref().map_or(Ok(()), Params::validate)?;
         self.decode(audio.clone()).await?;
         let id = session.unwrap_or_else(SessionId::random);
@@ -397,10 +397,10 @@ impl Studio {
         self: &Arc<Self>,
         owner: Owner,
         session: Option<SessionId>,
-        wish: Wish,
+        request: ClipRequest,
         audio: Bytes,
     ) -> Result<SessionId, StudioError> {
-        let params = wish.over(None);
+        let params = request.resolve(None);
         params.validate()?;
         self.decode(audio.clone()).await?;
         let id = session.unwrap_or_else(SessionId::random);
@@ -496,12 +496,12 @@ impl Studio {
     /// [`StudioError::NoSession`], [`StudioError::Store`].
     pub async fn remove_session(self: &Arc<Self>, id: &SessionId) -> Result<(), StudioError> {
         self.store.session(id).await?;
-        let of_it: Vec<Arc<Job>> = {
-            let desk = self.desk();
-            desk.jobs.values().filter(|job| job.record.session == *id).cloned().collect()
+        let of_it: Vec<Arc<ClipTask>> = {
+            let queue = self.queue();
+            queue.tasks.values().filter(|task| task.record.session == *id).cloned().collect()
         };
-        for job in of_it {
-            self.cancel(job.record.id).await?;
+        for task in of_it {
+            self.cancel(task.record.id).await?;
         }
         let id = id.clone();
         self.edit(move |studio| async move {
@@ -532,28 +532,28 @@ impl Studio {
     /// # Errors
     /// [`StudioError::NoClip`], [`StudioError::Store`].
     pub async fn cancel(self: &Arc<Self>, clip: ClipId) -> Result<Status, StudioError> {
-        let (job, running) = {
-            let mut desk = self.desk();
-            let job = desk.jobs.get(&clip).cloned();
-            let queue = job.as_ref().map(|job| desk.lanes.of_mut(job.record.kind.lane()));
-            let waiting = queue.filter(|queue| queue.order().contains(&clip));
+        let (task, running) = {
+            let mut queue = self.queue();
+            let task = queue.tasks.get(&clip).cloned();
+            let line = task.as_ref().map(|task| queue.lanes.of_mut(task.record.kind.lane()));
+            let waiting = line.filter(|line| line.order().contains(&clip));
             let running = waiting.is_none();
-            if let Some(queue) = waiting {
-                queue.remove(clip, None);
+            if let Some(line) = waiting {
+                line.remove(clip, None);
             }
-            (job, running)
+            (task, running)
         };
-        let Some(job) = job else { return Ok(self.clip(clip).await?.status) };
-        let mut status = job.status();
+        let Some(task) = task else { return Ok(self.clip(clip).await?.status) };
+        let mut status = task.status();
         if running {
-            job.cancel.cancel();
+            task.cancel.cancel();
             // The run answers; if it has just ended otherwise, so be it.
             let ended = status.wait_for(Status::is_final).await;
             return Ok(ended.map_or(Status::Cancelled, |status| status.clone()));
         }
         let studio = Arc::clone(self);
         self.apart(async move {
-            studio.finish(&job, Status::Cancelled, None).await;
+            studio.finish(&task, Status::Cancelled, None).await;
             Ok(Status::Cancelled)
         })
         .await
@@ -567,17 +567,17 @@ fn busy(lane: Lane) -> StudioError {
     }
 }
 
-/// Decides what a wish leaves out by the session's last parameters.
+/// Decides what a request leaves out by the session's last parameters.
 ///
 /// # Errors
 /// [`StudioError::Invalid`] when they are needed and cannot be read.
-fn over(wish: Wish, session: &SessionRecord) -> Result<Params, StudioError> {
-    if session.unreadable.is_some() && (wish.model.is_none() || wish.prompt_seconds.is_none()) {
+fn resolved(request: ClipRequest, session: &SessionRecord) -> Result<Params, StudioError> {
+    if session.unreadable.is_some() && (request.model.is_none() || request.prompt_seconds.is_none()) {
         return Err(StudioError::Invalid(
             "Another version kept what this session was made with in a shape that is not known here; name the model and \
              the prompt's seconds."
                 .into(),
         ));
     }
-    Ok(wish.over(Some(&session.params)))
+    Ok(request.resolve(Some(&session.params)))
 }

@@ -4,7 +4,7 @@ use super::{PIECE_SECONDS, PROMPT_SECONDS, Params};
 
 /// Parameters as requests carry them.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Wish {
+pub struct ClipRequest {
     /// See [`Params::model`]; `None` is the session's, an empty one the server's default.
     pub model: Option<String>,
     /// See [`Params::prompt_seconds`]; `None` is the session's.
@@ -23,10 +23,10 @@ pub struct Wish {
     pub seed: Option<u64>,
 }
 
-impl Wish {
+impl ClipRequest {
     /// Decides what is left out, from the session's last parameters if there is one.
     #[must_use]
-    pub fn over(self, session: Option<&Params>) -> Params {
+    pub fn resolve(self, session: Option<&Params>) -> Params {
         let default = Params::default();
         Params {
             model: self.model.or_else(|| session.map(|params| params.model.clone())).unwrap_or_default(),
@@ -57,9 +57,12 @@ mod tests {
             description: "drums".into(),
             ..Params::default()
         };
-        let params = Wish { temperature: Some(0.0), ..Wish::default() }.over(Some(&session));
+        let params = ClipRequest { temperature: Some(0.0), ..ClipRequest::default() }.resolve(Some(&session));
         let expected = Params { model: "a".into(), prompt_seconds: 9.0, temperature: 0.0, ..Params::default() };
         assert_eq!(params, expected);
-        assert_eq!(Wish { model: Some(String::new()), ..Wish::default() }.over(Some(&session)).model, "");
+        assert_eq!(
+            ClipRequest { model: Some(String::new()), ..ClipRequest::default() }.resolve(Some(&session)).model,
+            ""
+        );
     }
 }

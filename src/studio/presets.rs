@@ -12,7 +12,7 @@ const BUILT_IN: &str = include_str!("../../prompts/variations.toml");
 /// One preset.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Variation {
+pub struct Preset {
     /// What the model is asked for.
     pub prompt: String,
     /// Where the way back ends; higher stays closer to the recording.
@@ -23,7 +23,7 @@ pub struct Variation {
     pub steps: usize,
 }
 
-impl Variation {
+impl Preset {
     /// The flow step as people write it: four places, without what f32 adds.
     pub fn rounded_flowstep(&self) -> f64 {
         (f64::from(self.flowstep) * 1e4).round() / 1e4
@@ -40,9 +40,9 @@ fn steps() -> usize {
 
 /// All presets, in the order of their file.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Variations(Vec<(String, Variation)>);
+pub struct Presets(Vec<(String, Preset)>);
 
-impl Default for Variations {
+impl Default for Presets {
     /// Those that the program carries.
     fn default() -> Self {
         // A damaged list is noticed by the tests; a server with one has no presets.
@@ -50,7 +50,7 @@ impl Default for Variations {
     }
 }
 
-impl Variations {
+impl Presets {
     /// Those that the program carries.
     ///
     /// # Errors
@@ -75,7 +75,7 @@ impl Variations {
         let order = |name: &str| text.find(&format!("[{name}]")).unwrap_or(usize::MAX);
         let mut all = Vec::new();
         for (name, value) in table {
-            let variation: Variation =
+            let variation: Preset =
                 value.try_into().map_err(|error: toml::de::Error| wrong(format!("`{name}`: {}", error.message())))?;
             if !(0.0..1.0).contains(&variation.flowstep) || variation.steps == 0 {
                 return Err(wrong(format!("`{name}` has a flowstep or steps out of bounds")));
@@ -90,7 +90,7 @@ impl Variations {
     ///
     /// # Errors
     /// [`StudioError::Invalid`] with the names that there are.
-    pub fn get(&self, name: &str) -> Result<&Variation, StudioError> {
+    pub fn get(&self, name: &str) -> Result<&Preset, StudioError> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, variation)| variation).ok_or_else(|| {
             StudioError::Invalid(format!("There is no preset `{name}`; take one of {}.", self.names().join(", ")))
         })
@@ -102,7 +102,7 @@ impl Variations {
     }
 
     /// Names and presets.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &Variation)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Preset)> {
         self.0.iter().map(|(name, variation)| (name.as_str(), variation))
     }
 }
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn all_names_that_producers_know_are_there() {
-        let all = Variations::built_in().unwrap();
+        let all = Presets::built_in().unwrap();
         assert_eq!(all.names().len(), 33);
         assert_eq!(all.names()[0], "accordion_folk");
         let strings = all.get("strings_quartet").unwrap();
@@ -130,7 +130,7 @@ mod tests {
             ("[a]\nprompt = 'x'\nflowstep = 2.0", "out of bounds"),
             ("[a]\nprompt = 'x'\nspeed = 1", "speed"),
         ] {
-            let error = Variations::parse(text, "x.toml").unwrap_err().to_string();
+            let error = Presets::parse(text, "x.toml").unwrap_err().to_string();
             assert!(error.contains("x.toml") && error.contains("`a`") && error.contains(what), "{error}");
         }
     }

@@ -13,7 +13,7 @@ use super::{Failure, ModelArgs, Outcome};
 use crate::audio::{Format, decode};
 use crate::engine::{Engine, EngineConfig, MAX_STILL};
 use crate::sandbox::Sandbox;
-use crate::studio::{Owner, Status, Store, Studio, StudioConfig, Wish};
+use crate::studio::{ClipRequest, Owner, Status, Store, Studio, StudioConfig};
 
 #[derive(Args)]
 pub(super) struct ContinueArgs {
@@ -44,7 +44,7 @@ pub(super) fn run(args: ContinueArgs) -> Outcome {
     let output = Output::at(&args.output)?;
     let bytes = std::fs::read(&args.input)
         .map_err(|error| Failure(format!("{} cannot be read: {error}.", args.input.display())))?;
-    let wish = Wish {
+    let request = ClipRequest {
         model: None,
         prompt_seconds: Some(args.prompt_seconds),
         seconds: Some(args.seconds),
@@ -55,7 +55,7 @@ pub(super) fn run(args: ContinueArgs) -> Outcome {
         seed: args.sampling.seed,
     };
     // A mistake is said before a model is loaded for minutes.
-    wish.clone().over(None).validate()?;
+    request.clone().resolve(None).validate()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let sandbox = Sandbox::of_this_program(Some("ffmpeg".into()))?;
     runtime.block_on(sandbox.decode(bytes.clone().into()))?;
@@ -65,7 +65,7 @@ pub(super) fn run(args: ContinueArgs) -> Outcome {
         let studio =
             Studio::start(engine, Store::ephemeral()?, None, StudioConfig { sandbox, ..StudioConfig::default() })
                 .await?;
-        let made = make(&studio, wish, bytes).await;
+        let made = make(&studio, request, bytes).await;
         studio.stop().await;
         made
     })?;
@@ -76,14 +76,14 @@ pub(super) fn run(args: ContinueArgs) -> Outcome {
     output.write(&output.format.encode(&sound.pcm, sound.rate, sound.channels)?)
 }
 
-async fn make(studio: &Arc<Studio>, wish: Wish, bytes: Vec<u8>) -> Result<Vec<u8>, Failure> {
-    let accepted = studio.proceed(Owner("command line".into()), None, wish, Some(bytes.into())).await?;
+async fn make(studio: &Arc<Studio>, request: ClipRequest, bytes: Vec<u8>) -> Result<Vec<u8>, Failure> {
+    let accepted = studio.extend(Owner("command line".into()), None, request, Some(bytes.into())).await?;
     let bar = ProgressBar::new(100);
     if let Ok(style) = ProgressStyle::with_template("{bar:40} {percent} %, {eta} left") {
         bar.set_style(style);
     }
-    if let Some(job) = studio.job(accepted.clip) {
-        let mut status = job.status();
+    if let Some(task) = studio.task(accepted.clip) {
+        let mut status = task.status();
         while !status.borrow_and_update().is_final() && status.changed().await.is_ok() {
             bar.set_position(status.borrow().percent());
         }
