@@ -8,6 +8,7 @@
 mod clip;
 mod commands;
 mod decoded;
+mod edits;
 mod error;
 mod files;
 mod given;
