@@ -78,7 +78,7 @@ async fn hls_js_plays_close_to_now_and_shows_titles_where_they_begin() {
         };
         browser.until(&format!("hls.latency > 0 && hls.latency < {near}")).await;
         // One piece without a hole, however it was fetched.
-        assert_eq!(browser.eval("audio.buffered.length").await, 1);
+        browser.until("audio.buffered.length === 1").await;
 
         let steer = r#"{"prompts": ["deep rain"]}"#;
         let ack: Value = call(server.addr, "PATCH", &place, steer).await.json().await;
