@@ -198,7 +198,7 @@ async fn signals_of_terminals_and_log_rotators_change_nothing() {
 /// A hub that has one checkpoint of 900 GB; gives what it was asked for.
 fn hub() -> (SocketAddr, std::sync::mpsc::Receiver<String>) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let (addr, (asked, requests)) = (listener.local_addr().unwrap(), std::sync::mpsc::channel());
+    let (addr, (asked, requests)) = (listener.local_addr().unwrap(), std::sync::mpsc::sync_channel(64));
     std::thread::spawn(move || {
         for socket in listener.incoming().map_while(Result::ok) {
             let lines = BufReader::new(&socket).lines().map_while(Result::ok);

@@ -48,6 +48,7 @@ impl Engine {
             seeds: AtomicU64::new(0),
             upkeep: AtomicU64::new(0),
         });
+        #[expect(clippy::disallowed_methods, reason = "each command is answered before its sender goes on")]
         let (commands, inbox) = std::sync::mpsc::channel();
         let worker = Worker::new(inbox, shared.clone(), config, model);
         let thread = std::thread::Builder::new()

@@ -237,6 +237,7 @@ impl Backend for Standin {
     fn step(&mut self, rows: &[StepRow<'_>]) -> Result<Vec<Result<Vec<u32>, Fault>>, Lost> {
         let time = self.step_time + self.row_time * rows.len() as u32;
         if !time.is_zero() {
+            #[expect(clippy::disallowed_methods, reason = "it stands in for the time that a model takes")]
             std::thread::sleep(time);
         }
         let mut columns = Vec::with_capacity(rows.len());

@@ -114,6 +114,7 @@ struct Change {
 
 impl Stream {
     pub(super) fn new(begin: Begin) -> (Arc<Self>, mpsc::UnboundedReceiver<Command>) {
+        #[expect(clippy::disallowed_methods, reason = "each command is answered before its sender goes on")]
         let (commands, inbox) = mpsc::unbounded_channel();
         let title = title(&begin.prompts);
         let info = StreamInfo {

@@ -11,7 +11,7 @@ async fn streams_play_on_while_a_new_prompt_is_read() {
         Engine::start(Box::new(Standin::default().with_text_gate(gate.clone())), EngineConfig::default()).unwrap();
     let mut playing = engine.join(spec("piano", 1)).await.unwrap();
     let mut steered = engine.join(spec("piano", 2)).await.unwrap();
-    let ((open, opened), (shut, is_shut)) = (mpsc::channel::<()>(), mpsc::channel());
+    let ((open, opened), (shut, is_shut)) = (mpsc::sync_channel::<()>(1), mpsc::sync_channel(1));
     let keeper = std::thread::spawn(move || {
         let _shut = gate.lock().unwrap();
         shut.send(()).unwrap();

@@ -67,6 +67,7 @@ impl Drop for Hold<'_> {
 
 impl Push {
     pub(super) fn new() -> (Self, UnboundedReceiver<Event>) {
+        #[expect(clippy::disallowed_methods, reason = "what was held is bounded by the studio's events")]
         let (release, inbox) = unbounded_channel();
         (Self { held: Mutex::default(), release }, inbox)
     }

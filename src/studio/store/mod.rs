@@ -181,6 +181,7 @@ impl Store {
         let mut table = Table { connection, clock, folder: path.to_owned(), stuck: HashSet::new() };
         table.after_call();
         fit::tidy(&table, path)?;
+        #[expect(clippy::disallowed_methods, reason = "each call is answered before its caller goes on")]
         let (calls, inbox) = channel::<Call>();
         std::thread::Builder::new()
             .name("store".into())
