@@ -12,6 +12,8 @@
 //! - [`station::Station`] keeps endless streams: paced, levelled, encoded once per format, for any number of listeners.
 //! - [`http::serve`] puts both, and the [`studio`] that makes clips, behind HTTP, WebSocket and Socket.IO.
 //!
+//! With [`cluster`] several processes are nodes of one server.
+//!
 //! Sound that clients send is decoded by processes of its own ([`sandbox`]), within one [`budget`] of memory.
 //!
 //! | word | meaning |
@@ -30,6 +32,7 @@ pub mod audio;
 pub mod bars;
 pub mod budget;
 pub mod cli;
+pub mod cluster;
 pub mod engine;
 pub mod http;
 pub mod model;

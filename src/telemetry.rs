@@ -53,6 +53,12 @@ pub const CLIPS: &str = "continuo_clips_total";
 pub const PUSHES: &str = "continuo_pushes";
 /// Times that a station could not be sent to an Icecast server, or no longer.
 pub const PUSH_FAILURES: &str = "continuo_push_failures_total";
+/// 1 while a NATS server answers.
+pub const CLUSTER_CONNECTED: &str = "continuo_cluster_connected";
+/// Nodes of the cluster that this one sees, itself included.
+pub const CLUSTER_NODES: &str = "continuo_cluster_nodes";
+/// Requests that were passed on to other nodes, by `outcome`.
+pub const CLUSTER_CALLS: &str = "continuo_cluster_calls_total";
 /// Requests answered, by `method` and `status`.
 pub const HTTP_REQUESTS: &str = "continuo_http_requests_total";
 
@@ -101,6 +107,9 @@ pub fn describe() {
     describe_counter!(CLIPS, "Clips that have ended, by verb and status");
     describe_gauge!(PUSHES, "Stations that an Icecast server takes now");
     describe_counter!(PUSH_FAILURES, "Times that a station could not be sent to an Icecast server, or no longer");
+    describe_gauge!(CLUSTER_CONNECTED, "1 while a NATS server answers this node");
+    describe_gauge!(CLUSTER_NODES, "Nodes of the cluster that this one sees, itself included");
+    describe_counter!(CLUSTER_CALLS, "Requests that were passed on to other nodes, by outcome");
     describe_counter!(HTTP_REQUESTS, "Requests answered, by method and status");
 }
 

@@ -17,6 +17,8 @@ use super::{Failure, Outcome};
 
 /// Targets of the libraries that read clients' files. What is wrong with such a file is told to its client.
 const READERS: &str = "symphonia";
+/// Target of the library that speaks to NATS. What matters of its events is told by the cluster.
+const NATS: &str = "async_nats";
 
 /// How the server's log is written.
 #[derive(Clone, Copy, ValueEnum)]
@@ -42,7 +44,9 @@ pub(super) fn start(format: LogFormat) -> WorkerGuard {
         LogFormat::Text => lines.boxed(),
         LogFormat::Json => lines.with_ansi(false).json().flatten_event(true).boxed(),
     };
-    let lines = lines.with_filter(filter_fn(move |event| debugging || !event.target().starts_with(READERS)));
+    let lines = lines.with_filter(filter_fn(move |event| {
+        debugging || !(event.target().starts_with(READERS) || event.target().starts_with(NATS))
+    }));
     tracing_subscriber::registry().with(levels).with(lines).init();
     // The standard hook writes to the standard error itself, and would wait for its reader.
     std::panic::set_hook(Box::new(|panic| {

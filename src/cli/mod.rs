@@ -3,6 +3,7 @@
 mod bench;
 mod bounds;
 mod check;
+mod cluster;
 mod config;
 mod edge;
 mod extend;

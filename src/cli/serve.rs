@@ -12,6 +12,7 @@ use sd_notify::NotifyState;
 use tokio::task::JoinSet;
 
 use super::bounds::{gigabytes, within};
+use super::cluster::ClusterArgs;
 use super::config::{Config, Following};
 use super::edge::Edge;
 use super::listen::listen;
@@ -22,6 +23,7 @@ use super::ports::Ports;
 use super::sampling::max_still;
 use super::{Failure, ModelArgs, Outcome};
 use crate::budget::Budget;
+use crate::cluster::Cluster;
 use crate::engine::{AskModel, Engine, EngineConfig, KV_BUDGET, MAX_STILL, ModelRequest, VoiceLoader};
 use crate::http::{self, Access, App, Limits, Port, SigningKey, Token};
 use crate::sandbox::Sandbox;
@@ -31,6 +33,9 @@ use crate::units::ModelId;
 
 /// Hours of every stream that are kept where there is a folder for them.
 const HOURS_ON_DISK: f64 = 6.0;
+
+/// How long a node waits for its cluster before its stations begin without.
+const FOR_OTHERS: Duration = Duration::from_secs(3);
 
 #[derive(Args)]
 pub(super) struct ServeArgs {
@@ -50,6 +55,8 @@ pub(super) struct ServeArgs {
     ports: Ports,
     #[command(flatten)]
     edge: Edge,
+    #[command(flatten)]
+    cluster: ClusterArgs,
     /// Let clients name addresses in private networks for the server to fetch sound from
     #[arg(long)]
     private_addresses: bool,
@@ -148,8 +155,10 @@ pub(super) fn run(args: ServeArgs, config: Option<Config>) -> Outcome {
     if let Some(data) = &args.data {
         crate::model::keep_downloads_in(data).map_err(|error| Failure(format!("--data: {error}")))?;
     }
+    let cluster = args.cluster.config(args.port)?;
+    let node = cluster.as_ref().map(|config| config.node.as_str());
     let metrics =
-        http::install_metrics().map_err(|error| Failure(format!("The metrics cannot be set up: {error}.")))?;
+        http::install_metrics(node).map_err(|error| Failure(format!("The metrics cannot be set up: {error}.")))?;
     let handles = allow_many_sockets(args.max_listeners);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
@@ -197,6 +206,15 @@ pub(super) fn run(args: ServeArgs, config: Option<Config>) -> Outcome {
                 journals,
             },
         );
+        let cluster = match cluster {
+            Some(config) => {
+                let cluster = Cluster::join(config, &station).await?;
+                // A station that another node plays does not begin here as well.
+                cluster.reached_within(FOR_OTHERS).await;
+                Some(Arc::new(cluster))
+            }
+            None => None,
+        };
         let tokens: Vec<Arc<Token>> =
             config.iter().flat_map(|config| config.tokens()).map(|token| Arc::new(token.clone())).collect();
         let pushes = config.as_ref().map(|config| config.push().to_vec()).unwrap_or_default();
@@ -224,6 +242,7 @@ pub(super) fn run(args: ServeArgs, config: Option<Config>) -> Outcome {
             return Err(Failure(sentence.into()));
         }
         app.metrics = Some(metrics);
+        app.cluster.clone_from(&cluster);
         app.on_disk = crate::model::on_disk;
         match args.host.parse::<IpAddr>() {
             Err(_) if !args.host.contains(':') => {
@@ -247,6 +266,9 @@ pub(super) fn run(args: ServeArgs, config: Option<Config>) -> Outcome {
             super::signals::tell_manager(&[NotifyState::Stopping]);
         };
         http::serve(Arc::new(app), ports, stop).await?;
+        if let Some(cluster) = cluster {
+            cluster.leave().await;
+        }
         Ok(())
     });
     // Work that is still being done for a client that left must not hold up the end.

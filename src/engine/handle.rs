@@ -41,6 +41,7 @@ impl Engine {
             voices: 0,
             step_seconds: model.cost.step_seconds(),
             realtime_factor: model.alone(),
+            room: 0,
         };
         let shared = Arc::new(EngineShared {
             models: Mutex::new(vec![model.listed()]),

@@ -92,6 +92,8 @@ pub struct EngineStatus {
     pub step_seconds: f64,
     /// Seconds of audio generated per second of work over all voices, recently.
     pub realtime_factor: f64,
+    /// Voices of the default model that would be let in beside those that generate.
+    pub room: usize,
 }
 
 /// PCM of one voice, in order, without gaps: the next chunk starts where the last one ended.

@@ -50,7 +50,7 @@ impl EngineShared {
         f64::from_bits(self.upkeep.load(Ordering::Relaxed))
     }
 
-    pub(super) fn set_status(&self, lost: Option<String>, voices: usize, step_seconds: f64, realtime_factor: f64) {
-        *lock(&self.status) = EngineStatus { lost, voices, step_seconds, realtime_factor };
+    pub(super) fn set_status(&self, status: EngineStatus) {
+        *lock(&self.status) = status;
     }
 }

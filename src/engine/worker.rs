@@ -22,7 +22,9 @@ use super::loaded_model::LoadedModel;
 use super::pcm_ring::pcm_ring;
 use super::shared::EngineShared;
 use super::voice_state::{Plan, VoiceState};
-use super::{Ack, EngineConfig, EngineError, Fault, Lost, ModelInfo, Priority, Steer, VoiceEnd, VoiceSpec};
+use super::{
+    Ack, EngineConfig, EngineError, EngineStatus, Fault, Lost, ModelInfo, Priority, Steer, VoiceEnd, VoiceSpec,
+};
 use crate::telemetry::{VOICE_FAULTS, VOICES};
 use crate::units::{ModelId, VoiceId};
 
@@ -72,6 +74,7 @@ impl Worker {
     }
 
     pub(super) fn run(mut self) {
+        self.publish();
         loop {
             loop {
                 match self.commands.try_recv() {
@@ -316,7 +319,13 @@ impl Worker {
         self.gauged = self.voices.len();
         let steps = self.models.first().map_or(0.0, |model| model.cost.step_seconds());
         let factor = if self.worked > 0.0 { self.made / self.worked } else { 0.0 };
-        self.shared.set_status(self.lost.clone(), self.voices.len(), steps, factor);
+        self.shared.set_status(EngineStatus {
+            lost: self.lost.clone(),
+            voices: self.voices.len(),
+            step_seconds: steps,
+            realtime_factor: factor,
+            room: self.room(),
+        });
     }
 }
 

@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::recording::Recordings;
 use super::{Access, HttpError, Origins, TrustedProxies};
 use crate::budget::Budget;
+use crate::cluster::Cluster;
 use crate::engine::{Engine, ModelRequest, ResidentError};
 use crate::sandbox::Sandbox;
 use crate::station::Station;
@@ -71,6 +72,8 @@ pub struct App {
     pub trusted_proxies: TrustedProxies,
     /// Pages that may use a server without a token, and the names that it has.
     pub origins: Origins,
+    /// The nodes that this one is one of.
+    pub cluster: Option<Arc<Cluster>>,
     /// Where `/metrics` comes from.
     pub metrics: Option<PrometheusHandle>,
     /// Cancelled at shutdown: whatever is endless and not a listener of the station ends then.
@@ -99,12 +102,22 @@ impl App {
             access: Access::default(),
             trusted_proxies: TrustedProxies::on_this_machine(),
             origins: Origins::default(),
+            cluster: None,
             metrics: None,
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
             started: Instant::now(),
             recordings: Recordings::default(),
             sandbox: Sandbox::default(),
+        }
+    }
+
+    /// The name of a stream, wherever in the cluster it plays.
+    pub(super) fn name_of(&self, id: &str) -> Option<String> {
+        match (self.station.get(id), &self.cluster) {
+            (Ok(stream), _) => stream.name().map(str::to_owned),
+            (Err(_), Some(cluster)) => cluster.known(id)?.name,
+            (Err(_), None) => None,
         }
     }
 

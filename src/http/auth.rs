@@ -8,6 +8,7 @@ mod token;
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use warp::Filter;
 use warp::http::header::AUTHORIZATION;
 use warp::http::{HeaderMap, Request};
@@ -17,8 +18,7 @@ use self::signed::Signature;
 pub use self::signed::SigningKey;
 pub use self::token::{Scope, Token};
 use super::query::pairs;
-use super::{HttpError, ops, page};
-use crate::station::Station;
+use super::{App, HttpError, ops, page};
 
 /// Parameters that say who asks; they may stand in every query.
 pub(super) const PARAMETERS: [&str; 3] = ["token", "expires", "signature"];
@@ -43,6 +43,33 @@ pub(super) enum Grant {
     Token(Arc<Token>),
     /// Hear what an address is signed for.
     Signed,
+}
+
+/// A grant as one node tells another of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Granted {
+    All,
+    Token { name: String, scopes: Vec<Scope>, stations: Option<Vec<String>> },
+    Signed,
+}
+
+impl Granted {
+    pub fn of(grant: &Grant) -> Self {
+        match grant {
+            Grant::All => Self::All,
+            Grant::Token(token) => token.granted(),
+            Grant::Signed => Self::Signed,
+        }
+    }
+
+    pub fn grant(self) -> Grant {
+        match self {
+            Self::All => Grant::All,
+            Self::Token { name, scopes, stations } => Grant::Token(Arc::new(Token::elsewhere(name, scopes, stations))),
+            Self::Signed => Grant::Signed,
+        }
+    }
 }
 
 impl Grant {
@@ -92,12 +119,7 @@ impl Access {
     ///
     /// # Errors
     /// [`HttpError::Unauthorized`] without a token that is known, [`HttpError::Forbidden`] when it is not good for this.
-    pub(super) fn check<B>(
-        &self,
-        request: &Request<B>,
-        of_original: bool,
-        station: &Station,
-    ) -> Result<Grant, HttpError> {
+    pub(super) fn check<B>(&self, request: &Request<B>, of_original: bool, app: &App) -> Result<Grant, HttpError> {
         let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
         if !self.is_guarded() || ops::is_probe(path) || page::serves(path) {
             return Ok(Grant::All);
@@ -107,12 +129,12 @@ impl Access {
         match (given, Signature::of(query), &self.signing) {
             (Some(given), ..) => {
                 let grant = self.grant(&given).ok_or(HttpError::Unauthorized)?;
-                need.check(&grant, station)?;
+                need.check(&grant, app)?;
                 Ok(grant)
             }
             (None, Some(signature), Some(key)) => {
                 Grant::Signed.check_scope(need.scope)?;
-                signature.check(key, need.names(station).iter().map(String::as_str))?;
+                signature.check(key, need.names(app).iter().map(String::as_str))?;
                 Ok(Grant::Signed)
             }
             _ => Err(HttpError::Unauthorized),

@@ -9,6 +9,7 @@ use warp::http::{HeaderValue, StatusCode};
 use warp::reply::Response;
 
 use crate::budget::Exhausted;
+use crate::cluster::ClusterError;
 use crate::engine::EngineError;
 use crate::station::StationError;
 use crate::studio::StudioError;
@@ -98,6 +99,9 @@ pub enum HttpError {
     /// The memory for requests is in use.
     #[error(transparent)]
     Exhausted(#[from] Exhausted),
+    /// From the cluster.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
     /// From the station.
     #[error(transparent)]
     Station(#[from] StationError),
@@ -125,7 +129,9 @@ impl HttpError {
             Self::Forbidden(_) | Self::UnknownName(_) | Self::ForeignPage(_) => StatusCode::FORBIDDEN,
             Self::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
             Self::NoLoader(_) => StatusCode::NOT_IMPLEMENTED,
-            Self::NotReady(_) | Self::Without(_) | Self::Crowded | Self::Exhausted(_) => {
+            Self::Cluster(ClusterError::Elsewhere(_)) => StatusCode::MISDIRECTED_REQUEST,
+            Self::Cluster(ClusterError::TooLarge(_)) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::NotReady(_) | Self::Without(_) | Self::Crowded | Self::Exhausted(_) | Self::Cluster(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
@@ -180,6 +186,7 @@ impl HttpError {
             Self::Studio(
                 StudioError::QueueFull { retry_after, .. } | StudioError::TooManyOfYours { retry_after, .. },
             ) => Some(*retry_after),
+            Self::Cluster(error) => error.retry_after(),
             Self::NotReady(_) | Self::Crowded | Self::Studio(StudioError::Crowded(_)) => Some(5),
             Self::Exhausted(_) | Self::Studio(StudioError::Exhausted(_)) => Some(crate::budget::RETRY_AFTER),
             _ => None,

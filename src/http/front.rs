@@ -3,6 +3,7 @@
 
 use std::any::Any;
 use std::convert::Infallible;
+use std::error::Error;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
@@ -25,7 +26,7 @@ use super::gary::Sockets;
 use super::links::Links;
 use super::origin::{self, Reading, Visit};
 use super::router::routes;
-use super::{App, HttpError, Routes, SURFACES, Surface, cors, ops, response, target};
+use super::{App, HttpError, Routes, SURFACES, Surface, cors, forward, ops, response, target};
 use crate::telemetry::HTTP_REQUESTS;
 
 /// Answers requests; clones share everything.
@@ -44,7 +45,9 @@ impl Front {
     pub fn new(app: Arc<App>) -> Self {
         let sockets = app.studio.as_ref().map(|studio| Sockets::new(&app, studio));
         let alone = SURFACES.iter().map(|surface| surface.alone(&app)).collect();
-        Self { routes: routes(&app), alone, sockets, log: Arc::default(), app }
+        let routes = routes(&app);
+        forward::answer(&app, &routes);
+        Self { routes, alone, sockets, log: Arc::default(), app }
     }
 
     /// Answers one request of `connection`; never fails.
@@ -70,7 +73,7 @@ impl Front {
         let mut response = match taken.map(|_| preflight()) {
             Err(error) => error.into_response(),
             Ok(Some(preflight)) => preflight,
-            Ok(None) => match self.app.access.check(&request, surface.is_some(), &self.app.station) {
+            Ok(None) => match self.app.access.check(&request, surface.is_some(), &self.app) {
                 Ok(grant) => {
                     connection.multiplexed = version == Version::HTTP_2;
                     let links = Links::of(&client, request.headers());
@@ -136,15 +139,28 @@ impl Front {
             return sockets.answer(request).await;
         }
         let index = SURFACES.iter().position(|one| surface.is_some_and(|surface| std::ptr::eq(one, surface)));
-        let routes = index.map_or(self.routes, |index| self.alone[index].clone());
-        let service = TowerToHyperService::new(warp::service(routes));
-        match AssertUnwindSafe(service.call(request)).catch_unwind().await {
-            Ok(Ok(response)) => response,
-            Ok(Err(never)) => match never {},
-            Err(panic) => {
-                tracing::error!(panic = text_of(&*panic), "a handler panicked");
-                HttpError::Panicked.into_response()
-            }
+        if let Some(index) = index {
+            return run(self.alone[index].clone(), request).await;
+        }
+        match forward::passed_on(&self.app, &self.routes, request).await {
+            Ok(response) => response,
+            Err(request) => run(self.routes, request).await,
+        }
+    }
+}
+
+/// Has these routes answer a request that was let in.
+pub(super) async fn run<B>(routes: Routes, request: Request<B>) -> Response
+where
+    B: hyper::body::Body<Data: Send + 'static, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Sync + 'static,
+{
+    let service = TowerToHyperService::new(warp::service(routes));
+    match AssertUnwindSafe(service.call(request)).catch_unwind().await {
+        Ok(Ok(response)) => response,
+        Ok(Err(never)) => match never {},
+        Err(panic) => {
+            tracing::error!(panic = text_of(&*panic), "a handler panicked");
+            HttpError::Panicked.into_response()
         }
     }
 }
@@ -166,7 +182,7 @@ fn label(method: &Method) -> &'static str {
 }
 
 /// A response to HEAD keeps its headers, the length of a known body among them, and has no body.
-fn cut_body(response: &mut Response) {
+pub(super) fn cut_body(response: &mut Response) {
     let length = hyper::body::Body::size_hint(response.body()).exact();
     *response.body_mut() = Default::default();
     if let Some(length) = length.filter(|length| *length > 0) {

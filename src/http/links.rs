@@ -26,6 +26,11 @@ impl Links {
         Self(told.unwrap_or_default().into())
     }
 
+    /// Addresses below this path.
+    pub fn below(prefix: &str) -> Self {
+        Self(prefix.into())
+    }
+
     /// Where the client finds `path`, which begins with a slash.
     pub fn to(&self, path: &str) -> String {
         format!("{}{path}", self.0)

@@ -24,15 +24,18 @@ use crate::telemetry;
 /// Streams that run dry for so long are no passing trouble: the server is not ready for more.
 const BEHIND: Duration = Duration::from_secs(30);
 
-/// Installs the recorder of this process's metrics; what it gives belongs into [`App::metrics`]. Call it once, early:
-/// what is counted before it is lost.
+/// Installs the recorder of this process's metrics, which carry the name of its `node` if it is one of several; what it
+/// gives belongs into [`App::metrics`]. Call it once, early: what is counted before it is lost.
 ///
 /// # Errors
 /// When a recorder is installed already.
-pub fn install_metrics() -> Result<PrometheusHandle, BuildError> {
+pub fn install_metrics(node: Option<&str>) -> Result<PrometheusHandle, BuildError> {
     let mut builder = PrometheusBuilder::new();
     for (name, bounds) in telemetry::BUCKETS {
         builder = builder.set_buckets_for_metric(Matcher::Full((*name).to_owned()), bounds)?;
+    }
+    if let Some(node) = node {
+        builder = builder.add_global_label("node", node);
     }
     let handle = builder.install_recorder()?;
     telemetry::describe();
@@ -111,6 +114,10 @@ fn metrics_page(app: &App) -> Result<Response, HttpError> {
     let handle = app.metrics.as_ref();
     let handle = handle.ok_or(HttpError::Without("This server keeps no metrics."))?;
     gauge!(telemetry::REALTIME_FACTOR).set(app.engine().status().realtime_factor);
+    if let Some(cluster) = &app.cluster {
+        // Those that fell silent are not counted any more.
+        let _ = cluster.nodes();
+    }
     if let Some(studio) = &app.studio {
         for (name, lane) in Lane::ALL.map(|lane| (lane.name(), lane)) {
             let (waiting, running) = studio.load(lane);

@@ -11,7 +11,7 @@ use warp::{Filter, Reply};
 
 use super::surface::SURFACES;
 use super::{
-    App, HttpError, Routes, clips, events, generate, history, hls, journal, models, musicgen_stream, ops, page,
+    App, HttpError, Routes, clips, events, generate, history, hls, journal, models, musicgen_stream, nodes, ops, page,
     renders, sessions, sound_paths, stats, streams, ws,
 };
 
@@ -63,6 +63,7 @@ const NATIVE: Paths = &[
     ("/v1/loops/{}", "GET, HEAD, DELETE"),
     ("/v1/loops/{}/audio.{file}", "GET, HEAD"),
     ("/v1/models", "GET, HEAD, POST"),
+    ("/v1/nodes", "GET, HEAD"),
     ("/v1/stats", "GET, HEAD"),
     ("/status-json.xsl", "GET, HEAD"),
     ("/v1/openapi.json", "GET, HEAD"),
@@ -83,6 +84,8 @@ pub(super) fn routes(app: &Arc<App>) -> Routes {
         .or(streams::routes(app))
         .unify()
         .or(stats::routes(app))
+        .unify()
+        .or(nodes::routes(app))
         .unify()
         .or(hls::routes(app))
         .unify()

@@ -1,8 +1,9 @@
 //! The stations that a description asks for, kept in step with it: changed prompts glide in, new stations begin,
 //! removed ones end.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -12,16 +13,22 @@ use super::schedule::RAMP;
 use super::{Airing, Idle, Station, StationError, Stream, StreamSpec, Timetable};
 use crate::engine::Steer;
 
+/// Pause before a station is tried again whose name another node of the cluster has.
+pub(super) const AGAIN: Duration = Duration::from_secs(5);
+
 /// What plays, beside what it was started or last steered with. Dropping it ends no station.
 pub struct Lineup {
     station: Arc<Station>,
     streams: HashMap<String, (Airing, Arc<Stream>)>,
+    wanted: Vec<Airing>,
+    /// Stations that somebody else plays: they begin here when that ends.
+    taken: HashSet<String>,
 }
 
 impl Lineup {
     /// Nothing yet.
     pub fn new(station: Arc<Station>) -> Self {
-        Self { station, streams: HashMap::new() }
+        Self { station, streams: HashMap::new(), wanted: Vec::new(), taken: HashSet::new() }
     }
 
     /// Keeps the stations as the newest timetable has them at each time, until nobody can send another.
@@ -44,14 +51,27 @@ impl Lineup {
                     // An edit tries again what there was no room for.
                     before = None;
                 }
+                () = sleep(AGAIN), if self.waits() => before = None,
                 () = sleep(pause) => {}
             }
         }
     }
 
+    /// Whether there are stations that somebody else plays.
+    pub(super) fn waits(&self) -> bool {
+        !self.taken.is_empty()
+    }
+
+    /// Begins those that nobody else plays any more.
+    pub(super) async fn again(&mut self) {
+        self.follow(self.wanted.clone()).await;
+    }
+
     /// Makes the stations those of `airings`. One that the machine has no room for now is reported in the log, and tried
     /// again at the next change. Must be called within a tokio runtime.
     pub async fn follow(&mut self, airings: Vec<Airing>) {
+        self.wanted.clone_from(&airings);
+        self.taken.retain(|name| airings.iter().any(|airing| airing.entry.name == *name));
         let gone: Vec<String> = self
             .streams
             .keys()
@@ -78,9 +98,19 @@ impl Lineup {
                 Ok(stream) => {
                     let prompts = airing.entry.prompts.len();
                     tracing::info!(station = name, prompts, "the station follows its prompt set");
+                    self.taken.remove(&name);
                     self.streams.insert(name, (airing, stream));
                 }
-                Err(error) => tracing::warn!(station = name, "{error}"),
+                Err(error) => {
+                    let was_taken = self.taken.remove(&name);
+                    let is_taken = matches!(error, StationError::NameTaken(_));
+                    if !(is_taken && was_taken) {
+                        tracing::warn!(station = name, "{error}");
+                    }
+                    if is_taken {
+                        self.taken.insert(name);
+                    }
+                }
             }
         }
     }

@@ -9,6 +9,7 @@
 //! ```
 
 mod clock;
+mod directory;
 mod error;
 mod event;
 mod fanout;
@@ -44,6 +45,7 @@ mod upkeep;
 mod variants;
 mod watch;
 
+pub use directory::Directory;
 pub use error::StationError;
 pub use event::{Event, Events, StreamInfo, StreamState, Waiting};
 pub use fork::Fork;

@@ -8,11 +8,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tokio::task::JoinHandle;
+use tokio::time::sleep;
 
 pub(super) use parse::Prompt;
 pub use parse::{Entry, PromptSetError};
 use parse::{Texts, entries, texts};
 
+use super::lineup::AGAIN;
 use super::{Airing, Lineup, Station, Watch};
 
 /// Stations that follow a file or folder. Dropping it stops following; the stations play on.
@@ -45,7 +47,14 @@ impl PromptSets {
         lineup.follow(airings(read(watch.seen())?)).await;
         let task = tokio::spawn(async move {
             loop {
-                match read(watch.changed().await) {
+                let seen = tokio::select! {
+                    seen = watch.changed() => seen,
+                    () = sleep(AGAIN), if lineup.waits() => {
+                        lineup.again().await;
+                        continue;
+                    }
+                };
+                match read(seen) {
                     Ok(entries) => lineup.follow(airings(entries)).await,
                     Err(error) => tracing::warn!("{error} The stations stay as they were."),
                 }
@@ -60,7 +69,14 @@ impl PromptSets {
     /// None that a build with sound prompt sets can have.
     pub async fn start_bundled(station: Arc<Station>) -> Result<(), PromptSetError> {
         let entries = parse::parse(Path::new("stations.json"), BUNDLED)?;
-        Lineup::new(station).follow(airings(entries)).await;
+        let mut lineup = Lineup::new(station);
+        lineup.follow(airings(entries)).await;
+        tokio::spawn(async move {
+            while lineup.waits() {
+                sleep(AGAIN).await;
+                lineup.again().await;
+            }
+        });
         Ok(())
     }
 }

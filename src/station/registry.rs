@@ -1,7 +1,7 @@
 //! All streams of the process: making, finding and ending them, and the limits that they share.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -17,7 +17,7 @@ use super::source::Source;
 use super::stream::{Begin, Stream};
 use super::task::{Plan, Task};
 use super::upkeep::Upkeep;
-use super::{Idle, StationConfig, StationError, StreamInfo, StreamSpec, StreamState};
+use super::{Directory, Idle, StationConfig, StationError, StreamInfo, StreamSpec, StreamState};
 use crate::audio::OPUS_RATE;
 use crate::engine::{Engine, EngineError, Prefix, Priority, VoiceSpec};
 use crate::units::{Frames, SampleRate};
@@ -54,6 +54,8 @@ pub struct Station {
     overload: Arc<Overload>,
     upkeep: Arc<Upkeep>,
     closing: AtomicBool,
+    /// Where other nodes find its streams, if there are any.
+    directory: OnceLock<Arc<dyn Directory>>,
 }
 
 impl Station {
@@ -70,13 +72,30 @@ impl Station {
             places,
             overload: Arc::default(),
             closing: AtomicBool::new(false),
+            directory: OnceLock::new(),
         })
+    }
+
+    /// From now on other nodes find its streams in this directory, and names are theirs too. The first one counts.
+    pub fn share(&self, directory: Arc<dyn Directory>) {
+        let _ = self.directory.set(directory);
     }
 
     /// How the machine keeps up.
     pub fn load(&self) -> Load {
         let (behind, waiting) = self.overload.standing(Instant::now());
         Load { behind, waiting }
+    }
+
+    /// Streams that would begin at once beside those that play.
+    pub fn room(&self) -> usize {
+        let full = self.closing.load(Ordering::Acquire) || self.overload.queue(Instant::now()).is_some();
+        if full { 0 } else { self.engine.status().room }
+    }
+
+    /// Listeners over all streams.
+    pub fn listeners(&self) -> usize {
+        self.config.max_listeners.saturating_sub(self.places.available_permits())
     }
 
     /// The engine below.
@@ -107,7 +126,7 @@ impl Station {
     /// Starts a stream, from a sound or in a journal if there is one.
     pub(super) async fn begin(
         &self,
-        mut spec: StreamSpec,
+        spec: StreamSpec,
         prefix: Option<Prefix>,
         journal: Option<Arc<Journal>>,
     ) -> Result<Arc<Stream>, StationError> {
@@ -118,6 +137,34 @@ impl Station {
             None => None,
         };
         self.admit(&self.streams(), spec.name.as_deref(), spec.waits())?;
+        let id = match &journal {
+            Some(journal) => journal.stream().to_owned(),
+            None => draw_id()?,
+        };
+        let Some(directory) = self.directory.get() else {
+            return self.begin_as(id, spec, prefix, journal, asked).await;
+        };
+        let name = spec.name.clone();
+        if let Some(name) = &name {
+            directory.claim(name, &id).await?;
+        }
+        let begun = self.begin_as(id.clone(), spec, prefix, journal, asked).await;
+        match (&begun, &name) {
+            (Ok(stream), _) => directory.begun(stream).await,
+            (Err(_), Some(name)) => directory.release(name, &id).await,
+            (Err(_), None) => {}
+        }
+        begun
+    }
+
+    async fn begin_as(
+        &self,
+        id: String,
+        mut spec: StreamSpec,
+        prefix: Option<Prefix>,
+        journal: Option<Arc<Journal>>,
+        asked: Instant,
+    ) -> Result<Arc<Stream>, StationError> {
         if spec.sampling.seed.is_none() {
             // Drawn here, so that the stream's state names the seed that would repeat it.
             spec.sampling.seed = Some(random_u64()? >> 11);
@@ -142,11 +189,11 @@ impl Station {
         match joined {
             Ok(voice) => {
                 let wait = patience.filter(|_| behind);
-                self.start_in(voice, StreamSpec { wait, ..spec }, asked, journal)
+                self.start_in(id, voice, StreamSpec { wait, ..spec }, asked, journal)
             }
             Err(EngineError::Full { .. } | EngineError::TooMany { .. }) if patience.is_some() => {
                 let voice = self.engine.join(VoiceSpec { paused: true, ..voice }).await?;
-                self.start_in(voice, spec, asked, journal)
+                self.start_in(id, voice, spec, asked, journal)
             }
             Err(error) => Err(error.into()),
         }
@@ -172,12 +219,13 @@ impl Station {
         spec: StreamSpec,
         asked: Instant,
     ) -> Result<Arc<Stream>, StationError> {
-        self.start_in(source, spec, asked, None)
+        self.start_in(draw_id()?, source, spec, asked, None)
     }
 
     /// The same in a journal that an earlier process has left, if there is one.
     fn start_in(
         &self,
+        id: String,
         source: impl Source,
         spec: StreamSpec,
         asked: Instant,
@@ -191,10 +239,7 @@ impl Station {
         let asleep = spec.idle == Idle::Wait || resumed;
         let journal = match journal {
             Some(journal) => journal,
-            None => {
-                let id = format!("{:016x}{:016x}", random_u64()?, random_u64()?);
-                self.config.journals.begin(&id, origin(&spec), model.channels)
-            }
+            None => self.config.journals.begin(&id, origin(&spec), model.channels),
         };
         let (stream, commands) = Stream::new(Begin {
             id: journal.stream().to_owned(),
@@ -245,7 +290,14 @@ impl Station {
             }
             streams.push(stream.clone());
         }
-        tokio::spawn(task.run().instrument(log));
+        let directory = self.directory.get().cloned();
+        let run = async move {
+            task.run().await;
+            if let Some(directory) = directory {
+                directory.ended();
+            }
+        };
+        tokio::spawn(run.instrument(log));
         Ok(stream)
     }
 
@@ -382,6 +434,11 @@ fn origin(spec: &StreamSpec) -> Origin {
         prompts: spec.prompts.clone(),
         max_still: spec.max_still,
     }
+}
+
+/// An identity that nobody can guess.
+fn draw_id() -> Result<String, StationError> {
+    Ok(format!("{:016x}{:016x}", random_u64()?, random_u64()?))
 }
 
 fn random_u64() -> Result<u64, StationError> {

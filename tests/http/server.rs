@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 
 use super::client::PATIENCE;
 
-static METRICS: LazyLock<PrometheusHandle> = LazyLock::new(|| http::install_metrics().unwrap());
+static METRICS: LazyLock<PrometheusHandle> = LazyLock::new(|| http::install_metrics(None).unwrap());
 
 pub struct Server {
     pub addr: SocketAddr,

@@ -4,7 +4,7 @@ import { address, listModels, listStreams, Problem } from "../api.js";
 import { $, setText } from "../dom.js";
 import { Figures } from "./metrics.js";
 import { Plot } from "./plot.js";
-import { paintModels, paintStreams } from "./tables.js";
+import { paintModels, paintNodes, paintStreams } from "./tables.js";
 
 const EVERY = 2000;
 
@@ -62,6 +62,14 @@ async function readiness() {
   setText(ready, ok ? `Ready, plays ${said.model}` : (said.detail ?? "Not ready"));
 }
 
+/** The nodes, or why they are not known. */
+async function cluster() {
+  const { ok, text: body } = await text("v1/nodes");
+  const said = JSON.parse(body);
+  if (!ok) throw new Problem(said.detail);
+  return said;
+}
+
 function median(values) {
   const sorted = [...values].sort((a, b) => a - b);
   return sorted.length ? sorted[Math.floor(sorted.length / 2)] : null;
@@ -89,6 +97,7 @@ async function round() {
     if (metrics.ok) plot(new Figures(metrics.text), streams, models);
     paintStreams(streams);
     paintModels(models);
+    paintNodes(await cluster());
     alert.hidden = true;
   } catch (error) {
     setText(alert, error instanceof Problem ? error.message : "The server cannot be reached; this page goes on asking.");

@@ -1,4 +1,4 @@
-// What plays, and on what, as tables.
+// What plays, on what and where, as tables.
 
 import { $, make } from "../dom.js";
 
@@ -29,6 +29,19 @@ export function paintStreams(streams) {
   $("none").hidden = streams.length > 0;
   const heard = streams.reduce((sum, stream) => sum + stream.listeners, 0);
   $("streams-sum").textContent = streams.length ? `${streams.length}, heard by ${heard}` : "";
+}
+
+/** The nodes of a cluster; a server by itself has none. */
+export function paintNodes({ cluster, node: here, nodes }) {
+  $("cluster").hidden = !cluster;
+  const figure = (text, low = false) => make("td", { class: "figure" }, make("span", { class: low ? "low" : "", textContent: text }));
+  $("nodes").replaceChildren(...nodes.map((node) => make(
+    "tr", {},
+    make("td", {}, node.name, make("small", { textContent: node.name === here ? "this page" : "" })),
+    make("td", { textContent: node.version }),
+    figure(node.streams), figure(node.room, node.room === 0), figure(node.listeners),
+  )));
+  $("nodes-sum").textContent = cluster ? `${nodes.length} of ${cluster}` : "";
 }
 
 export function paintModels(models) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Worker;
 use crate::engine::voice_state::VoiceState;
-use crate::engine::{EngineError, Priority};
+use crate::engine::{EngineError, ModelInfo, Priority};
 
 /// Part of real time that admission may plan with.
 const HEADROOM: f64 = 0.95;
@@ -70,6 +70,36 @@ impl Worker {
             }
         }
         Ok(1.0 / load.max(1e-9))
+    }
+
+    /// Voices of the default model, with guidance, that would come in beside those that play.
+    pub(super) fn room(&self) -> usize {
+        let default = self.shared.default_model();
+        let model = self.models.iter().find(|model| model.info.id == default);
+        let Some(model) = model.filter(|_| self.lost.is_none()) else { return 0 };
+        let playing: Vec<&VoiceState> =
+            self.voices.iter().filter(|voice| voice.generates() && voice.priority == Priority::Live).collect();
+        let rows = |own: &Arc<ModelInfo>| {
+            let own = playing.iter().filter(|voice| Arc::ptr_eq(&voice.info, own));
+            own.fold((0, 0), |(voices, rows), voice| (voices + 1, rows + voice.rows()))
+        };
+        let others = self.models.iter().filter(|other| !Arc::ptr_eq(&other.info, &model.info));
+        let others: f64 = others
+            .map(|other| {
+                let (voices, rows) = rows(&other.info);
+                other.cost.load(&other.info, voices, rows)
+            })
+            .sum();
+        let (voices, taken) = rows(&model.info);
+        let most = self.config.max_voices.saturating_sub(playing.len());
+        let most = most.min(model.backend.slots().saturating_sub(voices));
+        let fits = |more: &usize| {
+            let upkeep = (playing.len() + more) as f64 * self.shared.upkeep();
+            others + model.cost.load(&model.info, voices + more, taken + 2 * more) + upkeep <= HEADROOM
+        };
+        let more = (1..=most).take_while(fits).last().unwrap_or(0);
+        // The first one always comes in.
+        if playing.is_empty() { more.max(most.min(1)) } else { more }
     }
 
     /// Lets a paused voice generate.

@@ -6,9 +6,8 @@
 use warp::http::Method;
 
 use super::{Grant, Scope};
-use crate::http::HttpError;
 use crate::http::query::{pairs, segment};
-use crate::station::Station;
+use crate::http::{App, HttpError};
 
 /// What whoever asks has to be allowed.
 #[derive(Debug, PartialEq)]
@@ -53,7 +52,7 @@ impl Need {
             ["v1", "streams", id] if method == Method::PATCH => stream(Scope::Steer, id),
             ["v1", "streams", id] => stream(Scope::Produce, id),
             ["v1", "models" | "openapi.json"] | ["status-json.xsl"] if reads => part(Scope::Listen),
-            ["v1", "models" | "stats"] | ["metrics"] => server(Scope::Admin),
+            ["v1", "models" | "nodes" | "stats"] | ["metrics"] => server(Scope::Admin),
             _ => server(Scope::Produce),
         }
     }
@@ -62,27 +61,21 @@ impl Need {
     ///
     /// # Errors
     /// [`HttpError::Forbidden`].
-    pub fn check(&self, grant: &Grant, station: &Station) -> Result<(), HttpError> {
+    pub fn check(&self, grant: &Grant, app: &App) -> Result<(), HttpError> {
         match &self.about {
             About::Server => grant.check(self.scope, None),
             About::Part => grant.check_scope(self.scope),
             About::Station(name) => grant.check(self.scope, Some(name)),
-            About::Stream(id) => match station.get(id) {
-                Ok(stream) => grant.check(self.scope, stream.name()),
-                Err(_) => grant.check(self.scope, None),
-            },
+            About::Stream(id) => grant.check(self.scope, app.name_of(id).as_deref()),
         }
     }
 
     /// The names under which the station or stream that is asked about may be signed.
-    pub fn names(&self, station: &Station) -> Vec<String> {
+    pub fn names(&self, app: &App) -> Vec<String> {
         match &self.about {
             About::Server | About::Part => Vec::new(),
             About::Station(name) => vec![name.clone()],
-            About::Stream(id) => {
-                let name = station.get(id).ok().and_then(|stream| stream.name().map(str::to_owned));
-                [Some(id.clone()), name].into_iter().flatten().collect()
-            }
+            About::Stream(id) => [Some(id.clone()), app.name_of(id)].into_iter().flatten().collect(),
         }
     }
 }
@@ -120,6 +113,7 @@ mod tests {
             ("GET", "/v1/models", (Scope::Listen, About::Part)),
             ("GET", "/metrics", (Scope::Admin, About::Server)),
             ("GET", "/v1/stats", (Scope::Admin, About::Server)),
+            ("GET", "/v1/nodes", (Scope::Admin, About::Server)),
             ("GET", "/status-json.xsl", (Scope::Listen, About::Part)),
             ("GET", "/socket.io/?EIO=4", (Scope::Produce, About::Server)),
             ("POST", "/set_model", (Scope::Produce, About::Server)),

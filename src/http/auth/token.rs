@@ -7,7 +7,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rand_chacha::rand_core::{OsRng, TryRngCore};
 use ring::digest::{SHA256, digest};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+
+use super::Granted;
 
 /// How a drawn token begins, so that people and scanners for secrets know it.
 const BEGINNING: &str = "continuo_";
@@ -15,7 +17,7 @@ const BEGINNING: &str = "continuo_";
 const ALGORITHM: &str = "sha256:";
 
 /// What a token is good for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
     /// Hear stations and streams, and see what they play.
@@ -113,6 +115,15 @@ impl Token {
             digits
         });
         format!("{ALGORITHM}{digits}")
+    }
+
+    /// What another node has seen the secret of.
+    pub(super) fn elsewhere(name: String, scopes: Vec<Scope>, stations: Option<Vec<String>>) -> Self {
+        Self { name, hash: [0; 32], scopes, stations }
+    }
+
+    pub(super) fn granted(&self) -> Granted {
+        Granted::Token { name: self.name.clone(), scopes: self.scopes.clone(), stations: self.stations.clone() }
     }
 
     /// Whether this is the secret. Hashes are compared: how long that takes tells nothing of the secret.

@@ -3,6 +3,7 @@
 
 mod clip;
 mod model;
+mod node;
 mod render;
 mod session;
 mod stream;
@@ -12,6 +13,7 @@ use utoipa::OpenApi;
 
 pub(super) use self::clip::{ClipList, ClipView};
 pub(super) use self::model::{ModelList, ModelView};
+pub(super) use self::node::NodeList;
 pub(super) use self::render::{AcceptedRender, PresetList, PresetView, RenderView};
 pub(super) use self::session::{SessionList, SessionView};
 pub(super) use self::stream::{AckView, StreamList, StreamView};
@@ -31,6 +33,7 @@ use crate::studio::Drawing;
     History,
     ModelList,
     ModelView,
+    NodeList,
     PresetList,
     RenderView,
     SessionList,

@@ -1,0 +1,266 @@
+//! Calls from node to node: a head and a body, answered by a head and a body in pieces.
+//!
+//! An answer comes as messages of one kind each. Whoever answers says that it is still at work, so that one that died is
+//! noticed soon, and sends a few pieces at most that the caller has not said to have taken.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::{Client, StatusCode, Subscriber};
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, BoxStream};
+use futures_util::{Stream, StreamExt};
+use metrics::counter;
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+
+use super::ClusterError;
+use super::link::{Link, PATIENCE, Trouble};
+use crate::telemetry::CLUSTER_CALLS;
+
+/// Bytes of a body that are sent as one message.
+const PIECE: usize = 64 << 10;
+/// Pieces that the caller need not have taken yet.
+const WINDOW: usize = 16;
+/// Whoever answers says so often that it is at work.
+const PULSE: Duration = Duration::from_secs(1);
+/// Whoever said nothing for so long is given up.
+const SILENCE: Duration = Duration::from_secs(10);
+/// How long a caller may take for its pieces.
+const STALLED: Duration = Duration::from_secs(30);
+/// Calls that are answered at the same time.
+const AT_ONCE: usize = 1024;
+/// Bytes that a message has beside its payload.
+const ENVELOPE: usize = 4 << 10;
+
+/// The kinds of messages, as their first byte.
+const HEAD: u8 = b'H';
+const BODY: u8 = b'B';
+const END: u8 = b'E';
+const BROKEN: u8 = b'X';
+const AT_WORK: u8 = b'P';
+
+/// What a node is asked.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// As the one who answers understands it.
+    pub head: Bytes,
+    /// What goes with it.
+    pub body: Bytes,
+}
+
+/// What it answers.
+pub struct Answer {
+    /// As the caller understands it.
+    pub head: Bytes,
+    /// As it comes.
+    pub body: BoxStream<'static, Result<Bytes, ClusterError>>,
+}
+
+/// Answers the calls of other nodes.
+pub type Respond = Arc<dyn Fn(Call) -> BoxFuture<'static, Answer> + Send + Sync>;
+
+impl Call {
+    fn message(&self) -> Bytes {
+        let mut message = BytesMut::with_capacity(4 + self.head.len() + self.body.len());
+        message.put_u32(u32::try_from(self.head.len()).unwrap_or(u32::MAX));
+        message.extend_from_slice(&self.head);
+        message.extend_from_slice(&self.body);
+        message.freeze()
+    }
+
+    fn read(mut message: Bytes) -> Option<Self> {
+        let length = message.get(..4)?.try_into().ok().map(u32::from_be_bytes)? as usize;
+        let mut rest = message.split_off(4);
+        if length > rest.len() {
+            return None;
+        }
+        let body = rest.split_off(length);
+        Some(Self { head: rest, body })
+    }
+}
+
+fn message(kind: u8, payload: &[u8]) -> Bytes {
+    let mut message = BytesMut::with_capacity(1 + payload.len());
+    message.put_u8(kind);
+    message.extend_from_slice(payload);
+    message.freeze()
+}
+
+/// Asks `node`, which listens at `subject`.
+pub(super) async fn ask(link: &Link, node: &str, subject: String, call: &Call) -> Result<Answer, ClusterError> {
+    let answer = asked(link, node, subject, call).await;
+    let outcome = if answer.is_ok() { "answered" } else { "failed" };
+    counter!(CLUSTER_CALLS, "outcome" => outcome).increment(1);
+    answer
+}
+
+async fn asked(link: &Link, node: &str, subject: String, call: &Call) -> Result<Answer, ClusterError> {
+    let client = link.client()?;
+    let (message, most) = (call.message(), client.max_payload().saturating_sub(ENVELOPE));
+    if message.len() > most {
+        return Err(ClusterError::TooLarge(most.saturating_sub(call.head.len())));
+    }
+    let sent = async {
+        let inbox = client.new_inbox();
+        let messages = client.subscribe(inbox.clone()).await?;
+        client.publish_with_reply(subject, inbox, message).await?;
+        Ok::<_, Trouble>(messages)
+    };
+    let messages = timeout(PATIENCE, sent).await.ok().and_then(Result::ok).ok_or(ClusterError::Away)?;
+    let mut taking = Taking { node: node.to_owned(), client, messages, credit: String::new(), taken: 0 };
+    loop {
+        let (kind, payload) = taking.next().await?;
+        match kind {
+            HEAD => {
+                let length = payload.first().map_or(0, |length| usize::from(*length));
+                let credit = payload.get(1..=length).and_then(|text| std::str::from_utf8(text).ok());
+                credit.unwrap_or_default().clone_into(&mut taking.credit);
+                let head = payload.slice((1 + length).min(payload.len())..);
+                return Ok(Answer { head, body: taking.body() });
+            }
+            AT_WORK => {}
+            _ => return Err(ClusterError::Silent(taking.node)),
+        }
+    }
+}
+
+/// The caller's side of an answer.
+struct Taking {
+    node: String,
+    client: Client,
+    messages: Subscriber,
+    /// Where it is said what was taken.
+    credit: String,
+    taken: usize,
+}
+
+impl Taking {
+    async fn next(&mut self) -> Result<(u8, Bytes), ClusterError> {
+        let silent = || ClusterError::Silent(self.node.clone());
+        let message = timeout(SILENCE, self.messages.next()).await.ok().flatten().ok_or_else(silent)?;
+        if message.status == Some(StatusCode::NO_RESPONDERS) || message.payload.is_empty() {
+            return Err(silent());
+        }
+        let mut payload = message.payload;
+        let kind = payload.split_to(1)[0];
+        Ok((kind, payload))
+    }
+
+    fn body(self) -> BoxStream<'static, Result<Bytes, ClusterError>> {
+        stream::unfold(Some(self), |taking| async move {
+            let mut taking = taking?;
+            loop {
+                return match taking.next().await {
+                    Ok((BODY, piece)) => {
+                        taking.taken += 1;
+                        if taking.taken.is_multiple_of(WINDOW / 2) && !taking.credit.is_empty() {
+                            // What does not arrive is noticed by the silence that follows.
+                            let said = taking.client.publish(taking.credit.clone(), Bytes::new());
+                            let _ = timeout(PATIENCE, said).await;
+                        }
+                        Some((Ok(piece), Some(taking)))
+                    }
+                    Ok((AT_WORK, _)) => continue,
+                    Ok((END, _)) => None,
+                    Ok(_) => Some((Err(ClusterError::Silent(taking.node)), None)),
+                    Err(error) => Some((Err(error), None)),
+                };
+            }
+        })
+        .boxed()
+    }
+}
+
+/// Answers what comes to `subject` for as long as the process lives.
+pub(super) async fn answer(link: Arc<Link>, subject: String, respond: Respond) {
+    let places = Arc::new(Semaphore::new(AT_ONCE));
+    loop {
+        link.connected().await;
+        let Ok(client) = link.client() else { continue };
+        let Ok(mut calls) = client.subscribe(subject.clone()).await else { continue };
+        // It outlives the connection.
+        while let Some(asked) = calls.next().await {
+            let (Some(reply), Some(call)) = (asked.reply, Call::read(asked.payload)) else { continue };
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            let answering = respond(call);
+            let client = client.clone();
+            tokio::spawn(async move {
+                let _place = place;
+                if let Err(Trouble(reason)) = send(&client, reply.to_string(), answering).await {
+                    tracing::debug!(reason, "an answer to another node was not taken");
+                }
+            });
+        }
+    }
+}
+
+async fn send(client: &Client, to: String, answering: BoxFuture<'static, Answer>) -> Result<(), Trouble> {
+    let credit = client.new_inbox();
+    let mut credits = client.subscribe(credit.clone()).await?;
+    let Answer { head, mut body } = at_work(client, &to, answering).await?;
+    let mut first = BytesMut::with_capacity(1 + credit.len() + head.len());
+    first.put_u8(u8::try_from(credit.len()).unwrap_or_default());
+    first.extend_from_slice(credit.as_bytes());
+    first.extend_from_slice(&head);
+    client.publish(to.clone(), message(HEAD, &first)).await?;
+    let mut left = WINDOW;
+    while let Some(bytes) = at_work(client, &to, body.next()).await? {
+        let Ok(bytes) = bytes else {
+            client.publish(to, message(BROKEN, b"")).await?;
+            return Ok(());
+        };
+        for piece in bytes.chunks(PIECE) {
+            if left == 0 {
+                let taken = timeout(STALLED, credits.next()).await.ok().flatten();
+                taken.ok_or_else(|| Trouble("the caller takes nothing more".into()))?;
+                left += WINDOW / 2;
+            }
+            client.publish(to.clone(), message(BODY, piece)).await?;
+            left -= 1;
+        }
+    }
+    client.publish(to, message(END, b"")).await?;
+    Ok(())
+}
+
+/// Waits, and says meanwhile that it does.
+async fn at_work<T>(client: &Client, to: &str, work: impl Future<Output = T>) -> Result<T, Trouble> {
+    let mut work = pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return Ok(done),
+            () = sleep(PULSE) => client.publish(to.to_owned(), message(AT_WORK, b"")).await?,
+        }
+    }
+}
+
+/// The whole of a body.
+pub async fn whole(body: impl Stream<Item = Result<Bytes, ClusterError>>) -> Result<Bytes, ClusterError> {
+    let mut body = pin!(body);
+    let mut all = BytesMut::new();
+    while let Some(piece) = body.next().await {
+        all.extend_from_slice(&piece?);
+    }
+    Ok(all.freeze())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_call_is_read_as_it_was_written_and_nonsense_is_none() {
+        let call = Call { head: Bytes::from_static(b"head"), body: Bytes::from_static(b"the body") };
+        let read = Call::read(call.message()).unwrap();
+        assert_eq!((read.head, read.body), (call.head.clone(), call.body.clone()));
+        let whole = call.message();
+        for cut in 0..8 {
+            assert!(Call::read(whole.slice(..cut)).is_none(), "{cut}");
+        }
+        assert!(Call::read(Bytes::from_static(b"\xff\xff\xff\xffx")).is_none());
+    }
+}

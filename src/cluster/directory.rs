@@ -1,0 +1,410 @@
+//! Where every stream of the cluster plays, and who has which name.
+//!
+//! Each node writes down its own streams, under their ids, and takes their names before they begin; what was written is
+//! only ever changed by its revision, so of two nodes that want the same one gets it. Everybody reads all of it. What a
+//! node that is gone has left is removed by the others.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_nats::jetstream::kv::{self, CreateErrorKind, Operation, UpdateErrorKind};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+
+use super::link::{Link, PATIENCE, Trouble};
+use super::nodes::Nodes;
+use super::{ClusterConfig, ClusterError};
+use crate::station::{Directory as Seam, Station, StationError, Stream};
+
+/// How often what is written is compared with what plays.
+const ROUND: Duration = Duration::from_secs(1);
+/// Pause before NATS is asked again after trouble.
+const BREATH: Duration = Duration::from_secs(1);
+/// How long a name that is being taken or given back is waited for.
+const SETTLING: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(20);
+
+/// A stream and where it plays.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Identity.
+    pub id: String,
+    /// Name of a station.
+    pub name: Option<String>,
+    /// The node whose engine makes it.
+    pub node: String,
+    /// Tells processes of that name apart.
+    process: String,
+    /// Raised at every change of its owner.
+    generation: u64,
+    /// When it began, in milliseconds of Unix time.
+    pub begun: u64,
+}
+
+/// Who has a name.
+#[derive(Debug, Serialize, Deserialize)]
+struct Claim {
+    id: String,
+    node: String,
+    process: String,
+}
+
+struct Row {
+    entry: Entry,
+    revision: u64,
+}
+
+/// All of them.
+pub(super) struct Directory {
+    bucket: String,
+    node: String,
+    process: String,
+    link: Arc<Link>,
+    nodes: Arc<Nodes>,
+    station: Weak<Station>,
+    rows: Mutex<HashMap<String, Row>>,
+    store: Mutex<Option<kv::Store>>,
+    /// Held while this node's rows are written.
+    writing: tokio::sync::Mutex<()>,
+    changed: Notify,
+}
+
+fn id_key(id: &str) -> String {
+    format!("id.{id}")
+}
+
+/// Names have any letters, keys have not.
+fn name_key(name: &str) -> String {
+    format!("name.{}", URL_SAFE_NO_PAD.encode(name))
+}
+
+impl Directory {
+    pub(super) fn new(config: &ClusterConfig, link: Arc<Link>, nodes: Arc<Nodes>, station: &Arc<Station>) -> Self {
+        Self {
+            bucket: format!("continuo-{}-streams", config.name),
+            node: config.node.to_string(),
+            process: nodes.process().to_owned(),
+            link,
+            nodes,
+            station: Arc::downgrade(station),
+            rows: Mutex::default(),
+            store: Mutex::default(),
+            writing: tokio::sync::Mutex::default(),
+            changed: Notify::new(),
+        }
+    }
+
+    fn rows(&self) -> MutexGuard<'_, HashMap<String, Row>> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where it is written, while it can be.
+    fn store(&self) -> Result<kv::Store, ClusterError> {
+        let store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+        store.clone().filter(|_| self.link.is_up()).ok_or(ClusterError::Away)
+    }
+
+    /// What is known of a stream without asking anybody.
+    pub(super) fn known(&self, id: &str) -> Option<Entry> {
+        self.rows().get(id).map(|row| row.entry.clone())
+    }
+
+    /// A stream that another node has.
+    pub(super) async fn find(&self, id: &str) -> Result<Option<Entry>, ClusterError> {
+        self.nodes.reach()?;
+        if let Some(entry) = self.known(id) {
+            return Ok(self.elsewhere(entry));
+        }
+        // It may have been written a moment ago. What cannot be a key is none.
+        if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+            return Ok(None);
+        }
+        let written = self.read_entry(&id_key(id)).await?;
+        Ok(written.and_then(|(value, _)| serde_json::from_slice(&value).ok()).and_then(|entry| self.elsewhere(entry)))
+    }
+
+    /// A station that another node has.
+    pub(super) async fn find_named(&self, name: &str) -> Result<Option<Entry>, ClusterError> {
+        self.nodes.reach()?;
+        let known =
+            self.rows().values().find(|row| row.entry.name.as_deref() == Some(name)).map(|row| row.entry.clone());
+        if known.is_some() {
+            return Ok(known.and_then(|entry| self.elsewhere(entry)));
+        }
+        let claim = self.read_entry(&name_key(name)).await?;
+        match claim.and_then(|(value, _)| serde_json::from_slice::<Claim>(&value).ok()) {
+            Some(claim) => self.find(&claim.id).await,
+            None => Ok(None),
+        }
+    }
+
+    fn elsewhere(&self, entry: Entry) -> Option<Entry> {
+        (entry.node != self.node).then_some(entry)
+    }
+
+    async fn read_entry(&self, key: &str) -> Result<Option<(bytes::Bytes, u64)>, ClusterError> {
+        let store = self.store()?;
+        let entry = timeout(PATIENCE, store.entry(key)).await.map_err(|_| ClusterError::Away)?;
+        let entry = entry.map_err(|_| ClusterError::Away)?.filter(|entry| entry.operation == Operation::Put);
+        Ok(entry.map(|entry| (entry.value, entry.revision)))
+    }
+
+    /// Reads and writes for as long as the process lives.
+    pub(super) async fn keep(self: Arc<Self>) {
+        loop {
+            let connection = self.link.connected().await;
+            let trouble = tokio::select! {
+                trouble = self.converse() => trouble,
+                () = self.link.lost(connection) => Ok(()),
+            };
+            *self.store.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            if let Err(Trouble(reason)) = trouble {
+                tracing::warn!("the directory of streams cannot be kept up with: {reason}; trying again");
+                sleep(BREATH).await;
+            }
+        }
+    }
+
+    async fn converse(&self) -> Result<(), Trouble> {
+        let bucket = self.link.bucket(kv::Config {
+            bucket: self.bucket.clone(),
+            description: "where the streams of a cluster of Continuo play".into(),
+            ..kv::Config::default()
+        });
+        let bucket = bucket.await?;
+        let words = bucket.watch_with_history("id.>").await?;
+        self.rows().clear();
+        *self.store.lock().unwrap_or_else(PoisonError::into_inner) = Some(bucket);
+        tokio::select! {
+            trouble = self.read(words) => trouble,
+            trouble = self.write() => trouble,
+        }
+    }
+
+    async fn read(&self, mut words: kv::Watch) -> Result<(), Trouble> {
+        while let Some(entry) = words.next().await {
+            let entry = entry?;
+            let Some(id) = entry.key.strip_prefix("id.") else { continue };
+            let mut rows = self.rows();
+            match serde_json::from_slice(&entry.value) {
+                Ok(said) if entry.operation == Operation::Put => {
+                    rows.insert(id.to_owned(), Row { entry: said, revision: entry.revision });
+                }
+                // A row that was written again after this was sent stays.
+                _ if rows.get(id).is_some_and(|row| row.revision > entry.revision) => {}
+                _ => drop(rows.remove(id)),
+            }
+        }
+        Err(Trouble("nothing more is told of the streams".into()))
+    }
+
+    async fn write(&self) -> Result<(), Trouble> {
+        let mut tick = interval(ROUND);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {}
+                () = self.changed.notified() => {}
+            }
+            // Who does not know the others does not know who is gone.
+            if self.nodes.reach().is_ok() {
+                self.compare().await?;
+            }
+        }
+    }
+
+    /// Writes down what plays here and is not written, and takes away what does not play any more.
+    async fn compare(&self) -> Result<(), Trouble> {
+        let Some(station) = self.station.upgrade() else { return Ok(()) };
+        for stream in station.live() {
+            let is_written = self.known(stream.id()).is_some_and(|entry| entry.process == self.process);
+            if !is_written {
+                let name = match stream.name() {
+                    Some(name) if self.take(name, stream.id()).await.is_err() => {
+                        tracing::warn!(station = name, "another node has a station of this name");
+                        None
+                    }
+                    name => name,
+                };
+                self.write_down(&stream, name).await?;
+            }
+        }
+        let live = station.live();
+        let plays_here = |id: &str| live.iter().any(|stream| stream.id() == id);
+        let is_over = |entry: &Entry| match entry.node == self.node {
+            true => !plays_here(&entry.id),
+            false => self.nodes.is_gone(&entry.node),
+        };
+        let over: Vec<(Entry, u64)> = {
+            let rows = self.rows();
+            let over = rows.values().filter(|row| is_over(&row.entry));
+            over.map(|row| (row.entry.clone(), row.revision)).collect()
+        };
+        for (entry, revision) in over {
+            self.take_away(&entry, revision).await?;
+        }
+        Ok(())
+    }
+
+    async fn write_down(&self, stream: &Stream, name: Option<&str>) -> Result<(), Trouble> {
+        let _writing = self.writing.lock().await;
+        if stream.has_ended() || self.known(stream.id()).is_some_and(|entry| entry.process == self.process) {
+            return Ok(());
+        }
+        let Ok(store) = self.store() else { return Ok(()) };
+        let now = SystemTime::now().checked_sub(stream.age()).and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        let mut entry = Entry {
+            id: stream.id().to_owned(),
+            name: name.map(str::to_owned),
+            node: self.node.clone(),
+            process: self.process.clone(),
+            generation: 1,
+            begun: now.map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+        };
+        let key = id_key(stream.id());
+        let revision = match store.create(&key, serde_json::to_vec(&entry)?.into()).await {
+            Ok(revision) => revision,
+            Err(error) if error.kind() == CreateErrorKind::AlreadyExists => {
+                // What an earlier process of this node left.
+                let Some(written) = store.entry(&key).await? else { return Ok(()) };
+                let before: Entry = serde_json::from_slice(&written.value)?;
+                if before.node != self.node && !self.nodes.is_gone(&before.node) {
+                    return Err(Trouble(format!("the stream {} plays on `{}` too", entry.id, before.node)));
+                }
+                entry.generation = before.generation + 1;
+                store.update(&key, serde_json::to_vec(&entry)?.into(), written.revision).await?
+            }
+            Err(error) => return Err(error.into()),
+        };
+        self.rows().insert(entry.id.clone(), Row { entry, revision });
+        Ok(())
+    }
+
+    async fn take_away(&self, entry: &Entry, revision: u64) -> Result<(), Trouble> {
+        let _writing = self.writing.lock().await;
+        let Ok(store) = self.store() else { return Ok(()) };
+        // Somebody else may have been first.
+        let _ = store.delete_expect_revision(id_key(&entry.id), Some(revision)).await;
+        if let Some(name) = &entry.name {
+            self.give_back(name, &entry.id).await?;
+        }
+        let mut rows = self.rows();
+        if rows.get(&entry.id).is_some_and(|row| row.revision == revision) {
+            rows.remove(&entry.id);
+        }
+        Ok(())
+    }
+
+    async fn give_back(&self, name: &str, id: &str) -> Result<(), Trouble> {
+        let Ok(store) = self.store() else { return Ok(()) };
+        let key = name_key(name);
+        let claim = store.entry(&key).await?.filter(|entry| entry.operation == Operation::Put);
+        let is_this = |value: &[u8]| serde_json::from_slice::<Claim>(value).is_ok_and(|claim| claim.id == id);
+        if let Some(claim) = claim.filter(|claim| is_this(&claim.value)) {
+            let _ = store.delete_expect_revision(&key, Some(claim.revision)).await;
+        }
+        Ok(())
+    }
+
+    /// Takes a name for a stream.
+    async fn take(&self, name: &str, id: &str) -> Result<(), StationError> {
+        // Without the others it is taken when they are there again.
+        let Ok(store) = self.store() else { return Ok(()) };
+        let taken = self.try_take(&store, name, id);
+        match timeout(PATIENCE, taken).await {
+            Ok(Ok(true)) => Ok(()),
+            Ok(Ok(false)) => Err(StationError::NameTaken(name.to_owned())),
+            Ok(Err(Trouble(reason))) => {
+                tracing::warn!(station = name, "the name cannot be taken now: {reason}");
+                Ok(())
+            }
+            Err(_) => Ok(()),
+        }
+    }
+
+    async fn try_take(&self, store: &kv::Store, name: &str, id: &str) -> Result<bool, Trouble> {
+        let (key, until) = (name_key(name), Instant::now() + SETTLING);
+        let claim = Claim { id: id.to_owned(), node: self.node.clone(), process: self.process.clone() };
+        let claim: bytes::Bytes = serde_json::to_vec(&claim)?.into();
+        loop {
+            match store.create(&key, claim.clone()).await {
+                Ok(_) => return Ok(true),
+                Err(error) if error.kind() == CreateErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error.into()),
+            }
+            let held = store.entry(&key).await?.filter(|entry| entry.operation == Operation::Put);
+            let Some(held) = held else { continue };
+            let holder: Claim = serde_json::from_slice(&held.value)?;
+            if holder.id == id && holder.process == self.process {
+                return Ok(true);
+            }
+            let is_left = match holder.node == self.node {
+                true => holder.process != self.process || holder.id == id,
+                false => self.nodes.is_gone(&holder.node),
+            };
+            if is_left {
+                match store.update(&key, claim.clone(), held.revision).await {
+                    Ok(_) => return Ok(true),
+                    Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => continue,
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            // Its stream plays, or is about to begin or has just ended.
+            if self.known(&holder.id).is_some() || Instant::now() >= until {
+                return Ok(false);
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Nothing plays here any more: whatever is written of it goes.
+    pub(super) async fn leave(&self) {
+        let own: Vec<(Entry, u64)> = {
+            let rows = self.rows();
+            let own = rows.values().filter(|row| row.entry.process == self.process);
+            own.map(|row| (row.entry.clone(), row.revision)).collect()
+        };
+        for (entry, revision) in own {
+            // What does not succeed is removed by the others.
+            let _ = timeout(PATIENCE, self.take_away(&entry, revision)).await;
+        }
+    }
+}
+
+impl Seam for Directory {
+    fn claim<'a>(&'a self, name: &'a str, id: &'a str) -> BoxFuture<'a, Result<(), StationError>> {
+        self.take(name, id).boxed()
+    }
+
+    fn release<'a>(&'a self, name: &'a str, id: &'a str) -> BoxFuture<'a, ()> {
+        async move {
+            let _ = timeout(PATIENCE, self.give_back(name, id)).await;
+        }
+        .boxed()
+    }
+
+    fn begun<'a>(&'a self, stream: &'a Stream) -> BoxFuture<'a, ()> {
+        async move {
+            // What does not succeed is done in the next round.
+            let written = async {
+                let name = match stream.name() {
+                    Some(name) => self.take(name, stream.id()).await.ok().map(|()| name),
+                    None => None,
+                };
+                self.write_down(stream, name).await
+            };
+            let _ = timeout(PATIENCE, written).await;
+        }
+        .boxed()
+    }
+
+    fn ended(&self) {
+        self.changed.notify_one();
+    }
+}

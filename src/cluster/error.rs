@@ -1,0 +1,40 @@
+//! The room's one error type: a sentence per variant.
+
+/// Seconds after which something that is away is asked for again.
+const RETRY_AFTER: u64 = 2;
+
+/// The cluster's one error type.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ClusterError {
+    /// The options that describe it cannot be used.
+    #[error("{0}")]
+    Options(String),
+    /// The node's name is another's.
+    #[error("Another node of the cluster is called `{0}`; start one of them with another --node.")]
+    NameTaken(String),
+    /// The node that is asked says nothing.
+    #[error("The node `{0}` does not answer; if it has died, what it played is over. Try again in {RETRY_AFTER} s.")]
+    Silent(String),
+    /// The sound of a stream is to be had at another node.
+    #[error("The sound of this stream is sent by the node `{0}` alone; listen there.")]
+    Elsewhere(String),
+    /// What is to be sent to another node is larger than NATS lets pass.
+    #[error("The body is larger than {0} bytes, which is what can be passed on to another node; send less.")]
+    TooLarge(usize),
+    /// This node does not reach the others.
+    #[error(
+        "This node does not reach its cluster at present: no NATS server answers it. What it plays itself goes on; try \
+         again in {RETRY_AFTER} s."
+    )]
+    Away,
+}
+
+impl ClusterError {
+    /// Seconds after which the same may succeed.
+    pub fn retry_after(&self) -> Option<u64> {
+        match self {
+            Self::Options(_) | Self::Elsewhere(_) | Self::TooLarge(_) => None,
+            Self::NameTaken(_) | Self::Silent(_) | Self::Away => Some(RETRY_AFTER),
+        }
+    }
+}

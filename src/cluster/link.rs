@@ -1,0 +1,158 @@
+//! The connection to NATS, which comes and goes.
+
+use std::time::Duration;
+
+use async_nats::jetstream::context::Context;
+use async_nats::jetstream::kv;
+use async_nats::{Client, ConnectOptions, Event};
+use metrics::gauge;
+use tokio::sync::watch;
+
+use super::{ClusterConfig, ClusterError};
+use crate::telemetry::CLUSTER_CONNECTED;
+
+/// How long a server may take to answer a newcomer.
+const GREETING: Duration = Duration::from_secs(2);
+/// A server that says nothing for two of these is given up.
+const PING: Duration = Duration::from_secs(2);
+/// Pauses between two servers that do not answer grow from the first to the second.
+const MIN_BACKOFF: Duration = Duration::from_millis(50);
+const MAX_BACKOFF: Duration = Duration::from_secs(1);
+/// How long anything that is asked of NATS may take.
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What was asked of NATS went wrong; the sentence is the library's.
+#[derive(Debug)]
+pub(super) struct Trouble(pub(super) String);
+
+impl<E: std::error::Error> From<E> for Trouble {
+    fn from(error: E) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// A connection that is made again for as long as it takes.
+pub(super) struct Link {
+    client: Client,
+    jetstream: Context,
+    /// Counts connections; `None` while there is none.
+    connection: watch::Receiver<Option<u64>>,
+    /// Copies that are kept of everything.
+    replicas: usize,
+}
+
+impl Link {
+    /// Begins to connect.
+    pub(super) async fn open(config: &ClusterConfig) -> Result<Self, ClusterError> {
+        let addresses = config.addresses()?;
+        // A cluster of NATS keeps three copies, so that one of its servers may die.
+        let replicas = if addresses.len() >= 3 { 3 } else { 1 };
+        let (told, connection) = watch::channel(None);
+        let mut options = ConnectOptions::new();
+        if let Some(file) = &config.credentials {
+            options = options.credentials_file(file).await.map_err(|error| {
+                ClusterError::Options(format!("--cluster-creds: {} cannot be read: {error}.", file.display()))
+            })?;
+        }
+        let options = options
+            .name(format!("continuo {}", config.node))
+            .retry_on_initial_connect()
+            .connection_timeout(GREETING)
+            .ping_interval(PING)
+            .request_timeout(Some(PATIENCE))
+            .reconnect_delay_callback(backoff)
+            .event_callback(move |event| {
+                note(&told, &event);
+                std::future::ready(())
+            });
+        let client = options.connect(addresses).await;
+        let client: Client = client.map_err(|error| ClusterError::Options(format!("--cluster: {error}.")))?;
+        let mut jetstream = async_nats::jetstream::new(client.clone());
+        jetstream.set_timeout(PATIENCE);
+        Ok(Self { client, jetstream, connection, replicas })
+    }
+
+    /// Waits for a connection, and gives its number.
+    pub(super) async fn connected(&self) -> u64 {
+        match self.connection.clone().wait_for(Option::is_some).await.map(|number| *number) {
+            Ok(Some(number)) => number,
+            // Nobody can tell of another any more.
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// Waits until the connection of this number is no more.
+    pub(super) async fn lost(&self, number: u64) {
+        if self.connection.clone().wait_for(|now| *now != Some(number)).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// The connection.
+    ///
+    /// # Errors
+    /// [`ClusterError::Away`] while there is none.
+    pub(super) fn client(&self) -> Result<Client, ClusterError> {
+        if self.is_up() { Ok(self.client.clone()) } else { Err(ClusterError::Away) }
+    }
+
+    /// Whether there is a connection.
+    pub(super) fn is_up(&self) -> bool {
+        self.connection.borrow().is_some()
+    }
+
+    /// A bucket, made where there is none yet.
+    pub(super) async fn bucket(&self, config: kv::Config) -> Result<kv::Store, Trouble> {
+        if let Ok(bucket) = self.jetstream.get_key_value(&config.bucket).await {
+            return Ok(bucket);
+        }
+        let config = kv::Config { num_replicas: self.replicas, ..config };
+        // Of two nodes that make it at the same time both succeed: they ask for the same.
+        Ok(self.jetstream.create_key_value(config).await?)
+    }
+}
+
+fn backoff(attempts: usize) -> Duration {
+    let doublings = u32::try_from(attempts).unwrap_or(u32::MAX).min(8);
+    (MIN_BACKOFF * 2u32.pow(doublings)).min(MAX_BACKOFF)
+}
+
+fn note(told: &watch::Sender<Option<u64>>, event: &Event) {
+    let connections = match event {
+        Event::Connected => 1,
+        Event::Disconnected | Event::Closed => 0,
+        // That it does not come about is told once by who waits for it.
+        Event::ClientError(error) => {
+            tracing::debug!("NATS: {error}");
+            return;
+        }
+        other => {
+            tracing::warn!("NATS: {other}");
+            return;
+        }
+    };
+    gauge!(CLUSTER_CONNECTED).set(f64::from(connections));
+    if connections == 0 {
+        tracing::warn!("the connection to NATS is lost; what plays here goes on");
+        told.send_replace(None);
+    } else {
+        let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        told.send_replace(Some(number));
+    }
+}
+
+/// Connections of this process so far.
+static NUMBER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_is_away_is_asked_ever_less_often() {
+        let pauses: Vec<Duration> = (0..12).map(backoff).collect();
+        assert!(pauses.is_sorted());
+        assert_eq!((pauses[0], pauses[11]), (MIN_BACKOFF, MAX_BACKOFF));
+        assert_eq!(backoff(usize::MAX), MAX_BACKOFF);
+    }
+}

@@ -1,0 +1,137 @@
+//! Several processes as one server: the nodes of a cluster, which find each other over NATS.
+//!
+//! Nothing here runs without `serve --cluster`. This is the one room that knows NATS; the others hold a [`Cluster`]. While
+//! no NATS server answers, what a node plays goes on, and what needs the others is [`ClusterError::Away`]; nobody has to
+//! do anything for it to come back.
+
+mod calls;
+mod config;
+mod directory;
+mod error;
+mod link;
+mod nodes;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+pub use self::calls::{Answer, Call, Respond, whole};
+pub use self::config::{Address, ClusterConfig, Name};
+use self::directory::Directory;
+pub use self::directory::Entry;
+pub use self::error::ClusterError;
+use self::link::Link;
+pub use self::nodes::Node;
+use self::nodes::Nodes;
+use crate::station::Station;
+
+/// How often it is looked whether the others are there.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// This process as a node of its cluster.
+pub struct Cluster {
+    config: ClusterConfig,
+    link: Arc<Link>,
+    nodes: Arc<Nodes>,
+    directory: Arc<Directory>,
+    /// They end with it.
+    _tasks: JoinSet<()>,
+}
+
+impl Cluster {
+    /// Joins, as soon as a NATS server answers; does not wait for it. From now on the names of the station's streams are
+    /// those of the whole cluster. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`ClusterError::Options`].
+    pub async fn join(config: ClusterConfig, station: &Arc<Station>) -> Result<Self, ClusterError> {
+        let link = Arc::new(Link::open(&config).await?);
+        let nodes = Arc::new(Nodes::new(&config, Arc::clone(&link), Arc::clone(station)));
+        let directory = Arc::new(Directory::new(&config, Arc::clone(&link), Arc::clone(&nodes), station));
+        station.share(Arc::clone(&directory) as Arc<dyn crate::station::Directory>);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(Arc::clone(&nodes).keep());
+        tasks.spawn(Arc::clone(&directory).keep());
+        Ok(Self { config, link, nodes, directory, _tasks: tasks })
+    }
+
+    /// Waits until this node reaches the others, for so long at most.
+    pub async fn reached_within(&self, patience: Duration) {
+        let until = Instant::now() + patience;
+        while self.reach().is_err() && Instant::now() < until {
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Has the calls of other nodes answered like this. Must be called within a tokio runtime.
+    pub fn answer(&self, respond: Respond) {
+        tokio::spawn(calls::answer(Arc::clone(&self.link), self.subject(self.node()), respond));
+    }
+
+    /// Asks another node.
+    ///
+    /// # Errors
+    /// [`ClusterError::Away`], [`ClusterError::Silent`], [`ClusterError::TooLarge`].
+    pub async fn ask(&self, node: &str, call: &Call) -> Result<Answer, ClusterError> {
+        calls::ask(&self.link, node, self.subject(node), call).await
+    }
+
+    fn subject(&self, node: &str) -> String {
+        format!("continuo.{}.node.{node}.http", self.config.name)
+    }
+
+    /// The cluster's name.
+    pub fn name(&self) -> &str {
+        self.config.name.as_str()
+    }
+
+    /// This node's name.
+    pub fn node(&self) -> &str {
+        self.config.node.as_str()
+    }
+
+    /// Whether this node reaches the others.
+    ///
+    /// # Errors
+    /// [`ClusterError::Away`], [`ClusterError::NameTaken`].
+    pub fn reach(&self) -> Result<(), ClusterError> {
+        self.nodes.reach()
+    }
+
+    /// The nodes that are there, by name.
+    ///
+    /// # Errors
+    /// [`ClusterError::Away`], [`ClusterError::NameTaken`].
+    pub fn nodes(&self) -> Result<Vec<Node>, ClusterError> {
+        self.nodes.list()
+    }
+
+    /// What is known of a stream of any node without asking anybody.
+    pub fn known(&self, id: &str) -> Option<Entry> {
+        self.directory.known(id)
+    }
+
+    /// A stream that another node plays.
+    ///
+    /// # Errors
+    /// [`ClusterError::Away`], [`ClusterError::NameTaken`].
+    pub async fn find(&self, id: &str) -> Result<Option<Entry>, ClusterError> {
+        self.directory.find(id).await
+    }
+
+    /// A station that another node plays.
+    ///
+    /// # Errors
+    /// [`ClusterError::Away`], [`ClusterError::NameTaken`].
+    pub async fn find_named(&self, name: &str) -> Result<Option<Entry>, ClusterError> {
+        self.directory.find_named(name).await
+    }
+
+    /// Tells the others that this node is gone. They would notice by themselves after some seconds.
+    pub async fn leave(&self) {
+        self.directory.leave().await;
+        self.nodes.leave().await;
+    }
+}

@@ -1,0 +1,259 @@
+//! The nodes that are there: each writes down every second how it is, under its name, and reads what the others write.
+//!
+//! A name belongs to the process that took it: what it writes has to follow its own last revision. A node that dies is
+//! forgotten when its last word has grown old.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_nats::jetstream::kv::{self, CreateErrorKind, Operation, UpdateErrorKind};
+use async_nats::jetstream::stream::StorageType;
+use futures_util::StreamExt;
+use metrics::gauge;
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use utoipa::ToSchema;
+
+use super::link::{Link, Trouble};
+use super::{ClusterConfig, ClusterError};
+use crate::station::Station;
+use crate::telemetry::CLUSTER_NODES;
+
+/// How often a node says how it is.
+const REFRESH: Duration = Duration::from_secs(1);
+/// A node that said nothing for so long is gone.
+const FRESH: Duration = Duration::from_secs(5);
+/// Pause before NATS is asked again after trouble.
+const BREATH: Duration = Duration::from_secs(1);
+/// Time between two lines of the log about the same trouble.
+const COMPLAINTS: Duration = Duration::from_secs(10);
+/// How long a last word may take.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// A node, as it said a moment ago.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Node {
+    /// No other node of the cluster has it.
+    pub name: String,
+    /// Of Continuo.
+    pub version: String,
+    /// Streams that it has room for, beside those that play there.
+    pub room: usize,
+    /// Streams that have not ended.
+    pub streams: usize,
+    /// Listeners that are connected to it.
+    pub listeners: usize,
+}
+
+/// What a node writes down.
+#[derive(Serialize, Deserialize)]
+struct Word {
+    /// Tells processes of the same name apart.
+    process: String,
+    #[serde(flatten)]
+    node: Node,
+}
+
+/// All nodes, and this one among them.
+pub(super) struct Nodes {
+    name: String,
+    process: String,
+    bucket: String,
+    link: Arc<Link>,
+    station: Arc<Station>,
+    seen: Mutex<BTreeMap<String, Seen>>,
+    /// Since when this node hears itself without a break.
+    joined: Mutex<Option<Instant>>,
+    /// Where this node's word is, with its revision, once its name is its own.
+    written: Mutex<Option<(kv::Store, u64)>>,
+}
+
+struct Seen {
+    node: Node,
+    is_this: bool,
+    at: Instant,
+}
+
+impl Nodes {
+    pub(super) fn new(config: &ClusterConfig, link: Arc<Link>, station: Arc<Station>) -> Self {
+        Self {
+            name: config.node.to_string(),
+            process: uuid::Uuid::new_v4().simple().to_string(),
+            bucket: format!("continuo-{}-nodes", config.name),
+            link,
+            station,
+            seen: Mutex::default(),
+            joined: Mutex::default(),
+            written: Mutex::default(),
+        }
+    }
+
+    fn seen(&self) -> MutexGuard<'_, BTreeMap<String, Seen>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn written(&self) -> MutexGuard<'_, Option<(kv::Store, u64)>> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Those that have said something lately. A node reaches the others when it hears its own word.
+    pub(super) fn list(&self) -> Result<Vec<Node>, ClusterError> {
+        let mut seen = self.seen();
+        seen.retain(|_, seen| seen.at.elapsed() < FRESH);
+        gauge!(CLUSTER_NODES).set(seen.len() as f64);
+        match seen.get(&self.name) {
+            _ if !self.link.is_up() => return Err(ClusterError::Away),
+            Some(seen) if seen.is_this => {}
+            Some(_) => return Err(ClusterError::NameTaken(self.name.clone())),
+            None => return Err(ClusterError::Away),
+        }
+        Ok(seen.values().map(|seen| seen.node.clone()).collect())
+    }
+
+    /// Whether this node reaches the others.
+    pub(super) fn reach(&self) -> Result<(), ClusterError> {
+        let reach = self.list().map(drop);
+        let mut joined = self.joined.lock().unwrap_or_else(PoisonError::into_inner);
+        match &reach {
+            Ok(()) => drop(joined.get_or_insert_with(Instant::now)),
+            Err(_) => *joined = None,
+        }
+        reach
+    }
+
+    /// Whether a node is certainly not there: it would have been heard by now.
+    pub(super) fn is_gone(&self, name: &str) -> bool {
+        let heard_of = self.reach().is_err() || self.seen().contains_key(name);
+        let joined = *self.joined.lock().unwrap_or_else(PoisonError::into_inner);
+        !heard_of && joined.is_some_and(|since| since.elapsed() > FRESH)
+    }
+
+    /// Tells this process from others of its node's name.
+    pub(super) fn process(&self) -> &str {
+        &self.process
+    }
+
+    /// Reads and writes for as long as the process lives.
+    pub(super) async fn keep(self: Arc<Self>) {
+        let mut complained = None::<Instant>;
+        loop {
+            let connection = self.link.connected().await;
+            let trouble = tokio::select! {
+                trouble = self.converse() => trouble,
+                () = self.link.lost(connection) => continue,
+            };
+            if let Err(Trouble(reason)) = trouble
+                && complained.is_none_or(|at| at.elapsed() >= COMPLAINTS)
+            {
+                complained = Some(Instant::now());
+                tracing::warn!("the cluster cannot be kept up with: {reason}; trying again");
+            }
+            sleep(BREATH).await;
+        }
+    }
+
+    async fn converse(&self) -> Result<(), Trouble> {
+        let bucket = self.link.bucket(kv::Config {
+            bucket: self.bucket.clone(),
+            description: "the nodes of a cluster of Continuo".into(),
+            max_age: FRESH,
+            storage: StorageType::Memory,
+            ..kv::Config::default()
+        });
+        let bucket = bucket.await?;
+        let words = bucket.watch_with_history(">").await?;
+        tokio::select! {
+            trouble = self.read(words) => trouble,
+            trouble = self.write(&bucket) => trouble,
+        }
+    }
+
+    async fn read(&self, mut words: kv::Watch) -> Result<(), Trouble> {
+        while let Some(entry) = words.next().await {
+            let entry = entry?;
+            let said = match entry.operation {
+                // A word of a version that says it otherwise is none.
+                Operation::Put => serde_json::from_slice::<Word>(&entry.value).ok(),
+                Operation::Delete | Operation::Purge => None,
+            };
+            let mut seen = self.seen();
+            match said {
+                Some(Word { process, node }) => {
+                    let is_this = process == self.process;
+                    if seen.insert(entry.key, Seen { node, is_this, at: Instant::now() }).is_none() && is_this {
+                        tracing::info!("this node is `{}` of its cluster", self.name);
+                    }
+                }
+                None => drop(seen.remove(&entry.key)),
+            }
+        }
+        Err(Trouble("nothing more is told of the nodes".into()))
+    }
+
+    async fn write(&self, bucket: &kv::Store) -> Result<(), Trouble> {
+        let mut tick = interval(REFRESH);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let begun = Instant::now();
+        // A process of the same name may have died a moment ago: its word is gone in some seconds.
+        let mut warn_at = begun + COMPLAINTS;
+        loop {
+            tick.tick().await;
+            self.say(bucket).await?;
+            if self.written().is_none() && Instant::now() >= warn_at {
+                warn_at = Instant::now() + COMPLAINTS;
+                tracing::warn!("{}", ClusterError::NameTaken(self.name.clone()));
+            }
+            // A word that does not come back was written where nobody reads: a bucket that is another one by now.
+            let heard = self.seen().get(&self.name).map(|seen| seen.at);
+            if self.written().is_some() && heard.unwrap_or(begun).elapsed() > FRESH {
+                return Err(Trouble("this node does not hear its own word".into()));
+            }
+        }
+    }
+
+    async fn say(&self, bucket: &kv::Store) -> Result<(), Trouble> {
+        let word = serde_json::to_vec(&Word { process: self.process.clone(), node: self.node() })?;
+        let last = self.written().as_ref().map(|(_, revision)| *revision);
+        let revision = match last {
+            Some(revision) => match bucket.update(&self.name, word.into(), revision).await {
+                Ok(revision) => Some(revision),
+                Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => self.revision(bucket).await?,
+                Err(error) => return Err(error.into()),
+            },
+            None => match bucket.create(&self.name, word.into()).await {
+                Ok(revision) => Some(revision),
+                Err(error) if error.kind() == CreateErrorKind::AlreadyExists => self.revision(bucket).await?,
+                Err(error) => return Err(error.into()),
+            },
+        };
+        *self.written() = revision.map(|revision| (bucket.clone(), revision));
+        Ok(())
+    }
+
+    /// The revision of this node's word, if the name is its own.
+    async fn revision(&self, bucket: &kv::Store) -> Result<Option<u64>, Trouble> {
+        let Some(entry) = bucket.entry(&self.name).await? else { return Ok(None) };
+        let own = serde_json::from_slice::<Word>(&entry.value).is_ok_and(|word| word.process == self.process);
+        Ok((own && entry.operation == Operation::Put).then_some(entry.revision))
+    }
+
+    fn node(&self) -> Node {
+        Node {
+            name: self.name.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            room: self.station.room(),
+            streams: self.station.live().len(),
+            listeners: self.station.listeners(),
+        }
+    }
+
+    /// Takes this node's word away.
+    pub(super) async fn leave(&self) {
+        let written = self.written().take();
+        if let Some((bucket, revision)) = written.filter(|_| self.link.is_up()) {
+            // What does not succeed grows old.
+            let _ = timeout(FAREWELL, bucket.delete_expect_revision(&self.name, Some(revision))).await;
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Requests about what another node of the cluster has: they are passed on to it, and its answer is the answer.
+//!
+//! Who asks and what it may do was found out here; the other node takes our word for it and answers with its own routes,
+//! which pass nothing on, so a request goes one way at most.
+
+mod wire;
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use futures_util::stream::BoxStream;
+use futures_util::{Stream, StreamExt};
+use http_body_util::{BodyDataStream, Full};
+use hyper::Request;
+use hyper::body::Incoming;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+use warp::Reply;
+use warp::http::request::Parts;
+use warp::http::{Method, StatusCode};
+use warp::reply::Response;
+
+use self::wire::{Asked, Told};
+use super::connection::Connection;
+use super::exchange::Exchange;
+use super::places::Places;
+use super::query::{pairs, segment};
+use super::{App, HttpError, Routes, body, front};
+use crate::cluster::{Answer, Call, Cluster, ClusterError, Respond, whole};
+
+/// Where a request is answered.
+enum Whereabouts {
+    Here,
+    At(String),
+    /// Where there is most room.
+    Anywhere,
+    /// By all nodes together.
+    Everywhere,
+}
+
+/// Has other nodes' requests answered by these routes.
+pub(super) fn answer(app: &Arc<App>, routes: &Routes) {
+    let Some(cluster) = &app.cluster else { return };
+    let routes = routes.clone();
+    let respond: Respond = Arc::new(move |call| {
+        let routes = routes.clone();
+        Box::pin(async move { respond(routes, &call).await })
+    });
+    cluster.answer(respond);
+}
+
+async fn respond(routes: Routes, Call { head, body }: &Call) -> Answer {
+    let response = match Asked::read(head) {
+        Ok(asked) => {
+            let is_head = asked.method() == Method::HEAD;
+            let mut response = front::run(routes, asked.request(connection(&asked), body.clone())).await;
+            if is_head {
+                front::cut_body(&mut response);
+            }
+            response
+        }
+        Err(error) => error.into_response(),
+    };
+    let (parts, body) = response.into_parts();
+    let broken = |_| ClusterError::Silent("another".into());
+    Answer {
+        head: Told::of(&parts).write(),
+        body: BodyDataStream::new(body).map(move |part| part.map_err(broken)).boxed(),
+    }
+}
+
+/// What stands for the connection of a request that came another way.
+fn connection(asked: &Asked) -> Connection {
+    let (address, exchange, close) = (asked.address(), Arc::<Exchange>::default(), CancellationToken::new());
+    let place = Places::new(1).enter(address, Arc::clone(&exchange), close.clone());
+    Connection::new(((address, 0).into(), None), None, place, exchange, close)
+}
+
+/// Answers a request that another node can answer; gives back what is answered here.
+pub(super) async fn passed_on(
+    app: &App,
+    routes: &Routes,
+    request: Request<Incoming>,
+) -> Result<Response, Request<Incoming>> {
+    let Some(cluster) = &app.cluster else { return Err(request) };
+    let answered = match whereabouts(app, cluster, &request).await {
+        Ok(Whereabouts::Here) => return Err(request),
+        Ok(Whereabouts::At(node)) => match taken_in(app, request).await {
+            Ok((parts, body)) => at(cluster, &node, &parts, body).await,
+            Err(error) => Err(error),
+        },
+        Ok(Whereabouts::Anywhere) => match taken_in(app, request).await {
+            Ok((parts, body)) => anywhere(cluster, routes, parts, body).await,
+            Err(error) => Err(error),
+        },
+        Ok(Whereabouts::Everywhere) => Ok(everywhere(cluster, routes, request).await),
+        Err(error) => Err(error),
+    };
+    Ok(answered.unwrap_or_else(Reply::into_response))
+}
+
+async fn whereabouts(app: &App, cluster: &Cluster, request: &Request<Incoming>) -> Result<Whereabouts, HttpError> {
+    let (method, path) = (request.method(), request.uri().path());
+    let reads = [Method::GET, Method::HEAD].contains(method);
+    let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
+    let is_alone = || cluster.reach().is_err();
+    match segments[..] {
+        ["v1", "streams"] if reads && !is_alone() => Ok(Whereabouts::Everywhere),
+        ["v1", "streams"] if method == Method::POST && !is_alone() => Ok(Whereabouts::Anywhere),
+        ["v1", "streams", id, ref rest @ ..] if app.station.presented(id).is_err() => match cluster.find(id).await? {
+            Some(entry) if is_endless(rest) => Err(ClusterError::Elsewhere(entry.node).into()),
+            Some(entry) => Ok(Whereabouts::At(entry.node)),
+            None => Ok(Whereabouts::Here),
+        },
+        ["hls", name, "master.m3u8"] if app.station.named(&segment(name)).is_err() => {
+            let found = cluster.find_named(&segment(name)).await?;
+            Ok(found.map_or(Whereabouts::Here, |entry| Whereabouts::At(entry.node)))
+        }
+        ["generate"] if reads => {
+            let asked = pairs(request.uri().query().unwrap_or_default());
+            let name = asked.into_iter().find(|(name, _)| name == "station").map(|(_, name)| name);
+            let Some(name) = name.filter(|name| app.station.named(name).is_err()) else {
+                return Ok(Whereabouts::Here);
+            };
+            match cluster.find_named(&name).await? {
+                Some(entry) => Err(ClusterError::Elsewhere(entry.node).into()),
+                None => Ok(Whereabouts::Here),
+            }
+        }
+        _ => Ok(Whereabouts::Here),
+    }
+}
+
+/// Whether what is answered below a stream goes on for as long as it plays.
+fn is_endless(below: &[&str]) -> bool {
+    matches!(below, ["events" | "ws"]) || matches!(below, [file] if file.starts_with("audio."))
+}
+
+async fn taken_in(app: &App, request: Request<Incoming>) -> Result<(Parts, Bytes), HttpError> {
+    let (parts, body) = request.into_parts();
+    let body = body::collect(&parts.headers, body, app.limits.body, &app.budget).await?;
+    Ok((parts, body))
+}
+
+/// A body that only its one reader touches, as the type says it.
+struct OneReader(Mutex<BoxStream<'static, Result<Bytes, ClusterError>>>);
+
+impl Stream for OneReader {
+    type Item = Result<Bytes, ClusterError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.get_mut().unwrap_or_else(PoisonError::into_inner).poll_next_unpin(context)
+    }
+}
+
+async fn at(cluster: &Cluster, node: &str, parts: &Parts, body: Bytes) -> Result<Response, HttpError> {
+    let call = Call { head: Asked::of(parts).write(), body };
+    let Answer { head, body } = cluster.ask(node, &call).await?;
+    let mut response = warp::reply::stream(OneReader(Mutex::new(body))).into_response();
+    if [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&Told::read(&head)?.describe(&mut response)) {
+        *response.body_mut() = Default::default();
+    }
+    Ok(response)
+}
+
+/// A new stream plays where there is most room; a node that refuses it leaves it to the next one.
+async fn anywhere(cluster: &Cluster, routes: &Routes, parts: Parts, body: Bytes) -> Result<Response, HttpError> {
+    let mut nodes = cluster.nodes()?;
+    let is_here = |name: &str| name == cluster.node();
+    nodes.sort_by_key(|node| (std::cmp::Reverse(node.room), !is_here(&node.name)));
+    // Who has no room may still let it wait.
+    let with_room = nodes.iter().filter(|node| node.room > 0).count().max(1);
+    let mut refused = Err(ClusterError::Away.into());
+    for node in &nodes[..with_room.min(nodes.len())] {
+        let answered = if is_here(&node.name) {
+            let request = Request::from_parts(parts.clone(), Full::new(body.clone()));
+            Ok(front::run(routes.clone(), request).await)
+        } else {
+            at(cluster, &node.name, &parts, body.clone()).await
+        };
+        match answered {
+            Ok(response) if !is_refusal(response.status()) => return Ok(response),
+            refusal => refused = refusal,
+        }
+    }
+    refused
+}
+
+/// Whether another node might do it.
+fn is_refusal(status: StatusCode) -> bool {
+    [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE].contains(&status)
+}
+
+/// The streams of all nodes as one list, oldest first. A node that does not answer is one that has just died.
+async fn everywhere(cluster: &Cluster, routes: &Routes, request: Request<Incoming>) -> Response {
+    let (parts, _) = request.into_parts();
+    let others = cluster.nodes().unwrap_or_default().into_iter().filter(|node| node.name != cluster.node());
+    let theirs = others.map(|node| {
+        let call = Call { head: Asked::of(&parts).write(), body: Bytes::new() };
+        async move {
+            let answer = cluster.ask(&node.name, &call).await.ok()?;
+            listed(&whole(answer.body).await.ok()?)
+        }
+    });
+    let here = front::run(routes.clone(), Request::from_parts(parts.clone(), Full::new(Bytes::new()))).await;
+    let (mut head, body) = here.into_parts();
+    let theirs = join_all(theirs).await;
+    let Some(mut streams) = BodyDataStream::new(body).next().await.and_then(|body| listed(&body.ok()?)) else {
+        return HttpError::Panicked.into_response();
+    };
+    streams.extend(theirs.into_iter().flatten().flatten());
+    let begun =
+        |stream: &Value| stream["id"].as_str().and_then(|id| cluster.known(id)).map_or(u64::MAX, |entry| entry.begun);
+    streams.sort_by_key(begun);
+    head.headers.remove(warp::http::header::CONTENT_LENGTH);
+    Response::from_parts(head, serde_json::json!({ "streams": streams }).to_string().into())
+}
+
+fn listed(body: &[u8]) -> Option<Vec<Value>> {
+    let mut list: Value = serde_json::from_slice(body).ok()?;
+    match list["streams"].take() {
+        Value::Array(streams) => Some(streams),
+        _ => None,
+    }
+}

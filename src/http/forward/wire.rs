@@ -1,0 +1,189 @@
+//! A request and a response as nodes tell each other of them.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::Request;
+use serde::{Deserialize, Serialize};
+use warp::http::header::{
+    AUTHORIZATION, CONNECTION, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING,
+    UPGRADE,
+};
+use warp::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, request, response};
+use warp::reply::Response;
+
+use crate::http::HttpError;
+use crate::http::auth::{Grant, Granted};
+use crate::http::client::Client;
+use crate::http::connection::Connection;
+use crate::http::links::Links;
+
+/// What is about a connection or was made use of already.
+const LEFT_OUT: [HeaderName; 10] = [
+    AUTHORIZATION,
+    CONNECTION,
+    EXPECT,
+    HOST,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
+type Headers = Vec<(String, String)>;
+
+/// A request.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Asked {
+    method: String,
+    /// Path and query.
+    target: String,
+    headers: Headers,
+    /// Whose it is.
+    client: IpAddr,
+    proxy: Option<IpAddr>,
+    /// Where its client sees our addresses.
+    prefix: String,
+    /// What it may do.
+    grant: Granted,
+}
+
+impl Asked {
+    /// Of a request that came through the front.
+    pub fn of(parts: &request::Parts) -> Self {
+        let (client, extensions) = (parts.extensions.get::<Client>(), &parts.extensions);
+        let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+        // Tokens stay where they were asked for.
+        Self {
+            method: parts.method.to_string(),
+            target: target.to_owned(),
+            headers: written(&parts.headers),
+            client: client.map_or(Ipv4Addr::UNSPECIFIED.into(), |client| client.address),
+            proxy: client.and_then(|client| client.proxy),
+            prefix: extensions.get::<Links>().map(|links| links.to("")).unwrap_or_default(),
+            grant: extensions.get::<Grant>().map_or(Granted::Signed, Granted::of),
+        }
+    }
+
+    pub fn write(&self) -> Bytes {
+        write(self)
+    }
+
+    /// # Errors
+    /// [`HttpError::BadRequest`] of a node that says it otherwise.
+    pub fn read(head: &[u8]) -> Result<Self, HttpError> {
+        read(head)
+    }
+
+    pub fn method(&self) -> &str {
+        &self.method
+    }
+
+    pub fn address(&self) -> IpAddr {
+        self.client
+    }
+
+    /// As it would have come through our own front.
+    pub fn request(&self, connection: Connection, body: Bytes) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = self.method.parse().unwrap_or(Method::GET);
+        *request.uri_mut() = self.target.parse().unwrap_or_default();
+        *request.headers_mut() = parsed(&self.headers);
+        let extensions = request.extensions_mut();
+        extensions.insert(connection);
+        extensions.insert(Links::below(&self.prefix));
+        extensions.insert(Client { address: self.client, proxy: self.proxy });
+        extensions.insert(self.grant.clone().grant());
+        request
+    }
+}
+
+/// The head of a response.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Told {
+    status: u16,
+    headers: Headers,
+}
+
+impl Told {
+    pub fn of(parts: &response::Parts) -> Self {
+        Self { status: parts.status.as_u16(), headers: written(&parts.headers) }
+    }
+
+    pub fn write(&self) -> Bytes {
+        write(self)
+    }
+
+    /// # Errors
+    /// [`HttpError::BadRequest`] of a node that says it otherwise.
+    pub fn read(head: &[u8]) -> Result<Self, HttpError> {
+        read(head)
+    }
+
+    /// Says the same of a response here; gives its status.
+    pub fn describe(self, response: &mut Response) -> StatusCode {
+        *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::BAD_GATEWAY);
+        *response.headers_mut() = parsed(&self.headers);
+        response.status()
+    }
+}
+
+fn write(head: &impl Serialize) -> Bytes {
+    // Texts and numbers can always be written.
+    serde_json::to_vec(head).unwrap_or_default().into()
+}
+
+fn read<'a, T: Deserialize<'a>>(head: &'a [u8]) -> Result<T, HttpError> {
+    serde_json::from_slice(head).map_err(|_| {
+        HttpError::BadRequest("The nodes of the cluster do not understand each other: run one version on all.".into())
+    })
+}
+
+/// Those that are text: others say nothing to our routes.
+fn written(headers: &HeaderMap) -> Headers {
+    let passed = headers.iter().filter(|(name, _)| !LEFT_OUT.contains(name));
+    passed.filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))).collect()
+}
+
+fn parsed(headers: &Headers) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for (name, value) in headers {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            map.append(name, value);
+        }
+    }
+    map
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_request_is_the_same_at_the_other_node_but_for_its_token() {
+        let mut request = Request::new(());
+        *request.method_mut() = Method::PATCH;
+        *request.uri_mut() = "/v1/streams/x?wait=3".parse().unwrap();
+        for (name, value) in [("authorization", "Bearer secret"), ("range", "bytes=0-"), ("host", "here")] {
+            request.headers_mut().insert(name, value.parse().unwrap());
+        }
+        let client = Client { address: "203.0.113.7".parse().unwrap(), proxy: Some("10.0.0.1".parse().unwrap()) };
+        request.extensions_mut().insert(client.clone());
+        request.extensions_mut().insert(Links::below("/music"));
+        request.extensions_mut().insert(Grant::All);
+        let asked = Asked::of(&request.into_parts().0).write();
+        assert!(!String::from_utf8_lossy(&asked).contains("secret"));
+        let asked = Asked::read(&asked).unwrap();
+        let again = asked.request(crate::http::forward::connection(&asked), Bytes::from_static(b"body"));
+        assert_eq!((again.method(), again.uri().to_string().as_str()), (&Method::PATCH, "/v1/streams/x?wait=3"));
+        assert_eq!(again.headers().iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["range"]);
+        assert_eq!(again.extensions().get::<Client>(), Some(&client));
+        assert_eq!(again.extensions().get::<Links>().unwrap().to("/x"), "/music/x");
+        assert!(matches!(again.extensions().get::<Grant>(), Some(Grant::All)));
+        assert!(Asked::read(b"{}").is_err());
+    }
+}
