@@ -59,6 +59,8 @@ pub const CLUSTER_CONNECTED: &str = "continuo_cluster_connected";
 pub const CLUSTER_NODES: &str = "continuo_cluster_nodes";
 /// Requests that were passed on to other nodes, by `outcome`.
 pub const CLUSTER_CALLS: &str = "continuo_cluster_calls_total";
+/// Pages of other nodes' streams that did not arrive.
+pub const CLUSTER_PAGES_MISSED: &str = "continuo_cluster_pages_missed_total";
 /// Requests answered, by `method` and `status`.
 pub const HTTP_REQUESTS: &str = "continuo_http_requests_total";
 
@@ -110,6 +112,7 @@ pub fn describe() {
     describe_gauge!(CLUSTER_CONNECTED, "1 while a NATS server answers this node");
     describe_gauge!(CLUSTER_NODES, "Nodes of the cluster that this one sees, itself included");
     describe_counter!(CLUSTER_CALLS, "Requests that were passed on to other nodes, by outcome");
+    describe_counter!(CLUSTER_PAGES_MISSED, "Times that pages of another node's stream did not arrive");
     describe_counter!(HTTP_REQUESTS, "Requests answered, by method and status");
 }
 

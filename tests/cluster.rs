@@ -9,10 +9,16 @@ mod client;
 mod nats;
 #[path = "cluster/node.rs"]
 mod node;
+#[path = "cluster/sound.rs"]
+mod sound;
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
 
 use nats::Nats;
 use node::{Node, eventually};
-use serde_json::json;
 
 /// A node that has no room for streams, and one that has: the first passes everything on.
 async fn pair(nats: &Nats, arguments: &[&str]) -> (Node, Node) {
@@ -21,9 +27,8 @@ async fn pair(nats: &Nats, arguments: &[&str]) -> (Node, Node) {
     for node in [&mut full, &mut free] {
         node.ready().await;
     }
-    for node in [&full, &free] {
-        node.sees(&["free", "full"]).await;
-    }
+    full.sees_room_at("free").await;
+    free.sees(&["free", "full"]).await;
     (full, free)
 }
 
@@ -158,12 +163,6 @@ async fn a_stream_is_made_shown_steered_and_ended_through_every_node() {
     }
     assert_eq!(free.get(&place).await.json().await["prompts"][0]["text"], "coffee");
     assert_eq!(full.get("/hls/Tee%20%26%20Kaffee/master.m3u8").await.status, 200);
-    // Its sound is to be had where it is made, and that is said.
-    for path in [format!("{place}/audio.ogg"), format!("{place}/events"), "/generate?station=Tee+%26+Kaffee".into()] {
-        let mut refused = full.get(&path).await;
-        assert_eq!(refused.status, 421, "{path}");
-        assert!(refused.problem().await.contains("`free`"));
-    }
     assert_eq!(full.call("POST", "/v1/streams", r#"{"name": "Tee & Kaffee", "prompts": ["x"]}"#).await.status, 409);
     assert_eq!(full.call("DELETE", &place, "").await.status, 204);
     assert_eq!(full.get(&place).await.status, 404);
@@ -178,8 +177,8 @@ async fn a_name_that_is_wanted_twice_at_the_same_time_is_given_once() {
     let [mut a, mut b] = ["a", "b"].map(|name| Node::start(name, &nats.url()));
     a.ready().await;
     b.ready().await;
-    a.sees(&["a", "b"]).await;
-    b.sees(&["a", "b"]).await;
+    a.sees_room_at("b").await;
+    b.sees_room_at("a").await;
     for round in 0..5 {
         let body = format!(r#"{{"name": "same {round}", "prompts": ["x"]}}"#);
         let (mut one, mut two) =
@@ -214,18 +213,17 @@ async fn what_another_node_answers_may_be_larger_than_a_message() {
     let mut part = crate::client::send(full.addr, &format!("GET {path} HTTP/1.1\nRange: bytes=100-1099"), b"").await;
     assert_eq!((part.status, part.body().await == ours[100..1100]), (206, true));
     // Segments of HLS are the same bytes from every node.
-    let file = format!("{place}/hls/opus");
-    eventually(async || {
-        full.get(&format!("{file}/index.m3u8?session=a")).await.text().await;
-        let (theirs, ours) = (full.get(&format!("{file}/3.m4s")).await, free.get(&format!("{file}/3.m4s")).await);
-        let (mut theirs, mut ours) = (theirs, ours);
-        if (theirs.status, ours.status) != (200, 200) {
-            return Err(format!("{} {}", theirs.status, ours.status));
-        }
-        assert!(theirs.body().await == ours.body().await);
-        Ok(())
+    let folder = format!("{place}/hls/opus");
+    let segment = eventually(async || {
+        let playlist = full.get(&format!("{folder}/index.m3u8?session=a")).await.text().await;
+        let segment = playlist.lines().find(|line| line.ends_with(".m4s") && !line.starts_with('#'));
+        segment.map(str::to_owned).ok_or(playlist)
     })
     .await;
+    let file = format!("{folder}/{segment}");
+    let (mut theirs, mut ours) = (full.get(&file).await, free.get(&file).await);
+    assert_eq!((theirs.status, ours.status), (200, 200));
+    assert!(theirs.body().await == ours.body().await);
     // What is too large to be passed on is refused in a sentence.
     let mut large = full.call("PATCH", &place, &" ".repeat(1_047_000)).await;
     assert_eq!(large.status, 413);
@@ -240,9 +238,12 @@ async fn a_token_is_asked_for_where_a_request_comes_in() {
     full.ready().await;
     free.ready().await;
     eventually(async || {
-        let mut answer = full.get("/v1/nodes?token=at+the+door").await;
-        let told = answer.text().await;
-        if told.contains("free") { Ok(()) } else { Err(told) }
+        let told = full.get("/v1/nodes?token=at+the+door").await.json().await;
+        let has_room = |node: &Value| node["name"] == "free" && node["room"].as_u64() > Some(0);
+        match told["nodes"].as_array().is_some_and(|nodes| nodes.iter().any(has_room)) {
+            true => Ok(()),
+            false => Err(told.to_string()),
+        }
     })
     .await;
     let body = r#"{"prompts": ["x"]}"#;
@@ -299,7 +300,7 @@ async fn what_a_killed_node_played_is_forgotten_and_its_names_are_free() {
     })
     .await;
     other.ready().await;
-    full.sees(&["full", "other"]).await;
+    full.sees_room_at("other").await;
     full.create(body).await;
 }
 
@@ -328,4 +329,133 @@ async fn a_station_of_all_nodes_plays_at_one_and_at_another_when_that_ends() {
         now => Err(format!("{now:?}")),
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_of_another_node_hears_every_sample_to_the_end() {
+    let nats = Nats::start().await;
+    let (full, _free) = pair(&nats, &[]).await;
+    for format in ["ogg", "wav", "mp3"] {
+        let place = format!("/v1/streams/{}", full.create(r#"{"prompts": ["x"], "seconds": 5}"#).await);
+        let mut heard = full.get(&format!("{place}/audio.{format}")).await;
+        assert_eq!(heard.status, 200);
+        let heard = heard.body().await;
+        if format == "ogg" {
+            sound::continuous(&heard);
+        }
+        let frames = sound::decoded(&heard, format).len();
+        // An MP3 has the silence of its encoder too.
+        let most = if format == "mp3" { 5 * 48_000 + 4000 } else { 5 * 48_000 };
+        assert!((5 * 48_000..=most).contains(&frames), "{format}: {frames}");
+    }
+    let metrics = full.get("/metrics").await.text().await;
+    assert!(!metrics.contains("continuo_packets_encoded_total{node=\"full\"}"), "{metrics}");
+    assert!(!metrics.contains("continuo_cluster_pages_missed_total{"), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn listeners_of_all_nodes_hear_the_same_packets_and_are_counted_together() {
+    let nats = Nats::start().await;
+    let (full, free) = pair(&nats, &[]).await;
+    let place = format!("/v1/streams/{}", full.create(r#"{"prompts": ["x"]}"#).await);
+    let path = format!("{place}/audio.ogg");
+    let mut first = full.get(&path).await;
+    let early = first.some(20_000).await;
+    // Whoever comes later begins with what was just played, at either node.
+    let (mut second, mut third) = (full.get(&path).await, free.get(&path).await);
+    let listeners = async |count: u64| {
+        eventually(async || {
+            let told = full.get(&place).await.json().await;
+            if told["listeners"] == count { Ok(()) } else { Err(told.to_string()) }
+        })
+        .await
+    };
+    let (second_heard, third_heard) = (second.some(60_000).await, third.some(60_000).await);
+    listeners(3).await;
+    let first_heard = [early, first.some(60_000).await].concat();
+    let packets = [&first_heard, &second_heard, &third_heard].map(|heard| sound::packets(heard));
+    for others in &packets[1..] {
+        let at = packets[0].iter().position(|packet| *packet == others[0]).expect("they hear the same stream");
+        let common = (packets[0].len() - at).min(others.len());
+        assert!(common > 50, "{common}");
+        assert!(packets[0][at..at + common] == others[..common]);
+    }
+    drop((first, second));
+    listeners(1).await;
+    drop(third);
+    listeners(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_titles_and_sockets_are_as_at_the_node_that_makes_the_stream() {
+    let nats = Nats::start().await;
+    let (full, free) = pair(&nats, &[]).await;
+    let place = format!("/v1/streams/{}", full.create(r#"{"name": "cafe", "prompts": ["tea"]}"#).await);
+    let mut events = full.get(&format!("{place}/events")).await;
+    let mut told = String::new();
+    let mut until = async |words: &[&str]| {
+        while !words.iter().all(|word| told.contains(word)) {
+            told += &String::from_utf8_lossy(&events.piece().await.expect("events go on"));
+        }
+    };
+    until(&["event:title", "\"tea\"", "event:status"]).await;
+    let address = format!("ws://{}{place}/ws?format=mp3", full.addr);
+    let (mut socket, _) = tokio_tungstenite::connect_async(address).await.unwrap();
+    socket.send(Message::text(r#"{"type": "steer", "id": 7, "prompts": ["coffee"]}"#)).await.unwrap();
+    let (mut ack, mut bytes) = (None, 0);
+    while ack.is_none() || bytes < 10_000 {
+        match timeout(client::PATIENCE, socket.next()).await.unwrap().unwrap().unwrap() {
+            Message::Binary(sound) => bytes += sound.len(),
+            Message::Text(text) => {
+                let text: Value = serde_json::from_str(&text).unwrap();
+                ack = (text["id"] == 7).then_some(text).or(ack);
+            }
+            _ => {}
+        }
+    }
+    let ack = ack.unwrap();
+    assert_eq!(ack["type"], "ack", "{ack}");
+    assert!(ack["at"].as_f64().unwrap() > 0.0);
+    until(&["event:steer", "\"title\":\"coffee\""]).await;
+    assert_eq!(free.get(&place).await.json().await["prompts"][0]["text"], "coffee");
+    // Players of Icecast find titles between the sound.
+    let head = "GET /generate?station=cafe&format=mp3 HTTP/1.1\nIcy-MetaData: 1";
+    let mut player = crate::client::send(full.addr, head, b"").await;
+    assert_eq!((player.status, player.header("icy-name")), (200, Some("cafe")));
+    let sound = player.some(40_000).await;
+    assert!(sound.windows(20).any(|bytes| bytes == b"StreamTitle='coffee'"));
+    assert_eq!(free.call("DELETE", &place, "").await.status, 204);
+    until(&["event:end", "it was deleted"]).await;
+    while player.piece().await.is_some() {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_past_is_heard_at_another_node_and_an_idle_stream_wakes_there() {
+    let nats = Nats::start().await;
+    let (full, free) = pair(&nats, &["--grace", "0"]).await;
+    let place = format!("/v1/streams/{}", full.create(r#"{"prompts": ["x"]}"#).await);
+    let state = async |state: &str| {
+        eventually(async || {
+            let told = free.get(&place).await.json().await;
+            if told["state"] == state { Ok(()) } else { Err(told.to_string()) }
+        })
+        .await
+    };
+    for _ in 0..2 {
+        state("idle").await;
+        let mut listener = full.get(&format!("{place}/audio.wav")).await;
+        listener.some(400_000).await;
+    }
+    let mut listener = full.get(&format!("{place}/audio.wav")).await;
+    let path = format!("{place}/recording?from=0&to=3&format=wav");
+    let recording = eventually(async || {
+        let _ = listener.some(1).await;
+        let mut answer = full.get(&path).await;
+        if answer.status == 200 { Ok(answer.body().await) } else { Err(answer.text().await) }
+    })
+    .await;
+    let mut past = full.get(&format!("{place}/audio.wav?from=0")).await;
+    assert_eq!(past.status, 200);
+    let past = past.some(recording.len()).await;
+    assert!(past[44..recording.len()] == recording[44..], "the past is another one");
 }

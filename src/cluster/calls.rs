@@ -18,6 +18,7 @@ use tokio::time::{sleep, timeout};
 
 use super::ClusterError;
 use super::link::{Link, PATIENCE, Trouble};
+use super::nodes::Nodes;
 use crate::telemetry::CLUSTER_CALLS;
 
 /// Bytes of a body that are sent as one message.
@@ -175,12 +176,15 @@ impl Taking {
 }
 
 /// Answers what comes to `subject` for as long as the process lives.
-pub(super) async fn answer(link: Arc<Link>, subject: String, respond: Respond) {
+pub(super) async fn answer(link: Arc<Link>, subject: String, respond: Respond, nodes: Arc<Nodes>) {
     let places = Arc::new(Semaphore::new(AT_ONCE));
     loop {
         link.connected().await;
         let Ok(client) = link.client() else { continue };
         let Ok(mut calls) = client.subscribe(subject.clone()).await else { continue };
+        if client.flush().await.is_ok() {
+            nodes.answers();
+        }
         // It outlives the connection.
         while let Some(asked) = calls.next().await {
             let (Some(reply), Some(call)) = (asked.reply, Call::read(asked.payload)) else { continue };

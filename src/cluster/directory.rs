@@ -115,6 +115,11 @@ impl Directory {
         self.rows().get(id).map(|row| row.entry.clone())
     }
 
+    /// The generation under which this node makes a stream.
+    pub(super) fn generation(&self, id: &str) -> u64 {
+        self.rows().get(id).map_or(0, |row| row.entry.generation)
+    }
+
     /// A stream that another node has.
     pub(super) async fn find(&self, id: &str) -> Result<Option<Entry>, ClusterError> {
         self.nodes.reach()?;

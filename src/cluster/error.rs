@@ -1,5 +1,7 @@
 //! The room's one error type: a sentence per variant.
 
+use crate::station::StationError;
+
 /// Seconds after which something that is away is asked for again.
 const RETRY_AFTER: u64 = 2;
 
@@ -15,9 +17,12 @@ pub enum ClusterError {
     /// The node that is asked says nothing.
     #[error("The node `{0}` does not answer; if it has died, what it played is over. Try again in {RETRY_AFTER} s.")]
     Silent(String),
-    /// The sound of a stream is to be had at another node.
-    #[error("The sound of this stream is sent by the node `{0}` alone; listen there.")]
+    /// The past of a stream is to be had at another node.
+    #[error("The past of this stream is sought by a socket of the node `{0}` alone; connect there, or seek by ?from=.")]
     Elsewhere(String),
+    /// From the station.
+    #[error(transparent)]
+    Station(#[from] StationError),
     /// What is to be sent to another node is larger than NATS lets pass.
     #[error("The body is larger than {0} bytes, which is what can be passed on to another node; send less.")]
     TooLarge(usize),
@@ -33,7 +38,7 @@ impl ClusterError {
     /// Seconds after which the same may succeed.
     pub fn retry_after(&self) -> Option<u64> {
         match self {
-            Self::Options(_) | Self::Elsewhere(_) | Self::TooLarge(_) => None,
+            Self::Options(_) | Self::Station(_) | Self::Elsewhere(_) | Self::TooLarge(_) => None,
             Self::NameTaken(_) | Self::Silent(_) | Self::Away => Some(RETRY_AFTER),
         }
     }

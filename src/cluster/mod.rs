@@ -8,8 +8,11 @@ mod calls;
 mod config;
 mod directory;
 mod error;
+mod hearing;
 mod link;
 mod nodes;
+mod sending;
+mod verbs;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,10 +25,12 @@ pub use self::config::{Address, ClusterConfig, Name};
 use self::directory::Directory;
 pub use self::directory::Entry;
 pub use self::error::ClusterError;
+use self::hearing::Hearing;
 use self::link::Link;
 pub use self::nodes::Node;
 use self::nodes::Nodes;
-use crate::station::Station;
+use self::sending::{Sending, Subjects};
+use crate::station::{Station, StationError, Stream};
 
 /// How often it is looked whether the others are there.
 const LOOK: Duration = Duration::from_millis(20);
@@ -36,6 +41,7 @@ pub struct Cluster {
     link: Arc<Link>,
     nodes: Arc<Nodes>,
     directory: Arc<Directory>,
+    hearing: Hearing,
     /// They end with it.
     _tasks: JoinSet<()>,
 }
@@ -51,10 +57,14 @@ impl Cluster {
         let nodes = Arc::new(Nodes::new(&config, Arc::clone(&link), Arc::clone(station)));
         let directory = Arc::new(Directory::new(&config, Arc::clone(&link), Arc::clone(&nodes), station));
         station.share(Arc::clone(&directory) as Arc<dyn crate::station::Directory>);
+        let place = || (Subjects(config.name.to_string()), config.node.as_str());
+        let hearing = Hearing::new(place(), Arc::clone(&link), Arc::clone(&directory), station);
+        let sending = Sending::new(place(), Arc::clone(&link), Arc::clone(&directory), station);
         let mut tasks = JoinSet::new();
+        tasks.spawn(Arc::new(sending).keep());
         tasks.spawn(Arc::clone(&nodes).keep());
         tasks.spawn(Arc::clone(&directory).keep());
-        Ok(Self { config, link, nodes, directory, _tasks: tasks })
+        Ok(Self { config, link, nodes, directory, hearing, _tasks: tasks })
     }
 
     /// Waits until this node reaches the others, for so long at most.
@@ -67,7 +77,12 @@ impl Cluster {
 
     /// Has the calls of other nodes answered like this. Must be called within a tokio runtime.
     pub fn answer(&self, respond: Respond) {
-        tokio::spawn(calls::answer(Arc::clone(&self.link), self.subject(self.node()), respond));
+        tokio::spawn(calls::answer(
+            Arc::clone(&self.link),
+            self.subject(self.node()),
+            respond,
+            Arc::clone(&self.nodes),
+        ));
     }
 
     /// Asks another node.
@@ -127,6 +142,25 @@ impl Cluster {
     /// [`ClusterError::Away`], [`ClusterError::NameTaken`].
     pub async fn find_named(&self, name: &str) -> Result<Option<Entry>, ClusterError> {
         self.directory.find_named(name).await
+    }
+
+    /// A stream that another node plays, to be heard here.
+    ///
+    /// # Errors
+    /// [`ClusterError::Away`], [`ClusterError::Silent`], [`ClusterError::Station`].
+    pub async fn hear(&self, id: &str) -> Result<Arc<Stream>, ClusterError> {
+        self.hearing.hear(id).await
+    }
+
+    /// A station that another node plays, to be heard here.
+    ///
+    /// # Errors
+    /// Those of [`Cluster::hear`].
+    pub async fn hear_named(&self, name: &str) -> Result<Arc<Stream>, ClusterError> {
+        match self.find_named(name).await? {
+            Some(entry) => self.hear(&entry.id).await,
+            None => Err(StationError::NotFound(name.to_owned()).into()),
+        }
     }
 
     /// Tells the others that this node is gone. They would notice by themselves after some seconds.

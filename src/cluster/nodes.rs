@@ -4,6 +4,7 @@
 //! forgotten when its last word has grown old.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -62,6 +63,8 @@ pub(super) struct Nodes {
     bucket: String,
     link: Arc<Link>,
     station: Arc<Station>,
+    /// Other nodes are answered: until then there is no room for what they ask for.
+    answers: AtomicBool,
     seen: Mutex<BTreeMap<String, Seen>>,
     /// Since when this node hears itself without a break.
     joined: Mutex<Option<Instant>>,
@@ -83,6 +86,7 @@ impl Nodes {
             bucket: format!("continuo-{}-nodes", config.name),
             link,
             station,
+            answers: AtomicBool::new(false),
             seen: Mutex::default(),
             joined: Mutex::default(),
             written: Mutex::default(),
@@ -127,6 +131,11 @@ impl Nodes {
         let heard_of = self.reach().is_err() || self.seen().contains_key(name);
         let joined = *self.joined.lock().unwrap_or_else(PoisonError::into_inner);
         !heard_of && joined.is_some_and(|since| since.elapsed() > FRESH)
+    }
+
+    /// From now on other nodes are answered.
+    pub(super) fn answers(&self) {
+        self.answers.store(true, Ordering::Relaxed);
     }
 
     /// Tells this process from others of its node's name.
@@ -242,7 +251,7 @@ impl Nodes {
         Node {
             name: self.name.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
-            room: self.station.room(),
+            room: if self.answers.load(Ordering::Relaxed) { self.station.room() } else { 0 },
             streams: self.station.live().len(),
             listeners: self.station.listeners(),
         }

@@ -1,9 +1,11 @@
 //! The engine's one error type: a sentence per variant.
 
+use serde::{Deserialize, Serialize};
+
 use crate::units::ModelId;
 
 /// Why the engine could not do what was asked.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, Clone, Serialize, Deserialize, thiserror::Error)]
 pub enum EngineError {
     /// A value is out of bounds; the text says which and what to send instead.
     #[error("{0}")]

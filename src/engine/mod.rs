@@ -61,7 +61,7 @@ pub use spec::{
 };
 pub use stillness::Stillness;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::units::{SampleRate, Samples};
@@ -155,7 +155,7 @@ pub struct Freeze {
 }
 
 /// What is done about a voice that stands still.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Remedy {
     /// It goes on with other draws.
@@ -181,7 +181,7 @@ impl Remedy {
 }
 
 /// From when on a change can be heard.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Ack {
     /// Media time, in seconds since the voice began, of the first sample that the change affects.
     pub at: f64,

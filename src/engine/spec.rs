@@ -207,7 +207,7 @@ pub fn validate_max_still(seconds: f32) -> Result<(), EngineError> {
 }
 
 /// A change to a running voice; `None` keeps what there is.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Steer {
     /// The new blend.
     pub prompts: Option<Vec<WeightedPrompt>>,

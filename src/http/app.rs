@@ -15,7 +15,7 @@ use crate::budget::Budget;
 use crate::cluster::Cluster;
 use crate::engine::{Engine, ModelRequest, ResidentError};
 use crate::sandbox::Sandbox;
-use crate::station::Station;
+use crate::station::{Station, StationError, Stream};
 use crate::studio::{Decoded, Owner, Studio, StudioError, decode_within};
 use crate::units::ModelId;
 
@@ -109,6 +109,22 @@ impl App {
             started: Instant::now(),
             recordings: Recordings::default(),
             sandbox: Sandbox::default(),
+        }
+    }
+
+    /// A stream to be heard, wherever in the cluster it plays.
+    pub(super) async fn hear(&self, id: &str) -> Result<Arc<Stream>, HttpError> {
+        match (self.station.get(id), &self.cluster) {
+            (Err(StationError::NotFound(_)), Some(cluster)) => Ok(cluster.hear(id).await?),
+            (found, _) => Ok(found?),
+        }
+    }
+
+    /// A station to be heard, wherever in the cluster it plays.
+    pub(super) async fn hear_named(&self, name: &str) -> Result<Arc<Stream>, HttpError> {
+        match (self.station.named(name), &self.cluster) {
+            (Err(StationError::NotFound(_)), Some(cluster)) => Ok(cluster.hear_named(name).await?),
+            (found, _) => Ok(found?),
         }
     }
 

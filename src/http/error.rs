@@ -101,7 +101,7 @@ pub enum HttpError {
     Exhausted(#[from] Exhausted),
     /// From the cluster.
     #[error(transparent)]
-    Cluster(#[from] ClusterError),
+    Cluster(ClusterError),
     /// From the station.
     #[error(transparent)]
     Station(#[from] StationError),
@@ -111,6 +111,15 @@ pub enum HttpError {
     /// From the engine.
     #[error(transparent)]
     Engine(#[from] EngineError),
+}
+
+impl From<ClusterError> for HttpError {
+    fn from(error: ClusterError) -> Self {
+        match error {
+            ClusterError::Station(error) => Self::Station(error),
+            error => Self::Cluster(error),
+        }
+    }
 }
 
 impl HttpError {

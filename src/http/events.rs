@@ -16,7 +16,7 @@ use warp::{Filter, Reply};
 
 use super::error::reply;
 use super::router::get;
-use super::{App, HttpError, Routes};
+use super::{App, Routes};
 use crate::station::{Event, Events};
 
 /// The id of the last event, and of no other: a browser names it when it comes again, which it does until it gets 204.
@@ -31,12 +31,15 @@ pub(super) fn routes(app: &Arc<App>) -> Routes {
     warp::path!("v1" / "streams" / String / "events")
         .and(get())
         .and(has_seen_the_end())
-        .map(move |id: String, has_seen_the_end| {
-            let found = app.station.get(&id).map_err(HttpError::from);
-            reply(found.map(|stream| match has_seen_the_end && stream.has_ended() {
-                true => StatusCode::NO_CONTENT.into_response(),
-                false => events(stream.events()),
-            }))
+        .then(move |id: String, has_seen_the_end| {
+            let app = Arc::clone(&app);
+            async move {
+                let found = app.hear(&id).await;
+                reply(found.map(|stream| match has_seen_the_end && stream.has_ended() {
+                    true => StatusCode::NO_CONTENT.into_response(),
+                    false => events(stream.events()),
+                }))
+            }
         })
         .boxed()
 }

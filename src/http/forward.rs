@@ -27,7 +27,7 @@ use self::wire::{Asked, Told};
 use super::connection::Connection;
 use super::exchange::Exchange;
 use super::places::Places;
-use super::query::{pairs, segment};
+use super::query::{SHIFT, pairs, segment};
 use super::{App, HttpError, Routes, body, front};
 use crate::cluster::{Answer, Call, Cluster, ClusterError, Respond, whole};
 
@@ -111,7 +111,9 @@ async fn whereabouts(app: &App, cluster: &Cluster, request: &Request<Incoming>) 
         ["v1", "streams"] if reads && !is_alone() => Ok(Whereabouts::Everywhere),
         ["v1", "streams"] if method == Method::POST && !is_alone() => Ok(Whereabouts::Anywhere),
         ["v1", "streams", id, ref rest @ ..] if app.station.presented(id).is_err() => match cluster.find(id).await? {
-            Some(entry) if is_endless(rest) => Err(ClusterError::Elsewhere(entry.node).into()),
+            Some(entry) if *rest == ["ws"] && is_of_past(request) => Err(ClusterError::Elsewhere(entry.node).into()),
+            // All who listen here share its pages; in its past each is alone.
+            Some(_) if is_endless(rest) && !is_of_past(request) => Ok(Whereabouts::Here),
             Some(entry) => Ok(Whereabouts::At(entry.node)),
             None => Ok(Whereabouts::Here),
         },
@@ -126,8 +128,8 @@ async fn whereabouts(app: &App, cluster: &Cluster, request: &Request<Incoming>) 
                 return Ok(Whereabouts::Here);
             };
             match cluster.find_named(&name).await? {
-                Some(entry) => Err(ClusterError::Elsewhere(entry.node).into()),
-                None => Ok(Whereabouts::Here),
+                Some(entry) if is_of_past(request) => Ok(Whereabouts::At(entry.node)),
+                _ => Ok(Whereabouts::Here),
             }
         }
         _ => Ok(Whereabouts::Here),
@@ -137,6 +139,11 @@ async fn whereabouts(app: &App, cluster: &Cluster, request: &Request<Incoming>) 
 /// Whether what is answered below a stream goes on for as long as it plays.
 fn is_endless(below: &[&str]) -> bool {
     matches!(below, ["events" | "ws"]) || matches!(below, [file] if file.starts_with("audio."))
+}
+
+/// Whether it is about what was heard before.
+fn is_of_past(request: &Request<Incoming>) -> bool {
+    pairs(request.uri().query().unwrap_or_default()).iter().any(|(name, _)| SHIFT.contains(&name.as_str()))
 }
 
 async fn taken_in(app: &App, request: Request<Incoming>) -> Result<(Parts, Bytes), HttpError> {

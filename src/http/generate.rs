@@ -45,7 +45,7 @@ async fn generate(
                 "`{parameter}` belongs to a stream of one's own; leave it out or leave `station` out."
             )));
         }
-        let stream = app.station.named(name)?;
+        let stream = app.hear_named(name).await?;
         return match method {
             Method::HEAD => Ok(audio::headers_only(listen.format, Some(stream.id()))),
             _ => audio::response(&stream, (listen, query.shift(&stream)?), headers, connection).await,

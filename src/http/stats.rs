@@ -74,7 +74,7 @@ impl StreamStats {
 }
 
 fn stats(app: &App) -> Stats {
-    let streams: Vec<StreamStats> = app.station.live().iter().map(|stream| StreamStats::of(stream)).collect();
+    let streams: Vec<StreamStats> = app.station.heard().iter().map(|stream| StreamStats::of(stream)).collect();
     let listeners: usize = streams.iter().map(|stream| stream.listeners).sum();
     Stats { uptime_seconds: app.started.elapsed().as_secs_f64(), listeners, streams }
 }

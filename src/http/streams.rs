@@ -96,7 +96,7 @@ fn sound(app: &Arc<App>) -> Routes {
                 let hear = async {
                     let query = Query::parse(&query, &[&LISTEN, &SHIFT])?;
                     let listen = query.listen(Some(format))?;
-                    let stream = app.station.get(&id)?;
+                    let stream = app.hear(&id).await?;
                     let from = query.shift(&stream)?;
                     match method {
                         Method::HEAD => Ok(audio::headers_only(format, Some(stream.id()))),

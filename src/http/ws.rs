@@ -74,7 +74,7 @@ async fn accept(
     (connection, grant): (Connection, Grant),
     upgrade: Option<OnUpgrade>,
 ) -> Result<Response, HttpError> {
-    let stream = app.station.get(id)?;
+    let stream = app.hear(id).await?;
     let has = |name, value: &str| {
         let found = headers.get(name).and_then(|found: &HeaderValue| found.to_str().ok());
         found.is_some_and(|found| found.eq_ignore_ascii_case(value))

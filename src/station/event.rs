@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use utoipa::ToSchema;
@@ -11,7 +11,7 @@ use crate::engine::{Remedy, Sampling, WeightedPrompt};
 use crate::units::ModelId;
 
 /// What the world may know of a stream.
-#[derive(Debug, Clone, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct StreamInfo {
     /// Identity, unguessable.
     pub id: String,
@@ -48,7 +48,7 @@ pub struct StreamInfo {
 }
 
 /// Life of a stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum StreamState {
     /// It waits for room on the machine, and has not been heard yet.
@@ -66,7 +66,7 @@ pub enum StreamState {
 }
 
 /// What a stream waits for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Waiting {
     /// In words.
     pub reason: String,
@@ -89,7 +89,7 @@ impl Waiting {
 }
 
 /// Pushed to SSE and WebSocket receivers.
-#[derive(Debug, Clone, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum Event {
     /// What plays now, in words; takes effect at media time `at`.

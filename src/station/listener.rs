@@ -92,7 +92,7 @@ impl Listener {
     }
 
     /// Bytes of this page for this listener; what must follow them is put into `next`.
-    fn render(&mut self, Page { at, body }: &Page) -> Bytes {
+    fn render(&mut self, Page { at, body, .. }: &Page) -> Bytes {
         let head = if self.received.pages == 0 { body.head(*at, &self.received, &self.about()) } else { None };
         let (first, rest) = body.bytes(*at, &self.received);
         self.received.count(*at);

@@ -8,6 +8,7 @@
 //!     ─► fanout: one shared encoder per format and bit rate ─► a packetizer and a page ring per variant ─► listeners
 //! ```
 
+mod abroad;
 mod clock;
 mod directory;
 mod error;
@@ -29,6 +30,7 @@ pub mod player;
 mod program;
 mod prompt_sets;
 mod registry;
+mod relay;
 mod resume;
 mod schedule;
 mod sessions;
@@ -45,6 +47,7 @@ mod upkeep;
 mod variants;
 mod watch;
 
+pub use abroad::{Facts, Sent};
 pub use directory::Directory;
 pub use error::StationError;
 pub use event::{Event, Events, StreamInfo, StreamState, Waiting};
@@ -56,6 +59,7 @@ pub use lineup::Lineup;
 pub use listener::Listener;
 pub use prompt_sets::{Entry, PromptSetError, PromptSets};
 pub use registry::{Load, Station};
+pub use relay::{Heard, Lost, Owner, Wish};
 pub use schedule::{Airing, Cue, Timetable};
 pub use sessions::{Count, Session, SessionInfo, SessionsInfo};
 pub use spec::{Idle, Listen, StationConfig, StreamSpec};

@@ -66,7 +66,9 @@ impl Packetizer {
     fn flush(&mut self, last: bool, scratch: &mut Vec<Waker>) {
         if !self.packets.is_empty() {
             let at = Span { start: self.start, end: self.end, last };
-            self.ring.publish(Page { at, body: self.live.page(&self.packets, at) }, scratch);
+            let body = self.live.page(&self.packets, at);
+            let packets = if self.ring.keeps_packets { std::mem::take(&mut self.packets) } else { Vec::new() };
+            self.ring.publish(Page { at, body, packets }, scratch);
             self.packets.clear();
         }
         self.start = self.end;

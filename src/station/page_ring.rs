@@ -14,7 +14,7 @@ use metrics::counter;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::audio::{PageBody, Span};
+use crate::audio::{Packet, PageBody, Span};
 use crate::telemetry::LISTENER_SKIPS;
 
 /// A piece of the stream that is sent as a whole.
@@ -22,6 +22,8 @@ use crate::telemetry::LISTENER_SKIPS;
 pub(super) struct Page {
     pub(super) at: Span,
     pub(super) body: Box<dyn PageBody>,
+    /// What it is made of, where other nodes may want it.
+    pub(super) packets: Vec<Packet>,
 }
 
 /// Pages and the seats that read them.
@@ -30,6 +32,8 @@ pub(super) struct PageRing {
     capacity: u64,
     /// Frames that may wait for company before the seats are woken.
     batch: u64,
+    /// Whether pages keep their packets.
+    pub(super) keeps_packets: bool,
     state: Mutex<State>,
 }
 
@@ -70,8 +74,8 @@ impl State {
 }
 
 impl PageRing {
-    pub(super) fn new(capacity: u64, batch: u64) -> Self {
-        Self { capacity, batch, state: Mutex::default() }
+    pub(super) fn new(capacity: u64, batch: u64, keeps_packets: bool) -> Self {
+        Self { capacity, batch, keeps_packets, state: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -158,6 +162,11 @@ impl PageRing {
         state.sleepers(&mut sleepers);
         drop(state);
         sleepers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Whether nothing follows.
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().closed
     }
 
     /// The next page for `seat`; `None` when nothing follows.

@@ -56,6 +56,8 @@ pub struct Station {
     closing: AtomicBool,
     /// Where other nodes find its streams, if there are any.
     directory: OnceLock<Arc<dyn Directory>>,
+    /// Streams that they make and somebody here hears.
+    relays: Mutex<Vec<Arc<Stream>>>,
 }
 
 impl Station {
@@ -73,6 +75,7 @@ impl Station {
             overload: Arc::default(),
             closing: AtomicBool::new(false),
             directory: OnceLock::new(),
+            relays: Mutex::default(),
         })
     }
 
@@ -96,6 +99,29 @@ impl Station {
     /// Listeners over all streams.
     pub fn listeners(&self) -> usize {
         self.config.max_listeners.saturating_sub(self.places.available_permits())
+    }
+
+    /// Frames that a new listener gets at once.
+    pub(super) fn burst(&self) -> u64 {
+        SampleRate(OPUS_RATE).samples(self.config.burst.max(MIN_BURST)).0
+    }
+
+    /// Places for listeners, and how many there are.
+    pub(super) fn places(&self) -> (Arc<Semaphore>, usize) {
+        (Arc::clone(&self.places), self.config.max_listeners)
+    }
+
+    /// Streams of other nodes that somebody here hears.
+    pub(super) fn relays(&self) -> MutexGuard<'_, Vec<Arc<Stream>>> {
+        let mut relays = self.relays.lock().unwrap_or_else(PoisonError::into_inner);
+        relays.retain(|stream| !stream.has_ended());
+        relays
+    }
+
+    /// Everything that is heard here: its own streams, oldest first, and those of other nodes.
+    pub fn heard(&self) -> Vec<Arc<Stream>> {
+        let relays = self.relays().clone();
+        self.live().into_iter().chain(relays).collect()
     }
 
     /// The engine below.
@@ -232,7 +258,7 @@ impl Station {
         journal: Option<Arc<Journal>>,
     ) -> Result<Arc<Stream>, StationError> {
         let (model, rate) = (source.model(), SampleRate(OPUS_RATE));
-        let burst = rate.samples(self.config.burst.max(MIN_BURST)).0;
+        let burst = self.burst();
         let length = spec.seconds.map(|seconds| rate.samples(seconds).0);
         let waits = spec.waits();
         let resumed = journal.is_some();
@@ -254,9 +280,11 @@ impl Station {
             remote: source.remote(),
             engine: self.engine.clone(),
             journal,
-            places: (self.places.clone(), self.config.max_listeners),
+            places: self.places(),
             kept: spec.idle == Idle::Wait || spec.keep,
             asked,
+            shared: self.directory.get().is_some(),
+            relayed: false,
         });
         let plan = Plan {
             idle: spec.idle,
@@ -396,7 +424,7 @@ impl Station {
     /// given it. No stream can be made afterwards.
     pub async fn shutdown(&self) {
         self.closing.store(true, Ordering::Release);
-        let streams = self.live();
+        let streams = self.heard();
         let ends = join_all(streams.iter().map(|stream| stream.end("the server is stopping")));
         let left = async {
             ends.await;

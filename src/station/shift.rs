@@ -49,7 +49,7 @@ impl Stream {
         let replay = Replay::follow(self, from)?;
         let ahead = self.variants().burst(listen.low_latency);
         let presentation = Presentation::new(Arc::clone(self.journal()), self.title());
-        let (variants, given_up) = (Arc::new(Variants::new(ahead, presentation)), CancellationToken::new());
+        let (variants, given_up) = (Arc::new(Variants::new(ahead, presentation, false)), CancellationToken::new());
         let seat = variants.join(listen, given_up.clone()).ok_or_else(|| self.ended_error())?;
         let shift = Shift {
             fanout: Fanout::new(Arc::clone(&variants), self.channels(), replay.at()),

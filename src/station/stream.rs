@@ -56,6 +56,10 @@ pub(super) struct Begin {
     /// It keeps its place however long nobody listens.
     pub(super) kept: bool,
     pub(super) asked: Instant,
+    /// Other nodes may want its pages.
+    pub(super) shared: bool,
+    /// Another node makes it.
+    pub(super) relayed: bool,
 }
 
 /// One endless (or `seconds` long) piece of sound with listeners.
@@ -73,6 +77,7 @@ pub struct Stream {
     born: Instant,
     places: (Arc<Semaphore>, usize),
     kept: bool,
+    relayed: bool,
     commands: mpsc::UnboundedSender<Command>,
     events: broadcast::Sender<Event>,
     /// Somebody came or went.
@@ -137,7 +142,7 @@ impl Stream {
         let begun = begin.journal.kept().end;
         begin.journal.changed(begun, SystemTime::now(), Asked::of(Cause::Begin, &info, 0.0));
         let presentation = Presentation::new(Arc::clone(&begin.journal), title.clone());
-        let variants = Arc::new(Variants::new(begin.burst, presentation));
+        let variants = Arc::new(Variants::new(begin.burst, presentation, begin.shared));
         let state = State {
             info,
             title,
@@ -161,6 +166,7 @@ impl Stream {
             born: Instant::now(),
             places: begin.places,
             kept: begin.kept,
+            relayed: begin.relayed,
             commands,
             events: broadcast::channel(EVENTS).0,
             nudged: Notify::new(),
@@ -199,8 +205,10 @@ impl Stream {
 
     /// Everything that may be shown.
     pub fn info(&self) -> StreamInfo {
-        let listeners = self.variants.audience().listeners;
-        StreamInfo { listeners, ..self.state().info.clone() }
+        let info = self.state().info.clone();
+        // Of a relay its owner knows.
+        let listeners = if self.relayed { info.listeners } else { self.variants.listeners() };
+        StreamInfo { listeners, ..info }
     }
 
     /// Joins as [`Stream::listen`] does, once the machine has room for a stream that was idle or has not begun.
@@ -212,7 +220,11 @@ impl Stream {
         self.listen(listen)
     }
 
-    async fn wake(&self) -> Result<(), StationError> {
+    /// Somebody is about to join, maybe at another node: makes sure that there will be something to hear.
+    ///
+    /// # Errors
+    /// Those of [`Stream::join`].
+    pub async fn wake(&self) -> Result<(), StationError> {
         let sleeps = {
             let state = self.state();
             matches!(state.info.state, StreamState::Idle | StreamState::Queued) || state.info.waiting.is_some()
@@ -249,7 +261,7 @@ impl Stream {
     }
 
     /// Somebody has come.
-    fn heard(&self) {
+    pub(super) fn heard(&self) {
         if self.silent.swap(false, Ordering::Relaxed) {
             let mut state = self.state();
             // A request that made the stream listens at once; a station may wait an hour for its first listener.
@@ -388,6 +400,10 @@ impl Stream {
             return Err(self.ended_error());
         }
         let ack = ask.await?;
+        if self.relayed {
+            // Its owner tells what comes of it.
+            return Ok(ack);
+        }
         let mut state = self.state();
         let before = title(&state.info.prompts);
         apply(&mut state.info);
@@ -414,6 +430,22 @@ impl Stream {
         self.commands.send(command).map_err(|_| self.ended_error())
     }
 
+    /// Takes over what its owner says of it.
+    pub(super) fn mirror(&self, info: StreamInfo, title: String) {
+        let mut state = self.state();
+        (state.info, state.title) = (info, title);
+    }
+
+    /// Whether another node makes it.
+    pub fn is_relayed(&self) -> bool {
+        self.relayed
+    }
+
+    /// Whether somebody listens or watches.
+    pub(super) fn is_attended(&self) -> bool {
+        self.events.receiver_count() > 0 || self.variants.audience().listeners > 0
+    }
+
     /// Ends the stream and waits for it. Its listeners get a proper last page.
     pub(super) async fn end(&self, reason: &str) {
         // If the task is gone, the stream has ended already.
@@ -428,7 +460,7 @@ impl Stream {
 
     /// Since when its place could be given to another stream: nobody listens, watches or steers, and nothing is generated.
     pub(super) fn spare_since(&self) -> Option<Instant> {
-        let watched = self.kept || self.events.receiver_count() > 0 || self.variants.audience().listeners > 0;
+        let watched = self.kept || self.is_attended();
         self.state().idle_since.filter(|_| !watched && !self.gives_way() && !self.has_ended())
     }
 

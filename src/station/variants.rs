@@ -30,6 +30,11 @@ pub(super) struct Variants {
     presentation: Arc<Presentation>,
     /// Those who hear the stream in another way.
     guests: AtomicUsize,
+    /// Pages keep what other nodes need.
+    shared: bool,
+    /// Seats that stand for the listeners of other nodes, and how many those are.
+    sent: AtomicUsize,
+    abroad: AtomicUsize,
 }
 
 /// One way to listen, and its pages.
@@ -60,13 +65,16 @@ pub(super) struct Audience {
 
 impl Variants {
     /// `burst` is in frames.
-    pub(super) fn new(burst: u64, presentation: Presentation) -> Self {
+    pub(super) fn new(burst: u64, presentation: Presentation, shared: bool) -> Self {
         Self {
             burst,
             still: AtomicBool::new(false),
             variants: Mutex::new(Some(Vec::new())),
             guests: AtomicUsize::new(0),
             presentation: Arc::new(presentation),
+            shared,
+            sent: AtomicUsize::new(0),
+            abroad: AtomicUsize::new(0),
         }
     }
 
@@ -90,18 +98,49 @@ impl Variants {
 
     /// Takes a seat at a variant's ring, which comes into being with its first listener. `None` once closed.
     pub(super) fn join(&self, listen: Listen, given_up: CancellationToken) -> Option<(Arc<PageRing>, usize)> {
+        let burst = if self.still.load(Ordering::Relaxed) { 0 } else { self.burst(listen.low_latency) };
+        self.seat(listen, burst, given_up)
+    }
+
+    /// Takes a seat for the listeners of other nodes, who are sent separately what they begin with.
+    pub(super) fn join_abroad(&self, listen: Listen) -> Option<(Arc<PageRing>, usize)> {
+        let seat = self.seat(listen, 0, CancellationToken::new())?;
+        self.sent.fetch_add(1, Ordering::Relaxed);
+        Some(seat)
+    }
+
+    pub(super) fn leave_abroad(&self, ring: &PageRing, seat: usize) {
+        ring.leave(seat);
+        self.sent.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_abroad(&self, count: usize) {
+        self.abroad.store(count, Ordering::Relaxed);
+    }
+
+    /// Listeners, wherever they are.
+    pub(super) fn listeners(&self) -> usize {
+        let sent = self.sent.load(Ordering::Relaxed);
+        self.audience().listeners.saturating_sub(sent) + self.abroad.load(Ordering::Relaxed)
+    }
+
+    /// Whether nothing more comes for anybody who listens.
+    pub(super) fn is_over(&self) -> bool {
+        self.lock().iter().flatten().all(|variant| variant.ring.is_closed())
+    }
+
+    fn seat(&self, listen: Listen, burst: u64, given_up: CancellationToken) -> Option<(Arc<PageRing>, usize)> {
         let mut variants = self.lock();
         let variants = variants.as_mut()?;
         let ring = match variants.iter().find(|variant| variant.listen == listen) {
             Some(variant) => variant.ring.clone(),
             None => {
                 let batch = if listen.low_latency { 0 } else { BATCH.min(self.burst / 3) };
-                let ring = Arc::new(PageRing::new(self.burst + SLACK, batch));
+                let ring = Arc::new(PageRing::new(self.burst + SLACK, batch, self.shared));
                 variants.push(Variant { listen, ring: ring.clone() });
                 ring
             }
         };
-        let burst = if self.still.load(Ordering::Relaxed) { 0 } else { self.burst(listen.low_latency) };
         let seat = ring.join(burst, given_up);
         Some((ring, seat))
     }

@@ -81,6 +81,17 @@ impl Node {
         .await
     }
 
+    /// Waits until it sees that another node has room.
+    pub async fn sees_room_at(&self, name: &str) {
+        eventually(async || {
+            let told = self.get("/v1/nodes").await.json().await;
+            let has_room = |node: &Value| node["name"] == name && node["room"].as_u64() > Some(0);
+            let seen = told["nodes"].as_array().is_some_and(|nodes| nodes.iter().any(has_room));
+            if seen { Ok(()) } else { Err(told.to_string()) }
+        })
+        .await
+    }
+
     pub fn signal(&self, name: &str) {
         // The shell's own `kill`: not every machine has the program.
         let sent = Command::new("sh").args(["-c", &format!("kill -{name} {}", self.process.id())]).status().unwrap();

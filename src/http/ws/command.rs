@@ -66,6 +66,11 @@ async fn seek(heard: &Heard, mut fields: Map<String, Value>) -> Result<(Map<Stri
     let listen = listen.ok_or_else(|| HttpError::Unprocessable("This socket has no sound to seek in.".into()))?;
     let (at, listener) = match at {
         None => (stream.info().playhead, stream.join(listen).await?),
+        Some(_) if stream.is_relayed() => {
+            let sentence =
+                "Another node makes this stream, and sockets seek in its past only there; send ?from= instead.";
+            return Err(HttpError::Unprocessable(sentence.into()));
+        }
         Some(at) => {
             let text = at.as_str().map_or_else(|| at.to_string(), str::to_owned);
             let frame = when::frame(stream.journal(), "at", &text)?;

@@ -1,0 +1,237 @@
+//! What this node sends of its streams to others: pages and events, each once, while somebody asks for them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use async_nats::Message;
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::StreamExt;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, interval};
+
+use super::directory::Directory;
+use super::link::Link;
+use super::verbs::{Ask, Done, Refusal, Reply, Wanted, What, variant};
+use crate::station::{Listen, Station, Stream};
+
+/// A node that said nothing for so long wants nothing any more.
+const FORGOTTEN: Duration = Duration::from_secs(6);
+const ROUND: Duration = Duration::from_secs(1);
+
+/// Subjects of a cluster.
+#[derive(Clone)]
+pub(super) struct Subjects(pub(super) String);
+
+impl Subjects {
+    /// Where a node is asked about its streams.
+    pub(super) fn node(&self, node: &str) -> String {
+        format!("continuo.{}.node.{node}.stream", self.0)
+    }
+
+    /// Where a stream's pages are sent.
+    pub(super) fn pages(&self, id: &str, listen: Listen) -> String {
+        format!("continuo.{}.page.{id}.{}", self.0, variant(listen))
+    }
+
+    /// Where it is told what happens to a stream.
+    pub(super) fn events(&self, id: &str) -> String {
+        format!("continuo.{}.event.{id}", self.0)
+    }
+}
+
+/// A page and under which generation it was made.
+pub(super) fn page(generation: u64, page: &[u8]) -> Bytes {
+    let mut bytes = BytesMut::with_capacity(8 + page.len());
+    bytes.put_u64(generation);
+    bytes.extend_from_slice(page);
+    bytes.freeze()
+}
+
+/// All that is sent.
+pub(super) struct Sending {
+    subjects: Subjects,
+    node: String,
+    link: Arc<Link>,
+    directory: Arc<Directory>,
+    station: Weak<Station>,
+    streams: Mutex<HashMap<String, Sent>>,
+}
+
+/// Of one stream.
+struct Sent {
+    stream: Arc<Stream>,
+    /// What each node wants, and since when it said nothing.
+    wishes: HashMap<String, (Instant, Vec<(Listen, usize)>)>,
+    /// They end with this.
+    tasks: JoinSet<()>,
+    pages: HashMap<Listen, AbortHandle>,
+}
+
+impl Sending {
+    pub(super) fn new(
+        (subjects, node): (Subjects, &str),
+        link: Arc<Link>,
+        directory: Arc<Directory>,
+        station: &Arc<Station>,
+    ) -> Self {
+        let station = Arc::downgrade(station);
+        Self { subjects, node: node.to_owned(), link, directory, station, streams: Mutex::default() }
+    }
+
+    fn streams(&self) -> MutexGuard<'_, HashMap<String, Sent>> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Answers other nodes for as long as the process lives.
+    pub(super) async fn keep(self: Arc<Self>) {
+        let mut tick = interval(ROUND);
+        loop {
+            self.link.connected().await;
+            let Ok(client) = self.link.client() else { continue };
+            let Ok(mut asked) = client.subscribe(self.subjects.node(&self.node)).await else { continue };
+            loop {
+                tokio::select! {
+                    message = asked.next() => match message {
+                        Some(message) => drop(tokio::spawn(Arc::clone(&self).answer(message))),
+                        None => break,
+                    },
+                    _ = tick.tick() => self.tidy(),
+                }
+            }
+        }
+    }
+
+    async fn answer(self: Arc<Self>, message: Message) {
+        let Some(reply) = message.reply else { return };
+        let Ok(Ask { id, what }) = serde_json::from_slice(&message.payload) else { return };
+        let answer: Reply = self.carry_out(&id, what).await;
+        if let (Ok(client), Ok(answer)) = (self.link.client(), serde_json::to_vec(&answer)) {
+            // Who asked will ask again.
+            let _ = client.publish(reply, answer.into()).await;
+        }
+    }
+
+    async fn carry_out(&self, id: &str, what: What) -> Reply {
+        let station = self.station.upgrade().ok_or(Refusal::NotFound)?;
+        let stream = station.get(id)?;
+        let engine = |error| Refusal::Engine(error);
+        Ok(match what {
+            What::Want { node, wishes } => self.want(&stream, node, wishes).await?,
+            What::Wake => {
+                stream.wake().await?;
+                Done::Nothing
+            }
+            What::Steer(steer) => {
+                steer.validate().map_err(engine)?;
+                Done::Ack(stream.steer(steer).await?)
+            }
+            What::Reset => Done::Ack(stream.reset().await?),
+            What::Model(model) => Done::Ack(stream.set_model(&model).await?),
+            What::Pause => {
+                stream.pause().await?;
+                Done::Nothing
+            }
+            What::Resume => {
+                stream.resume().await?;
+                Done::Nothing
+            }
+        })
+    }
+
+    async fn want(&self, stream: &Arc<Stream>, node: String, wishes: Vec<Wanted>) -> Result<Done, Refusal> {
+        let generation = self.directory.generation(stream.id());
+        let facts = Box::new(stream.facts());
+        if stream.has_ended() {
+            return Err(Refusal::Ended(facts.info.reason.unwrap_or_else(|| "finished".into())));
+        }
+        let mut recent = Vec::new();
+        {
+            let mut streams = self.streams();
+            let sent = streams.entry(stream.id().to_owned()).or_insert_with(|| self.begin(stream));
+            let known = wishes.iter().filter_map(|wish| Some((wish.listen()?, wish)));
+            for (listen, wish) in known.clone() {
+                let is_sent = sent.pages.get(&listen).is_some_and(|task| !task.is_finished());
+                if !is_sent && let Some(task) = self.send(sent, listen, generation) {
+                    sent.pages.insert(listen, task);
+                }
+                if wish.is_new {
+                    recent.push(listen);
+                }
+            }
+            let wanted = known.map(|(listen, wish)| (listen, wish.listeners)).collect();
+            sent.wishes.insert(node.clone(), (Instant::now(), wanted));
+            sent.follow();
+        }
+        for listen in recent {
+            let to = format!("{}.{node}", self.subjects.pages(stream.id(), listen));
+            for bytes in stream.recent(listen) {
+                self.publish(&to, page(generation, &bytes)).await;
+            }
+        }
+        Ok(Done::Facts { facts, generation })
+    }
+
+    fn begin(&self, stream: &Arc<Stream>) -> Sent {
+        let mut tasks = JoinSet::new();
+        let (mut events, link, subject) = (stream.events(), Arc::clone(&self.link), self.subjects.events(stream.id()));
+        tasks.spawn(async move {
+            while let Some(event) = events.recv().await {
+                if let (Ok(client), Ok(event)) = (link.client(), serde_json::to_vec(&event)) {
+                    let _ = client.publish(subject.clone(), event.into()).await;
+                }
+            }
+        });
+        Sent { stream: Arc::clone(stream), wishes: HashMap::new(), tasks, pages: HashMap::new() }
+    }
+
+    fn send(&self, sent: &mut Sent, listen: Listen, generation: u64) -> Option<AbortHandle> {
+        let mut pages = sent.stream.send_abroad(listen)?;
+        let (link, subject) = (Arc::clone(&self.link), self.subjects.pages(sent.stream.id(), listen));
+        Some(sent.tasks.spawn(async move {
+            while let Some(bytes) = pages.next().await {
+                // What nobody can be sent now is too late afterwards.
+                if let Ok(client) = link.client() {
+                    let _ = client.publish(subject.clone(), page(generation, &bytes)).await;
+                }
+            }
+        }))
+    }
+
+    async fn publish(&self, to: &str, bytes: Bytes) {
+        if let Ok(client) = self.link.client() {
+            let _ = client.publish(to.to_owned(), bytes).await;
+        }
+    }
+
+    /// Forgets nodes that want nothing any more, and what nobody wants.
+    fn tidy(&self) {
+        self.streams().retain(|_, sent| {
+            sent.wishes.retain(|_, (at, _)| at.elapsed() < FORGOTTEN);
+            sent.follow();
+            !sent.wishes.is_empty()
+        });
+    }
+}
+
+impl Sent {
+    /// Ends what nobody wants, and counts those who listen elsewhere.
+    fn follow(&mut self) {
+        let wishes = || self.wishes.values().flat_map(|(_, wishes)| wishes);
+        let is_wanted = |listen: &Listen| wishes().any(|(wanted, _)| wanted == listen);
+        let unwanted: Vec<Listen> = self.pages.keys().filter(|listen| !is_wanted(listen)).copied().collect();
+        let listeners = wishes().map(|(_, listeners)| listeners).sum();
+        for listen in unwanted {
+            if let Some(task) = self.pages.remove(&listen) {
+                task.abort();
+            }
+        }
+        self.stream.set_listeners_abroad(listeners);
+    }
+}
+
+impl Drop for Sent {
+    fn drop(&mut self) {
+        self.stream.set_listeners_abroad(0);
+    }
+}

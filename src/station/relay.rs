@@ -1,0 +1,346 @@
+//! A stream that another node makes, for listeners of this one: its pages come once and go to all of them.
+//!
+//! To listeners it is a stream as any other. It asks for what somebody here wants to hear, and ends when nobody has
+//! listened for a while; the stream itself goes on.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use metrics::counter;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+
+use super::abroad::{self, Facts};
+use super::journal::Origin;
+use super::source::Remote;
+use super::stream::{Begin, Command, Stream};
+use super::{Event, Journals, Listen, Station, StationError, StreamInfo};
+use crate::engine::{Ack, EngineError, InLine, Steer};
+use crate::telemetry::CLUSTER_PAGES_MISSED;
+use crate::units::ModelId;
+
+/// What is wanted is said again so often.
+const RENEW: Duration = Duration::from_secs(1);
+/// Without listeners it stays so long, for whoever comes next.
+const LINGER: Duration = Duration::from_secs(10);
+/// A listener that takes nothing for so long is given up.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The last pages may come behind the word that the stream is over.
+const LAST_PAGES: Duration = Duration::from_secs(2);
+
+/// How one listens here, and how many do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wish {
+    /// How.
+    pub listen: Listen,
+    /// How many.
+    pub listeners: usize,
+}
+
+/// What comes of a stream that another node makes.
+#[derive(Debug)]
+pub enum Heard {
+    /// A page of one way to listen, under this generation of the stream's owners.
+    Page(Listen, u64, Bytes),
+    /// Something happened.
+    Event(Box<Event>),
+}
+
+/// The node that makes a stream.
+pub trait Owner: Send + Sync + 'static {
+    /// Asks for what is to be heard here, from now on until it is asked for something else or not at all any more.
+    ///
+    /// # Errors
+    /// [`Lost`].
+    fn want(&self, wishes: Vec<Wish>) -> BoxFuture<'static, Result<(), Lost>>;
+    /// Somebody is about to listen, see [`Stream::join`].
+    fn wake(&self) -> BoxFuture<'static, Result<(), StationError>>;
+    /// See [`Stream::steer`].
+    fn steer(&self, steer: Steer) -> BoxFuture<'_, Result<Ack, EngineError>>;
+    /// See [`Stream::reset`].
+    fn reset(&self) -> BoxFuture<'_, Result<Ack, EngineError>>;
+    /// See [`Stream::set_model`].
+    fn set_model<'a>(&'a self, model: &'a ModelId) -> BoxFuture<'a, Result<Ack, EngineError>>;
+    /// See [`Stream::pause`].
+    fn pause(&self) -> BoxFuture<'_, Result<(), EngineError>>;
+    /// See [`Stream::resume`].
+    fn resume(&self) -> BoxFuture<'_, Result<(), EngineError>>;
+}
+
+/// Why nothing more is to be heard of a stream.
+#[derive(Debug, Clone)]
+pub enum Lost {
+    /// It is over, for this reason.
+    Over(String),
+    /// Its node does not answer: it may come back for so long.
+    Silent(Duration),
+}
+
+/// An owner as a stream knows the source of its sound.
+struct Distant(Arc<dyn Owner>);
+
+impl Remote for Distant {
+    fn steer(&self, steer: Steer) -> BoxFuture<'_, Result<Ack, EngineError>> {
+        self.0.steer(steer)
+    }
+
+    fn reset(&self) -> BoxFuture<'_, Result<Ack, EngineError>> {
+        self.0.reset()
+    }
+
+    fn set_model<'a>(&'a self, model: &'a ModelId) -> BoxFuture<'a, Result<Ack, EngineError>> {
+        self.0.set_model(model)
+    }
+
+    fn resume_when_free(&self) -> Result<InLine, EngineError> {
+        Err(EngineError::Gone("another node makes it".into()))
+    }
+
+    fn pause(&self) -> BoxFuture<'_, Result<(), EngineError>> {
+        self.0.pause()
+    }
+
+    fn resume(&self) -> BoxFuture<'_, Result<(), EngineError>> {
+        self.0.resume()
+    }
+
+    fn realtime_factor(&self) -> f64 {
+        0.0
+    }
+}
+
+struct Relay {
+    stream: Arc<Stream>,
+    owner: Arc<dyn Owner>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    inbox: mpsc::Receiver<Heard>,
+    generation: u64,
+    /// Where the last page of each way to listen ended.
+    ends: HashMap<Listen, u64>,
+    /// What was asked for last.
+    wanted: Vec<Wish>,
+    wanted_at: Instant,
+    silent_since: Option<Instant>,
+    scratch: Vec<Waker>,
+}
+
+impl Station {
+    /// The stream of this id that another node makes, if somebody here has heard it lately.
+    pub fn relayed(&self, id: &str) -> Option<Arc<Stream>> {
+        let found = self.relays().iter().find(|stream| stream.id() == id).cloned();
+        // Who asks is about to listen.
+        found.inspect(|stream| stream.nudge())
+    }
+
+    /// Plays a stream that another node makes. Must be called within a tokio runtime.
+    pub fn relay(&self, facts: Facts, owner: Arc<dyn Owner>, inbox: mpsc::Receiver<Heard>) -> Arc<Stream> {
+        let Facts { info, title, channels, rate, length } = facts;
+        let (stream, commands) = Stream::new(Begin {
+            id: info.id.clone(),
+            name: info.name.clone(),
+            model: info.model.clone(),
+            channels,
+            rate,
+            prompts: info.prompts.clone(),
+            sampling: info.sampling,
+            burst: self.burst(),
+            length,
+            remote: Arc::new(Distant(Arc::clone(&owner))),
+            engine: self.engine().clone(),
+            journal: Journals::in_memory(0.0).begin(&info.id, nothing_of(&info), channels),
+            places: self.places(),
+            kept: true,
+            asked: Instant::now(),
+            shared: false,
+            relayed: true,
+        });
+        stream.mirror(info, title);
+        let relay = Relay {
+            stream: Arc::clone(&stream),
+            owner,
+            commands,
+            inbox,
+            generation: 0,
+            ends: HashMap::new(),
+            wanted: Vec::new(),
+            wanted_at: Instant::now(),
+            silent_since: None,
+            scratch: Vec::new(),
+        };
+        self.relays().push(Arc::clone(&stream));
+        tokio::spawn(relay.run());
+        stream
+    }
+}
+
+/// What is heard here is written down where it is made.
+fn nothing_of(info: &StreamInfo) -> Origin {
+    Origin { name: info.name.clone(), keep: false, returns: false, prompts: Vec::new(), max_still: None }
+}
+
+impl Relay {
+    async fn run(mut self) {
+        let reason = self.play().await;
+        self.stream.variants().close();
+        self.stream.set_ended(Some(reason));
+    }
+
+    /// Plays until there is a reason to end.
+    async fn play(&mut self) -> String {
+        let mut tick = interval(RENEW);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut asking: Option<BoxFuture<'static, Result<(), Lost>>> = None;
+        loop {
+            let answered = async {
+                match &mut asking {
+                    Some(asking) => asking.await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                heard = self.inbox.recv() => match heard {
+                    Some(Heard::Page(listen, generation, bytes)) => self.page(listen, generation, bytes),
+                    Some(Heard::Event(event)) => if let Some(reason) = self.event(*event) {
+                        self.last_pages().await;
+                        return reason;
+                    },
+                    None => return "this node leaves its cluster".into(),
+                },
+                answer = answered => {
+                    asking = None;
+                    match answer {
+                        Ok(()) => self.silent_since = None,
+                        Err(Lost::Over(reason)) => {
+                            self.last_pages().await;
+                            return reason;
+                        }
+                        Err(Lost::Silent(patience)) => {
+                            let since = *self.silent_since.get_or_insert_with(Instant::now);
+                            if since.elapsed() > patience {
+                                return "the node that made it does not answer".into();
+                            }
+                        }
+                    }
+                    if self.wishes() != self.wanted && self.silent_since.is_none() {
+                        asking = Some(self.ask());
+                    }
+                },
+                Some(command) = self.commands.recv() => match command {
+                    Command::End(reason) => return reason,
+                    command => self.obey(command),
+                },
+                () = self.stream.nudged() => {
+                    self.wanted_at = Instant::now();
+                    if asking.is_none() && self.wishes() != self.wanted {
+                        asking = Some(self.ask());
+                    }
+                }
+                _ = tick.tick() => {
+                    self.stream.variants().give_up_stuck(PATIENCE);
+                    if self.stream.is_attended() {
+                        self.wanted_at = Instant::now();
+                    } else if self.wanted_at.elapsed() > LINGER {
+                        return "nobody listens here any more".into();
+                    }
+                    if asking.is_none() {
+                        asking = Some(self.ask());
+                    }
+                }
+            }
+        }
+    }
+
+    fn wishes(&self) -> Vec<Wish> {
+        let heard = self.stream.variants().heard();
+        heard.iter().map(|variant| Wish { listen: variant.listen, listeners: variant.ring.listening() }).collect()
+    }
+
+    fn ask(&mut self) -> BoxFuture<'static, Result<(), Lost>> {
+        self.wanted = self.wishes();
+        let wanted = &self.wanted;
+        // Who comes back begins with what is played then.
+        self.ends.retain(|listen, _| wanted.iter().any(|wish| wish.listen == *listen));
+        self.owner.want(self.wanted.clone())
+    }
+
+    fn page(&mut self, listen: Listen, generation: u64, bytes: Bytes) {
+        if generation < self.generation {
+            return;
+        }
+        self.generation = generation;
+        let Some(page) = abroad::read(listen.format, bytes) else { return };
+        let variants = self.stream.variants().heard();
+        let Some(variant) = variants.iter().find(|variant| variant.listen == listen) else { return };
+        if let Some(end) = self.ends.get(&listen) {
+            // A newcomer is sent what others have already.
+            if page.at.start < *end {
+                return;
+            }
+            if page.at.start > *end {
+                counter!(CLUSTER_PAGES_MISSED).increment(1);
+            }
+        }
+        self.ends.insert(listen, page.at.end);
+        variant.ring.publish(page, &mut self.scratch);
+    }
+
+    /// Tells listeners; gives the reason of an end.
+    fn event(&mut self, event: Event) -> Option<String> {
+        match event {
+            Event::End { reason } => Some(reason),
+            Event::Status(info) => {
+                self.stream.mirror(*info, self.stream.title());
+                self.stream.send_status();
+                None
+            }
+            Event::Title { title, at } => {
+                self.stream.mirror(self.stream.info(), title.clone());
+                self.stream.send(Event::Title { title, at });
+                None
+            }
+            Event::Steer { at, epoch, prompts } => {
+                let info = StreamInfo { prompts: prompts.clone(), ..self.stream.info() };
+                self.stream.mirror(info, self.stream.title());
+                self.stream.send(Event::Steer { at, epoch, prompts });
+                None
+            }
+            event @ Event::Freeze { .. } => {
+                self.stream.send(event);
+                None
+            }
+        }
+    }
+
+    /// Takes the pages that are under way.
+    async fn last_pages(&mut self) {
+        let rest = async {
+            while !self.stream.variants().is_over()
+                && let Some(heard) = self.inbox.recv().await
+            {
+                if let Heard::Page(listen, generation, bytes) = heard {
+                    self.page(listen, generation, bytes);
+                }
+            }
+        };
+        let _ = timeout(LAST_PAGES, rest).await;
+    }
+
+    fn obey(&self, command: Command) {
+        let owner = Arc::clone(&self.owner);
+        // Sound goes on meanwhile. Who asked may have gone.
+        match command {
+            Command::Pause(reply) => drop(tokio::spawn(async move { tell(reply, owner.pause().await) })),
+            Command::Resume(reply) => drop(tokio::spawn(async move { tell(reply, owner.resume().await) })),
+            Command::Wake(reply) => drop(tokio::spawn(async move { tell(reply, owner.wake().await) })),
+            Command::End(_) => {}
+        }
+    }
+}
+
+fn tell<T>(reply: oneshot::Sender<T>, answer: T) {
+    let _ = reply.send(answer);
+}
