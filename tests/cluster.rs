@@ -21,9 +21,10 @@ use nats::Nats;
 use node::{Node, eventually};
 
 /// A node that has no room for streams, and one that has: the first passes everything on.
-async fn pair(nats: &Nats, arguments: &[&str]) -> (Node, Node) {
-    let mut full = Node::start_with("full", &nats.url(), &[&["--max-voices", "0"], arguments].concat());
-    let mut free = Node::start_with("free", &nats.url(), arguments);
+async fn pair(nats: &Nats, mut options: Value) -> (Node, Node) {
+    let mut free = Node::start_with("free", &nats.url(), &options);
+    options["voices"] = 0.into();
+    let mut full = Node::start_with("full", &nats.url(), &options);
     for node in [&mut full, &mut free] {
         node.ready().await;
     }
@@ -39,12 +40,15 @@ async fn nodes_find_each_other_and_miss_those_that_end_or_are_killed() {
     for node in [&mut a, &mut b, &mut c] {
         node.ready().await;
     }
+    for other in ["a", "b", "c"] {
+        a.sees_room_at(other).await;
+    }
     for node in [&a, &b, &c] {
         let told = node.sees(&["a", "b", "c"]).await;
         assert_eq!((&told["cluster"], &told["node"]), (&"continuo".into(), &node.name.as_str().into()));
         for other in told["nodes"].as_array().unwrap() {
             assert_eq!(other["version"], env!("CARGO_PKG_VERSION"));
-            assert!(other["room"].as_u64().unwrap() > 0, "{other}");
+            assert_eq!(other["role"], "both");
         }
     }
     // Who listens at one is told by all.
@@ -67,8 +71,8 @@ async fn nodes_find_each_other_and_miss_those_that_end_or_are_killed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn clusters_of_different_names_share_a_nats_server() {
     let nats = Nats::start().await;
-    let mut one = Node::start_with("a", &nats.url(), &["--cluster-name", "one"]);
-    let mut two = Node::start_with("a", &nats.url(), &["--cluster-name", "two"]);
+    let mut one = Node::real("a", &nats.url(), &["--cluster-name", "one"]);
+    let mut two = Node::real("a", &nats.url(), &["--cluster-name", "two"]);
     one.ready().await;
     two.ready().await;
     assert_eq!(one.sees(&["a"]).await["cluster"], "one");
@@ -78,10 +82,10 @@ async fn clusters_of_different_names_share_a_nats_server() {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_nodes_with_one_name_the_second_is_told_and_follows_when_the_first_has_died() {
     let nats = Nats::start().await;
-    let mut first = Node::start("a", &nats.url());
+    let mut first = Node::real("a", &nats.url(), &[]);
     first.ready().await;
     first.sees(&["a"]).await;
-    let mut second = Node::start("a", &nats.url());
+    let mut second = Node::real("a", &nats.url(), &[]);
     second.ready().await;
     let sentence = eventually(async || {
         let mut answer = second.get("/v1/nodes").await;
@@ -127,7 +131,7 @@ async fn a_node_plays_while_no_nats_server_answers_and_joins_when_one_does() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_by_itself_has_no_nodes() {
-    let mut alone = Node::alone();
+    let mut alone = Node::serve("alone", &Node::MODEL);
     alone.ready().await;
     let told = alone.get("/v1/nodes").await.json().await;
     assert_eq!(told, serde_json::json!({ "cluster": null, "node": null, "nodes": [] }));
@@ -136,7 +140,7 @@ async fn a_server_by_itself_has_no_nodes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_is_made_shown_steered_and_ended_through_every_node() {
     let nats = Nats::start().await;
-    let (full, free) = pair(&nats, &[]).await;
+    let (full, free) = pair(&nats, json!({})).await;
     let id = full.create(r#"{"name": "Tee & Kaffee", "prompts": ["tea"]}"#).await;
     let place = format!("/v1/streams/{id}");
     for node in [&full, &free] {
@@ -196,22 +200,25 @@ async fn a_name_that_is_wanted_twice_at_the_same_time_is_given_once() {
 async fn what_another_node_answers_may_be_larger_than_a_message() {
     let nats = Nats::start().await;
     // Sound that can be had at once.
-    let (full, free) = pair(&nats, &["--burst", "16", "--lead", "20"]).await;
+    let (full, free) = pair(&nats, json!({ "burst": 16 })).await;
     let id = full.create(r#"{"prompts": ["x"]}"#).await;
     let place = format!("/v1/streams/{id}");
     let mut listener = free.get(&format!("{place}/audio.ogg")).await;
     eventually(async || {
         let _ = listener.some(1).await;
         let told = full.get(&format!("{place}/history")).await.json().await;
-        if told["to"].as_f64().unwrap() >= 14.0 { Ok(()) } else { Err(told.to_string()) }
+        if told["to"].as_f64().unwrap() >= 12.0 { Ok(()) } else { Err(told.to_string()) }
     })
     .await;
-    let path = format!("{place}/recording?from=0&to=14&format=wav");
+    // A slow machine has enough to do.
+    assert_eq!(full.call("POST", &format!("{place}/pause"), "").await.status, 200);
+    let path = format!("{place}/recording?from=0&to=12&format=wav");
     let (theirs, ours) = (full.get(&path).await.body().await, free.get(&path).await.body().await);
-    assert!(ours.len() > 1_300_000, "{}", ours.len());
+    assert!(ours.len() > 1_100_000, "{}", ours.len());
     assert!(theirs == ours);
     let mut part = crate::client::send(full.addr, &format!("GET {path} HTTP/1.1\nRange: bytes=100-1099"), b"").await;
     assert_eq!((part.status, part.body().await == ours[100..1100]), (206, true));
+    assert_eq!(full.call("POST", &format!("{place}/resume"), "").await.status, 200);
     // Segments of HLS are the same bytes from every node.
     let folder = format!("{place}/hls/opus");
     let segment = eventually(async || {
@@ -233,8 +240,8 @@ async fn what_another_node_answers_may_be_larger_than_a_message() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_asked_for_where_a_request_comes_in() {
     let nats = Nats::start().await;
-    let mut full = Node::start_with("full", &nats.url(), &["--max-voices", "0", "--token", "at the door"]);
-    let mut free = Node::start_with("free", &nats.url(), &["--token", "another one"]);
+    let mut full = Node::start_with("full", &nats.url(), &json!({ "voices": 0, "token": "at the door" }));
+    let mut free = Node::start_with("free", &nats.url(), &json!({ "token": "another one" }));
     full.ready().await;
     free.ready().await;
     eventually(async || {
@@ -260,8 +267,10 @@ async fn a_token_is_asked_for_where_a_request_comes_in() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_nats_a_nodes_own_streams_are_steered_and_those_of_others_are_503() {
     let mut nats = Nats::start().await;
-    let (full, free) = pair(&nats, &[]).await;
+    let (full, free) = pair(&nats, json!({})).await;
     let place = format!("/v1/streams/{}", full.create(r#"{"prompts": ["x"]}"#).await);
+    let mut listener = full.get(&format!("{place}/audio.ogg")).await;
+    listener.some(20_000).await;
     nats.kill();
     eventually(async || {
         let answer = full.get(&place).await;
@@ -282,13 +291,15 @@ async fn without_nats_a_nodes_own_streams_are_steered_and_those_of_others_are_50
         })
         .await;
     }
+    // Who listened to another node's stream goes on.
+    listener.some(60_000).await;
     assert_eq!(full.call("POST", "/v1/streams", r#"{"name": "made alone", "prompts": ["x"]}"#).await.status, 409);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_killed_node_played_is_forgotten_and_its_names_are_free() {
     let nats = Nats::start().await;
-    let (full, mut free) = pair(&nats, &[]).await;
+    let (full, mut free) = pair(&nats, json!({})).await;
     let body = r#"{"name": "mine", "prompts": ["x"]}"#;
     let place = format!("/v1/streams/{}", full.create(body).await);
     assert_eq!(full.get(&place).await.status, 200);
@@ -310,7 +321,7 @@ async fn a_station_of_all_nodes_plays_at_one_and_at_another_when_that_ends() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("sets.json");
     std::fs::write(&file, r#"{"stations": [{"name": "radio", "prompts": ["waves"]}]}"#).unwrap();
-    let prompts = ["--prompts", file.to_str().unwrap()];
+    let prompts = json!({ "prompts": file.to_str().unwrap() });
     let mut first = Node::start_with("first", &nats.url(), &prompts);
     first.ready().await;
     first.sees(&["first"]).await;
@@ -334,7 +345,7 @@ async fn a_station_of_all_nodes_plays_at_one_and_at_another_when_that_ends() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_listener_of_another_node_hears_every_sample_to_the_end() {
     let nats = Nats::start().await;
-    let (full, _free) = pair(&nats, &[]).await;
+    let (full, _free) = pair(&nats, json!({})).await;
     for format in ["ogg", "wav", "mp3"] {
         let place = format!("/v1/streams/{}", full.create(r#"{"prompts": ["x"], "seconds": 5}"#).await);
         let mut heard = full.get(&format!("{place}/audio.{format}")).await;
@@ -356,7 +367,7 @@ async fn a_listener_of_another_node_hears_every_sample_to_the_end() {
 #[tokio::test(flavor = "multi_thread")]
 async fn listeners_of_all_nodes_hear_the_same_packets_and_are_counted_together() {
     let nats = Nats::start().await;
-    let (full, free) = pair(&nats, &[]).await;
+    let (full, free) = pair(&nats, json!({})).await;
     let place = format!("/v1/streams/{}", full.create(r#"{"prompts": ["x"]}"#).await);
     let path = format!("{place}/audio.ogg");
     let mut first = full.get(&path).await;
@@ -389,7 +400,7 @@ async fn listeners_of_all_nodes_hear_the_same_packets_and_are_counted_together()
 #[tokio::test(flavor = "multi_thread")]
 async fn events_titles_and_sockets_are_as_at_the_node_that_makes_the_stream() {
     let nats = Nats::start().await;
-    let (full, free) = pair(&nats, &[]).await;
+    let (full, free) = pair(&nats, json!({})).await;
     let place = format!("/v1/streams/{}", full.create(r#"{"name": "cafe", "prompts": ["tea"]}"#).await);
     let mut events = full.get(&format!("{place}/events")).await;
     let mut told = String::new();
@@ -415,7 +426,7 @@ async fn events_titles_and_sockets_are_as_at_the_node_that_makes_the_stream() {
     }
     let ack = ack.unwrap();
     assert_eq!(ack["type"], "ack", "{ack}");
-    assert!(ack["at"].as_f64().unwrap() > 0.0);
+    assert!(ack["at"].is_number(), "{ack}");
     until(&["event:steer", "\"title\":\"coffee\""]).await;
     assert_eq!(free.get(&place).await.json().await["prompts"][0]["text"], "coffee");
     // Players of Icecast find titles between the sound.
@@ -432,7 +443,7 @@ async fn events_titles_and_sockets_are_as_at_the_node_that_makes_the_stream() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_past_is_heard_at_another_node_and_an_idle_stream_wakes_there() {
     let nats = Nats::start().await;
-    let (full, free) = pair(&nats, &["--grace", "0"]).await;
+    let (full, free) = pair(&nats, json!({ "grace": 0 })).await;
     let place = format!("/v1/streams/{}", full.create(r#"{"prompts": ["x"]}"#).await);
     let state = async |state: &str| {
         eventually(async || {
@@ -458,4 +469,69 @@ async fn the_past_is_heard_at_another_node_and_an_idle_stream_wakes_there() {
     assert_eq!(past.status, 200);
     let past = past.some(recording.len()).await;
     assert!(past[44..recording.len()] == recording[44..], "the past is another one");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_serves_streams_without_a_model() {
+    let nats = Nats::start().await;
+    let mut edge = Node::serve("edge", &["--cluster", &nats.url(), "--node", "edge", "--role", "edge"]);
+    edge.up().await;
+    // Alone it has nothing to play, and says so.
+    let sentence = eventually(async || {
+        let mut answer = edge.get("/readyz").await;
+        let sentence = answer.problem().await;
+        if sentence.contains("--role") { Ok((answer.status, sentence)) } else { Err(sentence) }
+    })
+    .await;
+    assert_eq!(sentence.0, 503, "{}", sentence.1);
+    let mut engine = Node::start("engine", &nats.url());
+    engine.ready().await;
+    edge.ready().await;
+    edge.sees_room_at("engine").await;
+    let told = edge.sees(&["edge", "engine"]).await;
+    assert_eq!((&told["nodes"][0]["role"], &told["nodes"][0]["room"]), (&json!("edge"), &json!(0)));
+    let models = edge.get("/v1/models").await.json().await;
+    assert_eq!(models, engine.get("/v1/models").await.json().await);
+    let id = edge.create(r#"{"name": "far", "prompts": ["x"], "seconds": 4}"#).await;
+    let heard = edge.get("/generate?station=far").await.body().await;
+    sound::continuous(&heard);
+    assert_eq!(sound::decoded(&heard, "ogg").len(), 4 * 48_000);
+    assert_eq!(edge.get(&format!("/v1/streams/{id}/history")).await.status, 200);
+    // A stream of one's own ends with its listener.
+    let mut own = edge.get("/generate?prompt=x&seconds=3&wait=60").await;
+    assert_eq!(own.status, 200);
+    let place = format!("/v1/streams/{}", own.header("x-stream-id").unwrap());
+    assert_eq!(edge.call("PATCH", &place, r#"{"prompts": ["y"]}"#).await.status, 200);
+    let heard = own.body().await;
+    sound::continuous(&heard);
+    assert_eq!(sound::decoded(&heard, "ogg").len(), 3 * 48_000);
+    let mut left = edge.get("/generate?prompt=x&wait=60").await;
+    let place = format!("/v1/streams/{}", left.header("x-stream-id").unwrap());
+    left.some(5000).await;
+    drop(left);
+    eventually(async || {
+        let mut answer = engine.get(&place).await;
+        let told = answer.text().await;
+        if answer.status == 404 || told.contains("\"ended\"") { Ok(()) } else { Err(told) }
+    })
+    .await;
+    assert_eq!(edge.call("POST", "/v1/clips", r#"{"prompt": "x", "seconds": 1}"#).await.status, 503);
+    engine.kill();
+    eventually(async || {
+        let mut refused = edge.call("POST", "/v1/streams", r#"{"prompts": ["x"]}"#).await;
+        let sentence = refused.problem().await;
+        if sentence.contains("--role edge") { Ok(()) } else { Err(sentence) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_of_ones_own_plays_elsewhere_when_a_node_is_full() {
+    let nats = Nats::start().await;
+    let (full, free) = pair(&nats, json!({})).await;
+    let mut heard = full.get("/generate?prompt=x&seconds=3&format=wav&wait=60").await;
+    assert_eq!(heard.status, 200);
+    let place = format!("/v1/streams/{}", heard.header("x-stream-id").unwrap());
+    assert_eq!(free.get(&place).await.status, 200);
+    assert_eq!(sound::decoded(&heard.body().await, "wav").len(), 3 * 48_000);
 }

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::Failure;
-use crate::cluster::{Address, ClusterConfig, Name};
+use crate::cluster::{Address, ClusterConfig, Name, Role};
 
 /// Options about the cluster.
 #[derive(Args, Clone)]
@@ -23,14 +23,24 @@ pub(super) struct ClusterArgs {
     /// This process's name among the nodes of the cluster [default: the machine's name and the port]
     #[arg(long, env = "CONTINUO_NODE", value_name = "NAME")]
     node: Option<Name>,
+    /// What this process does in the cluster: both make streams and serve listeners; an edge has no model and serves
+    /// listeners of what others make
+    #[arg(long, env = "CONTINUO_ROLE", value_name = "ROLE", default_value = "both")]
+    role: RoleChoice,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum RoleChoice {
+    Both,
+    Edge,
 }
 
 impl ClusterArgs {
     /// How to join, if there is something to join.
     pub(super) fn config(&self, port: u16) -> Result<Option<ClusterConfig>, Failure> {
         if self.cluster.is_empty() {
-            if self.node.is_some() || self.cluster_creds.is_some() {
-                let sentence = "--node and --cluster-creds are for a node of a cluster; give --cluster too.";
+            if self.node.is_some() || self.cluster_creds.is_some() || self.role == RoleChoice::Edge {
+                let sentence = "--node, --role and --cluster-creds are for a node of a cluster; give --cluster too.";
                 return Err(Failure(sentence.into()));
             }
             return Ok(None);
@@ -39,6 +49,10 @@ impl ClusterArgs {
             servers: self.cluster.clone(),
             credentials: self.cluster_creds.clone(),
             name: self.cluster_name.clone(),
+            role: match self.role {
+                RoleChoice::Both => Role::Both,
+                RoleChoice::Edge => Role::Edge,
+            },
             node: self.node.clone().unwrap_or_else(|| Name::of_machine(&machine(), port)),
         }))
     }

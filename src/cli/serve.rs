@@ -23,7 +23,7 @@ use super::ports::Ports;
 use super::sampling::max_still;
 use super::{Failure, ModelArgs, Outcome};
 use crate::budget::Budget;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Role};
 use crate::engine::{AskModel, Engine, EngineConfig, KV_BUDGET, MAX_STILL, ModelRequest, VoiceLoader};
 use crate::http::{self, Access, App, Limits, Port, SigningKey, Token};
 use crate::sandbox::Sandbox;
@@ -156,6 +156,7 @@ pub(super) fn run(args: ServeArgs, config: Option<Config>) -> Outcome {
         crate::model::keep_downloads_in(data).map_err(|error| Failure(format!("--data: {error}")))?;
     }
     let cluster = args.cluster.config(args.port)?;
+    let is_edge = cluster.as_ref().is_some_and(|config| config.role == Role::Edge);
     let node = cluster.as_ref().map(|config| config.node.as_str());
     let metrics =
         http::install_metrics(node).map_err(|error| Failure(format!("The metrics cannot be set up: {error}.")))?;
@@ -181,6 +182,9 @@ pub(super) fn run(args: ServeArgs, config: Option<Config>) -> Outcome {
         let (choice, voices) =
             (args.model.clone(), EngineConfig { max_voices: args.max_voices, max_still: args.max_still });
         let engine = tokio::task::spawn_blocking(move || -> Result<Engine, Failure> {
+            if is_edge {
+                return Ok(Engine::without_models(voices)?);
+            }
             let backend = load(&choice)?;
             Ok(Engine::start(backend, voices)?)
         })
@@ -218,16 +222,25 @@ pub(super) fn run(args: ServeArgs, config: Option<Config>) -> Outcome {
         let tokens: Vec<Arc<Token>> =
             config.iter().flat_map(|config| config.tokens()).map(|token| Arc::new(token.clone())).collect();
         let pushes = config.as_ref().map(|config| config.push().to_vec()).unwrap_or_default();
-        let _following = stations(&station, args.prompts.as_deref(), config).await?;
-        station.resume().await;
+        // An edge makes nothing: its stations, clips and sessions are those of other nodes.
+        let _following = match is_edge {
+            true => None,
+            false => Some(stations(&station, args.prompts.as_deref(), config).await?),
+        };
+        if !is_edge {
+            station.resume().await;
+        }
         let is_local = ports.iter().all(|port| port.listener.local_addr().is_ok_and(|at| at.ip().is_loopback()));
         let is_open = args.token.is_none() && tokens.is_empty();
-        let studio = studio(engine, &args, store, is_local && is_open).await?;
+        let studio = match is_edge {
+            true => None,
+            false => Some(studio(engine, &args, store, is_local && is_open).await?),
+        };
         // Sound is decoded and converted beside what comes and goes, so that a full house of uploads is worked off.
         let half = request_memory(&args) / 2;
         let mut app = App::new(station);
         app.budget = Budget::new(half);
-        app.studio = Some(studio);
+        app.studio = studio;
         app.limits = Limits {
             connections: places(args.max_listeners, handles),
             private_addresses: args.private_addresses,

@@ -99,7 +99,7 @@ pub(super) async fn ask(link: &Link, node: &str, subject: String, call: &Call) -
 }
 
 async fn asked(link: &Link, node: &str, subject: String, call: &Call) -> Result<Answer, ClusterError> {
-    let client = link.client()?;
+    let client = link.client_soon().await?;
     let (message, most) = (call.message(), client.max_payload().saturating_sub(ENVELOPE));
     if message.len() > most {
         return Err(ClusterError::TooLarge(most.saturating_sub(call.head.len())));

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use async_nats::ServerAddr;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::ClusterError;
 
@@ -22,6 +24,18 @@ pub struct ClusterConfig {
     pub name: Name,
     /// No two nodes have the same.
     pub node: Name,
+    /// What it does.
+    pub role: Role,
+}
+
+/// What a node does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// It makes streams and serves listeners.
+    Both,
+    /// It has no model and serves listeners.
+    Edge,
 }
 
 impl ClusterConfig {
@@ -114,7 +128,13 @@ mod tests {
 
     fn config(servers: &[&str]) -> ClusterConfig {
         let servers = servers.iter().map(|server| server.parse().unwrap()).collect();
-        ClusterConfig { servers, credentials: None, name: "x".parse().unwrap(), node: "y".parse().unwrap() }
+        ClusterConfig {
+            servers,
+            credentials: None,
+            name: "x".parse().unwrap(),
+            node: "y".parse().unwrap(),
+            role: Role::Both,
+        }
     }
 
     #[test]

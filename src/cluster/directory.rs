@@ -4,7 +4,8 @@
 //! only ever changed by its revision, so of two nodes that want the same one gets it. Everybody reads all of it. What a
 //! node that is gone has left is removed by the others.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,7 +15,6 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
 use serde::{Deserialize, Serialize};
-use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use super::link::{Link, PATIENCE, Trouble};
@@ -72,7 +72,8 @@ pub(super) struct Directory {
     store: Mutex<Option<kv::Store>>,
     /// Held while this node's rows are written.
     writing: tokio::sync::Mutex<()>,
-    changed: Notify,
+    /// All that is written has been read.
+    is_current: AtomicBool,
 }
 
 fn id_key(id: &str) -> String {
@@ -96,7 +97,7 @@ impl Directory {
             rows: Mutex::default(),
             store: Mutex::default(),
             writing: tokio::sync::Mutex::default(),
-            changed: Notify::new(),
+            is_current: AtomicBool::new(false),
         }
     }
 
@@ -169,6 +170,7 @@ impl Directory {
                 () = self.link.lost(connection) => Ok(()),
             };
             *self.store.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            self.is_current.store(false, Ordering::Relaxed);
             if let Err(Trouble(reason)) = trouble {
                 tracing::warn!("the directory of streams cannot be kept up with: {reason}; trying again");
                 sleep(BREATH).await;
@@ -184,7 +186,11 @@ impl Directory {
         });
         let bucket = bucket.await?;
         let words = bucket.watch_with_history("id.>").await?;
-        self.rows().clear();
+        if bucket.status().await?.values() == 0 {
+            // NATS has begun anew.
+            self.rows().clear();
+            self.is_current.store(true, Ordering::Relaxed);
+        }
         *self.store.lock().unwrap_or_else(PoisonError::into_inner) = Some(bucket);
         tokio::select! {
             trouble = self.read(words) => trouble,
@@ -193,32 +199,42 @@ impl Directory {
     }
 
     async fn read(&self, mut words: kv::Watch) -> Result<(), Trouble> {
+        // What is known from before counts until all that is written has been read.
+        let mut unread: HashSet<String> = self.rows().keys().cloned().collect();
         while let Some(entry) = words.next().await {
             let entry = entry?;
-            let Some(id) = entry.key.strip_prefix("id.") else { continue };
-            let mut rows = self.rows();
-            match serde_json::from_slice(&entry.value) {
-                Ok(said) if entry.operation == Operation::Put => {
-                    rows.insert(id.to_owned(), Row { entry: said, revision: entry.revision });
-                }
-                // A row that was written again after this was sent stays.
-                _ if rows.get(id).is_some_and(|row| row.revision > entry.revision) => {}
-                _ => drop(rows.remove(id)),
+            let is_last = entry.delta == 0;
+            self.note(&mut unread, &entry);
+            if is_last && !self.is_current.swap(true, Ordering::Relaxed) {
+                let mut rows = self.rows();
+                unread.drain().for_each(|id| drop(rows.remove(&id)));
             }
         }
         Err(Trouble("nothing more is told of the streams".into()))
+    }
+
+    fn note(&self, unread: &mut HashSet<String>, entry: &kv::Entry) {
+        let Some(id) = entry.key.strip_prefix("id.") else { return };
+        unread.remove(id);
+        let is_current = self.is_current.load(Ordering::Relaxed);
+        let mut rows = self.rows();
+        match serde_json::from_slice(&entry.value) {
+            // A row that was written again after this was sent stays.
+            _ if is_current && rows.get(id).is_some_and(|row| row.revision > entry.revision) => {}
+            Ok(said) if entry.operation == Operation::Put => {
+                rows.insert(id.to_owned(), Row { entry: said, revision: entry.revision });
+            }
+            _ => drop(rows.remove(id)),
+        }
     }
 
     async fn write(&self) -> Result<(), Trouble> {
         let mut tick = interval(ROUND);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
-                _ = tick.tick() => {}
-                () = self.changed.notified() => {}
-            }
-            // Who does not know the others does not know who is gone.
-            if self.nodes.reach().is_ok() {
+            tick.tick().await;
+            // Who does not know the others, or what is written, does not know who is gone.
+            if self.nodes.reach().is_ok() && self.is_current.load(Ordering::Relaxed) {
                 self.compare().await?;
             }
         }
@@ -240,10 +256,9 @@ impl Directory {
                 self.write_down(&stream, name).await?;
             }
         }
-        let live = station.live();
-        let plays_here = |id: &str| live.iter().any(|stream| stream.id() == id);
+        // What has ended is known here for a while.
         let is_over = |entry: &Entry| match entry.node == self.node {
-            true => !plays_here(&entry.id),
+            true => station.get(&entry.id).is_err(),
             false => self.nodes.is_gone(&entry.node),
         };
         let over: Vec<(Entry, u64)> = {
@@ -279,6 +294,10 @@ impl Directory {
                 // What an earlier process of this node left.
                 let Some(written) = store.entry(&key).await? else { return Ok(()) };
                 let before: Entry = serde_json::from_slice(&written.value)?;
+                if before.process == self.process {
+                    self.rows().insert(entry.id, Row { entry: before, revision: written.revision });
+                    return Ok(());
+                }
                 if before.node != self.node && !self.nodes.is_gone(&before.node) {
                     return Err(Trouble(format!("the stream {} plays on `{}` too", entry.id, before.node)));
                 }
@@ -304,6 +323,16 @@ impl Directory {
             rows.remove(&entry.id);
         }
         Ok(())
+    }
+
+    /// Leaves the row of a stream that has ended, without its name.
+    async fn take_name(&self, mut entry: Entry, revision: u64) -> Result<(), Trouble> {
+        let _writing = self.writing.lock().await;
+        let (Ok(store), Some(name)) = (self.store(), entry.name.take()) else { return Ok(()) };
+        let revision = store.update(id_key(&entry.id), serde_json::to_vec(&entry)?.into(), revision).await?;
+        let id = entry.id.clone();
+        self.rows().insert(id.clone(), Row { entry, revision });
+        self.give_back(&name, &id).await
     }
 
     async fn give_back(&self, name: &str, id: &str) -> Result<(), Trouble> {
@@ -409,7 +438,19 @@ impl Seam for Directory {
         .boxed()
     }
 
-    fn ended(&self) {
-        self.changed.notify_one();
+    fn ended<'a>(&'a self, stream: &'a Stream) -> BoxFuture<'a, ()> {
+        async move {
+            let row = self.rows().get(stream.id()).map(|row| (row.entry.clone(), row.revision));
+            if let Some((entry, revision)) = row.filter(|(entry, _)| entry.process == self.process) {
+                // For a while it may be asked why it ended; nobody can ask for what was deleted.
+                let is_known = self.station.upgrade().is_some_and(|station| station.get(stream.id()).is_ok());
+                // What does not succeed is done in the next round.
+                let _ = match is_known {
+                    true => timeout(PATIENCE, self.take_name(entry, revision)).await,
+                    false => timeout(PATIENCE, self.take_away(&entry, revision)).await,
+                };
+            }
+        }
+        .boxed()
     }
 }

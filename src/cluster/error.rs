@@ -17,6 +17,11 @@ pub enum ClusterError {
     /// The node that is asked says nothing.
     #[error("The node `{0}` does not answer; if it has died, what it played is over. Try again in {RETRY_AFTER} s.")]
     Silent(String),
+    /// Nobody makes streams.
+    #[error(
+        "No node of the cluster has a model at present; start one without --role edge, or try again in {RETRY_AFTER} s."
+    )]
+    NoEngine,
     /// The past of a stream is to be had at another node.
     #[error("The past of this stream is sought by a socket of the node `{0}` alone; connect there, or seek by ?from=.")]
     Elsewhere(String),
@@ -35,11 +40,26 @@ pub enum ClusterError {
 }
 
 impl ClusterError {
+    /// Whether another node might do what this one refuses.
+    pub(super) fn is_refusal(&self) -> bool {
+        use crate::engine::EngineError::{Full, TooMany};
+        match self {
+            Self::Silent(_) => true,
+            Self::Station(error) => matches!(
+                error,
+                StationError::Waiting { .. }
+                    | StationError::NoRoom { .. }
+                    | StationError::Engine(Full { .. } | TooMany { .. })
+            ),
+            _ => false,
+        }
+    }
+
     /// Seconds after which the same may succeed.
     pub fn retry_after(&self) -> Option<u64> {
         match self {
             Self::Options(_) | Self::Station(_) | Self::Elsewhere(_) | Self::TooLarge(_) => None,
-            Self::NameTaken(_) | Self::Silent(_) | Self::Away => Some(RETRY_AFTER),
+            Self::NameTaken(_) | Self::Silent(_) | Self::NoEngine | Self::Away => Some(RETRY_AFTER),
         }
     }
 }

@@ -18,13 +18,13 @@ use super::link::{Link, PATIENCE, Trouble};
 use super::sending::Subjects;
 use super::verbs::{Ask, Done, Refusal, Reply, Wanted, What};
 use crate::engine::{Ack, EngineError, Steer};
-use crate::station::{Heard, Listen, Lost, Owner, Station, StationError, Stream, Wish};
+use crate::station::{Heard, Listen, Lost, Owner, Station, StationError, Stream, StreamSpec, Wish};
 use crate::units::ModelId;
 
 /// Pages and events that wait to be taken.
 const WAITING: usize = 256;
 /// How long an owner may be silent that is dead for all that NATS knows, and how long NATS may be away.
-const DEAD: Duration = Duration::from_secs(5);
+const DEAD: Duration = Duration::from_secs(10);
 const AWAY: Duration = Duration::from_secs(60);
 
 /// The streams of others that are heard here.
@@ -82,6 +82,32 @@ impl Hearing {
     }
 }
 
+impl Hearing {
+    /// A new stream of another node, to be heard here.
+    pub(super) async fn begin(&self, node: &str, spec: &StreamSpec) -> Result<Arc<Stream>, ClusterError> {
+        let what = What::Begin(Box::new(spec.clone()));
+        match ask(&self.link, node, &self.subjects, Ask { id: String::new(), what }).await? {
+            Ok(Done::Begun { id }) => self.hear(&id).await,
+            Ok(_) => Err(ClusterError::Silent(node.to_owned())),
+            Err(refusal) => Err(refusal.of_station("").into()),
+        }
+    }
+}
+
+/// Asks a node about its streams.
+async fn ask(link: &Link, node: &str, subjects: &Subjects, ask: Ask) -> Result<Reply, ClusterError> {
+    let client = link.client_soon().await?;
+    let silent = || ClusterError::Silent(node.to_owned());
+    let ask = serde_json::to_vec(&ask).map_err(|_| silent())?;
+    let request = Request::new().payload(ask.into()).timeout(Some(PATIENCE));
+    match client.send_request(subjects.node(node), request).await {
+        Ok(message) => serde_json::from_slice(&message.payload).map_err(|_| silent()),
+        Err(error) if error.kind() == RequestErrorKind::NoResponders => Err(silent()),
+        Err(_) if link.is_up() => Err(silent()),
+        Err(_) => Err(ClusterError::Away),
+    }
+}
+
 /// The node that makes a stream, seen from here.
 struct Distant {
     subjects: Subjects,
@@ -114,19 +140,11 @@ impl Distant {
     }
 
     async fn ask(&self, what: What) -> Result<Reply, ClusterError> {
-        let (client, owner) = (self.link.client()?, self.owner());
-        let ask = serde_json::to_vec(&Ask { id: self.id.clone(), what }).map_err(|_| ClusterError::Away)?;
-        let request = Request::new().payload(ask.into()).timeout(Some(PATIENCE));
-        match client.send_request(self.subjects.node(&owner), request).await {
-            Ok(message) => serde_json::from_slice(&message.payload).map_err(|_| ClusterError::Silent(owner)),
-            Err(error) if error.kind() == RequestErrorKind::NoResponders => Err(ClusterError::Silent(owner)),
-            Err(_) if self.link.is_up() => Err(ClusterError::Silent(owner)),
-            Err(_) => Err(ClusterError::Away),
-        }
+        ask(&self.link, &self.owner(), &self.subjects, Ask { id: self.id.clone(), what }).await
     }
 
     async fn follow_events(&self) -> Result<(), Trouble> {
-        let client = self.link.client().map_err(|error| Trouble(error.to_string()))?;
+        let client = self.link.client_soon().await.map_err(|error| Trouble(error.to_string()))?;
         let mut events = client.subscribe(self.subjects.events(&self.id)).await?;
         let heard = self.heard.clone();
         self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner).tasks.spawn(async move {
@@ -143,7 +161,7 @@ impl Distant {
 
     /// Listens to what is wanted and to nothing else; gives it as its owner is to be asked for it.
     async fn listen(&self, wishes: &[Wish]) -> Result<Vec<Wanted>, Trouble> {
-        let client = self.link.client().map_err(|error| Trouble(error.to_string()))?;
+        let client = self.link.client_soon().await.map_err(|error| Trouble(error.to_string()))?;
         let missing: Vec<Listen> = {
             let mut subscriptions = self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner);
             let Subscriptions { tasks, pages } = &mut *subscriptions;

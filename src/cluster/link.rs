@@ -1,5 +1,6 @@
 //! The connection to NATS, which comes and goes.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::jetstream::context::Context;
@@ -7,6 +8,7 @@ use async_nats::jetstream::kv;
 use async_nats::{Client, ConnectOptions, Event};
 use metrics::gauge;
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
 
 use super::{ClusterConfig, ClusterError};
 use crate::telemetry::CLUSTER_CONNECTED;
@@ -18,6 +20,8 @@ const PING: Duration = Duration::from_secs(2);
 /// Pauses between two servers that do not answer grow from the first to the second.
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
+/// A connection that is made again within this time was never lost, as far as anybody else is concerned.
+const BLINK: Duration = Duration::from_secs(2);
 /// How long anything that is asked of NATS may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -37,6 +41,8 @@ pub(super) struct Link {
     jetstream: Context,
     /// Counts connections; `None` while there is none.
     connection: watch::Receiver<Option<u64>>,
+    /// When the last one was lost.
+    lost_at: Arc<Mutex<Option<Instant>>>,
     /// Copies that are kept of everything.
     replicas: usize,
 }
@@ -48,6 +54,8 @@ impl Link {
         // A cluster of NATS keeps three copies, so that one of its servers may die.
         let replicas = if addresses.len() >= 3 { 3 } else { 1 };
         let (told, connection) = watch::channel(None);
+        let lost_at = Arc::new(Mutex::new(None));
+        let lost = Arc::clone(&lost_at);
         let mut options = ConnectOptions::new();
         if let Some(file) = &config.credentials {
             options = options.credentials_file(file).await.map_err(|error| {
@@ -62,14 +70,14 @@ impl Link {
             .request_timeout(Some(PATIENCE))
             .reconnect_delay_callback(backoff)
             .event_callback(move |event| {
-                note(&told, &event);
+                note(&told, &lost, &event);
                 std::future::ready(())
             });
         let client = options.connect(addresses).await;
         let client: Client = client.map_err(|error| ClusterError::Options(format!("--cluster: {error}.")))?;
         let mut jetstream = async_nats::jetstream::new(client.clone());
         jetstream.set_timeout(PATIENCE);
-        Ok(Self { client, jetstream, connection, replicas })
+        Ok(Self { client, jetstream, connection, lost_at, replicas })
     }
 
     /// Waits for a connection, and gives its number.
@@ -86,6 +94,24 @@ impl Link {
         if self.connection.clone().wait_for(|now| *now != Some(number)).await.is_err() {
             std::future::pending().await
         }
+    }
+
+    /// The connection, or the next one if it comes at once.
+    ///
+    /// # Errors
+    /// [`ClusterError::Away`] while there is none.
+    pub(super) async fn client_soon(&self) -> Result<Client, ClusterError> {
+        if !self.is_down() {
+            // Where it fails the next line says so.
+            let _ = timeout(BLINK, self.connected()).await;
+        }
+        self.client()
+    }
+
+    /// Whether there has been no connection for a while.
+    pub(super) fn is_down(&self) -> bool {
+        let lost_at = *self.lost_at.lock().unwrap_or_else(PoisonError::into_inner);
+        !self.is_up() && lost_at.is_none_or(|at| at.elapsed() > BLINK)
     }
 
     /// The connection.
@@ -117,7 +143,7 @@ fn backoff(attempts: usize) -> Duration {
     (MIN_BACKOFF * 2u32.pow(doublings)).min(MAX_BACKOFF)
 }
 
-fn note(told: &watch::Sender<Option<u64>>, event: &Event) {
+fn note(told: &watch::Sender<Option<u64>>, lost: &Mutex<Option<Instant>>, event: &Event) {
     let connections = match event {
         Event::Connected => 1,
         Event::Disconnected | Event::Closed => 0,
@@ -134,6 +160,7 @@ fn note(told: &watch::Sender<Option<u64>>, event: &Event) {
     gauge!(CLUSTER_CONNECTED).set(f64::from(connections));
     if connections == 0 {
         tracing::warn!("the connection to NATS is lost; what plays here goes on");
+        *lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         told.send_replace(None);
     } else {
         let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);

@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 pub use self::calls::{Answer, Call, Respond, whole};
-pub use self::config::{Address, ClusterConfig, Name};
+pub use self::config::{Address, ClusterConfig, Name, Role};
 use self::directory::Directory;
 pub use self::directory::Entry;
 pub use self::error::ClusterError;
@@ -30,7 +30,7 @@ use self::link::Link;
 pub use self::nodes::Node;
 use self::nodes::Nodes;
 use self::sending::{Sending, Subjects};
-use crate::station::{Station, StationError, Stream};
+use crate::station::{Station, StationError, Stream, StreamSpec};
 
 /// How often it is looked whether the others are there.
 const LOOK: Duration = Duration::from_millis(20);
@@ -105,6 +105,40 @@ impl Cluster {
     /// This node's name.
     pub fn node(&self) -> &str {
         self.config.node.as_str()
+    }
+
+    /// Whether it has no model.
+    pub fn is_edge(&self) -> bool {
+        self.config.role == Role::Edge
+    }
+
+    /// Nodes that make streams, those with most room first, and this one before others that have as much.
+    ///
+    /// # Errors
+    /// [`ClusterError::NoEngine`] when there are none, [`ClusterError::Away`], [`ClusterError::NameTaken`].
+    pub fn engines(&self) -> Result<Vec<Node>, ClusterError> {
+        let mut engines = self.nodes()?;
+        engines.retain(|node| node.role != Role::Edge);
+        engines.sort_by_key(|node| (std::cmp::Reverse(node.room), node.name != self.node()));
+        if engines.is_empty() { Err(ClusterError::NoEngine) } else { Ok(engines) }
+    }
+
+    /// Begins a stream at another node that has room for it, to be heard here.
+    ///
+    /// # Errors
+    /// Why the last of them refused it; [`ClusterError::NoEngine`], [`ClusterError::Away`], [`ClusterError::Silent`].
+    pub async fn begin(&self, spec: &StreamSpec) -> Result<Arc<Stream>, ClusterError> {
+        let others: Vec<Node> = self.engines()?.into_iter().filter(|node| node.name != self.node()).collect();
+        // Who has no room may still let it wait.
+        let with_room = others.iter().filter(|node| node.room > 0).count().max(1);
+        let mut refused = Err(ClusterError::NoEngine);
+        for node in others.iter().take(with_room) {
+            match self.hearing.begin(&node.name, spec).await {
+                Err(error) if error.is_refusal() => refused = Err(error),
+                begun => return begun,
+            }
+        }
+        refused
     }
 
     /// Whether this node reaches the others.

@@ -17,14 +17,20 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use utoipa::ToSchema;
 
 use super::link::{Link, Trouble};
-use super::{ClusterConfig, ClusterError};
+use super::{ClusterConfig, ClusterError, Role};
 use crate::station::Station;
 use crate::telemetry::CLUSTER_NODES;
 
 /// How often a node says how it is.
 const REFRESH: Duration = Duration::from_secs(1);
-/// A node that said nothing for so long is gone.
+/// A node that said nothing for so long while this one was heard is gone.
 const FRESH: Duration = Duration::from_secs(5);
+/// This node's own word may be away for so long: servers of NATS that lose one of them take some seconds to agree again.
+const PATIENT: Duration = Duration::from_secs(10);
+/// After such a pause of its own word the others have as long as a newcomer to be heard.
+const PAUSE: Duration = Duration::from_secs(3);
+/// How long a word may take; the next one follows.
+const SAY: Duration = Duration::from_millis(1500);
 /// Pause before NATS is asked again after trouble.
 const BREATH: Duration = Duration::from_secs(1);
 /// Time between two lines of the log about the same trouble.
@@ -37,6 +43,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 pub struct Node {
     /// No other node of the cluster has it.
     pub name: String,
+    /// What it does.
+    pub role: Role,
     /// Of Continuo.
     pub version: String,
     /// Streams that it has room for, beside those that play there.
@@ -59,6 +67,7 @@ struct Word {
 /// All nodes, and this one among them.
 pub(super) struct Nodes {
     name: String,
+    role: Role,
     process: String,
     bucket: String,
     link: Arc<Link>,
@@ -66,7 +75,7 @@ pub(super) struct Nodes {
     /// Other nodes are answered: until then there is no room for what they ask for.
     answers: AtomicBool,
     seen: Mutex<BTreeMap<String, Seen>>,
-    /// Since when this node hears itself without a break.
+    /// Since when this node hears itself without a pause.
     joined: Mutex<Option<Instant>>,
     /// Where this node's word is, with its revision, once its name is its own.
     written: Mutex<Option<(kv::Store, u64)>>,
@@ -82,6 +91,7 @@ impl Nodes {
     pub(super) fn new(config: &ClusterConfig, link: Arc<Link>, station: Arc<Station>) -> Self {
         Self {
             name: config.node.to_string(),
+            role: config.role,
             process: uuid::Uuid::new_v4().simple().to_string(),
             bucket: format!("continuo-{}-nodes", config.name),
             link,
@@ -101,36 +111,46 @@ impl Nodes {
         self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Those that have said something lately. A node reaches the others when it hears its own word.
+    /// Those that are there. A node reaches the others while it hears its own word.
     pub(super) fn list(&self) -> Result<Vec<Node>, ClusterError> {
         let mut seen = self.seen();
-        seen.retain(|_, seen| seen.at.elapsed() < FRESH);
-        gauge!(CLUSTER_NODES).set(seen.len() as f64);
-        match seen.get(&self.name) {
-            _ if !self.link.is_up() => return Err(ClusterError::Away),
-            Some(seen) if seen.is_this => {}
-            Some(_) => return Err(ClusterError::NameTaken(self.name.clone())),
-            None => return Err(ClusterError::Away),
+        let own = seen.get(&self.name).map(|seen| (seen.is_this, seen.at));
+        match own {
+            _ if self.link.is_down() => return Err(ClusterError::Away),
+            Some((false, _)) => return Err(ClusterError::NameTaken(self.name.clone())),
+            Some((true, at)) if at.elapsed() < PATIENT => {
+                // Before that nobody can be said to have been heard for long.
+                if self.is_settled() {
+                    seen.retain(|_, seen| seen.at + FRESH >= at);
+                }
+            }
+            _ => return Err(ClusterError::Away),
         }
+        gauge!(CLUSTER_NODES).set(seen.len() as f64);
         Ok(seen.values().map(|seen| seen.node.clone()).collect())
+    }
+
+    /// Whether this node has heard itself for so long that it must have heard everybody.
+    fn is_settled(&self) -> bool {
+        let joined = *self.joined.lock().unwrap_or_else(PoisonError::into_inner);
+        joined.is_some_and(|since| since.elapsed() > FRESH)
+    }
+
+    /// This node has heard its own word, the last time at `before`.
+    fn heard_own(&self, before: Option<Instant>) {
+        if before.is_none_or(|at| at.elapsed() > PAUSE) {
+            *self.joined.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        }
     }
 
     /// Whether this node reaches the others.
     pub(super) fn reach(&self) -> Result<(), ClusterError> {
-        let reach = self.list().map(drop);
-        let mut joined = self.joined.lock().unwrap_or_else(PoisonError::into_inner);
-        match &reach {
-            Ok(()) => drop(joined.get_or_insert_with(Instant::now)),
-            Err(_) => *joined = None,
-        }
-        reach
+        self.list().map(drop)
     }
 
     /// Whether a node is certainly not there: it would have been heard by now.
     pub(super) fn is_gone(&self, name: &str) -> bool {
-        let heard_of = self.reach().is_err() || self.seen().contains_key(name);
-        let joined = *self.joined.lock().unwrap_or_else(PoisonError::into_inner);
-        !heard_of && joined.is_some_and(|since| since.elapsed() > FRESH)
+        self.list().is_ok_and(|nodes| self.is_settled() && nodes.iter().all(|node| node.name != name))
     }
 
     /// From now on other nodes are answered.
@@ -190,8 +210,13 @@ impl Nodes {
             match said {
                 Some(Word { process, node }) => {
                     let is_this = process == self.process;
-                    if seen.insert(entry.key, Seen { node, is_this, at: Instant::now() }).is_none() && is_this {
-                        tracing::info!("this node is `{}` of its cluster", self.name);
+                    let before = seen.insert(entry.key, Seen { node, is_this, at: Instant::now() });
+                    if is_this {
+                        let before = before.filter(|before| before.is_this).map(|before| before.at);
+                        self.heard_own(before);
+                        if before.is_none() {
+                            tracing::info!("this node is `{}` of its cluster", self.name);
+                        }
                     }
                 }
                 None => drop(seen.remove(&entry.key)),
@@ -208,14 +233,17 @@ impl Nodes {
         let mut warn_at = begun + COMPLAINTS;
         loop {
             tick.tick().await;
-            self.say(bucket).await?;
+            // One that takes too long may have been heard: the next one finds its revision.
+            if let Ok(said) = timeout(SAY, self.say(bucket)).await {
+                said?;
+            }
             if self.written().is_none() && Instant::now() >= warn_at {
                 warn_at = Instant::now() + COMPLAINTS;
                 tracing::warn!("{}", ClusterError::NameTaken(self.name.clone()));
             }
             // A word that does not come back was written where nobody reads: a bucket that is another one by now.
             let heard = self.seen().get(&self.name).map(|seen| seen.at);
-            if self.written().is_some() && heard.unwrap_or(begun).elapsed() > FRESH {
+            if self.written().is_some() && heard.unwrap_or(begun).max(begun).elapsed() > FRESH {
                 return Err(Trouble("this node does not hear its own word".into()));
             }
         }
@@ -250,6 +278,7 @@ impl Nodes {
     fn node(&self) -> Node {
         Node {
             name: self.name.clone(),
+            role: self.role,
             version: env!("CARGO_PKG_VERSION").into(),
             room: if self.answers.load(Ordering::Relaxed) { self.station.room() } else { 0 },
             streams: self.station.live().len(),

@@ -114,6 +114,9 @@ impl Sending {
 
     async fn carry_out(&self, id: &str, what: What) -> Reply {
         let station = self.station.upgrade().ok_or(Refusal::NotFound)?;
+        if let What::Begin(spec) = what {
+            return Ok(Done::Begun { id: station.create(*spec).await?.id().to_owned() });
+        }
         let stream = station.get(id)?;
         let engine = |error| Refusal::Engine(error);
         Ok(match what {
@@ -136,6 +139,7 @@ impl Sending {
                 stream.resume().await?;
                 Done::Nothing
             }
+            What::Begin(_) => Done::Nothing,
         })
     }
 

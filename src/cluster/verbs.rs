@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::audio::Format;
 use crate::engine::{Ack, EngineError, Steer};
-use crate::station::{Facts, Listen, StationError, Wish};
+use crate::station::{Facts, Listen, StationError, StreamSpec, Wish};
 use crate::units::ModelId;
 
 /// A question about a stream.
@@ -27,6 +27,8 @@ pub(super) enum What {
     Model(ModelId),
     Pause,
     Resume,
+    /// A stream that is none yet.
+    Begin(Box<StreamSpec>),
 }
 
 /// One way to listen, and how many do.
@@ -64,6 +66,7 @@ pub(super) fn variant(listen: Listen) -> String {
 pub(super) enum Done {
     Facts { facts: Box<Facts>, generation: u64 },
     Ack(Ack),
+    Begun { id: String },
     Nothing,
 }
 

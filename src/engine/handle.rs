@@ -43,15 +43,28 @@ impl Engine {
             realtime_factor: model.alone(),
             room: 0,
         };
+        Self::begin(vec![model], status, config)
+    }
+
+    /// Starts a thread that has nothing to make yet, of a server that plays what others make.
+    ///
+    /// # Errors
+    /// [`EngineError::DeviceLost`] when no thread can be started.
+    pub fn without_models(config: EngineConfig) -> Result<Self, EngineError> {
+        let status = EngineStatus { lost: None, voices: 0, step_seconds: 0.0, realtime_factor: 0.0, room: 0 };
+        Self::begin(Vec::new(), status, config)
+    }
+
+    fn begin(models: Vec<LoadedModel>, status: EngineStatus, config: EngineConfig) -> Result<Self, EngineError> {
         let shared = Arc::new(EngineShared {
-            models: Mutex::new(vec![model.listed()]),
+            models: Mutex::new(models.iter().map(LoadedModel::listed).collect()),
             status: Mutex::new(status),
             seeds: AtomicU64::new(0),
             upkeep: AtomicU64::new(0),
         });
         #[expect(clippy::disallowed_methods, reason = "each command is answered before its sender goes on")]
         let (commands, inbox) = std::sync::mpsc::channel();
-        let worker = Worker::new(inbox, shared.clone(), config, model);
+        let worker = Worker::new(inbox, shared.clone(), config, models);
         let thread = std::thread::Builder::new()
             .name("engine".into())
             .spawn(move || worker.run())

@@ -54,13 +54,13 @@ impl Worker {
         commands: Receiver<Command>,
         shared: Arc<EngineShared>,
         config: EngineConfig,
-        model: LoadedModel,
+        models: Vec<LoadedModel>,
     ) -> Self {
         Self {
             commands,
             shared,
             config,
-            models: vec![model],
+            models,
             voices: Vec::new(),
             next_voice: 1,
             lost: None,

@@ -15,7 +15,7 @@ use crate::budget::Budget;
 use crate::cluster::Cluster;
 use crate::engine::{Engine, ModelRequest, ResidentError};
 use crate::sandbox::Sandbox;
-use crate::station::{Station, StationError, Stream};
+use crate::station::{Station, StationError, Stream, StreamSpec};
 use crate::studio::{Decoded, Owner, Studio, StudioError, decode_within};
 use crate::units::ModelId;
 
@@ -125,6 +125,19 @@ impl App {
         match (self.station.named(name), &self.cluster) {
             (Err(StationError::NotFound(_)), Some(cluster)) => Ok(cluster.hear_named(name).await?),
             (found, _) => Ok(found?),
+        }
+    }
+
+    /// A stream of whoever asks, begun where there is room for it.
+    pub(super) async fn begin(&self, spec: StreamSpec) -> Result<Arc<Stream>, HttpError> {
+        let Some(cluster) = &self.cluster else { return Ok(self.station.create(spec).await?) };
+        if self.station.room() > 0 {
+            return Ok(self.station.create(spec).await?);
+        }
+        match cluster.begin(&spec).await {
+            // Without the others it is for this node to refuse it, or to let it wait.
+            Err(_) if !cluster.is_edge() => Ok(self.station.create(spec).await?),
+            begun => Ok(begun?),
         }
     }
 

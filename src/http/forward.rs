@@ -106,10 +106,15 @@ async fn whereabouts(app: &App, cluster: &Cluster, request: &Request<Incoming>) 
     let (method, path) = (request.method(), request.uri().path());
     let reads = [Method::GET, Method::HEAD].contains(method);
     let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
-    let is_alone = || cluster.reach().is_err();
     match segments[..] {
-        ["v1", "streams"] if reads && !is_alone() => Ok(Whereabouts::Everywhere),
-        ["v1", "streams"] if method == Method::POST && !is_alone() => Ok(Whereabouts::Anywhere),
+        ["v1", "streams"] if reads || method == Method::POST => match cluster.reach() {
+            Ok(()) => Ok(if reads { Whereabouts::Everywhere } else { Whereabouts::Anywhere }),
+            Err(error) if cluster.is_edge() => Err(error.into()),
+            Err(_) => Ok(Whereabouts::Here),
+        },
+        ["v1", "models"] if reads && cluster.is_edge() => {
+            Ok(cluster.engines()?.into_iter().next().map_or(Whereabouts::Here, |node| Whereabouts::At(node.name)))
+        }
         ["v1", "streams", id, ref rest @ ..] if app.station.presented(id).is_err() => match cluster.find(id).await? {
             Some(entry) if *rest == ["ws"] && is_of_past(request) => Err(ClusterError::Elsewhere(entry.node).into()),
             // All who listen here share its pages; in its past each is alone.
@@ -175,13 +180,12 @@ async fn at(cluster: &Cluster, node: &str, parts: &Parts, body: Bytes) -> Result
 
 /// A new stream plays where there is most room; a node that refuses it leaves it to the next one.
 async fn anywhere(cluster: &Cluster, routes: &Routes, parts: Parts, body: Bytes) -> Result<Response, HttpError> {
-    let mut nodes = cluster.nodes()?;
+    let nodes = cluster.engines()?;
     let is_here = |name: &str| name == cluster.node();
-    nodes.sort_by_key(|node| (std::cmp::Reverse(node.room), !is_here(&node.name)));
     // Who has no room may still let it wait.
     let with_room = nodes.iter().filter(|node| node.room > 0).count().max(1);
-    let mut refused = Err(ClusterError::Away.into());
-    for node in &nodes[..with_room.min(nodes.len())] {
+    let mut refused = Err(ClusterError::NoEngine.into());
+    for node in nodes.iter().take(with_room) {
         let answered = if is_here(&node.name) {
             let request = Request::from_parts(parts.clone(), Full::new(body.clone()));
             Ok(front::run(routes.clone(), request).await)

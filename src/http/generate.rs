@@ -76,9 +76,9 @@ async fn generate(
         keep: false,
         idle: Idle::End,
     };
-    let stream = app.station.create(spec).await?;
+    let stream = app.begin(spec).await?;
     let response = audio::response(&stream, (listen, None), headers, connection).await;
-    if response.is_err() {
+    if response.is_err() && !stream.is_relayed() {
         // Nobody else can have it: it need not wait for a listener.
         app.station.delete(stream.id()).await?;
     }

@@ -74,8 +74,8 @@ pub(super) fn routes(app: &Arc<App>) -> Routes {
 #[derive(Serialize, ToSchema)]
 pub(super) struct Readiness {
     status: &'static str,
-    /// The default model.
-    model: String,
+    /// The default model; none of an edge of a cluster.
+    model: Option<String>,
     /// How long streams have run dry again and again; 503 from 30 on.
     behind_seconds: u64,
     /// Streams that wait because the machine has fallen behind.
@@ -99,10 +99,15 @@ fn readiness(app: &App) -> Result<Response, HttpError> {
             "Streams have run dry again and again for {seconds} s: the machine is too slow for what it plays."
         )));
     }
+    if let Some(cluster) = app.cluster.as_ref().filter(|cluster| cluster.is_edge()) {
+        cluster.engines()?;
+        let ready = Readiness { status: "ready", model: None, behind_seconds: 0, waiting_streams: 0 };
+        return Ok(fresh(warp::reply::json(&ready)));
+    }
     match app.engine().models().first() {
         Some(model) => Ok(fresh(warp::reply::json(&Readiness {
             status: "ready",
-            model: model.id.to_string(),
+            model: Some(model.id.to_string()),
             behind_seconds: behind.as_secs(),
             waiting_streams: waiting,
         }))),

@@ -18,6 +18,6 @@ pub trait Directory: Send + Sync {
     /// A stream has begun; when this is done the others find it.
     fn begun<'a>(&'a self, stream: &'a Stream) -> BoxFuture<'a, ()>;
 
-    /// A stream has ended.
-    fn ended(&self);
+    /// A stream has ended; when this is done its name is free.
+    fn ended<'a>(&'a self, stream: &'a Stream) -> BoxFuture<'a, ()>;
 }

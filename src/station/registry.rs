@@ -318,11 +318,11 @@ impl Station {
             }
             streams.push(stream.clone());
         }
-        let directory = self.directory.get().cloned();
+        let (directory, ended) = (self.directory.get().cloned(), Arc::clone(&stream));
         let run = async move {
             task.run().await;
             if let Some(directory) = directory {
-                directory.ended();
+                directory.ended(&ended).await;
             }
         };
         tokio::spawn(run.instrument(log));
@@ -413,6 +413,9 @@ impl Station {
             tracing::warn!(stream = id, "the stream does not end");
         }
         self.streams().retain(|other| !Arc::ptr_eq(other, &stream));
+        if let Some(directory) = self.directory.get() {
+            directory.ended(&stream).await;
+        }
         stream.journal().discard();
         if stream.has_ended() {
             remembered(&self.deleted).push(stream);

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::Journals;
 use crate::audio::Format;
 use crate::engine::{SamplingPatch, WeightedPrompt};
@@ -27,7 +29,7 @@ impl Listen {
 }
 
 /// A new stream.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct StreamSpec {
     /// Name for people; also its address when it is a station (`/generate?station=NAME`).
     pub name: Option<String>,
@@ -58,7 +60,7 @@ impl StreamSpec {
 }
 
 /// What a stream does when nobody listens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Idle {
     /// Pause after the grace time, resume from its codes for the next listener (`/v1/streams`). Without a name it
     /// ends when nobody listened for an hour.

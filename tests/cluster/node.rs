@@ -1,15 +1,27 @@
-//! A node: `continuo serve --cluster` with a tiny model.
+//! Nodes: `continuo serve --cluster`, and this very test program started again as a node that makes tones, which costs a
+//! busy machine nothing.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use continuo::cluster::{Cluster, ClusterConfig, Role};
+use continuo::engine::standin::Standin;
+use continuo::engine::{Engine, EngineConfig};
+use continuo::http::{self, Access, App};
+use continuo::station::{PromptSets, Station, StationConfig};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
 
 use crate::client::{Answer, call, get};
 use crate::nats::free;
 
+/// The real program's model, for nodes of which nobody wants to hear anything.
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/parity/musicgen-mono");
+/// What a node of tones is told.
+const OPTIONS: &str = "CONTINUO_TEST_NODE";
 /// No condition takes longer to come about unless something hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -20,27 +32,90 @@ pub struct Node {
     process: Child,
 }
 
+/// Not a test: the node, when this program is started with its options. Put together as `continuo serve` does it.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a node of the other tests"]
+async fn the_node_that_makes_tones() {
+    let Ok(options) = std::env::var(OPTIONS) else { return };
+    let options: Value = serde_json::from_str(&options).unwrap();
+    let text = |key: &str| options[key].as_str().map(str::to_owned);
+    let name = text("node").unwrap();
+    let listener = TcpListener::bind(text("listen").unwrap()).await.unwrap();
+    let metrics = http::install_metrics(Some(&name)).unwrap();
+    let voices = options["voices"].as_u64().unwrap_or(16) as usize;
+    let engine = EngineConfig { max_voices: voices, ..EngineConfig::default() };
+    let engine = Engine::start(Box::<Standin>::default(), engine).unwrap();
+    let usual = StationConfig::default();
+    let station = StationConfig {
+        burst: options["burst"].as_f64().unwrap_or(usual.burst),
+        grace: options["grace"].as_f64().unwrap_or(usual.grace),
+        ..usual
+    };
+    let station = Station::new(engine, station);
+    let config = ClusterConfig {
+        servers: vec![text("cluster").unwrap().parse().unwrap()],
+        credentials: None,
+        name: "continuo".parse().unwrap(),
+        node: name.parse().unwrap(),
+        role: Role::Both,
+    };
+    let cluster = Arc::new(Cluster::join(config, &station).await.unwrap());
+    cluster.reached_within(Duration::from_secs(3)).await;
+    let _stations = match text("prompts") {
+        Some(path) => Some(PromptSets::start(Arc::clone(&station), &PathBuf::from(path)).await.unwrap()),
+        None => None,
+    };
+    let mut app = App::new(station);
+    app.cluster = Some(Arc::clone(&cluster));
+    app.metrics = Some(metrics);
+    app.access = Access { token: text("token"), ..Access::default() };
+    let stop = async { http::terminated().await.unwrap() };
+    http::serve(Arc::new(app), vec![listener], stop).await.unwrap();
+    cluster.leave().await;
+}
+
 impl Node {
+    /// One that makes tones.
     pub fn start(name: &str, cluster: &str) -> Self {
-        Self::start_with(name, cluster, &[])
+        Self::start_with(name, cluster, &json!({}))
     }
 
-    pub fn start_with(name: &str, cluster: &str, arguments: &[&str]) -> Self {
-        Self::spawn(name, &[&["--cluster", cluster, "--node", name], arguments].concat())
+    /// The same with `voices`, `burst`, `grace`, `token` or `prompts` of its own.
+    pub fn start_with(name: &str, cluster: &str, options: &Value) -> Self {
+        let addr = free();
+        let mut options = options.clone();
+        options["node"] = name.into();
+        options["cluster"] = cluster.into();
+        options["listen"] = addr.to_string().into();
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["node::the_node_that_makes_tones", "--exact", "--ignored", "--nocapture"]);
+        Self::spawn(name, addr, command.env(OPTIONS, options.to_string()))
     }
 
-    /// A server without a cluster.
-    pub fn alone() -> Self {
-        Self::spawn("alone", &[])
-    }
-
-    fn spawn(name: &str, arguments: &[&str]) -> Self {
+    /// `continuo serve` with these arguments.
+    pub fn serve(name: &str, arguments: &[&str]) -> Self {
         let addr = free();
         let mut command = Command::new(env!("CARGO_BIN_EXE_continuo"));
-        command.args(["serve", "--port", &addr.port().to_string()]).args(arguments);
-        command.args(["--model", MODEL, "--dtype", "f32", "--context", "30"]);
-        let process = command.stdin(Stdio::null()).stderr(Stdio::null()).env_remove("RUST_LOG").spawn().unwrap();
-        Self { addr, name: name.to_owned(), process }
+        Self::spawn(name, addr, command.args(["serve", "--port", &addr.port().to_string()]).args(arguments))
+    }
+
+    /// A node as its users start it.
+    pub fn real(name: &str, cluster: &str, arguments: &[&str]) -> Self {
+        let node = ["--cluster", cluster, "--node", name];
+        Self::serve(name, &[&node, &Self::MODEL[..], arguments].concat())
+    }
+
+    pub const MODEL: [&str; 6] = ["--model", MODEL, "--dtype", "f32", "--context", "30"];
+
+    fn spawn(name: &str, addr: SocketAddr, command: &mut Command) -> Self {
+        let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).env_remove("RUST_LOG");
+        Self { addr, name: name.to_owned(), process: quiet.spawn().unwrap() }
+    }
+
+    /// Waits until it listens.
+    pub async fn up(&self) {
+        let up = async || tokio::net::TcpStream::connect(self.addr).await.map(drop).map_err(|error| error.to_string());
+        eventually(up).await;
     }
 
     pub async fn get(&self, path: &str) -> Answer {
@@ -53,7 +128,8 @@ impl Node {
 
     /// Makes a stream, by this node and wherever there is room; gives its id.
     pub async fn create(&self, body: &str) -> String {
-        let mut created = self.call("POST", "/v1/streams", body).await;
+        // On a machine that is busy with other tests it may have to stand in line.
+        let mut created = self.call("POST", "/v1/streams?wait=600", body).await;
         let (status, told) = (created.status, created.json().await);
         assert_eq!(status, 201, "{told}");
         told["id"].as_str().unwrap().to_owned()

@@ -72,8 +72,10 @@ pub fn decoded(bytes: &[u8], format: &str) -> Vec<f32> {
         .output()
         .expect("ffmpeg is installed");
     let complaints = String::from_utf8_lossy(&output.stderr);
-    // The length in the header of a stream is not known.
-    let usual = |line: &&str| line.contains("Estimating duration") || line.contains("Ignoring maximum wav data size");
+    // Headers of streams say neither how long they are nor where their one channel is.
+    let usual = |line: &&str| {
+        ["Estimating duration", "Ignoring maximum wav data", "Guessed Channel"].iter().any(|usual| line.contains(usual))
+    };
     let complaints: Vec<_> = complaints.lines().filter(|line| !usual(line)).collect();
     assert!(output.status.success() && complaints.is_empty(), "ffmpeg: {complaints:?}");
     output.stdout.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()

@@ -59,7 +59,7 @@ async function readiness() {
   const ready = $("ready");
   ready.classList.toggle("bad", !ok);
   const said = JSON.parse(body);
-  setText(ready, ok ? `Ready, plays ${said.model}` : (said.detail ?? "Not ready"));
+  setText(ready, ok ? (said.model ? `Ready, plays ${said.model}` : "Ready, plays what other nodes make") : (said.detail ?? "Not ready"));
 }
 
 /** The nodes, or why they are not known. */

@@ -37,7 +37,7 @@ export function paintNodes({ cluster, node: here, nodes }) {
   const figure = (text, low = false) => make("td", { class: "figure" }, make("span", { class: low ? "low" : "", textContent: text }));
   $("nodes").replaceChildren(...nodes.map((node) => make(
     "tr", {},
-    make("td", {}, node.name, make("small", { textContent: node.name === here ? "this page" : "" })),
+    make("td", {}, node.name, make("small", { textContent: [node.role === "edge" ? "edge" : "", node.name === here ? "this page" : ""].filter(Boolean).join(", ") })),
     make("td", { textContent: node.version }),
     figure(node.streams), figure(node.room, node.room === 0), figure(node.listeners),
   )));
