@@ -95,8 +95,10 @@ export const streamHistory = (id) => request("GET", `${stream(id)}/history`);
 export const forkStream = (id, from) => request("POST", `${stream(id)}/fork`, from);
 /** A part of it as a session of the studio. */
 export const clipStream = (id, part) => request("POST", `${stream(id)}/clip`, part, { timeout: 120_000 });
-export const recordingAddress = (id, { from, to, format }) =>
-  address(`${stream(id)}/recording?from=${from.toFixed(3)}&to=${to.toFixed(3)}&format=${format}`);
+export const recordingAddress = (id, { from, to, format }) => {
+  const end = to === undefined ? "" : `&to=${to.toFixed(3)}`;
+  return address(`${stream(id)}/recording?from=${from.toFixed(3)}${end}&format=${format}`);
+};
 export const studioAddress = (session) => address(`studio?session=${encodeURIComponent(session)}`);
 /** A live address, from a moment in the past on. */
 export const since = (url, at) => (at === null ? url : `${url}${url.includes("?") ? "&" : "?"}at=${at.toFixed(3)}`);

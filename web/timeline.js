@@ -119,7 +119,8 @@ export class Timeline {
   /** A new stream of one's own that goes on from what is heard. */
   async fork() {
     try {
-      const stream = await api.forkStream(this.id, { from: this.at });
+      const live = this.session.shift === null;
+      const stream = await api.forkStream(this.id, live ? {} : { from: this.heard });
       this.session.playForked(stream);
       this.say("A stream of your own goes on from here.");
     } catch (problem) {
@@ -127,10 +128,16 @@ export class Timeline {
     }
   }
 
-  /** The part that is to be kept: it ends with what is heard. */
+  /** Media time of what is heard of the past; what the server has not written down yet it could not go back to. */
+  get heard() {
+    return Math.min(this.at, this.history.to);
+  }
+
+  /** The part that is to be kept: it ends with what is heard. Live, the server knows best when that is. */
   get part() {
-    const to = this.at;
-    return { from: Math.max(this.history.from, to - Number($("keep-length").value)), to };
+    const length = Number($("keep-length").value);
+    if (this.session.shift === null) return { from: -length };
+    return { from: Math.max(this.history.from, this.heard - length), to: this.heard };
   }
 
   download() {
