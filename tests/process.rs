@@ -13,6 +13,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use client::{call, get};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/parity/musicgen-mono");
 
@@ -43,8 +44,7 @@ impl Server {
 
     async fn ready(&mut self) {
         let begun = Instant::now();
-        while tokio::net::TcpStream::connect(self.addr).await.is_err() || get(self.addr, "/readyz").await.status != 200
-        {
+        while !is_ready(self.addr).await {
             assert!(self.process.try_wait().unwrap().is_none(), "the server ended");
             assert!(begun.elapsed() < Duration::from_secs(60), "the server is not ready");
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -74,6 +74,18 @@ impl Drop for Server {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// Whether it says that it is ready. Whatever else comes of a connection while it starts, it is not.
+async fn is_ready(addr: SocketAddr) -> bool {
+    let asked = async {
+        let mut socket = tokio::net::TcpStream::connect(addr).await?;
+        socket.write_all(b"GET /readyz HTTP/1.1\r\nHost: test\r\n\r\n").await?;
+        let mut status = [0; 12];
+        socket.read_exact(&mut status).await?;
+        std::io::Result::Ok(status.ends_with(b" 200"))
+    };
+    tokio::time::timeout(Duration::from_secs(20), asked).await.is_ok_and(|asked| asked.unwrap_or(false))
 }
 
 /// Asks for one thing of each kind.
