@@ -266,15 +266,15 @@ pub(super) fn run(args: ServeArgs, config: Option<Config>) -> Outcome {
         // They end with this: before that their stations end with a proper last page.
         let on_air = pushes.into_iter().map(|push| http::keep_on_air(Arc::clone(&app.station), push));
         let _on_air: JoinSet<_> = on_air.collect();
+        // Before anybody is told that the server is ready: he may ask it to end at once.
+        let terminated = http::terminated()?;
+        #[cfg(unix)]
+        super::signals::end_at_the_second();
         // A model is there, and whoever comes is answered.
         #[cfg(unix)]
         super::signals::tell_manager(&[NotifyState::Ready]);
         let stop = async {
-            #[cfg(unix)]
-            super::signals::end_at_the_second();
-            if let Err(error) = http::terminated().await {
-                tracing::error!("no signal can be waited for ({error}); the server ends");
-            }
+            terminated.await;
             #[cfg(unix)]
             super::signals::tell_manager(&[NotifyState::Stopping]);
         };

@@ -95,21 +95,35 @@ pub async fn serve(
     Ok(())
 }
 
-/// Completes when the process is asked to end: Ctrl-C, or SIGTERM as service managers send it.
+/// Completes when the process is asked to end from now on: Ctrl-C, or SIGTERM as service managers send it. Whoever is
+/// told that a server is ready may ask it to end at once: this comes before. Must be called within a tokio runtime.
 ///
 /// # Errors
 /// When the system refuses to tell about signals.
-pub async fn terminated() -> io::Result<()> {
-    #[cfg(unix)]
-    {
-        let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+#[cfg(unix)]
+pub fn terminated() -> io::Result<impl Future<Output = ()> + Send> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut interrupt, mut term) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    Ok(async move {
         tokio::select! {
-            result = tokio::signal::ctrl_c() => result,
-            _ = term.recv() => Ok(()),
+            _ = interrupt.recv() => {}
+            _ = term.recv() => {}
         }
-    }
-    #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await
+    })
+}
+
+/// Completes when the process is asked to end by Ctrl-C.
+///
+/// # Errors
+/// Never here.
+#[cfg(not(unix))]
+pub fn terminated() -> io::Result<impl Future<Output = ()> + Send> {
+    Ok(async {
+        // Where nothing can be waited for, the system ends the process.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    })
 }
 
 /// Never ends.

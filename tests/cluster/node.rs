@@ -69,8 +69,7 @@ async fn the_node_that_makes_tones() {
     app.cluster = Some(Arc::clone(&cluster));
     app.metrics = Some(metrics);
     app.access = Access { token: text("token"), ..Access::default() };
-    let stop = async { http::terminated().await.unwrap() };
-    http::serve(Arc::new(app), vec![listener], stop).await.unwrap();
+    http::serve(Arc::new(app), vec![listener], http::terminated().unwrap()).await.unwrap();
     cluster.leave().await;
 }
 
