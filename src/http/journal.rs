@@ -13,6 +13,7 @@ use warp::http::header::LOCATION;
 use warp::reply::{Response, with_header, with_status};
 use warp::{Filter, Reply};
 
+use super::auth::{self, Grant, Scope};
 use super::client::owner;
 use super::clips::no_store;
 use super::error::reply;
@@ -64,12 +65,12 @@ fn recording(app: &Arc<App>) -> Routes {
 
 fn fork(app: &Arc<App>) -> Routes {
     let for_fork = Arc::clone(app);
-    let asked = warp::post().and(raw()).and(body::bytes(app)).and(links::of_request());
+    let asked = warp::post().and(raw()).and(body::bytes(app)).and(links::of_request()).and(auth::of_request());
     warp::path!("v1" / "streams" / String / "fork")
         .and(asked)
-        .then(move |id: String, query: String, body, links| {
+        .then(move |id: String, query: String, body, links, grant| {
             let app = Arc::clone(&for_fork);
-            async move { reply(go_on(&app, &id, &query, body, &links).await) }
+            async move { reply(go_on(&app, &id, (&query, body), &links, &grant).await) }
         })
         .boxed()
 }
@@ -81,9 +82,17 @@ fn clip(app: &Arc<App>) -> Routes {
         .and(body::bytes(app))
         .and(owner())
         .and(links::of_request())
-        .then(move |id: String, body, owner, links| {
+        .and(auth::of_request())
+        .then(move |id: String, body, owner, links, grant: Grant| {
             let app = Arc::clone(&for_clip);
-            async move { reply(cut_out(&app, &id, body, (owner, &links)).await) }
+            async move {
+                let cut = async {
+                    // Sessions belong to no station.
+                    grant.check(Scope::Produce, None)?;
+                    cut_out(&app, &id, body, (owner, &links)).await
+                };
+                reply(cut.await)
+            }
         })
         .boxed()
 }
@@ -158,13 +167,14 @@ fn moment(value: Option<&Value>) -> Option<String> {
 async fn go_on(
     app: &App,
     id: &str,
-    query: &str,
-    body: Result<Bytes, HttpError>,
+    (query, body): (&str, Result<Bytes, HttpError>),
     links: &Links,
+    grant: &Grant,
 ) -> Result<Response, HttpError> {
     let wait = Query::parse(query, &[&["wait"]])?.wait()?;
     let (stream, body) = (app.station.get(id)?, body?);
     let onward: Onward = if body.is_empty() { Onward::default() } else { body::json(&body)? };
+    grant.check(Scope::Produce, onward.name.as_deref())?;
     let journal = stream.journal();
     let from = moment(onward.from.as_ref());
     let at = from.map_or(Ok(journal.kept().end), |text| when::frame(journal, "from", &text))?;

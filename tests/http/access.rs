@@ -31,6 +31,8 @@ async fn guarded() -> (Server, [String; 2]) {
             token("steers-lofi", &["listen", "steer"], Some(&["lofi"])),
             token("makes", &["produce"], None),
             token("makes-mine", &["produce"], Some(&["mine"])),
+            token("goes-on", &["listen", "produce"], Some(&["lofi", "encore"])),
+            token("works", &["listen", "produce"], None),
             token("rules", &["admin"], None),
         ];
         app.access.signing = Some(KEY.parse().unwrap());
@@ -103,6 +105,46 @@ async fn a_token_does_what_its_scopes_say_where_it_may() {
     assert_eq!(names(&some), ["lofi"]);
     let mounts = get(server.addr, "/status-json.xsl?token=hears-lofi").await.text().await;
     assert!(mounts.contains("station=lofi") && !mounts.contains("station=mine"), "{mounts}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_made_of_a_stream_is_for_who_may_hear_it_and_make_that() {
+    let (server, [lofi, dub]) = guarded().await;
+    let mut sound = get(server.addr, &format!("{lofi}/audio.wav?token={ROOT}")).await;
+    sound.some(1000).await;
+    let history = format!("{lofi}/history?token={ROOT}");
+    let heard = async { while get(server.addr, &history).await.json().await["to"].as_f64().unwrap() < 1.0 {} };
+    tokio::time::timeout(super::client::PATIENCE, heard).await.expect("it is written down");
+
+    let encore = r#"{"from": 1, "name": "encore"}"#;
+    let part = r#"{"from": 0, "to": 1}"#;
+    let [fork, clip, recording] = ["fork", "clip", "recording?to=1"].map(|made| format!("{lofi}/{made}"));
+    for (token, method, path, body, status) in [
+        ("hears", "GET", &recording, "", 200),
+        ("hears-lofi", "GET", &recording, "", 200),
+        ("goes-on", "GET", &recording, "", 200),
+        ("goes-on", "GET", &format!("{dub}/recording"), "", 403),
+        ("makes", "GET", &recording, "", 403),
+        ("hears", "POST", &fork, encore, 403),
+        ("makes", "POST", &fork, encore, 403),
+        ("goes-on", "POST", &fork, "", 403),
+        ("goes-on", "POST", &fork, r#"{"name": "dub"}"#, 403),
+        ("goes-on", "POST", &format!("{dub}/fork"), encore, 403),
+        ("goes-on", "POST", &fork, encore, 201),
+        ("works", "POST", &fork, r#"{"from": 1}"#, 201),
+        ("hears", "POST", &clip, part, 403),
+        ("makes", "POST", &clip, part, 403),
+        ("goes-on", "POST", &clip, part, 403),
+        ("works", "POST", &clip, part, 201),
+    ] {
+        let joint = if path.contains('?') { '&' } else { '?' };
+        let answer = call(server.addr, method, &format!("{path}{joint}token={token}"), body).await;
+        assert_eq!(answer.status, status, "{token}: {method} {path} {body}");
+    }
+    let key: SigningKey = KEY.parse().unwrap();
+    let signed = key.sign("lofi", Duration::from_secs(3600));
+    assert_eq!(get(server.addr, &format!("{recording}&{signed}")).await.status, 200);
+    assert_eq!(call(server.addr, "POST", &format!("{fork}?{signed}"), encore).await.status, 403);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -49,6 +49,8 @@ impl Need {
             ["v1", "streams"] => part(Scope::Produce),
             ["v1", "streams", id, ..] if reads => stream(Scope::Listen, id),
             ["v1", "streams", id, "pause" | "resume" | "reset"] => stream(Scope::Steer, id),
+            // What is made of it has a place of its own, which is in the body.
+            ["v1", "streams", id, "fork" | "clip"] => stream(Scope::Listen, id),
             ["v1", "streams", id] if method == Method::PATCH => stream(Scope::Steer, id),
             ["v1", "streams", id] => stream(Scope::Produce, id),
             ["v1", "models" | "openapi.json"] | ["status-json.xsl"] if reads => part(Scope::Listen),
@@ -106,6 +108,9 @@ mod tests {
             ("GET", "/v1/streams/x/audio.mp3?kbps=64", (Scope::Listen, stream())),
             ("PATCH", "/v1/streams/x", (Scope::Steer, stream())),
             ("POST", "/v1/streams/x/pause", (Scope::Steer, stream())),
+            ("GET", "/v1/streams/x/recording?format=wav", (Scope::Listen, stream())),
+            ("POST", "/v1/streams/x/fork", (Scope::Listen, stream())),
+            ("POST", "/v1/streams/x/clip", (Scope::Listen, stream())),
             ("DELETE", "/v1/streams/x", (Scope::Produce, stream())),
             ("POST", "/v1/streams/x/new", (Scope::Produce, About::Server)),
             ("GET", "/v1/clips/x", (Scope::Produce, About::Server)),
