@@ -10,7 +10,9 @@ mod client;
 mod server;
 mod tools;
 
+use std::fs::Permissions;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
@@ -27,8 +29,22 @@ use tools::{run, text, tool};
 struct Icecast {
     process: Child,
     port: u16,
+    /// The one that speaks TLS.
+    tls: u16,
     folder: tempfile::TempDir,
 }
+
+/// A key and a certificate for localhost that nobody but itself has signed.
+const CERTIFICATE: &str = "[req]
+prompt = no
+distinguished_name = name
+x509_extensions = leaf
+[name]
+CN = localhost
+[leaf]
+basicConstraints = critical, CA:FALSE
+subjectAltName = DNS:localhost
+";
 
 impl Drop for Icecast {
     fn drop(&mut self) {
@@ -38,8 +54,21 @@ impl Drop for Icecast {
 
 impl Icecast {
     async fn start() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let folder = tempfile::tempdir().unwrap();
+        // It cannot say which ports it was given, so free ones are looked up for it.
+        let free = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let [port, tls] = free.map(|listener| listener.local_addr().unwrap().port());
+        // Whoever Icecast becomes reads its certificate.
+        let readable = Permissions::from_mode(0o755);
+        let folder = tempfile::Builder::new().permissions(readable).tempdir().unwrap();
+        let certificate = folder.path().join("icecast.pem");
+        std::fs::write(folder.path().join("certificate.conf"), CERTIFICATE).unwrap();
+        let mut openssl = tool("openssl", "openssl");
+        openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]);
+        openssl.args(["-days", "2", "-config"]).arg(folder.path().join("certificate.conf"));
+        openssl.arg("-keyout").arg(folder.path().join("key.pem")).arg("-out").arg(folder.path().join("own.pem"));
+        text(run(openssl).await);
+        let both = ["key.pem", "own.pem"].map(|name| std::fs::read(folder.path().join(name)).unwrap());
+        std::fs::write(&certificate, both.concat()).unwrap();
         // It does not run as root, which build machines often do.
         let mut id = tool("id", "coreutils");
         id.arg("-u");
@@ -51,14 +80,16 @@ impl Icecast {
             <authentication><source-password>hackme</source-password><admin-user>admin</admin-user>
             <admin-password>hackme</admin-password></authentication>
             <listen-socket><port>{port}</port><bind-address>127.0.0.1</bind-address></listen-socket>
+            <listen-socket><port>{tls}</port><bind-address>127.0.0.1</bind-address><ssl>1</ssl></listen-socket>
             <paths><basedir>/usr/share/icecast2</basedir><logdir>/tmp</logdir><webroot>/usr/share/icecast2/web</webroot>
-            <adminroot>/usr/share/icecast2/admin</adminroot></paths>
+            <adminroot>/usr/share/icecast2/admin</adminroot><ssl-certificate>{}</ssl-certificate></paths>
             <logging><accesslog>-</accesslog><errorlog>-</errorlog><loglevel>3</loglevel></logging>
-            <security><chroot>0</chroot>{owner}</security></icecast>"
+            <security><chroot>0</chroot>{owner}</security></icecast>",
+            certificate.display()
         );
         std::fs::write(folder.path().join("icecast.xml"), config).unwrap();
         let process = Self::spawn(&folder);
-        let icecast = Self { process, port, folder };
+        let icecast = Self { process, port, tls, folder };
         icecast.answers().await;
         icecast
     }
@@ -217,6 +248,26 @@ async fn several_servers_get_a_station_and_one_that_refuses_it_harms_nobody() {
     assert!(icecast.hear("/lofi").await > 1000 && icecast.hear("/lofi.ogg").await > 1000);
     assert_eq!(station.info().listeners, 2);
     for pushing in [wrong, mp3, ogg] {
+        pushing.abort();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_station_is_sent_encrypted_to_a_server_that_is_believed_and_to_no_other() {
+    let (server, icecast) = (start().await, Icecast::start().await);
+    let station = lofi(&server).await;
+    let own = icecast.folder.path().join("own.pem");
+    let url = format!("https://localhost:{}", icecast.tls);
+    let stranger = icecast.push(&server, &json!({"url": format!("{url}/stranger")}));
+    let other_name = format!("https://127.0.0.1:{}/name", icecast.tls);
+    let other_name = icecast.push(&server, &json!({"url": other_name, "ca": own}));
+    let pushing = icecast.push(&server, &json!({"url": format!("{url}/lofi"), "ca": own}));
+    // The password and the titles go the same way.
+    let status = icecast.until(|source| source["title"] == "lofi piano").await;
+    assert!(status["listenurl"].as_str().unwrap().ends_with("/lofi"), "{status}");
+    assert!(icecast.hear("/lofi").await > 1000);
+    assert_eq!(station.info().listeners, 1);
+    for pushing in [stranger, other_name, pushing] {
         pushing.abort();
     }
 }

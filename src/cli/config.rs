@@ -81,7 +81,7 @@ impl Section for Cue {
 }
 
 impl Section for Push {
-    const LEAST: &str = "station = \"name\"\nurl = \"http://localhost/mount\"\npassword = \"\"";
+    const LEAST: &str = "station = \"name\"\nurl = \"https://localhost/mount\"\npassword = \"\"";
 
     fn name(&self) -> Option<&str> {
         None

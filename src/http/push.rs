@@ -5,6 +5,7 @@
 
 mod connection;
 mod target;
+mod tls;
 
 use std::convert::Infallible;
 use std::sync::Arc;

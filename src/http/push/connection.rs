@@ -5,12 +5,13 @@
 use std::io;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{
+    AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, ReadHalf, WriteHalf, split,
+};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
 
-use super::{Push, PushError};
+use super::{Push, PushError, tls};
 
 /// Time for a server to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -19,10 +20,17 @@ const STUCK: Duration = Duration::from_secs(30);
 /// Bytes of an answer's head at most.
 const HEAD: u64 = 16 << 10;
 
+/// A connection, encrypted or not.
+trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+
+type Answers = BufReader<ReadHalf<Box<dyn Wire>>>;
+type Requests = WriteHalf<Box<dyn Wire>>;
+
 /// A connection that carries a station's sound.
 pub(super) struct Source {
-    answers: BufReader<OwnedReadHalf>,
-    sound: OwnedWriteHalf,
+    answers: Answers,
+    sound: Requests,
 }
 
 impl Source {
@@ -36,7 +44,11 @@ impl Source {
     }
 
     pub(super) async fn send(&mut self, bytes: &[u8]) -> Result<(), PushError> {
-        match timeout(STUCK, self.sound.write_all(bytes)).await {
+        let sent = async {
+            self.sound.write_all(bytes).await?;
+            self.sound.flush().await
+        };
+        match timeout(STUCK, sent).await {
             Ok(sent) => Ok(sent?),
             Err(_) => Err(PushError::Stuck),
         }
@@ -63,16 +75,24 @@ pub(super) async fn tell_title(push: &Push, title: &str) -> Result<(), PushError
     ask(push, &format!("GET /admin/metadata?{query} HTTP/1.1\r\nConnection: close\r\n")).await.map(drop)
 }
 
+async fn connect(push: &Push) -> io::Result<Box<dyn Wire>> {
+    let socket = TcpStream::connect((push.host.as_str(), push.port)).await?;
+    socket.set_nodelay(true)?;
+    match push.encrypted {
+        true => Ok(Box::new(tls::connect(&push.host, push.ca.as_deref(), socket).await?)),
+        false => Ok(Box::new(socket)),
+    }
+}
+
 /// Sends the head of a request, to which who we are is added, and reads that of the answer.
-async fn ask(push: &Push, head: &str) -> Result<(BufReader<OwnedReadHalf>, OwnedWriteHalf), PushError> {
+async fn ask(push: &Push, head: &str) -> Result<(Answers, Requests), PushError> {
     let asked = async {
-        let socket = TcpStream::connect((push.host.as_str(), push.port)).await?;
-        socket.set_nodelay(true)?;
-        let (answers, mut requests) = socket.into_split();
+        let (answers, mut requests) = split(connect(push).await?);
         let (host, port, version) = (&push.host, push.port, env!("CARGO_PKG_VERSION"));
         let us =
             format!("Host: {host}:{port}\r\nUser-Agent: continuo/{version}\r\nAuthorization: {}", push.authorization);
         requests.write_all(format!("{head}{us}\r\n\r\n").as_bytes()).await?;
+        requests.flush().await?;
         let mut answers = BufReader::new(answers);
         let status = status(&mut answers).await?;
         Ok((answers, requests, status))
@@ -86,7 +106,7 @@ async fn ask(push: &Push, head: &str) -> Result<(BufReader<OwnedReadHalf>, Owned
 }
 
 /// The status of an answer and its reason, as in `200 OK`.
-async fn status(answers: &mut BufReader<OwnedReadHalf>) -> io::Result<String> {
+async fn status(answers: &mut Answers) -> io::Result<String> {
     let (mut lines, mut status) = (answers.take(HEAD).lines(), None);
     while let Some(line) = lines.next_line().await? {
         if line.is_empty() {

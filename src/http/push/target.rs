@@ -1,6 +1,7 @@
 //! Where a station is sent, as the operator writes it down.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::Deserialize;
 use warp::http::Uri;
@@ -15,6 +16,9 @@ use crate::station::Listen;
 pub struct Push {
     /// The station's name.
     pub station: String,
+    pub(super) encrypted: bool,
+    /// Certificates that are believed in place of the system's.
+    pub(super) ca: Option<PathBuf>,
     pub(super) host: String,
     pub(super) port: u16,
     /// With its slash.
@@ -29,7 +33,8 @@ pub struct Push {
 impl fmt::Display for Push {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { station, host, port, mount, .. } = self;
-        write!(f, "`{station}` at http://{host}:{port}{mount}")
+        let scheme = if self.encrypted { "https" } else { "http" };
+        write!(f, "`{station}` at {scheme}://{host}:{port}{mount}")
     }
 }
 
@@ -43,6 +48,8 @@ impl fmt::Debug for Push {
 struct Written {
     station: String,
     url: String,
+    #[serde(default)]
+    ca: Option<PathBuf>,
     #[serde(default = "source")]
     user: String,
     password: String,
@@ -71,10 +78,12 @@ impl TryFrom<Written> for Push {
     type Error = String;
 
     fn try_from(written: Written) -> Result<Self, String> {
-        let Written { station, url, user, password, .. } = written;
-        let (host, port, mount) = address(&url).ok_or(
-            "`url` is the address of a mount, such as http://icecast.example:8000/lofi.mp3; https is not spoken here",
-        )?;
+        let Written { station, url, ca, user, password, .. } = written;
+        let Address { encrypted, host, port, mount } =
+            address(&url).ok_or("`url` is the address of a mount, such as https://icecast.example:8000/lofi.mp3")?;
+        if ca.is_some() && !encrypted {
+            return Err("`ca` says whom to believe; that takes a `url` with https".into());
+        }
         let listen = listen(written.format.as_deref(), written.kbps)?;
         let said = [
             ("Ice-Name", Some(written.name.unwrap_or_else(|| station.clone()))),
@@ -90,17 +99,30 @@ impl TryFrom<Written> for Push {
             return Err(format!("what is said as {name} is one line of text"));
         }
         let authorization = format!("Basic {}", base64::encode(format!("{user}:{password}").as_bytes()));
-        Ok(Self { station, host, port, mount, listen, authorization, about })
+        Ok(Self { station, encrypted, ca, host, port, mount, listen, authorization, about })
     }
 }
 
-/// Host, port and mount.
-fn address(url: &str) -> Option<(String, u16, String)> {
-    let uri: Uri = url.parse().ok().filter(|uri: &Uri| uri.scheme_str() == Some("http") && uri.query().is_none())?;
+/// What an address says.
+struct Address {
+    encrypted: bool,
+    host: String,
+    port: u16,
+    mount: String,
+}
+
+fn address(url: &str) -> Option<Address> {
+    let uri: Uri = url.parse().ok().filter(|uri: &Uri| uri.query().is_none())?;
+    let (encrypted, usual) = match uri.scheme_str()? {
+        "http" => (false, 80),
+        "https" => (true, 443),
+        _ => return None,
+    };
     let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'))?;
     let host = authority.host().trim_start_matches('[').trim_end_matches(']');
     let mount = Some(uri.path()).filter(|path| path.len() > 1 && !path.ends_with('/'))?;
-    Some((host.to_owned(), authority.port_u16().unwrap_or(80), mount.to_owned()))
+    let port = authority.port_u16().unwrap_or(usual);
+    Some(Address { encrypted, host: host.to_owned(), port, mount: mount.to_owned() })
 }
 
 fn listen(format: Option<&str>, kbps: Option<u32>) -> Result<Listen, String> {
@@ -142,16 +164,19 @@ mod tests {
         assert!(push.about.contains(&("Ice-Name", "lofi".into())) && push.about.contains(&("Ice-Public", "0".into())));
         assert_eq!(format!("{push:?}"), "`lofi` at http://icecast.example:8000/lofi");
         assert_eq!(read(json!({"url": "http://[::1]/x"})).unwrap().port, 80);
+        let tls = read(json!({"url": "https://icecast.example/x", "ca": "own.pem"})).unwrap();
+        assert_eq!(format!("{tls}"), "`lofi` at https://icecast.example:443/x");
         let ogg = read(json!({"format": "ogg", "kbps": 64})).unwrap();
         assert_eq!((ogg.listen.format, ogg.listen.kbps), (Format::OGG, 64));
     }
 
     #[test]
     fn what_no_server_would_take_is_refused_in_a_sentence() {
-        let wrong = ["https://x/y", "http://x", "http://x/", "ftp://x/y", "http://a:b@x/y", "x/y", "http://x/y?z"];
+        let wrong = ["http://x", "https://x", "http://x/", "ftp://x/y", "http://a:b@x/y", "x/y", "http://x/y?z"];
         for url in wrong {
             assert!(read(json!({"url": url})).unwrap_err().contains("`url` is the address of a mount"), "{url}");
         }
+        assert!(read(json!({"ca": "own.pem"})).unwrap_err().contains("with https"));
         assert!(read(json!({"format": "wav"})).unwrap_err().contains("`format` is ogg"));
         assert!(read(json!({"format": "ogg", "kbps": 1000})).unwrap_err().starts_with("`kbps` is 1000; for ogg it is"));
         assert!(read(json!({"name": "a\r\nX-Evil: 1"})).unwrap_err().contains("one line"));
