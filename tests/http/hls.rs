@@ -1,5 +1,6 @@
 //! HLS over real sockets: playlists by the rules, the same sound as others hear, listeners that are counted.
 
+use std::io::Read as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -143,6 +144,30 @@ async fn a_station_has_an_address_of_its_own_and_credentials_go_along() {
         fetched(&server, &beside(&address, &uri)).await;
     }
     assert!(playlist.reports[0]["URI"].ends_with("&token=open+sesame"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_playlists_come_compressed_to_who_takes_that() {
+    // What players say to be let in is in every line.
+    let token = "x".repeat(1200);
+    let access = token.clone();
+    let server = start_with(StationConfig::default(), |app| app.access.token = Some(access)).await;
+    let body = r#"{"prompts": ["a"], "name": "dub"}"#;
+    let head = format!("POST /v1/streams?token={token} HTTP/1.1\nContent-Length: {}", body.len());
+    assert_eq!(send(server.addr, &head, body.as_bytes()).await.status, 201);
+    let master = get(server.addr, &format!("/hls/dub/master.m3u8?token={token}")).await.text().await;
+    let (_, address) = variants(&master).remove(0);
+    let whole = format!("GET {address}&_HLS_msn=1 HTTP/1.1");
+    let mut packed = send(server.addr, &format!("{whole}\nAccept-Encoding: br, gzip"), b"").await;
+    assert_eq!((packed.header("content-encoding"), packed.header("vary")), (Some("gzip"), Some("accept-encoding")));
+    assert_eq!((packed.header("content-type"), packed.header("cache-control")), (PLAYLIST_TYPE, Some("max-age=1")));
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(&packed.body().await[..]).read_to_string(&mut text).unwrap();
+    let packed = media(&text);
+    assert!(packed.segments.len() >= 2 && text.len() > 8192, "{} bytes", text.len());
+    let mut plain = send(server.addr, &whole, b"").await;
+    assert_eq!((plain.header("content-encoding"), plain.header("vary")), (None, Some("accept-encoding")));
+    follows(&media(&plain.text().await), &packed);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,17 +4,19 @@
 //! those is a listener. Segments have no name in their address. They are the same for everybody and never change, so a
 //! cache in front fetches each of them once.
 
+mod compress;
 mod playlist;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use rand_chacha::rand_core::{OsRng, TryRngCore};
-use warp::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use warp::http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, VARY};
 use warp::http::{HeaderValue, Method};
 use warp::reply::Response;
 use warp::{Filter, Reply};
 
+use self::compress::{gzip, takes_gzip};
 use self::playlist::{Media, media, multivariant};
 use super::auth::PARAMETERS;
 use super::client::{self, Client};
@@ -74,15 +76,17 @@ fn files(app: &Arc<App>) -> Routes {
         .and(get())
         .and(warp::method())
         .and(raw())
+        .and(warp::header::optional(ACCEPT_ENCODING.as_str()))
         .and(client::of_request())
-        .then(move |id: String, rendition: String, name: String, method: Method, query: String, client: Client| {
+        .then(move |id: String, rendition: String, name: String, method, query, accepts: Option<String>, client| {
             let app = Arc::clone(&app);
             async move {
                 let found = async {
                     let stream = app.station.presented(&id)?;
                     let file = Rendition::named(&rendition).and_then(|rendition| File::named(rendition, &name));
                     let file = file.ok_or_else(|| HttpError::NoRoute(format!("{rendition}/{name}")))?;
-                    file.read(&stream, method == Method::HEAD, &query, &client).await
+                    let gzip = accepts.is_some_and(|accepts| takes_gzip(&accepts));
+                    file.read(&stream, &Asked { head: method == Method::HEAD, query, client, gzip }).await
                 };
                 answer(found.await)
             }
@@ -99,6 +103,15 @@ fn master(stream: &Stream, query: &str, links: &Links) -> Result<Response, HttpE
         links.to(&format!("/v1/streams/{}/hls/{}/{PLAYLIST}{query}", stream.id(), rendition.name()))
     });
     Ok(file(text.into(), PLAYLIST_TYPE, "no-store"))
+}
+
+/// How a file was asked for.
+struct Asked {
+    head: bool,
+    query: String,
+    client: Client,
+    /// It may come compressed.
+    gzip: bool,
 }
 
 /// What lies in a rendition's folder.
@@ -121,13 +134,13 @@ impl File {
         Some(Self::Sound(rendition, Position { segment: number(segment)?, part }))
     }
 
-    async fn read(self, stream: &Stream, head: bool, query: &str, client: &Client) -> Result<Response, HttpError> {
+    async fn read(self, stream: &Stream, asked: &Asked) -> Result<Response, HttpError> {
         match self {
             // Who asks for its headers does not listen.
-            Self::Playlist(_) if head => Ok(file(Bytes::new(), PLAYLIST_TYPE, FOR_A_SECOND)),
+            Self::Playlist(_) if asked.head => Ok(file(Bytes::new(), PLAYLIST_TYPE, FOR_A_SECOND)),
             Self::Playlist(rendition) => {
-                let text = listing(stream, rendition, query, client).await?;
-                Ok(file(text.into(), PLAYLIST_TYPE, FOR_A_SECOND))
+                let text = listing(stream, rendition, &asked.query, &asked.client).await?;
+                Ok(packed(text, asked.gzip).await)
             }
             Self::Init(rendition) => {
                 let init = rendition.init(stream.channels()).unwrap_or_default();
@@ -212,6 +225,20 @@ fn file(bytes: Bytes, kind: &'static str, cache: &'static str) -> Response {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static(cache));
+    response
+}
+
+/// A playlist, compressed where that is worth it.
+async fn packed(text: String, may: bool) -> Response {
+    let (bytes, is_gzip) = match may {
+        true => gzip(text.into()).await,
+        false => (text.into(), false),
+    };
+    let mut response = file(bytes, PLAYLIST_TYPE, FOR_A_SECOND);
+    response.headers_mut().insert(VARY, HeaderValue::from_static("accept-encoding"));
+    if is_gzip {
+        response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
     response
 }
 
