@@ -5,35 +5,23 @@
 //! (and, in tests, to compare the native one with). What a decoder's step consists of has a third one on NVIDIA GPUs, [`Fused`]:
 //! [`Stream`] and [`KvLayer`] choose it where a [`Pass`] is made for it.
 
-mod attend;
 mod attention;
-mod batched;
 #[cfg_attr(not(feature = "cuda"), path = "cuda/plain.rs")]
 mod cuda;
-mod full;
-mod fused;
 mod gemm;
 mod kernel_pool;
-mod kv;
 mod linear;
 mod lstm;
 mod math;
 mod memory;
 mod norm;
 mod quant;
-#[cfg(target_arch = "aarch64")]
-mod quant_neon;
-#[cfg(target_arch = "x86_64")]
-mod quant_x86;
 mod stream;
 
 use candle_core::{CpuStorage, CustomOp1, Device, Layout, Result, Shape, Storage, Tensor};
 
-pub use attend::{CrossKeys, CrossPart};
+pub use attention::{AttendRow, CrossKeys, CrossPart, Draw, FullAttention, KvLayer, Pairing, Pass, Rotary, TextSlots};
 pub use cuda::Fused;
-pub use full::{FullAttention, Pairing, Rotary};
-pub use fused::{Draw, TextSlots};
-pub use kv::{AttendRow, KvLayer, Pass};
 pub use linear::{Epilogue, Linear};
 
 pub use crate::units::WeightFormat;

@@ -27,7 +27,7 @@ use candle_core::{
 };
 
 use super::{
-    fused::{Draw, Lines},
+    attention::{Draw, Lines},
     range,
 };
 

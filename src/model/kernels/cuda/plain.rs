@@ -5,7 +5,7 @@ use candle_core::{DType, Device, Result, Tensor};
 
 use super::{
     Kernels,
-    fused::{Draw, Lines},
+    attention::{Draw, Lines},
     layer_norm,
 };
 use crate::model::sampler::{self, Shaping};

@@ -3,7 +3,7 @@
 use candle_core::{D, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::{
+use crate::model::kernels::{
     Kernels, Native,
     gemm::{self, Finish, Product, RowMap},
     math, with_floats,

@@ -8,7 +8,7 @@
 use half::bf16;
 use pulp::{Simd, WithSimd};
 
-use super::{
+use crate::model::kernels::{
     math,
     memory::{Plain, fetch},
 };

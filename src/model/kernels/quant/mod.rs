@@ -8,6 +8,11 @@
 //! `[input / 4][output][4]`, where 128 stands for zero; for Q4 `[input / 8][output][4]` bytes with the inputs 0 to 3 in
 //! the low halves and 4 to 7 in the high ones, where 8 stands for zero.
 
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
 use std::ops::Range;
 use std::sync::LazyLock;
 
@@ -251,7 +256,7 @@ pub(super) type Rounder = fn(&[[f32; BLOCK]], f32, &mut [RoundedBlock]);
 /// Every rounder that this machine runs, the fastest first.
 fn rounders() -> Vec<Rounder> {
     #[cfg(target_arch = "x86_64")]
-    let mut rounders = super::quant_x86::rounders();
+    let mut rounders = x86::rounders();
     #[cfg(not(target_arch = "x86_64"))]
     let mut rounders: Vec<Rounder> = Vec::new();
     rounders.push(|x, steps, blocks| {
@@ -304,9 +309,9 @@ pub(super) type Body = fn(Bits, &[&QuantizedRow], &[CacheLine], &mut Tile);
 /// Every body that this machine runs, the fastest first.
 fn bodies() -> Vec<Body> {
     #[cfg(target_arch = "x86_64")]
-    let mut bodies = super::quant_x86::bodies();
+    let mut bodies = x86::bodies();
     #[cfg(target_arch = "aarch64")]
-    let mut bodies = super::quant_neon::bodies();
+    let mut bodies = neon::bodies();
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let mut bodies: Vec<Body> = Vec::new();
     bodies.push(plain);

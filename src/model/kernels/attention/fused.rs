@@ -8,14 +8,14 @@ use std::{
 use candle_core::{DType, Device, Result, Tensor};
 
 use super::{
-    Fused, Kernels, WeightFormat,
-    attend::{CrossKeys, CrossPart},
-    kv::AttendRow,
+    cross::{CrossKeys, CrossPart},
+    pool::AttendRow,
 };
+use crate::model::kernels::{Fused, Kernels, WeightFormat};
 
 /// How keys lie in a tensor, the values behind all of them: numbers from row to row, head to head, position to position.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Lines {
+pub(in crate::model::kernels) struct Lines {
     pub row: usize,
     pub head: usize,
     pub position: usize,

@@ -6,9 +6,7 @@
 
 use std::arch::x86_64::*;
 
-use super::quant::{
-    self, BLOCK, Bits, Body, CacheLine, PANEL, Q4_BLOCK, Q8_BLOCK, QuantizedRow, ROWS, RoundedBlock, Rounder, Tile,
-};
+use super::{BLOCK, Bits, Body, CacheLine, PANEL, Q4_BLOCK, Q8_BLOCK, QuantizedRow, ROWS, RoundedBlock, Rounder, Tile};
 
 /// Vectors of sixteen outputs in a panel.
 const VECTORS: usize = PANEL / 16;
@@ -54,7 +52,7 @@ fn round512(x: &[[f32; BLOCK]], steps: f32, blocks: &mut [RoundedBlock]) {
         let top = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(halves[0]), _mm512_abs_ps(halves[1])));
         let none = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(halves[0], halves[1]);
         if none != 0 || !top.is_finite() {
-            quant::round(x, steps, block);
+            super::round(x, steps, block);
             continue;
         }
         let inverse = _mm512_set1_ps(if top > 0.0 { steps / top } else { 0.0 });

@@ -6,15 +6,13 @@ use candle_core::{Device, Result, Tensor};
 use pulp::Arch;
 
 use super::{
-    CrossPart, Fused, Kernels, WeightFormat,
-    attend::{self, PARALLEL_FROM},
-    attention::{self, Cell, Query, Segment, keys_len, value_len, write_key, write_value},
+    CrossPart,
     batched::{self, Texts},
+    cross::{self, PARALLEL_FROM},
     fused::{self, TextSlots},
-    kernel_pool,
-    memory::HugePageBuf,
-    with_floats,
+    simd::{self, Cell, Query, Segment, keys_len, value_len, write_key, write_value},
 };
+use crate::model::kernels::{Fused, Kernels, WeightFormat, kernel_pool, memory::HugePageBuf, with_floats};
 
 /// Where a token lives: its row in the pool and its position there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,7 +137,7 @@ impl KvLayer {
             (Body::Composed { pool, memory, .. }, Plan::Fused(plan)) => {
                 fused::attend_texts(memory, queries, blends, plan, pool.dtype())
             }
-            _ => attend::cross_attend(queries, blends),
+            _ => cross::cross_attend(queries, blends),
         }
     }
 }
@@ -183,7 +181,7 @@ impl Pass {
     }
 
     /// The custom kernels that it is on, if it is.
-    pub(super) fn fused(&self) -> Option<&Fused> {
+    pub(in crate::model::kernels) fn fused(&self) -> Option<&Fused> {
         match &self.0 {
             Plan::Fused(plan) => Some(&plan.fused),
             Plan::Native(_) | Plan::Composed(_) => None,
@@ -191,7 +189,7 @@ impl Pass {
     }
 
     /// Whose operations the rest of it uses.
-    pub(super) fn kernels(&self) -> Kernels {
+    pub(in crate::model::kernels) fn kernels(&self) -> Kernels {
         match self.0 {
             Plan::Native(_) => Kernels::Native,
             Plan::Composed(_) | Plan::Fused(_) => Kernels::Composed,
@@ -201,7 +199,7 @@ impl Pass {
 
 /// Whether keys and values of heads of `dim` numbers are kept in bf16.
 fn narrow(dim: usize, format: WeightFormat) -> bool {
-    format != WeightFormat::F32 && attention::fits::<u32>(dim)
+    format != WeightFormat::F32 && simd::fits::<u32>(dim)
 }
 
 /// One head of one row, and those tokens of a pass that live there.
@@ -312,7 +310,7 @@ mod tests {
 
     use candle_core::DType;
 
-    use super::{super::attend::CrossKeys, *};
+    use super::{super::cross::CrossKeys, *};
 
     const HEADS: usize = 2;
     const DIM: usize = 32;

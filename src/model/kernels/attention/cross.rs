@@ -5,11 +5,8 @@ use std::sync::Arc;
 use candle_core::{Result, Shape, Tensor};
 use pulp::Arch;
 
-use super::{
-    Kernels, Native,
-    attention::{Query, Segment, keys_len, value_len, write_key, write_value},
-    kernel_pool, with_floats,
-};
+use super::simd::{Query, Segment, keys_len, value_len, write_key, write_value};
+use crate::model::kernels::{Kernels, Native, kernel_pool, with_floats};
 
 /// Multiply-adds below which one thread does all heads.
 pub(super) const PARALLEL_FROM: usize = 16_000;

@@ -7,7 +7,7 @@
 
 use std::arch::{aarch64::*, asm, is_aarch64_feature_detected};
 
-use super::quant::{Bits, Body, CacheLine, PANEL, Q4_BLOCK, Q8_BLOCK, QuantizedRow, ROWS, RoundedBlock, Tile};
+use super::{Bits, Body, CacheLine, PANEL, Q4_BLOCK, Q8_BLOCK, QuantizedRow, ROWS, RoundedBlock, Tile};
 
 /// Lines of sixteen outputs side by side in a panel.
 const PARTS: usize = PANEL / 16;

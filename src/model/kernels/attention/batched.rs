@@ -9,8 +9,8 @@ use std::sync::Arc;
 use candle_core::{D, DType, Device, Result, Tensor};
 
 use super::{
-    attend::{CrossKeys, CrossPart},
-    kv::AttendRow,
+    cross::{CrossKeys, CrossPart},
+    pool::AttendRow,
 };
 
 /// Keys are looked at in multiples of this, so that few different shapes occur.
