@@ -4,12 +4,15 @@
 //! synced, then named by a row, then renamed: whatever moment the process dies at, a row's file is whole, and what it
 //! began is finished or undone when the folder is opened. What nobody here can have written is moved aside, not removed.
 
+mod clips;
 mod clock;
 mod conversions;
 mod files;
 mod fit;
 mod records;
+mod rows;
 mod schema;
+mod sessions;
 mod stored;
 mod sweep;
 #[cfg(test)]
