@@ -45,7 +45,6 @@ pub(super) fn run(args: ContinueArgs) -> Outcome {
     let bytes = std::fs::read(&args.input)
         .map_err(|error| Failure(format!("{} cannot be read: {error}.", args.input.display())))?;
     let request = ClipRequest {
-        model: None,
         prompt_seconds: Some(args.prompt_seconds),
         seconds: Some(args.seconds),
         top_k: args.sampling.top_k,
@@ -53,6 +52,7 @@ pub(super) fn run(args: ContinueArgs) -> Outcome {
         guidance: args.sampling.guidance,
         description: Some(args.prompt.clone()),
         seed: args.sampling.seed,
+        ..ClipRequest::default()
     };
     // A mistake is said before a model is loaded for minutes.
     request.clone().resolve(None).validate()?;

@@ -130,7 +130,9 @@ async fn create(
     owner: Owner,
     links: &Links,
 ) -> Result<Response, HttpError> {
-    let Upload { fields, audio } = upload?;
+    let upload = upload?;
+    let request = upload.clip_request();
+    let Upload { fields, audio, .. } = upload;
     if audio.is_none() && fields == Fields::default() {
         return Err(HttpError::Unprocessable(
             "Say what to make: send a prompt, a sound to go on from, or at least how many seconds.".into(),
@@ -141,19 +143,19 @@ async fn create(
     let has_sound = audio.is_some() || session.is_some();
     let verb = fields.verb.as_deref().unwrap_or(if has_sound { "continue" } else { "generate" });
     let accepted = match (verb, audio, session) {
-        ("generate", None, session) => studio.generate_in(session, owner, fields.clip_request()).await?,
+        ("generate", None, session) => studio.generate_in(session, owner, request).await?,
         ("generate", ..) => {
             return Err(HttpError::Unprocessable(
                 "`generate` makes a piece from text alone; leave the sound out, or send verb=continue.".into(),
             ));
         }
-        ("bang", Some(audio), None) => studio.bang(owner, None, fields.clip_request(), audio).await?,
+        ("bang", Some(audio), None) => studio.bang(owner, None, request, audio).await?,
         ("bang", ..) => {
             return Err(HttpError::Unprocessable(
                 "`bang` begins a session from a sound; send the sound, and no session.".into(),
             ));
         }
-        ("continue", audio, session) => studio.extend(owner, session, fields.clip_request(), audio).await?,
+        ("continue", audio, session) => studio.extend(owner, session, request, audio).await?,
         (other, ..) => {
             return Err(HttpError::Unprocessable(format!(
                 "`{}` is no verb; send generate, bang or continue.",

@@ -127,7 +127,7 @@ impl Query {
         when::frame(stream.journal(), name, text).map(Some)
     }
 
-    /// How long a stream may wait for room on a full machine.
+    /// How long a stream or a clip may wait in line where there is no room.
     pub fn wait(&self) -> Result<Option<Duration>, HttpError> {
         match self.number::<f64>("wait", "a number of seconds, for example wait=30")? {
             Some(seconds) if !(0.0..=MAX_WAIT).contains(&seconds) => {

@@ -144,13 +144,15 @@ async fn create(
     owner: Owner,
     links: &Links,
 ) -> Result<Response, HttpError> {
-    let Upload { fields, audio } = upload?;
+    let upload = upload?;
+    let request = upload.clip_request();
+    let Upload { fields, audio, .. } = upload;
     let audio = audio.ok_or_else(|| {
         HttpError::Unprocessable("A session begins with a sound; send it as the body, or as `audio` of a form.".into())
     })?;
     let studio = app.studio()?;
     let session = fields.session.as_deref().map(SessionId::parse).transpose()?;
-    let session = studio.upload(owner, session, fields.clip_request(), audio).await?;
+    let session = studio.upload(owner, session, request, audio).await?;
     let created = with_status(shown(studio, &session, links).await?, StatusCode::CREATED);
     Ok(with_header(created, LOCATION, links.to(&format!("/v1/sessions/{session}"))).into_response())
 }
@@ -211,11 +213,12 @@ async fn make(
     owner: Owner,
     links: &Links,
 ) -> Result<Response, HttpError> {
-    let Upload { fields, audio } = upload?;
+    let upload = upload?;
+    let request = upload.clip_request();
     let (studio, id) = (app.studio()?, SessionId::parse(id)?);
-    let accepted = match (proceeds, audio) {
-        (true, audio) => studio.extend(owner, Some(id), fields.clip_request(), audio).await?,
-        (false, None) => studio.retry(owner, &id, fields.clip_request()).await?,
+    let accepted = match (proceeds, upload.audio) {
+        (true, audio) => studio.extend(owner, Some(id), request, audio).await?,
+        (false, None) => studio.retry(owner, &id, request).await?,
         (false, Some(_)) => {
             return Err(HttpError::Unprocessable(
                 "`retry` uses the session's last input; send no sound, or continue with it.".into(),

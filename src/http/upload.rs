@@ -2,6 +2,7 @@
 //! query. All three end in the same fields.
 
 use std::str::FromStr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::de::Error as _;
@@ -59,21 +60,6 @@ pub(super) struct Fields {
     pub seed: Seed,
 }
 
-impl Fields {
-    pub fn clip_request(&self) -> ClipRequest {
-        ClipRequest {
-            model: self.model.clone(),
-            prompt_seconds: self.prompt_seconds,
-            seconds: self.seconds,
-            top_k: self.top_k,
-            temperature: self.temperature,
-            guidance: self.guidance,
-            description: self.prompt.clone(),
-            seed: self.seed.exact(),
-        }
-    }
-}
-
 /// A number, or a text that is one, as forms send it.
 fn number<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
 where
@@ -99,6 +85,25 @@ where
 pub(super) struct Upload {
     pub fields: Fields,
     pub audio: Option<Bytes>,
+    /// How long it waits for a place in a full queue; always in the query.
+    pub wait: Duration,
+}
+
+impl Upload {
+    pub fn clip_request(&self) -> ClipRequest {
+        let fields = &self.fields;
+        ClipRequest {
+            model: fields.model.clone(),
+            prompt_seconds: fields.prompt_seconds,
+            seconds: fields.seconds,
+            top_k: fields.top_k,
+            temperature: fields.temperature,
+            guidance: fields.guidance,
+            description: fields.prompt.clone(),
+            seed: fields.seed.exact(),
+            wait: self.wait,
+        }
+    }
 }
 
 /// Reads the body of a request for a clip. Never rejects.
@@ -122,7 +127,8 @@ async fn parse(
     (budget, most): (&Budget, usize),
 ) -> Result<Upload, HttpError> {
     let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default().to_ascii_lowercase();
-    let query = Query::parse(query, &[&FIELDS])?;
+    let query = Query::parse(query, &[&FIELDS, &["wait"]])?;
+    let wait = query.wait()?.unwrap_or_default();
     let mut fields = Map::new();
     for name in FIELDS {
         if let Some(value) = query.one(name)? {
@@ -145,7 +151,7 @@ async fn parse(
     }
     let fields = serde_json::from_value(Value::Object(fields))
         .map_err(|error| HttpError::Unprocessable(format!("A field does not fit: {error}.")))?;
-    Ok(Upload { fields, audio })
+    Ok(Upload { fields, audio, wait })
 }
 
 async fn form(

@@ -1,6 +1,8 @@
 //! What a producer has made. Every command answers once its effect is on disk, or leaves nothing behind.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -23,22 +25,27 @@ pub struct Accepted {
     pub clip: ClipId,
 }
 
-/// A session's lane that nothing else may work in; given back unless the work is on disk.
+/// A place in the queue, and a session's lane that nothing else may work in; given back unless the work is on disk.
 struct Reservation {
     studio: Arc<Studio>,
-    place: Option<(SessionId, Lane)>,
+    place: (SessionId, Lane),
+    owner: Owner,
+    is_kept: bool,
 }
 
 impl Reservation {
     fn keep(mut self) {
-        self.place = None;
+        self.is_kept = true;
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        if let Some(place) = self.place.take() {
-            self.studio.queue().busy.remove(&place);
+        let mut queue = self.studio.queue();
+        queue.lanes.of_mut(self.place.1).came(&self.owner);
+        if !self.is_kept {
+            queue.busy.remove(&self.place);
+            self.studio.room.notify_waiters();
         }
     }
 }
@@ -68,6 +75,7 @@ impl Studio {
         owner: Owner,
         request: ClipRequest,
     ) -> Result<Accepted, StudioError> {
+        let wait = request.wait;
         let mut params = request.resolve(None);
         // There is no prompt; its default must not refuse a short piece.
         params.prompt_seconds = params.prompt_seconds.min((params.seconds - 1.0).max(0.5));
@@ -75,7 +83,7 @@ impl Studio {
             Some(id) => self.store.session(&id).await?,
             None => SessionRecord::new(SessionId::random(), "generate", params.clone()),
         };
-        self.begin(owner, Kind::Generate, session, Work::Piece(params), None).await
+        self.begin(owner, Kind::Generate, session, Work::Piece(params), (None, wait)).await
     }
 
     /// A new piece that goes on from the first seconds of `audio`, in a new session, under an id that the caller has
@@ -90,11 +98,12 @@ impl Studio {
         request: ClipRequest,
         audio: Bytes,
     ) -> Result<Accepted, StudioError> {
+        let wait = request.wait;
         let params = request.resolve(None);
         params.validate()?;
         let audio = self.read(audio).await?;
         let session = SessionRecord::new(session.unwrap_or_else(SessionId::random), "bang", params.clone());
-        self.begin(owner, Kind::Bang, session, Work::Piece(params), Some(audio)).await
+        self.begin(owner, Kind::Bang, session, Work::Piece(params), (Some(audio), wait)).await
     }
 
     /// As [`Studio::bang`], in a session that remembers where its sound came from.
@@ -109,10 +118,11 @@ impl Studio {
         request: ClipRequest,
         audio: GivenSound,
     ) -> Result<Accepted, StudioError> {
+        let wait = request.wait;
         let params = request.resolve(None);
         let audio = self.read(audio).await?;
         let session = SessionRecord::new(session, origin, params.clone());
-        self.begin(owner, Kind::Bang, session, Work::Piece(params), Some(audio)).await
+        self.begin(owner, Kind::Bang, session, Work::Piece(params), (Some(audio), wait)).await
     }
 
     /// The session's sound, or `audio` in its place, with a piece at its end. Without a session there is a new one; an
@@ -141,13 +151,14 @@ impl Studio {
                 SessionRecord::new(id.unwrap_or_else(SessionId::random), "continue", Params::default())
             }
         };
+        let wait = request.wait;
         let params = resolved(request, &record)?;
         params.validate()?;
         if audio.is_none() && record.current.is_none() {
             return Err(StudioError::NoAudio);
         }
         let audio = self.read_any(audio).await?;
-        self.begin(owner, Kind::Continue, record, Work::Piece(params), audio).await
+        self.begin(owner, Kind::Continue, record, Work::Piece(params), (audio, wait)).await
     }
 
     /// The last continue, retry or transform of a session once more, from the same sound.
@@ -161,13 +172,14 @@ impl Studio {
         request: ClipRequest,
     ) -> Result<Accepted, StudioError> {
         let record = self.store.session(session).await?;
+        let wait = request.wait;
         let params = resolved(request, &record)?;
         params.validate()?;
         self.is_free(session, Lane::Pieces)?;
         if record.input.is_none() {
             return Err(StudioError::NoInput);
         }
-        self.begin(owner, Kind::Retry, record, Work::Piece(params), None).await
+        self.begin(owner, Kind::Retry, record, Work::Piece(params), (None, wait)).await
     }
 
     pub(super) async fn begin(
@@ -176,7 +188,7 @@ impl Studio {
         kind: Kind,
         session: SessionRecord,
         mut work: Work,
-        audio: Option<GivenSound>,
+        (audio, wait): (Option<GivenSound>, Duration),
     ) -> Result<Accepted, StudioError> {
         if let Work::Piece(params) = &mut work {
             params.validate()?;
@@ -190,7 +202,7 @@ impl Studio {
             // Drawn here, so that a clip that is made again after a restart is the same.
             params.seed = params.seed.or_else(|| Some(random_seed()));
         }
-        let reservation = self.reserve(&session.id, kind.lane(), &owner)?;
+        let reservation = self.reserve(&session.id, kind.lane(), &owner, wait).await?;
         let given = match audio.map(GivenSound::into_parts) {
             Some((file, sound)) => Some((self.store.keep(file, &session.id).await?, self.to_be_kept(sound).await)),
             None => None,
@@ -252,13 +264,13 @@ impl Studio {
             ..ClipRecord::new(id.clone(), owner, kind)
         };
         clip.created = self.store.accept(session, given, Some(clip.clone())).await?;
-        reservation.keep();
         if let Some(file) = sound {
             self.given.keep(file, kept.flatten());
         }
         let accepted = Accepted { session: id, clip: clip.id };
         self.touch(&accepted.session);
         self.enqueue(clip);
+        reservation.keep();
         Ok(accepted)
     }
 
@@ -273,14 +285,39 @@ impl Studio {
         }
     }
 
-    fn reserve(self: &Arc<Self>, session: &SessionId, lane: Lane, owner: &Owner) -> Result<Reservation, StudioError> {
-        let place = (session.clone(), lane);
-        let mut queue = self.queue();
-        queue.lanes.of(lane).admit(owner, self.config.places(lane))?;
-        if !queue.busy.insert(place.clone()) {
-            return Err(busy(lane));
+    /// A place in the queue, if there is one within `wait`. A session's lane is free at once or not.
+    async fn reserve(
+        self: &Arc<Self>,
+        session: &SessionId,
+        lane: Lane,
+        owner: &Owner,
+        wait: Duration,
+    ) -> Result<Reservation, StudioError> {
+        let mut late = pin!(tokio::time::sleep(wait));
+        loop {
+            let mut room = pin!(self.room.notified());
+            room.as_mut().enable();
+            match self.reserve_now((session.clone(), lane), owner) {
+                Err(full @ (StudioError::QueueFull { .. } | StudioError::TooManyOfYours { .. })) if !wait.is_zero() => {
+                    tokio::select! {
+                        () = room => {}
+                        () = &mut late => return Err(full),
+                        () = self.stopping.cancelled() => return Err(full),
+                    }
+                }
+                reserved => return reserved,
+            }
         }
-        Ok(Reservation { studio: Arc::clone(self), place: Some(place) })
+    }
+
+    fn reserve_now(self: &Arc<Self>, place: (SessionId, Lane), owner: &Owner) -> Result<Reservation, StudioError> {
+        let mut queue = self.queue();
+        if queue.busy.contains(&place) {
+            return Err(busy(place.1));
+        }
+        queue.lanes.of_mut(place.1).admit(owner, self.config.places(place.1))?;
+        queue.busy.insert(place.clone());
+        Ok(Reservation { studio: Arc::clone(self), place, owner: owner.clone(), is_kept: false })
     }
 
     /// Whether nothing waits or runs in a session's lane.
@@ -339,6 +376,7 @@ impl Studio {
             let running = waiting.is_none();
             if let Some(line) = waiting {
                 line.remove(clip, None);
+                self.room.notify_waiters();
             }
             (task, running)
         };

@@ -1,6 +1,7 @@
 //! Loops as clips: taken on here, made in `render.rs`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::commands::Work;
 use super::{
@@ -35,7 +36,7 @@ impl Studio {
             Some(id) => self.store.session(&id).await?,
             None => SessionRecord::new(SessionId::random(), "loop", Params::default()),
         };
-        self.begin(owner, Kind::Loop, session, Work::Render(Render::Loop(params)), given).await
+        self.begin(owner, Kind::Loop, session, Work::Render(Render::Loop(params)), (given, Duration::ZERO)).await
     }
 
     /// Whether `owner` may name a fine-tune: one that is loaded, or a repository as

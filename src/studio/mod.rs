@@ -131,6 +131,8 @@ pub struct Studio {
     events: broadcast::Sender<Event>,
     changes: broadcast::Sender<SessionId>,
     wake: Notify,
+    /// Told when a place in the queue is free again.
+    room: Notify,
     stopping: CancellationToken,
     tasks: TaskTracker,
 }
@@ -186,6 +188,7 @@ impl Studio {
             events: broadcast::channel(EVENTS).0,
             changes: broadcast::channel(EVENTS).0,
             wake: Notify::new(),
+            room: Notify::new(),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });

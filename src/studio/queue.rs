@@ -33,6 +33,8 @@ pub(super) struct Queue {
     /// Over these an earlier server ended, perhaps: they are behind all others.
     suspects: Vec<(ClipId, Owner)>,
     running: Vec<(ClipId, Owner)>,
+    /// Owners of those that have a place and are not in line yet.
+    coming: Vec<Owner>,
     /// When owners who wait or have one running last had one begin, as a count of beginnings.
     served: HashMap<Owner, u64>,
     begun: u64,
@@ -49,17 +51,29 @@ pub(super) struct Place {
 }
 
 impl Queue {
+    /// Holds a place for one more, until [`Queue::came`].
+    ///
     /// # Errors
     /// [`StudioError::QueueFull`], [`StudioError::TooManyOfYours`].
-    pub(super) fn admit(&self, owner: &Owner, workers: usize) -> Result<(), StudioError> {
+    pub(super) fn admit(&mut self, owner: &Owner, workers: usize) -> Result<(), StudioError> {
         let retry_after = (self.mean() / workers as f64).ceil().max(1.0) as u64;
-        if self.waiting.len() >= MAX_WAITING {
-            return Err(StudioError::QueueFull { queued: self.waiting.len(), retry_after });
+        let queued = self.waiting.len() + self.coming.len();
+        if queued >= MAX_WAITING {
+            return Err(StudioError::QueueFull { queued, retry_after });
         }
-        if self.waiting.iter().filter(|(_, other)| other == owner).count() >= MAX_OF_ONE {
+        let owners = self.waiting.iter().map(|(_, owner)| owner).chain(&self.coming);
+        if owners.filter(|other| *other == owner).count() >= MAX_OF_ONE {
             return Err(StudioError::TooManyOfYours { limit: MAX_OF_ONE, retry_after });
         }
+        self.coming.push(owner.clone());
         Ok(())
+    }
+
+    /// A place that was held is given back: its clip is in line now, or does not come.
+    pub(super) fn came(&mut self, owner: &Owner) {
+        if let Some(index) = self.coming.iter().position(|other| other == owner) {
+            self.coming.swap_remove(index);
+        }
     }
 
     pub(super) fn push(&mut self, clip: ClipId, owner: Owner) {

@@ -1,5 +1,7 @@
 //! What a request says about how to make a piece; what it leaves out is decided here, once.
 
+use std::time::Duration;
+
 use super::{PIECE_SECONDS, PROMPT_SECONDS, Params};
 
 /// Parameters as requests carry them.
@@ -21,6 +23,8 @@ pub struct ClipRequest {
     pub description: Option<String>,
     /// See [`Params::seed`].
     pub seed: Option<u64>,
+    /// How long it waits for a place in a queue that is full; zero: it is refused at once.
+    pub wait: Duration,
 }
 
 impl ClipRequest {

@@ -45,6 +45,7 @@ impl Studio {
             let may = trusted <= tokio::time::Instant::now();
             let next = self.queue().next(&self.config, may);
             if let Some(task) = next {
+                self.room.notify_waiters();
                 self.tell(&task, Status::Starting);
                 self.tell_places();
                 let record = task.record();

@@ -1,6 +1,7 @@
 //! Transforms as clips: taken on here, made in `render.rs`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -44,6 +45,7 @@ impl Studio {
             }
         };
         let audio = self.read_any(audio).await?;
-        self.begin(owner, Kind::Transform, record, Work::Render(Render::Transform(params)), audio).await
+        self.begin(owner, Kind::Transform, record, Work::Render(Render::Transform(params)), (audio, Duration::ZERO))
+            .await
     }
 }

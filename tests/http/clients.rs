@@ -56,6 +56,29 @@ async fn a_client_that_is_no_proxy_cannot_be_somebody_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_clip_may_wait_for_a_place_in_a_full_queue() {
+    let server = busy("none").await;
+    let mut last = String::new();
+    loop {
+        let mut answer = call(server.addr, "POST", "/v1/clips", CLIP).await;
+        match answer.status {
+            202 => last = answer.json().await["id"].as_str().unwrap().to_owned(),
+            status => break assert_eq!(status, 429),
+        }
+    }
+    let begun = std::time::Instant::now();
+    assert_eq!(call(server.addr, "POST", "/v1/clips?wait=0.2", CLIP).await.status, 429);
+    assert!(begun.elapsed() >= Duration::from_millis(200));
+    let addr = server.addr;
+    let waiting = tokio::spawn(async move { call(addr, "POST", "/v1/clips?wait=60", CLIP).await.status });
+    assert_eq!(call(server.addr, "DELETE", &format!("/v1/clips/{last}"), "").await.status, 200);
+    assert_eq!(waiting.await.unwrap(), 202);
+    // The place that was waited for is taken.
+    assert_eq!(call(server.addr, "POST", "/v1/clips", CLIP).await.status, 429);
+    assert_eq!(call(server.addr, "POST", "/v1/clips?wait=601", CLIP).await.status, 400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn prompts_are_set_for_the_clients_own_music() {
     let server = start().await;
     let generate = |client: &str, prompt: &str| {

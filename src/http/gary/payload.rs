@@ -207,12 +207,12 @@ impl Payload {
         Ok(ClipRequest {
             model: self.text("model_name")?.map(|name| name.replace('\\', "").trim().to_owned()),
             prompt_seconds: self.whole("prompt_duration")?.map(|seconds| seconds as f64),
-            seconds: None,
             top_k,
             temperature: self.number("temperature")?.map(|number| number as f32),
             guidance: self.number("cfg_coef")?.map(|number| number as f32),
             description: self.text("description")?.map(str::to_owned),
             seed: self.seed()?,
+            ..ClipRequest::default()
         })
     }
 

@@ -151,7 +151,7 @@ async fn begin(app: &App, body: &[u8], owner: Owner) -> Result<Value, Failure> {
         temperature: Some(1.0),
         guidance: Some(5.0),
         description: Some("drums, percussion".into()),
-        seed: None,
+        ..ClipRequest::default()
     };
     // What cannot work is said before anything is fetched.
     request(least).resolve(None).validate()?;
