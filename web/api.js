@@ -110,5 +110,6 @@ export const audioAddress = (id, format) => address(`${stream(id)}/audio.${forma
 /** What a listing lists. */
 export const list = (json, key) => (Array.isArray(json) ? json : (json?.[key] ?? []));
 export const listStreams = async () => list(await request("GET", "v1/streams"), "streams");
-export const listModels = async () => list(await request("GET", "v1/models"), "models");
+export const namedModels = () => request("GET", "v1/models");
+export const listModels = async () => list(await namedModels(), "models");
 export const listStarters = async () => list(await request("GET", "stations.json"), "stations");

@@ -29,7 +29,12 @@ pub(super) fn routes(app: &Arc<App>) -> Routes {
 
 fn list(app: &App) -> ModelList {
     let models = app.engine().models();
-    ModelList { models: models.iter().enumerate().map(|(place, info)| view(app, info, place == 0)).collect() }
+    let is_loaded = |name: &String| models.iter().any(|info| info.id.0 == *name);
+    let mut more: Vec<String> = app.offered.iter().cloned().chain((app.on_disk)()).collect();
+    more.sort_unstable();
+    more.dedup();
+    more.retain(|name| !is_loaded(name));
+    ModelList { models: models.iter().enumerate().map(|(place, info)| view(app, info, place == 0)).collect(), more }
 }
 
 fn view(app: &App, info: &ModelInfo, default: bool) -> ModelView {

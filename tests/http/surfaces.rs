@@ -81,6 +81,9 @@ async fn producers_are_offered_what_is_configured_loaded_and_on_disk() {
     assert_eq!(models["small"][1]["checkpoints"][0], json!({"name": "tune-4", "path": "somebody/tune-4", "epoch": 4}));
     assert_eq!(paths("large")[0], "./my-large-tune");
     assert_eq!(paths("small").iter().filter(|path| *path == "standin").count(), 1);
+    let named = get(server.addr, "/v1/models").await.json().await;
+    assert_eq!(named["models"][0]["id"], "standin");
+    assert_eq!(named["more"], json!(["./my-large-tune", "somebody/tune-4"]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

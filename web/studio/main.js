@@ -1,7 +1,7 @@
 // The studio: binds session, sound, history and forms together.
 
 import { $, setText } from "../dom.js";
-import { listModels } from "../api.js";
+import { namedModels } from "../api.js";
 import { memory } from "../memory.js";
 import { giveUp } from "./api.js";
 import { Deck } from "./deck.js";
@@ -262,11 +262,10 @@ paint();
 const named = new URLSearchParams(location.search).get("session");
 if (named) openOr(named);
 
-listModels()
-  .then((models) => {
-    const names = models.map(({ id }) => id);
+namedModels()
+  .then(({ models, more }) => {
     const list = Object.assign(document.createElement("datalist"), { id: "models" });
-    list.append(...names.map((name) => new Option(name, name)));
+    list.append(...models.map(({ id }) => new Option("loaded", id)), ...more.map((name) => new Option("is loaded first", name)));
     document.body.append(list);
   })
   .catch(() => {}); // the forms say so when it matters

@@ -7,6 +7,7 @@ import { number } from "./form.js";
 import { Grid } from "./grid.js";
 import { Meter } from "./meter.js";
 import { Selection } from "./selection.js";
+import { LONGEST } from "./sounds.js";
 import { Spectrogram } from "./spectrogram.js";
 import { barSeconds, inherits, place, snapped, Tempo } from "./tempo.js";
 import { clock, given, title } from "./titles.js";
@@ -210,6 +211,8 @@ export class Screen extends EventTarget {
     Object.assign(able, { spectrum: still && Boolean(this.deck.buffer), in: Boolean(shown), out: this.wave.zoom > 0, fit: this.wave.zoom > 0 });
     able.crop = still && Boolean(this.selection.range) && Boolean(this.project.id);
     for (const [id, on] of Object.entries(able)) $(id).disabled = !on;
+    const long = still && shown.drawing.seconds > LONGEST;
+    $("spectrum").title = long ? `A spectrogram is drawn of sounds up to ${LONGEST / 60} minutes` : "Spectrogram (G)";
   }
 
   paintPlaying() {

@@ -9,6 +9,8 @@ use crate::engine::ModelInfo;
 #[derive(Serialize, ToSchema)]
 pub(in crate::http) struct ModelList {
     pub models: Vec<ModelView>,
+    /// Names that are offered or need no download, and are not loaded: a clip that asks for one loads it.
+    pub more: Vec<String>,
 }
 
 /// A model that streams can play on.
