@@ -239,4 +239,16 @@ mod tests {
         }
         assert!(matches!(queue.admit(&owner("b"), 1), Err(StudioError::QueueFull { .. })));
     }
+
+    #[test]
+    fn places_are_held_for_clips_on_their_way() {
+        let (mut queue, a) = (Queue::default(), owner("a"));
+        for _ in 0..MAX_OF_ONE {
+            queue.admit(&a, 1).unwrap();
+        }
+        assert!(matches!(queue.admit(&a, 1), Err(StudioError::TooManyOfYours { .. })));
+        assert!(queue.admit(&owner("b"), 1).is_ok());
+        queue.came(&a);
+        assert!(queue.admit(&a, 1).is_ok());
+    }
 }
