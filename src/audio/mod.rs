@@ -13,6 +13,7 @@ mod opus;
 mod pcm;
 mod peaks;
 mod resample;
+mod room;
 mod stretch;
 mod tempo;
 mod true_peak;
@@ -31,6 +32,7 @@ pub use loudness::{LEVEL_BLOCK, Leveler, TARGET_LUFS};
 pub use opus::{OPUS_FRAME, OPUS_RATE, OpusEncoder};
 pub use peaks::{Peaks, peaks};
 pub use resample::StreamResampler;
+pub use room::Room;
 pub use tempo::{Pulse, pulse, tempo};
 
 /// Appends `pcm` of `from` channels to `out` with `to` channels; both are 1 or 2.

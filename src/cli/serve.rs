@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use candle_core::Device;
-use clap::Args;
+use clap::{Args, ValueEnum};
 #[cfg(unix)]
 use sd_notify::NotifyState;
 use tokio::task::JoinSet;
@@ -36,6 +36,13 @@ const HOURS_ON_DISK: f64 = 6.0;
 
 /// How long a node waits for its cluster before its stations begin without.
 const FOR_OTHERS: Duration = Duration::from_secs(3);
+
+/// Whether there is a room around a voice.
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Room {
+    On,
+    Off,
+}
 
 #[derive(Args)]
 pub(super) struct ServeArgs {
@@ -145,6 +152,9 @@ pub(super) struct ServeArgs {
     /// Seconds of nothing new after which music goes back before anybody hears it, and on differently; 0 never
     #[arg(long, env = "CONTINUO_MAX_STILL", default_value_t = MAX_STILL, value_name = "SECONDS", value_parser = max_still)]
     max_still: f32,
+    /// Whether voices with one channel are heard in a fixed room, in stereo; clips are dry either way
+    #[arg(long, env = "CONTINUO_ROOM", default_value = "on", value_name = "on|off")]
+    room: Room,
 }
 
 pub(super) fn run(args: ServeArgs, config: Option<Config>) -> Outcome {
@@ -207,6 +217,7 @@ pub(super) fn run(args: ServeArgs, config: Option<Config>) -> Outcome {
                 burst: args.burst,
                 grace: args.grace,
                 lead: args.lead,
+                room: args.room == Room::On,
                 journals,
             },
         );

@@ -234,7 +234,8 @@ async fn cut_out(
     let (stream, studio) = (app.station.get(id)?, app.studio()?);
     let (from, to) = (moment(Some(&from)), moment(Some(&to)));
     let span = span(stream.journal(), from.as_deref(), to.as_deref(), LONGEST_CLIP)?;
-    let mut replay = Replay::open(&stream, span.clone())?;
+    // Producers have rooms of their own.
+    let mut replay = Replay::dry(&stream, span.clone())?;
     // 16 bits of every sample, and as much while the studio reads it.
     let _share = app.budget.take(4 * (span.end - span.start) * replay.channels() as u64).await?;
     let mut long = Format::WAV.long(replay.channels()).map_err(StationError::from)?;

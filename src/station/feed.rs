@@ -63,7 +63,7 @@ impl<S: Source> Feed<S> {
     pub(super) fn new(source: S, scribe: Scribe, channels: usize, length: Option<u64>) -> Result<Self, AudioError> {
         let position = scribe.written();
         let rate = source.model().sample_rate;
-        let program = Program::new(rate, channels)?;
+        let program = Program::new(rate, channels)?.in_room(scribe.room());
         Ok(Self {
             source,
             scribe,

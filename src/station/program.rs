@@ -3,7 +3,7 @@
 //! Frame `n` of the output is the sound of media time `n / 48000`, whatever delays the filters have inside.
 
 use super::level::Levels;
-use crate::audio::{AudioError, Leveler, Limiter, OPUS_RATE, StreamResampler, remix};
+use crate::audio::{AudioError, Leveler, Limiter, OPUS_RATE, Room, StreamResampler, remix};
 use crate::engine::Chunk;
 use crate::units::SampleRate;
 
@@ -11,6 +11,9 @@ use crate::units::SampleRate;
 pub(super) struct Program {
     channels: usize,
     resampler: StreamResampler,
+    /// Channels of the voice.
+    voice: usize,
+    room: Option<Box<Room>>,
     level: Level,
     limiter: Limiter,
     mixed: Vec<f32>,
@@ -32,6 +35,8 @@ impl Program {
         Ok(Self {
             channels,
             resampler: StreamResampler::new(rate, SampleRate(OPUS_RATE), channels)?,
+            voice: 0,
+            room: None,
             level: Leveler::new(OPUS_RATE, channels).map_or(Level::Plain, |leveler| Level::Leveler(Box::new(leveler))),
             limiter: Limiter::new(channels),
             mixed: Vec::new(),
@@ -42,6 +47,12 @@ impl Program {
     /// A program for sound that was heard already: from its frame `frame` on, at the levels of that time.
     pub(super) fn again(rate: SampleRate, channels: usize, frame: u64, levels: Levels) -> Result<Self, AudioError> {
         Ok(Self { level: Level::Known(levels, frame), ..Self::new(rate, channels)? })
+    }
+
+    /// Whether a voice with one channel is heard in a room; only where there are two.
+    pub(super) fn in_room(mut self, is: bool) -> Self {
+        self.room = (is && self.channels == 2).then(Box::default);
+        self
     }
 
     /// The block of the leveler that is being filled, and the level that rules at its end in hundredths of a decibel.
@@ -63,13 +74,19 @@ impl Program {
     /// Takes the voice's next chunk and appends what became final to `out`.
     pub(super) fn push(&mut self, chunk: &Chunk, out: &mut Vec<f32>) -> Result<(), AudioError> {
         self.resampled.clear();
-        if chunk.sample_rate != self.resampler.from() {
+        let widens = self.room.is_some() && chunk.channels != self.voice;
+        if chunk.sample_rate != self.resampler.from() || widens {
             self.resampler.finish(&mut self.resampled)?;
+            self.place();
+            self.voice = chunk.channels;
+            self.level_and_limit(out);
+            self.resampled.clear();
             self.resampler = StreamResampler::new(chunk.sample_rate, SampleRate(OPUS_RATE), self.channels)?;
         }
         self.mixed.clear();
         remix(&chunk.pcm, chunk.channels, self.channels, &mut self.mixed);
         self.resampler.push(&self.mixed, &mut self.resampled)?;
+        self.place();
         self.level_and_limit(out);
         Ok(())
     }
@@ -78,9 +95,19 @@ impl Program {
     pub(super) fn finish(&mut self, out: &mut Vec<f32>) -> Result<(), AudioError> {
         self.resampled.clear();
         self.resampler.finish(&mut self.resampled)?;
+        self.place();
         self.level_and_limit(out);
         self.limiter.finish(out);
         Ok(())
+    }
+
+    /// Puts what was resampled into the room.
+    fn place(&mut self) {
+        match &mut self.room {
+            Some(room) if self.voice == 1 => room.process(&mut self.resampled),
+            Some(room) => room.pass(&mut self.resampled),
+            None => {}
+        }
     }
 
     fn level_and_limit(&mut self, out: &mut Vec<f32>) {

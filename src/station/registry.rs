@@ -65,7 +65,7 @@ impl Station {
     pub fn new(engine: Engine, config: StationConfig) -> Arc<Self> {
         let places = Arc::new(Semaphore::new(config.max_listeners));
         Arc::new(Self {
-            upkeep: Arc::new(Upkeep::new(engine.clone())),
+            upkeep: Arc::new(Upkeep::new(engine.clone(), config.room)),
             engine,
             config,
             streams: Mutex::default(),
@@ -265,13 +265,16 @@ impl Station {
         let asleep = spec.idle == Idle::Wait || resumed;
         let journal = match journal {
             Some(journal) => journal,
-            None => self.config.journals.begin(&id, origin(&spec), model.channels),
+            None => {
+                let channels = self.config.channels(model.channels);
+                self.config.journals.begin(&id, origin(&spec, self.config.room), channels)
+            }
         };
         let (stream, commands) = Stream::new(Begin {
             id: journal.stream().to_owned(),
             name: spec.name,
             model: model.id.clone(),
-            channels: model.channels,
+            channels: journal.channels(),
             rate: model.sample_rate,
             prompts: spec.prompts,
             sampling: model.sampling.patched(spec.sampling),
@@ -456,7 +459,7 @@ fn remembered(streams: &Mutex<Vec<Arc<Stream>>>) -> MutexGuard<'_, Vec<Arc<Strea
 }
 
 /// How a stream came to be, for its journal.
-fn origin(spec: &StreamSpec) -> Origin {
+fn origin(spec: &StreamSpec, room: bool) -> Origin {
     Origin {
         name: spec.name.clone(),
         keep: spec.keep,
@@ -464,6 +467,7 @@ fn origin(spec: &StreamSpec) -> Origin {
         returns: spec.idle == Idle::Pause && spec.seconds.is_none() && (spec.keep || spec.name.is_some()),
         prompts: spec.prompts.clone(),
         max_still: spec.max_still,
+        room,
     }
 }
 

@@ -179,7 +179,7 @@ impl Station {
 
 /// What is heard here is written down where it is made.
 fn nothing_of(info: &StreamInfo) -> Origin {
-    Origin { name: info.name.clone(), keep: false, returns: false, prompts: Vec::new(), max_still: None }
+    Origin { name: info.name.clone(), ..Origin::default() }
 }
 
 impl Relay {

@@ -106,7 +106,7 @@ impl Station {
             Some(id) => models.iter().find(|model| model.id == *id),
             None => models.first(),
         };
-        if model.is_some_and(|model| model.channels == journal.channels()) {
+        if model.is_some_and(|model| self.config.channels(model.channels) == journal.channels()) {
             return self.begin(spec, None, Some(Arc::clone(journal))).await;
         }
         journal.discard();

@@ -84,8 +84,17 @@ pub struct StationConfig {
     pub grace: f64,
     /// Seconds generated ahead of the playhead.
     pub lead: f64,
+    /// Voices with one channel are heard in a fixed room, in stereo.
+    pub room: bool,
     /// Where journals are kept.
     pub journals: Journals,
+}
+
+impl StationConfig {
+    /// Channels of a stream whose voice has so many.
+    pub(super) fn channels(&self, voice: usize) -> usize {
+        if self.room { 2 } else { voice }
+    }
 }
 
 impl Default for StationConfig {
@@ -96,6 +105,7 @@ impl Default for StationConfig {
             burst: 2.0,
             grace: 30.0,
             lead: 8.0,
+            room: false,
             journals: Journals::default(),
         }
     }

@@ -27,11 +27,11 @@ pub(super) struct Upkeep {
 }
 
 impl Upkeep {
-    pub(super) fn new(engine: Engine) -> Self {
+    pub(super) fn new(engine: Engine, room: bool) -> Self {
         let cores = available_parallelism().map_or(1.0, |cores| cores.get() as f64);
         let rate = engine.models().first().map_or(SampleRate(32_000), |model| model.sample_rate);
         // A sound that cannot be encoded says so when it is wanted; until then nothing is known.
-        let spent = measure(rate).unwrap_or_default().as_secs_f64() / f64::from(FIRST);
+        let spent = measure(rate, room).unwrap_or_default().as_secs_f64() / f64::from(FIRST);
         let upkeep = Self { engine, cores, mean: Mutex::new((spent * FIRST_WEIGHT, FIRST_WEIGHT)) };
         upkeep.note(Duration::ZERO, 0.0);
         upkeep
@@ -50,10 +50,11 @@ impl Upkeep {
 }
 
 /// How long levelling and encoding some sound takes here.
-fn measure(rate: SampleRate) -> Result<Duration, AudioError> {
-    let mut program = Program::new(rate, 1)?;
+fn measure(rate: SampleRate, room: bool) -> Result<Duration, AudioError> {
+    let channels = if room { 2 } else { 1 };
+    let mut program = Program::new(rate, channels)?.in_room(room);
     let Some(live) = Format::ALL[0].live() else { return Ok(Duration::ZERO) };
-    let mut encoder = live.encoder(1, live.bit_rates().usual())?;
+    let mut encoder = live.encoder(channels, live.bit_rates().usual())?;
     let block = rate.0 / 50;
     // A saw has something to encode in every band.
     let pcm: Vec<f32> = (0..block).map(|n| 0.3 * (n % 73) as f32 / 73.0).collect();

@@ -60,6 +60,9 @@ pub(in super::super) struct Origin {
     pub(in super::super) prompts: Vec<WeightedPrompt>,
     /// Seconds of nothing new that are too many, if that was said.
     pub(in super::super) max_still: Option<f32>,
+    /// A voice with one channel is heard in a room.
+    #[serde(default)]
+    pub(in super::super) room: bool,
 }
 
 impl Origin {

@@ -50,6 +50,14 @@ impl Replay {
         Self::of(stream.journal(), stream.engine(), span.start, Some(span.end))
     }
 
+    /// As [`Replay::open`], without the room: what the voice made.
+    ///
+    /// # Errors
+    /// As [`Replay::open`].
+    pub fn dry(stream: &Stream, span: Range<u64>) -> Result<Self, StationError> {
+        Self::in_room(false, stream.journal(), stream.engine(), span.start, Some(span.end))
+    }
+
     /// The sound from a place in media time on. At the journal's end it waits for the stream to go on.
     ///
     /// # Errors
@@ -64,6 +72,16 @@ impl Replay {
         from: u64,
         to: Option<u64>,
     ) -> Result<Self, StationError> {
+        Self::in_room(journal.origin().room, journal, engine, from, to)
+    }
+
+    pub(super) fn in_room(
+        room: bool,
+        journal: &Arc<Journal>,
+        engine: &Engine,
+        from: u64,
+        to: Option<u64>,
+    ) -> Result<Self, StationError> {
         let kept = journal.kept();
         if from < kept.start || from > kept.end || to.is_some_and(|to| to > kept.end || to < from) {
             return Err(StationError::not_kept(kept));
@@ -71,7 +89,7 @@ impl Replay {
         let reader = Reader::new(Arc::clone(journal), from.saturating_sub(VoiceSound::BEFORE));
         let voice = journal.lock().index.voice_time(from);
         Ok(Self {
-            sound: VoiceSound::new(engine.clone(), reader, journal.channels, voice),
+            sound: VoiceSound::new(engine.clone(), reader, (journal.channels, room), voice),
             grown: journal.grown(),
             channels: journal.channels,
             journal: Arc::clone(journal),

@@ -54,6 +54,11 @@ impl Scribe {
         }
     }
 
+    /// Whether a voice with one channel is heard in a room.
+    pub(in super::super) fn room(&self) -> bool {
+        self.journal.origin().room
+    }
+
     /// Media time up to which all is written.
     pub(in super::super) fn written(&self) -> u64 {
         self.written

@@ -25,6 +25,7 @@ pub(super) struct VoiceSound {
     engine: Engine,
     reader: Reader,
     channels: usize,
+    room: bool,
     /// Voice time of the next frame that is given out.
     next: u64,
     run: Option<Run>,
@@ -62,11 +63,12 @@ struct Playing {
 
 impl VoiceSound {
     /// Sound from voice time `from` on, of which the reader stands before [`VoiceSound::BEFORE`] frames earlier.
-    pub(super) fn new(engine: Engine, reader: Reader, channels: usize, from: u64) -> Self {
+    pub(super) fn new(engine: Engine, reader: Reader, (channels, room): (usize, bool), from: u64) -> Self {
         Self {
             engine,
             reader,
             channels,
+            room,
             next: from,
             run: None,
             limit: u64::MAX,
@@ -215,7 +217,7 @@ impl VoiceSound {
                 }
                 let frame = first * u64::from(OPUS_RATE) / rate;
                 let levels = std::mem::take(&mut self.levels);
-                let program = Program::again(SampleRate(codec.rate), self.channels, frame, levels)?;
+                let program = Program::again(SampleRate(codec.rate), self.channels, frame, levels)?.in_room(self.room);
                 none.insert(Playing { program, taken: first, gives: run.base + frame })
             }
         };

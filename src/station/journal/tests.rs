@@ -25,12 +25,15 @@ struct Heard {
 
 impl Heard {
     async fn begin(journals: &Journals, backend: Standin) -> Self {
+        Self::of(journals.begin("one", Origin::default(), 1), backend).await
+    }
+
+    async fn of(journal: Arc<Journal>, backend: Standin) -> Self {
         let engine = Engine::start(Box::new(backend), EngineConfig::default()).unwrap();
-        let journal = journals.begin("one", Origin::default(), 1);
         let sampling = SamplingPatch { seed: Some(3), ..SamplingPatch::default() };
         let voice = engine.join(VoiceSpec { sampling, ..VoiceSpec::endless("a") }).await.unwrap();
         let control = voice.control();
-        let feed = Feed::new(voice, Scribe::new(Arc::clone(&journal)), 1, None).unwrap();
+        let feed = Feed::new(voice, Scribe::new(Arc::clone(&journal)), journal.channels(), None).unwrap();
         Self { engine, journal, feed, control, pcm: Vec::new() }
     }
 
@@ -105,6 +108,22 @@ async fn what_was_heard_is_heard_again_to_the_sample_with_its_steers_resets_and_
     assert!(at > 5.0);
     let again = heard.again(kept).await;
     assert_eq!(largest_difference(&again, &heard.pcm), 0.0);
+}
+
+#[tokio::test]
+async fn what_was_heard_in_a_room_is_heard_again_with_it_and_without() {
+    let origin = Origin { room: true, ..Origin::default() };
+    let mut heard = Heard::of(Journals::default().begin("one", origin, 2), Standin::default()).await;
+    heard.until(9.0).await;
+    heard.feed.rests();
+    let width = |pcm: &[f32]| pcm.chunks_exact(2).map(|frame| (frame[0] - frame[1]).abs()).fold(0.0, f32::max);
+    assert!(width(&heard.pcm) > 0.01, "{}", width(&heard.pcm));
+    let kept = heard.journal.kept();
+    assert_eq!(largest_difference(&heard.again(kept.clone()).await, &heard.pcm), 0.0);
+    let mut dry = Replay::in_room(false, &heard.journal, &heard.engine, 0, Some(kept.end)).unwrap();
+    while let Some(block) = dry.next().await.unwrap() {
+        assert_eq!(width(&block), 0.0);
+    }
 }
 
 #[tokio::test]
