@@ -8,6 +8,7 @@
 //! `[input / 4][output][4]`, where 128 stands for zero; for Q4 `[input / 8][output][4]` bytes with the inputs 0 to 3 in
 //! the low halves and 4 to 7 in the high ones, where 8 stands for zero.
 
+mod fastest;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 #[cfg(target_arch = "x86_64")]
@@ -55,6 +56,7 @@ pub(super) struct Quantised {
     bits: Bits,
     inputs: usize,
     lines: HugePageBuf<CacheLine>,
+    body: Body,
 }
 
 impl Quantised {
@@ -64,7 +66,7 @@ impl Quantised {
     /// When the system has no memory left.
     pub(super) fn new(weight: &[f32], outputs: usize, inputs: usize, bits: Bits) -> std::io::Result<Self> {
         let panels = outputs.div_ceil(PANEL);
-        let per_panel = inputs.div_ceil(BLOCK) * block_bytes(bits) / 64;
+        let per_panel = Self::lines_of(bits, inputs);
         let row = |output: usize| if output < outputs { &weight[output * inputs..][..inputs] } else { &[] };
         let lines = HugePageBuf::new(panels * per_panel, |lines: &mut [CacheLine]| {
             lines.par_chunks_mut(per_panel).enumerate().for_each(|(panel, lines)| {
@@ -73,7 +75,12 @@ impl Quantised {
                 }
             });
         })?;
-        Ok(Self { bits, inputs, lines })
+        Ok(Self { bits, inputs, lines, body: fastest::fastest(bits) })
+    }
+
+    /// Lines of a panel.
+    fn lines_of(bits: Bits, inputs: usize) -> usize {
+        inputs.div_ceil(BLOCK) * block_bytes(bits) / 64
     }
 
     /// All panels.
@@ -87,7 +94,7 @@ impl Quantised {
     }
 
     fn panel(&self, index: usize) -> &[CacheLine] {
-        let size = self.inputs.div_ceil(BLOCK) * block_bytes(self.bits) / 64;
+        let size = Self::lines_of(self.bits, self.inputs);
         &self.lines[index * size..][..size]
     }
 
@@ -125,7 +132,7 @@ impl Quantised {
             for row in rows.clone().step_by(ROWS) {
                 let count = ROWS.min(rows.end - row);
                 let some: [&QuantizedRow; ROWS] = std::array::from_fn(|r| &x[row + r.min(count - 1)]);
-                body()(self.bits, &some[..count], self.panel(index), &mut tile);
+                (self.body)(self.bits, &some[..count], self.panel(index), &mut tile);
                 math::dispatch_simd(
                     #[inline(always)]
                     || {
@@ -318,11 +325,6 @@ fn bodies() -> Vec<Body> {
     bodies
 }
 
-fn body() -> Body {
-    static BODY: LazyLock<Body> = LazyLock::new(|| bodies()[0]);
-    *BODY
-}
-
 /// The kernel in plain loops: the twin that the others are compared with.
 pub(super) fn plain(bits: Bits, rows: &[&QuantizedRow], lines: &[CacheLine], tile: &mut Tile) {
     let per_block = block_bytes(bits) / 64;
@@ -356,16 +358,28 @@ impl CacheLine {
         &self.0
     }
 
-    /// Fetches what is multiplied after this line: one block of Q8 or nearly six of Q4. Rows of sixteen bits take more arithmetic for a byte, and memory is only
-    /// kept busy meanwhile by asking for it a second time, long before: eight blocks fit the smallest of nearest caches.
+    /// Fetches what is multiplied after this line: one block of Q8 or nearly six of Q4. Rows of sixteen bits take more
+    /// arithmetic for a byte, and memory is only kept busy meanwhile by asking for it a second time, long before: eight
+    /// blocks fit the smallest of nearest caches. Other generations of processors may do better with one of the other
+    /// ways `AHEAD`: asked once and from further away, or a second time into the second cache.
     #[inline(always)]
-    pub(super) fn fetch_ahead(&self, bits: Bits) {
+    pub(super) fn fetch_ahead<const AHEAD: u8>(&self, bits: Bits) {
         let line = &raw const *self;
-        match bits {
-            Bits::Four => memory::fetch(line.wrapping_add(102)),
-            Bits::Eight => {
+        match (bits, AHEAD) {
+            (Bits::Four, 0) => memory::fetch(line.wrapping_add(102)),
+            (Bits::Eight, 0) => {
                 memory::fetch(line.wrapping_add(34));
                 memory::fetch_once(line.wrapping_add(272));
+            }
+            (Bits::Four, 1) => memory::fetch(line.wrapping_add(204)),
+            (Bits::Eight, 1) => memory::fetch(line.wrapping_add(136)),
+            (Bits::Four, _) => {
+                memory::fetch(line.wrapping_add(54));
+                memory::fetch_far(line.wrapping_add(216));
+            }
+            (Bits::Eight, _) => {
+                memory::fetch(line.wrapping_add(34));
+                memory::fetch_far(line.wrapping_add(136));
             }
         }
     }
@@ -432,7 +446,7 @@ mod tests {
         x[35] = f32::NAN;
         let quantised = Quantised::new(&random(40, 2), 1, 40, Bits::Eight).unwrap();
         let mut tile = [[0f32; PANEL]; ROWS];
-        body()(Bits::Eight, &[&QuantizedRow::new(&x, Bits::Eight)], quantised.panel(0), &mut tile);
+        (quantised.body)(Bits::Eight, &[&QuantizedRow::new(&x, Bits::Eight)], quantised.panel(0), &mut tile);
         assert!(tile[0][0].is_nan());
     }
 }

@@ -47,7 +47,7 @@ fn blocks<const DOT: bool, const EIGHT: bool>(rows: &[&QuantizedRow], lines: &[C
     for (block, lines) in lines.chunks_exact(per_block).enumerate() {
         let (scales, lines) = lines.split_at(2 * PANEL / 64);
         let bits = if EIGHT { Bits::Eight } else { Bits::Four };
-        scales.iter().for_each(|line| line.fetch_ahead(bits));
+        scales.iter().for_each(|line| line.fetch_ahead::<0>(bits));
         for part in 0..PARTS {
             let scales = &scales[part / 2].bytes()[32 * (part % 2)..][..32];
             for (rows, tile) in rows.chunks(2).zip(tile.chunks_mut(2)) {
@@ -79,7 +79,7 @@ fn sixteen<const DOT: bool, const EIGHT: bool, const R: usize>(
     let zero: [_; R] = std::array::from_fn(|r| vdupq_n_s32(if EIGHT { 0 } else { -8 * x[r].sum }));
     let (mut low, mut high) = (zero.map(|zero| [zero; 4]), [[vdupq_n_s32(0); 4]; R]);
     for (at, line) in lines.iter().step_by(PARTS).enumerate() {
-        line.fetch_ahead(if EIGHT { Bits::Eight } else { Bits::Four });
+        line.fetch_ahead::<0>(if EIGHT { Bits::Eight } else { Bits::Four });
         // Inputs in a line: four, or eight in halves of bytes.
         let words = if EIGHT { [at, at] } else { [2 * at, 2 * at + 1] };
         for q in 0..4 {

@@ -13,6 +13,13 @@ const VECTORS: usize = PANEL / 16;
 
 /// Every body that this processor has, the fastest first.
 pub(super) fn bodies() -> Vec<Body> {
+    let mut bodies = vnni_bodies::<0>();
+    bodies.extend([vnni_bodies::<1>(), vnni_bodies::<2>()].concat());
+    bodies.extend([avx2_bodies::<0>(), avx2_bodies::<1>(), avx2_bodies::<2>()].concat());
+    bodies
+}
+
+fn vnni_bodies<const AHEAD: u8>() -> Vec<Body> {
     let mut bodies: Vec<Body> = Vec::new();
     if is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
@@ -20,13 +27,18 @@ pub(super) fn bodies() -> Vec<Body> {
     {
         bodies.push(|bits, rows, lines, tile| {
             // SAFETY: the processor was asked above; a body is only given out where it has these instructions.
-            unsafe { vnni(bits, rows, lines, tile) }
+            unsafe { vnni::<AHEAD>(bits, rows, lines, tile) }
         });
     }
+    bodies
+}
+
+fn avx2_bodies<const AHEAD: u8>() -> Vec<Body> {
+    let mut bodies: Vec<Body> = Vec::new();
     if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c") {
         bodies.push(|bits, rows, lines, tile| {
             // SAFETY: as above.
-            unsafe { avx2(bits, rows, lines, tile) }
+            unsafe { avx2::<AHEAD>(bits, rows, lines, tile) }
         });
     }
     bodies
@@ -75,31 +87,31 @@ fn round512(x: &[[f32; BLOCK]], steps: f32, blocks: &mut [RoundedBlock]) {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn vnni(bits: Bits, rows: &[&QuantizedRow], lines: &[CacheLine], tile: &mut Tile) {
+fn vnni<const AHEAD: u8>(bits: Bits, rows: &[&QuantizedRow], lines: &[CacheLine], tile: &mut Tile) {
     match (bits, rows) {
-        (Bits::Eight, [a]) => vnni8([a], lines, tile),
-        (Bits::Eight, [a, b]) => vnni8([a, b], lines, tile),
+        (Bits::Eight, [a]) => vnni8::<AHEAD, _>([a], lines, tile),
+        (Bits::Eight, [a, b]) => vnni8::<AHEAD, _>([a, b], lines, tile),
         // Two sums a row and output: those of two rows fill the registers.
         (Bits::Eight, [a, b, c]) => {
-            vnni8([a, b], lines, &mut tile[..2]);
-            vnni8([c], lines, &mut tile[2..]);
+            vnni8::<AHEAD, _>([a, b], lines, &mut tile[..2]);
+            vnni8::<AHEAD, _>([c], lines, &mut tile[2..]);
         }
         (Bits::Eight, [a, b, c, d, ..]) => {
-            vnni8([a, b], lines, &mut tile[..2]);
-            vnni8([c, d], lines, &mut tile[2..]);
+            vnni8::<AHEAD, _>([a, b], lines, &mut tile[..2]);
+            vnni8::<AHEAD, _>([c, d], lines, &mut tile[2..]);
         }
-        (Bits::Four, [a]) => vnni4([a], lines, tile),
-        (Bits::Four, [a, b]) => vnni4([a, b], lines, tile),
-        (Bits::Four, [a, b, c]) => vnni4([a, b, c], lines, tile),
-        (Bits::Four, [a, b, c, d, ..]) => vnni4([a, b, c, d], lines, tile),
+        (Bits::Four, [a]) => vnni4::<AHEAD, _>([a], lines, tile),
+        (Bits::Four, [a, b]) => vnni4::<AHEAD, _>([a, b], lines, tile),
+        (Bits::Four, [a, b, c]) => vnni4::<AHEAD, _>([a, b, c], lines, tile),
+        (Bits::Four, [a, b, c, d, ..]) => vnni4::<AHEAD, _>([a, b, c, d], lines, tile),
         (_, []) => {}
     }
 }
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn load512(bits: Bits, line: &CacheLine) -> __m512i {
-    line.fetch_ahead(bits);
+fn load512<const AHEAD: u8>(bits: Bits, line: &CacheLine) -> __m512i {
+    line.fetch_ahead::<AHEAD>(bits);
     // SAFETY: the reference is to 64 readable bytes.
     unsafe { _mm512_loadu_si512(line.bytes().as_ptr().cast()) }
 }
@@ -118,8 +130,8 @@ fn store512(sums: &[[__m512; VECTORS]], tile: &mut [[f32; PANEL]]) {
 /// The scales of the sixteen outputs of each vector.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn scales512(bits: Bits, lines: &[CacheLine]) -> [__m512; VECTORS] {
-    let both = [load512(bits, &lines[0]), load512(bits, &lines[1])];
+fn scales512<const AHEAD: u8>(bits: Bits, lines: &[CacheLine]) -> [__m512; VECTORS] {
+    let both = [load512::<AHEAD>(bits, &lines[0]), load512::<AHEAD>(bits, &lines[1])];
     std::array::from_fn(|v| {
         let half = both[v / 2];
         _mm512_cvtph_ps(if v % 2 == 0 { _mm512_castsi512_si256(half) } else { _mm512_extracti64x4_epi64(half, 1) })
@@ -128,7 +140,7 @@ fn scales512(bits: Bits, lines: &[CacheLine]) -> [__m512; VECTORS] {
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn vnni8<const R: usize>(rows: [&QuantizedRow; R], lines: &[CacheLine], tile: &mut [[f32; PANEL]]) {
+fn vnni8<const AHEAD: u8, const R: usize>(rows: [&QuantizedRow; R], lines: &[CacheLine], tile: &mut [[f32; PANEL]]) {
     let mut sums = [[_mm512_setzero_ps(); VECTORS]; R];
     for (block, lines) in lines.chunks_exact(Q8_BLOCK / 64).enumerate() {
         let (scales, lines) = lines.split_at(2 * PANEL / 64);
@@ -136,7 +148,7 @@ fn vnni8<const R: usize>(rows: [&QuantizedRow; R], lines: &[CacheLine], tile: &m
         let mut low: [_; R] = std::array::from_fn(|r| [_mm512_set1_epi32(-128 * x[r].sum); VECTORS]);
         let mut high = [[_mm512_setzero_si512(); VECTORS]; R];
         for (four, lines) in lines.chunks_exact(VECTORS).enumerate() {
-            let weights: [__m512i; VECTORS] = std::array::from_fn(|v| load512(Bits::Eight, &lines[v]));
+            let weights: [__m512i; VECTORS] = std::array::from_fn(|v| load512::<AHEAD>(Bits::Eight, &lines[v]));
             for r in 0..R {
                 let (x_low, x_high) = (_mm512_set1_epi32(x[r].low[four]), _mm512_set1_epi32(x[r].high[four]));
                 for v in 0..VECTORS {
@@ -145,7 +157,7 @@ fn vnni8<const R: usize>(rows: [&QuantizedRow; R], lines: &[CacheLine], tile: &m
                 }
             }
         }
-        for (v, weights) in scales512(Bits::Eight, scales).into_iter().enumerate() {
+        for (v, weights) in scales512::<AHEAD>(Bits::Eight, scales).into_iter().enumerate() {
             for r in 0..R {
                 let whole = _mm512_add_epi32(_mm512_slli_epi32(high[r][v], 8), low[r][v]);
                 let scale = _mm512_mul_ps(weights, _mm512_set1_ps(x[r].scale));
@@ -158,7 +170,7 @@ fn vnni8<const R: usize>(rows: [&QuantizedRow; R], lines: &[CacheLine], tile: &m
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn vnni4<const R: usize>(rows: [&QuantizedRow; R], lines: &[CacheLine], tile: &mut [[f32; PANEL]]) {
+fn vnni4<const AHEAD: u8, const R: usize>(rows: [&QuantizedRow; R], lines: &[CacheLine], tile: &mut [[f32; PANEL]]) {
     let mask = _mm512_set1_epi8(15);
     let mut sums = [[_mm512_setzero_ps(); VECTORS]; R];
     for (block, lines) in lines.chunks_exact(Q4_BLOCK / 64).enumerate() {
@@ -167,7 +179,7 @@ fn vnni4<const R: usize>(rows: [&QuantizedRow; R], lines: &[CacheLine], tile: &m
         let mut whole: [_; R] = std::array::from_fn(|r| [_mm512_set1_epi32(-8 * x[r].sum); VECTORS]);
         for (eight, lines) in lines.chunks_exact(VECTORS).enumerate() {
             for v in 0..VECTORS {
-                let both = load512(Bits::Four, &lines[v]);
+                let both = load512::<AHEAD>(Bits::Four, &lines[v]);
                 let low = _mm512_and_si512(both, mask);
                 let high = _mm512_and_si512(_mm512_srli_epi16(both, 4), mask);
                 for r in 0..R {
@@ -176,7 +188,7 @@ fn vnni4<const R: usize>(rows: [&QuantizedRow; R], lines: &[CacheLine], tile: &m
                 }
             }
         }
-        for (v, weights) in scales512(Bits::Four, scales).into_iter().enumerate() {
+        for (v, weights) in scales512::<AHEAD>(Bits::Four, scales).into_iter().enumerate() {
             for r in 0..R {
                 let scale = _mm512_mul_ps(weights, _mm512_set1_ps(x[r].scale));
                 sums[r][v] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole[r][v]), scale, sums[r][v]);
@@ -244,7 +256,7 @@ fn four256(x: &RoundedBlock, lines: &[CacheLine]) -> [__m256i; 2] {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn avx2(bits: Bits, rows: &[&QuantizedRow], lines: &[CacheLine], tile: &mut Tile) {
+fn avx2<const AHEAD: u8>(bits: Bits, rows: &[&QuantizedRow], lines: &[CacheLine], tile: &mut Tile) {
     let per_block = match bits {
         Bits::Eight => Q8_BLOCK / 64,
         Bits::Four => Q4_BLOCK / 64,
@@ -252,7 +264,7 @@ fn avx2(bits: Bits, rows: &[&QuantizedRow], lines: &[CacheLine], tile: &mut Tile
     let rows = &rows[..rows.len().min(ROWS)];
     tile[..rows.len()].as_flattened_mut().fill(0.0);
     for (block, lines) in lines.chunks_exact(per_block).enumerate() {
-        lines.iter().for_each(|line| line.fetch_ahead(bits));
+        lines.iter().for_each(|line| line.fetch_ahead::<AHEAD>(bits));
         let (scales, lines) = lines.split_at(2 * PANEL / 64);
         for (row, tile) in rows.iter().zip(tile.iter_mut()) {
             let x_block = row.block(block);
