@@ -96,10 +96,11 @@ fn to_stream(app: &Arc<App>) -> Routes {
         .and(warp::post())
         .and(body::bytes(app))
         .and(owner())
+        .and(super::query::raw())
         .and(links::of_request())
-        .then(move |id: String, body, owner, links| {
+        .then(move |id: String, body, owner, query: String, links| {
             let app = Arc::clone(&for_stream);
-            async move { reply(stream_from(&app, &id, body, (&owner, &links)).await) }
+            async move { reply(stream_from(&app, &id, (&query, body), (&owner, &links)).await) }
         })
         .boxed()
 }
@@ -252,9 +253,10 @@ pub(super) struct Onward {
 async fn stream_from(
     app: &App,
     id: &str,
-    body: Result<Bytes, HttpError>,
+    (query, body): (&str, Result<Bytes, HttpError>),
     (owner, links): (&Owner, &Links),
 ) -> Result<Response, HttpError> {
+    let wait = Query::parse(query, &[&["wait"]])?.wait()?;
     let (studio, id, body) = (app.studio()?, clip_id(id)?, body?);
     let onward: Onward = if body.is_empty() { Onward::default() } else { body::json(&body)? };
     let name = checked_name(onward.name)?;
@@ -271,7 +273,7 @@ async fn stream_from(
         sampling,
         seconds: None,
         max_still: None,
-        wait: None,
+        wait,
         keep: false,
         idle: Idle::Pause,
     };

@@ -61,5 +61,6 @@ async fn what_is_no_name_is_refused_by_every_way_and_never_told_in_full() {
         assert!(told.len() < 3000 && !told.contains("\\n"), "{path}: {} bytes", told.len());
     }
     assert!(server.app.station.list().is_empty());
-    assert_eq!(call(server.addr, "POST", &format!("{clip}/stream"), r#"{"name": "fine"}"#).await.status, 201);
+    assert_eq!(call(server.addr, "POST", &format!("{clip}/stream?wait=soon"), "{}").await.status, 400);
+    assert_eq!(call(server.addr, "POST", &format!("{clip}/stream?wait=5"), r#"{"name": "fine"}"#).await.status, 201);
 }
