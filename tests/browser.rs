@@ -9,6 +9,8 @@ mod client;
 mod devtools;
 #[path = "browser/pages.rs"]
 mod pages;
+#[path = "browser/playlists.rs"]
+mod playlists;
 #[path = "http/probe.rs"]
 #[allow(dead_code)]
 mod probe;

@@ -105,6 +105,8 @@ export const since = (url, at) => (at === null ? url : `${url}${url.includes("?"
 export const eventsAddress = (id) => address(`${stream(id)}/events`);
 /** Its sound as Ogg Opus in short pages, and its events, over a WebSocket. */
 export const socketAddress = (id) => address(`${stream(id)}/ws?format=ogg&latency=low`).replace(/^http/, "ws");
+/** The same in pieces, for browsers that play playlists. */
+export const playlistAddress = (id) => address(`${stream(id)}/hls/master.m3u8`);
 export const audioAddress = (id, format) => address(`${stream(id)}/audio.${format}`);
 
 /** What a listing lists. */

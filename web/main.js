@@ -143,9 +143,18 @@ session.addEventListener("change", () => {
   paint();
   face.mediaSession();
 });
-session.addEventListener("title", (event) => {
-  face.title = event.detail;
+function titled({ detail }) {
+  face.title = detail;
   paint();
+  face.mediaSession();
+}
+
+// What is told with the sound is told when it is heard.
+session.addEventListener("title", (event) => sound.told || titled(event));
+sound.addEventListener("title", titled);
+sound.addEventListener("way", () => {
+  $("meter").hidden = true;
+  $("volume").closest("label").hidden = !sound.adjustable;
 });
 session.addEventListener("heard", (event) => {
   const seconds = Math.max(1, Math.round(event.detail));

@@ -66,7 +66,14 @@ export class Session extends EventTarget {
     return this.sound.play({
       audio: api.since(api.audioAddress(id, Sound.format()), this.shift),
       socket: api.since(api.socketAddress(id), this.shift),
+      playlist: api.playlistAddress(id),
+      behind: this.shift === null ? 0 : Math.max(0, this.now - this.shift),
     });
+  }
+
+  /** Media time of the sound that leaves the server now. */
+  get now() {
+    return this.info.playhead + (performance.now() - this.read) / 1000;
   }
 
   begin(target) {
@@ -155,8 +162,7 @@ export class Session extends EventTarget {
 
   heard(ack) {
     if (typeof ack?.at !== "number") return;
-    const now = this.info.playhead + (performance.now() - this.read) / 1000;
-    const delay = Math.max(0, ack.at - now) + this.sound.ahead;
+    const delay = Math.max(0, ack.at - this.now) + this.sound.ahead;
     this.dispatchEvent(new CustomEvent("heard", { detail: Math.min(delay, 60) }));
   }
 

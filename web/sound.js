@@ -1,9 +1,12 @@
 // The sound: one <audio> element, and a Web Audio graph for volume, level and spectrum.
 //
 // Where the browser can, the graph plays the stream's WebSocket with little delay (`live.js`) and the element plays the
-// graph; elsewhere the element plays the stream's address and the graph follows it.
-// Events: `playing` (sound is heard), `waiting` (the buffer ran dry), `lost` (the connection or the stream ended).
+// graph; elsewhere the element plays the stream's address and the graph follows it. Where that fails too, an element
+// plays playlists without a graph (`hls.js`).
+// Events: `playing` (sound is heard), `waiting` (the buffer ran dry), `lost` (the connection or the stream ended), `way`
+// (there is no graph any more), `title` (detail: what begins to play, told with the sound).
 
+import { Hls } from "./hls.js";
 import { Live } from "./live.js";
 
 const SILENCE = -90; // dBFS shown as nothing
@@ -15,14 +18,23 @@ export class Sound extends EventTarget {
     this.wanted = false;
     this.graph = null;
     this.live = null;
+    this.hls = null;
+    this.failures = 0; // of the element alone, in a row
     this.loudness = 0.8;
-    for (const name of ["playing", "waiting"]) audio.addEventListener(name, () => this.live || this.tell(name));
-    for (const name of ["error", "ended"]) audio.addEventListener(name, () => this.live || this.tell("lost"));
+    for (const name of ["playing", "waiting"]) audio.addEventListener(name, () => this.isPlain && this.tell(name));
+    for (const name of ["error", "ended"]) audio.addEventListener(name, () => this.isPlain && this.tell("lost"));
+    audio.addEventListener("playing", () => (this.failures = 0));
+    audio.addEventListener("error", () => (this.failures += 1));
     document.addEventListener("visibilitychange", () => this.wanted && this.graph?.context.resume());
   }
 
   tell(name) {
     if (this.wanted) this.dispatchEvent(new Event(name));
+  }
+
+  /** The element plays the stream's address by itself. */
+  get isPlain() {
+    return !this.live && !this.hls;
   }
 
   /** What this browser plays best: Opus, or MP3 where Ogg is unknown (older Safari). */
@@ -32,9 +44,10 @@ export class Sound extends EventTarget {
 
   /** Must be called within the click or key press: browsers let sound begin only there. */
   unlock() {
-    if (!this.graph) this.ready = this.connect();
+    this.ready ??= this.connect();
     this.graph?.context.resume();
-    if (!this.audio.src && !this.audio.srcObject) this.audio.play().catch(() => {});
+    const audio = this.hls?.audio ?? this.audio;
+    if (!audio.src && !audio.srcObject) audio.play().catch(() => {});
   }
 
   /** Makes the graph at once; how it is fed is decided a moment later. */
@@ -56,7 +69,7 @@ export class Sound extends EventTarget {
       bins: new Uint8Array(analyser.frequencyBinCount),
     };
     this.live = await Live.within(context);
-    if (!this.live) return this.follow();
+    if (!this.live) return this.settle();
     for (const name of ["playing", "waiting", "lost"]) this.live.addEventListener(name, () => this.tell(name));
     this.live.node.connect(analyser);
     // Through the element, so that the system knows that this page plays: media keys, the lock screen, the background.
@@ -65,8 +78,10 @@ export class Sound extends EventTarget {
     this.audio.srcObject = speaker.stream;
   }
 
-  /** The graph follows the element, which plays by itself. */
-  follow() {
+  /** Without the socket's sound. */
+  settle() {
+    if (Hls.preferred) return this.takePlaylists(this.audio);
+    // The graph follows the element, which plays by itself.
     const { context, analyser, gain } = this.graph;
     context.createMediaElementSource(this.audio).connect(analyser);
     gain.connect(context.destination);
@@ -78,15 +93,31 @@ export class Sound extends EventTarget {
     this.graph.gain.disconnect();
     this.live = null;
     this.audio.srcObject = null;
-    this.follow();
+    this.settle();
   }
 
-  /** Plays a live stream, given its addresses `{ audio, socket }`; resolves when the browser accepted it. */
-  async play({ audio, socket }) {
+  /** An element plays playlists. It must not be one that the graph has taken: nothing would be heard of it. */
+  takePlaylists(audio) {
+    this.graph?.context.close();
+    this.graph = null;
+    this.hls = new Hls(audio);
+    for (const name of ["playing", "waiting", "lost"]) this.hls.addEventListener(name, () => this.tell(name));
+    this.hls.addEventListener("title", ({ detail }) => this.dispatchEvent(new CustomEvent("title", { detail })));
+    this.volume = this.loudness;
+    this.dispatchEvent(new Event("way"));
+  }
+
+  /**
+   * Plays a live stream, given its addresses `{ audio, socket, playlist }`, of which a playlist is begun `behind` seconds
+   * before its end; resolves when the browser accepted it.
+   */
+  async play({ audio, socket, playlist, behind }) {
     this.wanted = true;
     await this.ready;
     if (!this.wanted) return;
     if (this.live?.failures >= 2) this.giveLiveUp();
+    if (this.isPlain && this.failures >= 2 && Hls.possible) this.takePlaylists(new Audio());
+    if (this.hls) return this.hls.play(playlist, behind);
     if (this.live) this.live.play(socket);
     else this.audio.src = audio;
     await this.audio.play();
@@ -94,6 +125,7 @@ export class Sound extends EventTarget {
 
   stop() {
     this.wanted = false;
+    if (this.hls) return this.hls.stop();
     this.audio.pause();
     if (this.live) return this.live.stop();
     this.audio.removeAttribute("src");
@@ -104,17 +136,28 @@ export class Sound extends EventTarget {
   set volume(value) {
     this.loudness = value;
     if (this.graph) this.graph.gain.gain.setTargetAtTime(value ** 2, this.graph.context.currentTime, 0.02);
-    else this.audio.volume = value ** 2;
+    else (this.hls?.audio ?? this.audio).volume = value ** 2;
+  }
+
+  /** Whether the page can change how loud it is. */
+  get adjustable() {
+    return this.hls?.adjustable ?? true;
+  }
+
+  /** Whether titles come with the sound, at the moment when they are heard. */
+  get told() {
+    return this.hls?.told ?? false;
   }
 
   /** Moves while sound is played. */
   get position() {
-    return this.live ? this.live.played : this.audio.currentTime;
+    return this.live?.played ?? this.hls?.position ?? this.audio.currentTime;
   }
 
   /** Seconds of sound that the browser holds and has not played. */
   get ahead() {
     if (this.live) return this.live.held;
+    if (this.hls) return this.hls.ahead;
     const { buffered, currentTime } = this.audio;
     return buffered.length ? Math.max(0, buffered.end(buffered.length - 1) - currentTime) : 0;
   }
