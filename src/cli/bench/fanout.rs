@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
 use super::Row;
+use super::loopback::{Loopback, cpu_seconds, make_room};
 use crate::cli::Failure;
 use crate::engine::standin::Standin;
 use crate::engine::{Engine, EngineConfig, SamplingPatch};
-use crate::http::{self, App, Limits};
 use crate::station::{Idle, Station, StationConfig, StreamSpec};
 
 #[derive(Args)]
@@ -47,10 +47,9 @@ pub(super) struct ListenersArgs {
 
 pub(super) fn run(args: &FanoutArgs) -> Result<Vec<Row>, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    #[cfg(unix)]
-    rlimit::increase_nofile_limit(args.listeners.iter().copied().max().unwrap_or(0) as u64 + 1024)?;
+    let most = args.listeners.iter().copied().max().unwrap_or(0);
+    make_room(most)?;
     runtime.block_on(async {
-        let most = args.listeners.iter().copied().max().unwrap_or(0);
         // Tones are enough: what is measured begins behind the encoder.
         let engine = Engine::start(Box::new(Standin::default()), EngineConfig::default())?;
         let station = Station::new(engine, StationConfig { max_listeners: most + 10, ..StationConfig::default() });
@@ -66,20 +65,12 @@ pub(super) fn run(args: &FanoutArgs) -> Result<Vec<Row>, Failure> {
             idle: Idle::Pause,
         };
         let stream = station.create(spec).await?;
-        let mut app = App::new(Arc::clone(&station));
-        app.limits = Limits { connections: most + 100, ..Limits::default() };
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-        let address = listener.local_addr()?;
-        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let server = tokio::spawn(http::serve(Arc::new(app), vec![listener], async move {
-            // Dropping the sender stops the server as well.
-            let _ = stopped.await;
-        }));
+        let server = Loopback::start(&station, most).await?;
         let mut results = Vec::new();
         for &listeners in &args.listeners {
             let before = stream.info().underruns;
             let output = tokio::process::Command::new(std::env::current_exe()?)
-                .args(["bench", "listeners", &address.to_string(), "/generate?station=bench", "--json"])
+                .args(["bench", "listeners", &server.address.to_string(), "/generate?station=bench", "--json"])
                 .args(["--count", &listeners.to_string(), "--seconds", &args.seconds.to_string()])
                 .args(["--pid", &std::process::id().to_string()])
                 .stderr(std::process::Stdio::inherit())
@@ -92,8 +83,7 @@ pub(super) fn run(args: &FanoutArgs) -> Result<Vec<Row>, Failure> {
             }
             results.push(row);
         }
-        drop(stop);
-        server.await??;
+        server.stop().await?;
         Ok(results)
     })
 }
@@ -109,8 +99,7 @@ const KEYS: [&str; 6] = [
 
 pub(super) fn listeners(args: &ListenersArgs) -> Result<Vec<Row>, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    #[cfg(unix)]
-    rlimit::increase_nofile_limit(args.count as u64 + 1024)?;
+    make_room(args.count)?;
     runtime.block_on(async {
         let tally = Arc::new(Tally::default());
         let mut tasks = tokio::task::JoinSet::new();
@@ -188,13 +177,4 @@ async fn follow(mut socket: TcpStream, tally: &Tally) {
             }
         }
     }
-}
-
-/// User and system time of a process, from Linux's `/proc`.
-fn cpu_seconds(pid: u32) -> Option<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name is in parentheses and may hold anything; fields 14 and 15 are counted from behind it.
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let ticks: f64 = fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?;
-    Some(ticks / 100.0)
 }

@@ -1,5 +1,5 @@
 //! `bench journal`: what journals cost, and how soon the past is heard. `bench recording`: how fast a part of a stream
-//! becomes a file, with a codec of full size.
+//! becomes a file. Both ask a server over loopback, as clients do.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,11 +8,17 @@ use clap::Args;
 use futures_util::StreamExt;
 use serde_json::json;
 
-use super::{RandomModel, Row, quantile};
+use super::client::Client;
+use super::loopback::Loopback;
+use super::{KernelsChoice, RandomModel, Row, SizeChoice, quantile};
+use crate::audio::hls::Rendition;
 use crate::audio::{Format, OPUS_RATE};
 use crate::cli::{Failure, ModelArgs, load};
-use crate::engine::{CodecShape, Engine, EngineConfig, SamplingPatch};
-use crate::station::{Idle, Journals, Listen, Replay, Station, StationConfig, Stream, StreamSpec, rehearse};
+use crate::engine::{Backend, CodecShape, Engine, EngineConfig, SamplingPatch};
+use crate::station::{Idle, Journals, Listen, Station, StationConfig, Stream, StreamSpec, rehearse};
+
+/// Bytes of a WAV answer that are more than its head.
+const SOUND: usize = 200;
 
 #[derive(Args)]
 pub(super) struct JournalArgs {
@@ -35,9 +41,9 @@ pub(super) struct JournalArgs {
 #[derive(Args)]
 pub(super) struct RecordingArgs {
     #[command(flatten)]
-    model: RandomModel,
+    model: ModelArgs,
     /// Seconds of the recording
-    #[arg(long, default_value_t = 30.0)]
+    #[arg(long, default_value_t = 60.0)]
     seconds: f64,
 }
 
@@ -53,20 +59,29 @@ pub(super) fn journal(args: &JournalArgs) -> Result<Vec<Row>, Failure> {
     let hours = (args.streams as f64) * seconds as f64 / 3600.0;
     let engine = Engine::start(backend, EngineConfig::default())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let times = runtime.block_on(async {
-        let (_station, stream) = played(&engine, args.seconds).await?;
-        let mut times = Vec::with_capacity(args.seeks);
+    let (times, segments) = runtime.block_on(async {
+        let (station, stream) = played(&engine, args.seconds).await?;
+        let server = Loopback::start(&station, args.seeks).await?;
+        let (address, place) = (server.address.to_string(), format!("/v1/streams/{}", stream.id()));
+        let (mut times, mut segments) = (Vec::with_capacity(args.seeks), Vec::new());
         for n in 0..args.seeks {
-            let share = (n as f64 * 0.618).fract();
-            let from = ((args.seconds - 5.0) * share * f64::from(OPUS_RATE)) as u64;
+            let back = 5.0 + (args.seconds - 5.0) * (n as f64 * 0.618).fract();
+            let mut client = Client::open(&address).await?;
             let timer = Instant::now();
-            let mut listener = stream.listen_from(Listen { format: Format::OGG, kbps: 96, low_latency: true }, from)?;
-            if listener.next().await.is_none() {
-                return Err(Failure("A seek led to no sound.".into()));
-            }
+            client.hear(&format!("{place}/audio.wav?from=-{back:.3}&latency=low"), SOUND).await?;
             times.push(timer.elapsed());
         }
-        Ok(times)
+        // One after the other, those that nobody has asked for: players that seek come from anywhere.
+        let mut client = Client::open(&address).await?;
+        let whole = (args.seconds / 3.0) as usize;
+        for segment in 0..whole.saturating_sub(1).min(args.seeks) {
+            let timer = Instant::now();
+            let rendition = Rendition::Opus;
+            client.get(&format!("{place}/hls/{}/{segment}.{}", rendition.name(), rendition.extension())).await?;
+            segments.push(timer.elapsed());
+        }
+        server.stop().await?;
+        Ok::<_, Failure>((times, segments))
     })?;
     Ok(vec![vec![
         ("streams", json!(args.streams)),
@@ -76,33 +91,44 @@ pub(super) fn journal(args: &JournalArgs) -> Result<Vec<Row>, Failure> {
         ("percent_of_a_core", json!(100.0 * spent / seconds as f64)),
         ("seek_p50_ms", json!(1000.0 * quantile(&times, 0.5))),
         ("seek_p99_ms", json!(1000.0 * quantile(&times, 0.99))),
+        ("hls_segment_p50_ms", json!(1000.0 * quantile(&segments, 0.5))),
+        ("hls_segment_p99_ms", json!(1000.0 * quantile(&segments, 0.99))),
     ]])
 }
 
 pub(super) fn recording(args: &RecordingArgs) -> Result<Vec<Row>, Failure> {
-    let (backend, ..) = args.model.build()?;
-    let engine = Engine::start(Box::new(backend), EngineConfig::default())?;
+    let model = load::load(&args.model)?;
+    let name = model.info().id.to_string();
+    let mut rows = record(&name, model, args.seconds)?;
+    // The codec is that of the published models; what its codes come from does not matter.
+    let ModelArgs { device, dtype, .. } = args.model;
+    let full = RandomModel { size: SizeChoice::Tiny, device, dtype, kernels: KernelsChoice::Own };
+    let (full, ..) = full.build()?;
+    rows.extend(record("full size", Box::new(full), args.seconds)?);
+    Ok(rows)
+}
+
+fn record(codec: &str, backend: Box<dyn Backend>, seconds: f64) -> Result<Vec<Row>, Failure> {
+    let engine = Engine::start(backend, EngineConfig::default())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let (_station, stream) = played(&engine, args.seconds).await?;
+        let (station, stream) = played(&engine, seconds).await?;
+        let server = Loopback::start(&station, 1).await?;
+        let mut client = Client::open(&server.address.to_string()).await?;
         let mut rows = Vec::new();
         for format in Format::ALL.into_iter().filter(|format| format.missing_feature().is_none()) {
             let timer = Instant::now();
-            let end = (args.seconds * f64::from(OPUS_RATE)) as u64;
-            let mut replay = Replay::open(&stream, 0..end)?;
-            let (mut long, mut bytes) = (format.long(replay.channels())?, 0);
-            while let Some(block) = replay.next().await? {
-                bytes += long.push(&block)?.len();
-            }
-            bytes += long.finish()?.rest.len();
-            let spent = timer.elapsed().as_secs_f64();
+            let path = format!("/v1/streams/{}/recording?from=0&to={seconds}&format={format}", stream.id());
+            let bytes = client.get(&path).await?.len();
             rows.push(vec![
+                ("codec", json!(codec)),
                 ("format", json!(format.extension())),
-                ("seconds", json!(args.seconds)),
+                ("seconds", json!(seconds)),
                 ("bytes", json!(bytes)),
-                ("times_real_time", json!(args.seconds / spent)),
+                ("times_real_time", json!(seconds / timer.elapsed().as_secs_f64())),
             ]);
         }
+        server.stop().await?;
         Ok(rows)
     })
 }

@@ -2,12 +2,15 @@
 
 mod agree;
 mod beside;
+mod client;
 mod codec;
 mod fanout;
 mod first_sound;
+mod hls;
 mod journal;
 mod kernels;
 mod listen;
+mod loopback;
 mod quality;
 mod step;
 mod stillness;
@@ -57,6 +60,8 @@ enum Bench {
     FirstSound(first_sound::FirstSoundArgs),
     /// Many listeners on one stream over loopback: CPU per listener, gaps
     Fanout(fanout::FanoutArgs),
+    /// Many players of HLS on one station over loopback: CPU per player, memory
+    Hls(hls::HlsArgs),
     /// Solver steps and codec of the transform model with random weights
     Transform(transform::TransformArgs),
     /// Solver steps and codec of the loop model with random weights
@@ -67,10 +72,12 @@ enum Bench {
     Stillness(stillness::StillnessArgs),
     /// What journals cost, and how soon a place in the past is heard
     Journal(journal::JournalArgs),
-    /// How fast a part of a stream becomes a file, with a codec of full size and random weights
+    /// How fast a part of a stream becomes a file: of the model, and with a codec of full size and random weights
     Recording(journal::RecordingArgs),
     /// The listeners of `fanout`, for measuring another server beside it
     Listeners(fanout::ListenersArgs),
+    /// The players of `hls`, for measuring another server beside it
+    Players(hls::PlayersArgs),
 }
 
 /// Random weights at a published model's sizes: speed does not depend on their values.
@@ -177,10 +184,12 @@ pub(super) fn run(args: BenchArgs) -> Outcome {
         Bench::Streams(options) => ("streams", streams::run(&options)?),
         Bench::FirstSound(options) => ("first-sound", first_sound::run(&options)?),
         Bench::Fanout(options) => ("fanout", fanout::run(&options)?),
+        Bench::Hls(options) => ("hls", hls::run(&options)?),
         Bench::Transform(options) => ("transform", transform::transform(&options)?),
         Bench::Loop(options) => ("loop", transform::make_loop(&options)?),
         Bench::Listen(options) => ("listen", listen::run(&options)?),
         Bench::Listeners(options) => ("listeners", fanout::listeners(&options)?),
+        Bench::Players(options) => ("players", hls::players(&options)?),
         Bench::Journal(options) => ("journal", journal::journal(&options)?),
         Bench::Recording(options) => ("recording", journal::recording(&options)?),
         Bench::Stillness(options) => ("stillness", stillness::run(&options)?),
