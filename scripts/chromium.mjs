@@ -62,7 +62,13 @@ export async function open(url, first = "") {
   const flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage"];
   flags.push("--disable-background-networking", "--autoplay-policy=no-user-gesture-required");
   const browser = run("chromium", [...flags, "--remote-debugging-port=0", `--user-data-dir=${profile}`, "about:blank"]);
-  process.on("exit", () => rmSync(profile, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 }));
+  process.on("exit", () => {
+    try {
+      rmSync(profile, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
+    } catch {
+      // A process of the browser still writes there; the system clears its own folder.
+    }
+  });
   const port = await answer(() => readFileSync(join(profile, "DevToolsActivePort"), "utf8").split("\n")[0]);
   const targets = await answer(async () => (await fetch(`http://127.0.0.1:${port}/json`)).json());
   const socket = new WebSocket(targets.find(({ type }) => type === "page").webSocketDebuggerUrl);

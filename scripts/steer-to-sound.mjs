@@ -75,7 +75,7 @@ const server = await serve(continuo, options);
 const page = await open(`${server.url}/`, TAPE);
 await page.eval("document.querySelector('details.advanced').open = true, ramp.value = 0, ramp.dispatchEvent(new Event('input')), 0");
 await page.eval("document.getElementById('play').click()");
-await page.until("tape.length > 3000");
+await page.until("tape.length > 2000");
 const id = (await (await fetch(`${server.url}/v1/streams`)).json()).streams.find(({ listeners }) => listeners > 0).id;
 const stream = `${server.url}/v1/streams/${id}`;
 const delays = [];
