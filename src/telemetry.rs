@@ -61,6 +61,10 @@ pub const CLUSTER_NODES: &str = "continuo_cluster_nodes";
 pub const CLUSTER_CALLS: &str = "continuo_cluster_calls_total";
 /// Pages of other nodes' streams that did not arrive.
 pub const CLUSTER_PAGES_MISSED: &str = "continuo_cluster_pages_missed_total";
+/// Streams of other nodes that go on at this one.
+pub const CLUSTER_TAKEOVERS: &str = "continuo_cluster_takeovers_total";
+/// How long that took, in seconds.
+pub const CLUSTER_TAKEOVER_SECONDS: &str = "continuo_cluster_takeover_seconds";
 /// Requests answered, by `method` and `status`.
 pub const HTTP_REQUESTS: &str = "continuo_http_requests_total";
 
@@ -113,6 +117,8 @@ pub fn describe() {
     describe_gauge!(CLUSTER_NODES, "Nodes of the cluster that this one sees, itself included");
     describe_counter!(CLUSTER_CALLS, "Requests that were passed on to other nodes, by outcome");
     describe_counter!(CLUSTER_PAGES_MISSED, "Times that pages of another node's stream did not arrive");
+    describe_counter!(CLUSTER_TAKEOVERS, "Streams of other nodes that go on at this one");
+    describe_histogram!(CLUSTER_TAKEOVER_SECONDS, "From when a node is asked to go on with a stream until it does");
     describe_counter!(HTTP_REQUESTS, "Requests answered, by method and status");
 }
 

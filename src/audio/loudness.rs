@@ -44,8 +44,9 @@ pub struct Leveler {
     weight: f64,
     age: u32,
     gain_db: f64,
-    /// Blocks that were measured.
+    /// Blocks that were measured, and until which the gain rests.
     blocks: u64,
+    rests: u64,
     /// Linear gain at the start and at the end of the present block.
     ramp: (f32, f32),
 }
@@ -63,8 +64,17 @@ impl Leveler {
             age: 0,
             gain_db: 0.0,
             blocks: 0,
+            rests: 0,
             ramp: (1.0, 1.0),
         })
+    }
+
+    /// One that goes on from another's gain, in hundredths of a decibel, and leaves it as it is for some blocks.
+    pub fn going_on(rate: u32, channels: usize, level: i16, rests: u64) -> Option<Self> {
+        let gain_db = f64::from(level) / 100.0;
+        let gain = 10f64.powf(gain_db / 20.0) as f32;
+        let (energy, weight) = (energy(TARGET_LUFS - gain_db), MEMORY / 2.0);
+        Some(Self { energy, weight, age: OPENING, gain_db, rests, ramp: (gain, gain), ..Self::new(rate, channels)? })
     }
 
     /// Changes the level of `pcm` in place. The chunking changes nothing.
@@ -111,7 +121,7 @@ impl Leveler {
         }
         let wanted = (TARGET_LUFS - lufs(self.energy)).clamp(GAIN_DB.0, GAIN_DB.1);
         let error = wanted - self.gain_db;
-        if error.abs() > DEAD_BAND_DB {
+        if error.abs() > DEAD_BAND_DB && self.blocks > self.rests {
             let (down, up) = SLEW_DB[usize::from(self.age > OPENING)];
             self.gain_db += error.clamp(-down, up);
         }

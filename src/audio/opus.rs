@@ -1,5 +1,7 @@
 //! Opus encoding of a live signal: 48 kHz, 20 ms packets, constrained VBR.
 
+use std::ops::Range;
+
 use opus::{Application, Bitrate, Channels, Encoder, Signal};
 
 use super::AudioError;
@@ -24,8 +26,8 @@ pub struct OpusEncoder {
     /// Frames taken, and frames put into packets.
     taken: u64,
     packed: u64,
-    /// Where a packet begins that predicts nothing.
-    alone: Option<u64>,
+    /// Packets that begin here predict nothing.
+    alone: Range<u64>,
 }
 
 impl OpusEncoder {
@@ -46,13 +48,13 @@ impl OpusEncoder {
             Ok((encoder, usize::try_from(lookahead).unwrap_or(0)))
         };
         let (encoder, lookahead) = create().map_err(Self::error)?;
-        Ok(Self { encoder, channels, lookahead, pending: Vec::new(), taken: 0, packed: 0, alone: None })
+        Ok(Self { encoder, channels, lookahead, pending: Vec::new(), taken: 0, packed: 0, alone: 0..0 })
     }
 
-    /// Lets the packet that begins at a frame predict nothing from those before it, so that it may follow another
-    /// encoder's packets.
-    pub fn predict_nothing_at(&mut self, frame: u64) {
-        self.alone = Some(frame);
+    /// Lets the packets that begin within some frames predict nothing from those before them, so that each of them may
+    /// follow another encoder's packets.
+    pub fn predict_nothing_in(&mut self, frames: Range<u64>) {
+        self.alone = frames;
     }
 
     /// Frames that a decoder must drop at the start: the encoder's own delay.
@@ -90,8 +92,8 @@ impl OpusEncoder {
         let mut bytes = [0; MAX_PACKET];
         while self.pending.len() - used >= size {
             let frame = &self.pending[used..used + size];
-            if let Some(alone) = self.alone.filter(|alone| *alone <= self.packed) {
-                self.encoder.set_prediction_disabled(alone == self.packed).map_err(Self::error)?;
+            if self.packed <= self.alone.end && !self.alone.is_empty() {
+                self.encoder.set_prediction_disabled(self.alone.contains(&self.packed)).map_err(Self::error)?;
             }
             let length = self.encoder.encode_float(frame, &mut bytes).map_err(Self::error)?;
             packet(&bytes[..length]);

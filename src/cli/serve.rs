@@ -288,9 +288,12 @@ pub(super) fn run(args: ServeArgs, config: Option<Config>) -> Outcome {
             terminated.await;
             #[cfg(unix)]
             super::signals::tell_manager(&[NotifyState::Stopping]);
+            if let Some(cluster) = &cluster {
+                cluster.hand_over().await;
+            }
         };
         http::serve(Arc::new(app), ports, stop).await?;
-        if let Some(cluster) = cluster {
+        if let Some(cluster) = &cluster {
             cluster.leave().await;
         }
         Ok(())

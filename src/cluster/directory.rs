@@ -42,7 +42,10 @@ pub struct Entry {
     /// Tells processes of that name apart.
     process: String,
     /// Raised at every change of its owner.
-    generation: u64,
+    pub(super) generation: u64,
+    /// It is expected to be there whatever becomes of its node.
+    #[serde(default)]
+    stays: bool,
     /// When it began, in milliseconds of Unix time.
     pub begun: u64,
 }
@@ -74,6 +77,8 @@ pub(super) struct Directory {
     writing: tokio::sync::Mutex<()>,
     /// All that is written has been read.
     is_current: AtomicBool,
+    /// Under which generation this process makes its streams.
+    own: Mutex<HashMap<String, u64>>,
 }
 
 fn id_key(id: &str) -> String {
@@ -98,6 +103,7 @@ impl Directory {
             store: Mutex::default(),
             writing: tokio::sync::Mutex::default(),
             is_current: AtomicBool::new(false),
+            own: Mutex::default(),
         }
     }
 
@@ -118,7 +124,98 @@ impl Directory {
 
     /// The generation under which this node makes a stream.
     pub(super) fn generation(&self, id: &str) -> u64 {
-        self.rows().get(id).map_or(0, |row| row.entry.generation)
+        self.own().get(id).copied().unwrap_or(1)
+    }
+
+    fn own(&self) -> MutexGuard<'_, HashMap<String, u64>> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a node is certainly not there.
+    pub(super) fn is_gone(&self, node: &str) -> bool {
+        self.nodes.is_gone(node)
+    }
+
+    /// Whether this process makes it.
+    pub(super) fn is_own(&self, entry: &Entry) -> bool {
+        entry.process == self.process
+    }
+
+    /// Whether another node goes on with a stream that this process made, under a later generation.
+    fn is_succeeded(&self, entry: &Entry) -> bool {
+        !self.is_own(entry) && self.own().get(&entry.id).is_some_and(|own| *own < entry.generation)
+    }
+
+    /// What is written of a stream, with its revision.
+    pub(super) async fn written(&self, id: &str) -> Result<Option<(Entry, u64)>, ClusterError> {
+        let written = self.read_entry(&id_key(id)).await?;
+        Ok(written.and_then(|(value, revision)| Some((serde_json::from_slice(&value).ok()?, revision))))
+    }
+
+    /// Makes this process the one that makes a stream, unless somebody else was first.
+    pub(super) async fn succeed(&self, entry: &Entry, revision: u64) -> Result<Option<(Entry, u64)>, ClusterError> {
+        let _writing = self.writing.lock().await;
+        let own = Entry {
+            node: self.node.clone(),
+            process: self.process.clone(),
+            generation: entry.generation + 1,
+            ..entry.clone()
+        };
+        let Some(revision) = self.rewrite(&own, revision).await? else { return Ok(None) };
+        self.own().insert(own.id.clone(), own.generation);
+        Ok(Some((own, revision)))
+    }
+
+    /// Another node may try to go on with it.
+    pub(super) async fn hand_back(&self, own: &Entry, revision: u64, before: &Entry) {
+        let _writing = self.writing.lock().await;
+        self.own().remove(&own.id);
+        let back = Entry { generation: own.generation, ..before.clone() };
+        // What does not succeed is removed in the next round.
+        let _ = self.rewrite(&back, revision).await;
+    }
+
+    /// It is over.
+    pub(super) async fn give_up(&self, own: &Entry, revision: u64) {
+        self.own().remove(&own.id);
+        let _ = timeout(PATIENCE, self.take_away(own, revision)).await;
+    }
+
+    async fn rewrite(&self, entry: &Entry, revision: u64) -> Result<Option<u64>, ClusterError> {
+        let store = self.store()?;
+        let value = serde_json::to_vec(entry).map_err(|_| ClusterError::Away)?;
+        let written = timeout(PATIENCE, store.update(id_key(&entry.id), value.into(), revision)).await;
+        match written.map_err(|_| ClusterError::Away)? {
+            Ok(revision) => {
+                self.rows().insert(entry.id.clone(), Row { entry: entry.clone(), revision });
+                Ok(Some(revision))
+            }
+            Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => Ok(None),
+            Err(_) => Err(ClusterError::Away),
+        }
+    }
+
+    /// Waits until this node knows who has followed an owner; not for long.
+    pub(super) async fn heard_of_successor(&self, before: &Entry) -> bool {
+        let until = Instant::now() + SETTLING;
+        while self.known(&before.id).is_some_and(|entry| entry.generation <= before.generation) {
+            if Instant::now() >= until {
+                return false;
+            }
+            sleep(LOOK).await;
+        }
+        true
+    }
+
+    /// Streams of nodes that are gone that are expected to be there.
+    pub(super) fn left_behind(&self) -> Vec<Entry> {
+        if !self.is_current.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
+        let staying: Vec<Entry> =
+            self.rows().values().map(|row| &row.entry).filter(|entry| entry.stays).cloned().collect();
+        let is_left = |entry: &Entry| entry.node != self.node && self.nodes.is_gone(&entry.node);
+        staying.into_iter().filter(is_left).collect()
     }
 
     /// A stream that another node has.
@@ -244,8 +341,14 @@ impl Directory {
     async fn compare(&self) -> Result<(), Trouble> {
         let Some(station) = self.station.upgrade() else { return Ok(()) };
         for stream in station.live() {
-            let is_written = self.known(stream.id()).is_some_and(|entry| entry.process == self.process);
-            if !is_written {
+            let written = self.known(stream.id());
+            if let Some(entry) = written.as_ref().filter(|entry| self.is_succeeded(entry)) {
+                tracing::info!(stream = entry.id, node = entry.node, "another node goes on with a stream");
+                self.own().remove(&entry.id);
+                station.let_go(&entry.id).await;
+                continue;
+            }
+            if !written.is_some_and(|entry| self.is_own(&entry)) {
                 let name = match stream.name() {
                     Some(name) if self.take(name, stream.id()).await.is_err() => {
                         tracing::warn!(station = name, "another node has a station of this name");
@@ -258,8 +361,9 @@ impl Directory {
         }
         // What has ended is known here for a while.
         let is_over = |entry: &Entry| match entry.node == self.node {
-            true => station.get(&entry.id).is_err(),
-            false => self.nodes.is_gone(&entry.node),
+            // What is about to go on here is not there yet.
+            true => station.get(&entry.id).is_err() && !self.own().contains_key(&entry.id),
+            false => !entry.stays && self.nodes.is_gone(&entry.node),
         };
         let over: Vec<(Entry, u64)> = {
             let rows = self.rows();
@@ -284,7 +388,8 @@ impl Directory {
             name: name.map(str::to_owned),
             node: self.node.clone(),
             process: self.process.clone(),
-            generation: 1,
+            generation: self.own().get(stream.id()).copied().unwrap_or(1),
+            stays: stream.stays(),
             begun: now.map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
         };
         let key = id_key(stream.id());
@@ -294,6 +399,11 @@ impl Directory {
                 // What an earlier process of this node left.
                 let Some(written) = store.entry(&key).await? else { return Ok(()) };
                 let before: Entry = serde_json::from_slice(&written.value)?;
+                if self.is_succeeded(&before) {
+                    // It is let go in the next round.
+                    self.rows().insert(entry.id, Row { entry: before, revision: written.revision });
+                    return Ok(());
+                }
                 if before.process == self.process {
                     self.rows().insert(entry.id, Row { entry: before, revision: written.revision });
                     return Ok(());
@@ -306,6 +416,7 @@ impl Directory {
             }
             Err(error) => return Err(error.into()),
         };
+        self.own().insert(entry.id.clone(), entry.generation);
         self.rows().insert(entry.id.clone(), Row { entry, revision });
         Ok(())
     }
@@ -380,7 +491,7 @@ impl Directory {
             }
             let is_left = match holder.node == self.node {
                 true => holder.process != self.process || holder.id == id,
-                false => self.nodes.is_gone(&holder.node),
+                false => holder.id == id || self.nodes.is_gone(&holder.node),
             };
             if is_left {
                 match store.update(&key, claim.clone(), held.revision).await {
@@ -412,6 +523,10 @@ impl Directory {
 }
 
 impl Seam for Directory {
+    fn is_elsewhere(&self, id: &str) -> bool {
+        self.known(id).is_some_and(|entry| entry.node != self.node && !self.nodes.is_gone(&entry.node))
+    }
+
     fn claim<'a>(&'a self, name: &'a str, id: &'a str) -> BoxFuture<'a, Result<(), StationError>> {
         self.take(name, id).boxed()
     }
@@ -442,6 +557,7 @@ impl Seam for Directory {
         async move {
             let row = self.rows().get(stream.id()).map(|row| (row.entry.clone(), row.revision));
             if let Some((entry, revision)) = row.filter(|(entry, _)| entry.process == self.process) {
+                self.own().remove(stream.id());
                 // For a while it may be asked why it ended; nobody can ask for what was deleted.
                 let is_known = self.station.upgrade().is_some_and(|station| station.get(stream.id()).is_ok());
                 // What does not succeed is done in the next round.

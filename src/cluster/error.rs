@@ -17,6 +17,9 @@ pub enum ClusterError {
     /// The node that is asked says nothing.
     #[error("The node `{0}` does not answer; if it has died, what it played is over. Try again in {RETRY_AFTER} s.")]
     Silent(String),
+    /// The node that is asked is not there.
+    #[error("The node `{0}` is not there any more; what it played goes on elsewhere. Try again in {RETRY_AFTER} s.")]
+    Gone(String),
     /// Nobody makes streams.
     #[error(
         "No node of the cluster has a model at present; start one without --role edge, or try again in {RETRY_AFTER} s."
@@ -44,7 +47,7 @@ impl ClusterError {
     pub(super) fn is_refusal(&self) -> bool {
         use crate::engine::EngineError::{Full, TooMany};
         match self {
-            Self::Silent(_) => true,
+            Self::Silent(_) | Self::Gone(_) => true,
             Self::Station(error) => matches!(
                 error,
                 StationError::Waiting { .. }
@@ -59,7 +62,7 @@ impl ClusterError {
     pub fn retry_after(&self) -> Option<u64> {
         match self {
             Self::Options(_) | Self::Station(_) | Self::Elsewhere(_) | Self::TooLarge(_) => None,
-            Self::NameTaken(_) | Self::Silent(_) | Self::NoEngine | Self::Away => Some(RETRY_AFTER),
+            Self::NameTaken(_) | Self::Silent(_) | Self::Gone(_) | Self::NoEngine | Self::Away => Some(RETRY_AFTER),
         }
     }
 }

@@ -11,11 +11,13 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, stream};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::sleep;
 
 use super::ClusterError;
 use super::directory::{Directory, Entry};
 use super::link::{Link, PATIENCE, Trouble};
 use super::sending::Subjects;
+use super::succession::Succession;
 use super::verbs::{Ask, Done, Refusal, Reply, Wanted, What};
 use crate::engine::{Ack, EngineError, Steer};
 use crate::station::{Heard, Listen, Lost, Owner, Station, StationError, Stream, StreamSpec, Wish};
@@ -24,8 +26,11 @@ use crate::units::ModelId;
 /// Pages and events that wait to be taken.
 const WAITING: usize = 256;
 /// How long an owner may be silent that is dead for all that NATS knows, and how long NATS may be away.
-const DEAD: Duration = Duration::from_secs(10);
+const DEAD: Duration = Duration::from_secs(20);
 const AWAY: Duration = Duration::from_secs(60);
+/// An owner that does not answer now and does not answer after so long is gone, once this node's own connection is so old.
+const CERTAIN: Duration = Duration::from_millis(200);
+const SETTLED: Duration = Duration::from_secs(3);
 
 /// The streams of others that are heard here.
 pub(super) struct Hearing {
@@ -33,6 +38,7 @@ pub(super) struct Hearing {
     node: String,
     link: Arc<Link>,
     directory: Arc<Directory>,
+    succession: Arc<Succession>,
     station: Arc<Station>,
     /// Held while one is begun.
     beginning: tokio::sync::Mutex<()>,
@@ -43,10 +49,12 @@ impl Hearing {
         (subjects, node): (Subjects, &str),
         link: Arc<Link>,
         directory: Arc<Directory>,
+        succession: Arc<Succession>,
         station: &Arc<Station>,
     ) -> Self {
         let beginning = tokio::sync::Mutex::default();
-        Self { subjects, node: node.to_owned(), link, directory, station: Arc::clone(station), beginning }
+        let station = Arc::clone(station);
+        Self { subjects, node: node.to_owned(), link, directory, succession, station, beginning }
     }
 
     /// A stream of another node, to be heard here.
@@ -65,20 +73,26 @@ impl Hearing {
             id: id.to_owned(),
             link: Arc::clone(&self.link),
             directory: Arc::clone(&self.directory),
+            succession: Arc::clone(&self.succession),
             entry: entry.clone(),
             heard,
             subscriptions: Mutex::default(),
+            asked: Mutex::default(),
         };
         let distant = Arc::new(distant);
         // Nothing is missed of what happens behind the facts.
         distant.follow_events().await.map_err(|_| ClusterError::Away)?;
-        let want = What::Want { node: self.node.clone(), wishes: Vec::new() };
-        let facts = match distant.ask(want).await? {
-            Ok(Done::Facts { facts, .. }) => facts,
+        let want = || What::Want { node: self.node.clone(), wishes: Vec::new() };
+        let mut answer = distant.ask(want()).await;
+        if matches!(answer, Err(ClusterError::Gone(_))) && distant.replace(None).await {
+            answer = distant.ask(want()).await;
+        }
+        let facts = match answer? {
+            Ok(Done::Facts { facts, generation }) => (*facts, generation),
             Ok(_) => return Err(ClusterError::Silent(entry.node)),
             Err(refusal) => return Err(refusal.of_station(id).into()),
         };
-        Ok(self.station.relay(*facts, Arc::new(Away(distant)), inbox))
+        Ok(self.station.relay(facts, Arc::new(Away(distant)), inbox))
     }
 }
 
@@ -95,14 +109,14 @@ impl Hearing {
 }
 
 /// Asks a node about its streams.
-async fn ask(link: &Link, node: &str, subjects: &Subjects, ask: Ask) -> Result<Reply, ClusterError> {
+pub(super) async fn ask(link: &Link, node: &str, subjects: &Subjects, ask: Ask) -> Result<Reply, ClusterError> {
     let client = link.client_soon().await?;
     let silent = || ClusterError::Silent(node.to_owned());
     let ask = serde_json::to_vec(&ask).map_err(|_| silent())?;
     let request = Request::new().payload(ask.into()).timeout(Some(PATIENCE));
     match client.send_request(subjects.node(node), request).await {
         Ok(message) => serde_json::from_slice(&message.payload).map_err(|_| silent()),
-        Err(error) if error.kind() == RequestErrorKind::NoResponders => Err(silent()),
+        Err(error) if error.kind() == RequestErrorKind::NoResponders => Err(ClusterError::Gone(node.to_owned())),
         Err(_) if link.is_up() => Err(silent()),
         Err(_) => Err(ClusterError::Away),
     }
@@ -115,10 +129,13 @@ struct Distant {
     id: String,
     link: Arc<Link>,
     directory: Arc<Directory>,
+    succession: Arc<Succession>,
     /// As it was first known.
     entry: Entry,
     heard: mpsc::Sender<Heard>,
     subscriptions: Mutex<Subscriptions>,
+    /// Whom it was last asked of, under which generation.
+    asked: Mutex<Option<(String, u64)>>,
 }
 
 #[derive(Default)]
@@ -143,6 +160,34 @@ impl Distant {
         ask(&self.link, &self.owner(), &self.subjects, Ask { id: self.id.clone(), what }).await
     }
 
+    /// Has another node go on with it, if its own is certainly gone. Tells whether one does.
+    async fn replace(&self, plays: Option<u64>) -> bool {
+        // While connections are made again somebody may only seem to be gone.
+        if self.link.up_for() < SETTLED {
+            return false;
+        }
+        if !self.directory.is_gone(&self.owner()) {
+            sleep(CERTAIN).await;
+            let hello = self.ask(What::Hello).await;
+            if !matches!(hello, Err(ClusterError::Gone(_))) {
+                return hello.is_ok();
+            }
+        }
+        let Some(entry) = self.directory.known(&self.id) else { return false };
+        self.succession.replace(&entry, plays, false).await && self.directory.heard_of_successor(&entry).await
+    }
+
+    /// From another owner everything is wanted anew.
+    fn follow_owner(&self) {
+        let now = self.directory.known(&self.id).map(|entry| (entry.node, entry.generation));
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if *asked != now {
+            *asked = now;
+            let mut subscriptions = self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner);
+            subscriptions.pages.values_mut().for_each(|subscription| subscription.is_new = true);
+        }
+    }
+
     async fn follow_events(&self) -> Result<(), Trouble> {
         let client = self.link.client_soon().await.map_err(|error| Trouble(error.to_string()))?;
         let mut events = client.subscribe(self.subjects.events(&self.id)).await?;
@@ -150,8 +195,10 @@ impl Distant {
         self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner).tasks.spawn(async move {
             while let Some(message) = events.next().await {
                 // What a newer version tells is passed over.
-                let Ok(event) = serde_json::from_slice(&message.payload) else { continue };
-                if heard.send(Heard::Event(Box::new(event))).await.is_err() {
+                let mut payload = message.payload;
+                let Ok(generation) = payload.try_get_u64() else { continue };
+                let Ok(event) = serde_json::from_slice(&payload) else { continue };
+                if heard.send(Heard::Event(generation, Box::new(event))).await.is_err() {
                     return;
                 }
             }
@@ -199,6 +246,20 @@ impl Distant {
         }
     }
 
+    /// Asks its owner for what is wanted.
+    async fn want(&self, wishes: &[Wish]) -> Result<Result<Reply, ClusterError>, Lost> {
+        self.follow_owner();
+        let wishes = self.listen(wishes).await.map_err(|_| Lost::Silent(AWAY))?;
+        Ok(self.ask(What::Want { node: self.node.clone(), wishes }).await)
+    }
+
+    /// Whether the node that was just asked is not the one that makes it, or makes it soon.
+    fn is_moving(&self) -> bool {
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let now = self.directory.known(&self.id).map(|entry| (entry.node, entry.generation));
+        now.is_some() && (now != asked || now.is_some_and(|(_, generation)| generation > 1))
+    }
+
     async fn ack(&self, what: What) -> Result<Ack, EngineError> {
         match self.done(what).await? {
             Done::Ack(ack) => Ok(ack),
@@ -228,21 +289,36 @@ async fn pass_on(own: Subscriber, all: Subscriber, listen: Listen, heard: mpsc::
 struct Away(Arc<Distant>);
 
 impl Owner for Away {
-    fn want(&self, wishes: Vec<Wish>) -> BoxFuture<'static, Result<(), Lost>> {
+    fn want(&self, wishes: Vec<Wish>) -> BoxFuture<'static, Result<u64, Lost>> {
         let distant = Arc::clone(&self.0);
         async move {
-            let wanted = distant.listen(&wishes).await.map_err(|_| Lost::Silent(AWAY))?;
-            let want = What::Want { node: distant.node.clone(), wishes: wanted };
-            match distant.ask(want).await {
-                Ok(Ok(_)) => {
-                    distant.asked_for(&wishes);
-                    Ok(())
+            let mut answer = distant.want(&wishes).await?;
+            let is_gone = match &answer {
+                Err(ClusterError::Gone(_)) => true,
+                // It may be cut off without anybody's having noticed.
+                Err(ClusterError::Silent(node)) => distant.directory.is_gone(node),
+                _ => false,
+            };
+            if is_gone {
+                let plays = wishes.iter().filter_map(|wish| wish.reached).map(|reached| reached.plays).max();
+                if distant.replace(plays).await {
+                    answer = distant.want(&wishes).await?;
                 }
-                Ok(Err(Refusal::Ended(reason))) => Err(Lost::Over(reason)),
-                Ok(Err(Refusal::NotFound)) => Err(Lost::Over("it was deleted".into())),
-                Ok(Err(_)) => Ok(()),
-                Err(ClusterError::Silent(_)) => Err(Lost::Silent(DEAD)),
-                Err(_) => Err(Lost::Silent(AWAY)),
+            }
+            let answer = match answer {
+                Ok(answer) => answer,
+                Err(ClusterError::Silent(_) | ClusterError::Gone(_)) => return Err(Lost::Silent(DEAD)),
+                Err(_) => return Err(Lost::Silent(AWAY)),
+            };
+            match answer {
+                Ok(Done::Facts { generation, .. }) => {
+                    distant.asked_for(&wishes);
+                    Ok(generation)
+                }
+                Err(Refusal::Ended(reason)) => Err(Lost::Over(reason)),
+                Err(Refusal::NotFound) if distant.is_moving() => Err(Lost::Silent(DEAD)),
+                Err(Refusal::NotFound) => Err(Lost::Over("it was deleted".into())),
+                _ => Ok(0),
             }
         }
         .boxed()

@@ -43,6 +43,8 @@ pub(super) struct Link {
     connection: watch::Receiver<Option<u64>>,
     /// When the last one was lost.
     lost_at: Arc<Mutex<Option<Instant>>>,
+    /// When the present one was made.
+    up_at: Arc<Mutex<Option<Instant>>>,
     /// Copies that are kept of everything.
     replicas: usize,
 }
@@ -56,6 +58,8 @@ impl Link {
         let (told, connection) = watch::channel(None);
         let lost_at = Arc::new(Mutex::new(None));
         let lost = Arc::clone(&lost_at);
+        let up_at = Arc::new(Mutex::new(None));
+        let up = Arc::clone(&up_at);
         let mut options = ConnectOptions::new();
         if let Some(file) = &config.credentials {
             options = options.credentials_file(file).await.map_err(|error| {
@@ -70,14 +74,14 @@ impl Link {
             .request_timeout(Some(PATIENCE))
             .reconnect_delay_callback(backoff)
             .event_callback(move |event| {
-                note(&told, &lost, &event);
+                note(&told, (&lost, &up), &event);
                 std::future::ready(())
             });
         let client = options.connect(addresses).await;
         let client: Client = client.map_err(|error| ClusterError::Options(format!("--cluster: {error}.")))?;
         let mut jetstream = async_nats::jetstream::new(client.clone());
         jetstream.set_timeout(PATIENCE);
-        Ok(Self { client, jetstream, connection, lost_at, replicas })
+        Ok(Self { client, jetstream, connection, lost_at, up_at, replicas })
     }
 
     /// Waits for a connection, and gives its number.
@@ -127,6 +131,21 @@ impl Link {
         self.connection.borrow().is_some()
     }
 
+    pub(super) fn jetstream(&self) -> &Context {
+        &self.jetstream
+    }
+
+    /// Copies that NATS keeps.
+    pub(super) fn replicas(&self) -> usize {
+        self.replicas
+    }
+
+    /// For how long there has been this connection.
+    pub(super) fn up_for(&self) -> Duration {
+        let at = *self.up_at.lock().unwrap_or_else(PoisonError::into_inner);
+        at.filter(|_| self.is_up()).map_or(Duration::ZERO, |at| at.elapsed())
+    }
+
     /// A bucket, made where there is none yet.
     pub(super) async fn bucket(&self, config: kv::Config) -> Result<kv::Store, Trouble> {
         if let Ok(bucket) = self.jetstream.get_key_value(&config.bucket).await {
@@ -143,7 +162,11 @@ fn backoff(attempts: usize) -> Duration {
     (MIN_BACKOFF * 2u32.pow(doublings)).min(MAX_BACKOFF)
 }
 
-fn note(told: &watch::Sender<Option<u64>>, lost: &Mutex<Option<Instant>>, event: &Event) {
+fn note(
+    told: &watch::Sender<Option<u64>>,
+    (lost, up): (&Mutex<Option<Instant>>, &Mutex<Option<Instant>>),
+    event: &Event,
+) {
     let connections = match event {
         Event::Connected => 1,
         Event::Disconnected | Event::Closed => 0,
@@ -164,6 +187,7 @@ fn note(told: &watch::Sender<Option<u64>>, lost: &Mutex<Option<Instant>>, event:
         told.send_replace(None);
     } else {
         let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        *up.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         told.send_replace(Some(number));
     }
 }

@@ -12,6 +12,8 @@ mod hearing;
 mod link;
 mod nodes;
 mod sending;
+mod shelf;
+mod succession;
 mod verbs;
 
 use std::sync::Arc;
@@ -30,6 +32,8 @@ use self::link::Link;
 pub use self::nodes::Node;
 use self::nodes::Nodes;
 use self::sending::{Sending, Subjects};
+use self::shelf::Shelf;
+use self::succession::Succession;
 use crate::station::{Station, StationError, Stream, StreamSpec};
 
 /// How often it is looked whether the others are there.
@@ -41,6 +45,8 @@ pub struct Cluster {
     link: Arc<Link>,
     nodes: Arc<Nodes>,
     directory: Arc<Directory>,
+    succession: Arc<Succession>,
+    sending: Arc<Sending>,
     hearing: Hearing,
     /// They end with it.
     _tasks: JoinSet<()>,
@@ -58,13 +64,21 @@ impl Cluster {
         let directory = Arc::new(Directory::new(&config, Arc::clone(&link), Arc::clone(&nodes), station));
         station.share(Arc::clone(&directory) as Arc<dyn crate::station::Directory>);
         let place = || (Subjects(config.name.to_string()), config.node.as_str());
-        let hearing = Hearing::new(place(), Arc::clone(&link), Arc::clone(&directory), station);
-        let sending = Sending::new(place(), Arc::clone(&link), Arc::clone(&directory), station);
+        let shelf = Arc::new(Shelf::new(place().0, Arc::clone(&link), station));
+        station.copy_journals_to(Arc::clone(&shelf) as Arc<dyn crate::station::Shelf>);
+        let both = (Arc::clone(&link), Arc::clone(&nodes));
+        let succession = Succession::new(place(), both, Arc::clone(&directory), Arc::clone(&shelf), station);
+        let succession = Arc::new(succession);
+        let heir = || Arc::clone(&succession);
+        let hearing = Hearing::new(place(), Arc::clone(&link), Arc::clone(&directory), heir(), station);
+        let sending = Arc::new(Sending::new(place(), Arc::clone(&link), Arc::clone(&directory), heir(), station));
         let mut tasks = JoinSet::new();
-        tasks.spawn(Arc::new(sending).keep());
+        tasks.spawn(Arc::clone(&sending).keep());
+        tasks.spawn(shelf.keep());
+        tasks.spawn(heir().keep());
         tasks.spawn(Arc::clone(&nodes).keep());
         tasks.spawn(Arc::clone(&directory).keep());
-        Ok(Self { config, link, nodes, directory, hearing, _tasks: tasks })
+        Ok(Self { config, link, nodes, directory, succession, sending, hearing, _tasks: tasks })
     }
 
     /// Waits until this node reaches the others, for so long at most.
@@ -195,6 +209,12 @@ impl Cluster {
             Some(entry) => self.hear(&entry.id).await,
             None => Err(StationError::NotFound(name.to_owned()).into()),
         }
+    }
+
+    /// Hands this node's streams to the others before it ends: those who hear them there hear them go on.
+    pub async fn hand_over(&self) {
+        self.nodes.closes();
+        self.succession.hand_over(&self.sending).await;
     }
 
     /// Tells the others that this node is gone. They would notice by themselves after some seconds.

@@ -39,7 +39,7 @@ const COMPLAINTS: Duration = Duration::from_secs(10);
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A node, as it said a moment ago.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Node {
     /// No other node of the cluster has it.
     pub name: String,
@@ -53,6 +53,12 @@ pub struct Node {
     pub streams: usize,
     /// Listeners that are connected to it.
     pub listeners: usize,
+    /// Streams of other nodes that went on there since it began.
+    #[serde(default)]
+    pub takeovers: u64,
+    /// How long the last of them took, in seconds.
+    #[serde(default)]
+    pub takeover_seconds: Option<f64>,
 }
 
 /// What a node writes down.
@@ -79,6 +85,8 @@ pub(super) struct Nodes {
     joined: Mutex<Option<Instant>>,
     /// Where this node's word is, with its revision, once its name is its own.
     written: Mutex<Option<(kv::Store, u64)>>,
+    /// How many streams of others went on here, and how long the last one took.
+    takeovers: Mutex<(u64, Option<f64>)>,
 }
 
 struct Seen {
@@ -100,6 +108,7 @@ impl Nodes {
             seen: Mutex::default(),
             joined: Mutex::default(),
             written: Mutex::default(),
+            takeovers: Mutex::default(),
         }
     }
 
@@ -275,8 +284,22 @@ impl Nodes {
         Ok((own && entry.operation == Operation::Put).then_some(entry.revision))
     }
 
+    /// A stream of another node goes on here.
+    pub(super) fn took_over(&self, seconds: f64) {
+        let mut takeovers = self.takeovers.lock().unwrap_or_else(PoisonError::into_inner);
+        *takeovers = (takeovers.0 + 1, Some(seconds));
+    }
+
+    /// This node takes nothing more.
+    pub(super) fn closes(&self) {
+        self.answers.store(false, Ordering::Relaxed);
+    }
+
     fn node(&self) -> Node {
+        let (takeovers, takeover_seconds) = *self.takeovers.lock().unwrap_or_else(PoisonError::into_inner);
         Node {
+            takeovers,
+            takeover_seconds,
             name: self.name.clone(),
             role: self.role,
             version: env!("CARGO_PKG_VERSION").into(),

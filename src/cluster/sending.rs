@@ -12,6 +12,7 @@ use tokio::time::{Instant, interval};
 
 use super::directory::Directory;
 use super::link::Link;
+use super::succession::Succession;
 use super::verbs::{Ask, Done, Refusal, Reply, Wanted, What, variant};
 use crate::station::{Listen, Station, Stream};
 
@@ -34,13 +35,23 @@ impl Subjects {
         format!("continuo.{}.page.{id}.{}", self.0, variant(listen))
     }
 
+    /// Where journals are copied to.
+    pub(super) fn journal(&self) -> String {
+        format!("continuo.{}.journal", self.0)
+    }
+
+    /// What keeps them.
+    pub(super) fn journals(&self) -> String {
+        format!("continuo-{}-journal", self.0)
+    }
+
     /// Where it is told what happens to a stream.
     pub(super) fn events(&self, id: &str) -> String {
         format!("continuo.{}.event.{id}", self.0)
     }
 }
 
-/// A page and under which generation it was made.
+/// A page, or something that happened, and under which generation it was made.
 pub(super) fn page(generation: u64, page: &[u8]) -> Bytes {
     let mut bytes = BytesMut::with_capacity(8 + page.len());
     bytes.put_u64(generation);
@@ -54,6 +65,7 @@ pub(super) struct Sending {
     node: String,
     link: Arc<Link>,
     directory: Arc<Directory>,
+    succession: Arc<Succession>,
     station: Weak<Station>,
     streams: Mutex<HashMap<String, Sent>>,
 }
@@ -73,10 +85,16 @@ impl Sending {
         (subjects, node): (Subjects, &str),
         link: Arc<Link>,
         directory: Arc<Directory>,
+        succession: Arc<Succession>,
         station: &Arc<Station>,
     ) -> Self {
         let station = Arc::downgrade(station);
-        Self { subjects, node: node.to_owned(), link, directory, station, streams: Mutex::default() }
+        Self { subjects, node: node.to_owned(), link, directory, succession, station, streams: Mutex::default() }
+    }
+
+    /// Sends nothing more of a stream.
+    pub(super) fn drop_stream(&self, id: &str) {
+        self.streams().remove(id);
     }
 
     fn streams(&self) -> MutexGuard<'_, HashMap<String, Sent>> {
@@ -117,6 +135,10 @@ impl Sending {
         if let What::Begin(spec) = what {
             return Ok(Done::Begun { id: station.create(*spec).await?.id().to_owned() });
         }
+        if let What::TakeOver { generation, plays, hands_over } = what {
+            self.succession.take_over(id, generation, plays, hands_over).await?;
+            return Ok(Done::Nothing);
+        }
         let stream = station.get(id)?;
         let engine = |error| Refusal::Engine(error);
         Ok(match what {
@@ -139,7 +161,7 @@ impl Sending {
                 stream.resume().await?;
                 Done::Nothing
             }
-            What::Begin(_) => Done::Nothing,
+            What::Begin(_) | What::Hello | What::TakeOver { .. } => Done::Nothing,
         })
     }
 
@@ -152,45 +174,45 @@ impl Sending {
         let mut recent = Vec::new();
         {
             let mut streams = self.streams();
-            let sent = streams.entry(stream.id().to_owned()).or_insert_with(|| self.begin(stream));
+            let sent = streams.entry(stream.id().to_owned()).or_insert_with(|| self.begin(stream, generation));
             let known = wishes.iter().filter_map(|wish| Some((wish.listen()?, wish)));
             for (listen, wish) in known.clone() {
                 let is_sent = sent.pages.get(&listen).is_some_and(|task| !task.is_finished());
-                if !is_sent && let Some(task) = self.send(sent, listen, generation) {
+                if !is_sent && let Some(task) = self.send(sent, (listen, wish.from), generation) {
                     sent.pages.insert(listen, task);
                 }
                 if wish.is_new {
-                    recent.push(listen);
+                    recent.push((listen, wish.from));
                 }
             }
             let wanted = known.map(|(listen, wish)| (listen, wish.listeners)).collect();
             sent.wishes.insert(node.clone(), (Instant::now(), wanted));
             sent.follow();
         }
-        for listen in recent {
+        for (listen, from) in recent {
             let to = format!("{}.{node}", self.subjects.pages(stream.id(), listen));
-            for bytes in stream.recent(listen) {
+            for bytes in stream.recent(listen, from) {
                 self.publish(&to, page(generation, &bytes)).await;
             }
         }
         Ok(Done::Facts { facts, generation })
     }
 
-    fn begin(&self, stream: &Arc<Stream>) -> Sent {
+    fn begin(&self, stream: &Arc<Stream>, generation: u64) -> Sent {
         let mut tasks = JoinSet::new();
         let (mut events, link, subject) = (stream.events(), Arc::clone(&self.link), self.subjects.events(stream.id()));
         tasks.spawn(async move {
             while let Some(event) = events.recv().await {
                 if let (Ok(client), Ok(event)) = (link.client(), serde_json::to_vec(&event)) {
-                    let _ = client.publish(subject.clone(), event.into()).await;
+                    let _ = client.publish(subject.clone(), page(generation, &event)).await;
                 }
             }
         });
         Sent { stream: Arc::clone(stream), wishes: HashMap::new(), tasks, pages: HashMap::new() }
     }
 
-    fn send(&self, sent: &mut Sent, listen: Listen, generation: u64) -> Option<AbortHandle> {
-        let mut pages = sent.stream.send_abroad(listen)?;
+    fn send(&self, sent: &mut Sent, (listen, from): (Listen, Option<u64>), generation: u64) -> Option<AbortHandle> {
+        let mut pages = sent.stream.send_abroad(listen, from)?;
         let (link, subject) = (Arc::clone(&self.link), self.subjects.pages(sent.stream.id(), listen));
         Some(sent.tasks.spawn(async move {
             while let Some(bytes) = pages.next().await {

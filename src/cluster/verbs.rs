@@ -29,6 +29,14 @@ pub(super) enum What {
     Resume,
     /// A stream that is none yet.
     Begin(Box<StreamSpec>),
+    /// Whether it is there.
+    Hello,
+    /// To go on with it where its owner of this generation is gone, or hands it over; its listeners play this frame.
+    TakeOver {
+        generation: u64,
+        plays: Option<u64>,
+        hands_over: bool,
+    },
 }
 
 /// One way to listen, and how many do.
@@ -40,12 +48,16 @@ pub(super) struct Wanted {
     pub(super) listeners: usize,
     /// What was sent lately is wanted too.
     pub(super) is_new: bool,
+    /// From here on, if something was heard before.
+    #[serde(default)]
+    pub(super) from: Option<u64>,
 }
 
 impl Wanted {
     pub(super) fn of(wish: &Wish, is_new: bool) -> Self {
-        let Wish { listen: Listen { format, kbps, low_latency }, listeners } = *wish;
-        Self { format: format.extension().into(), kbps, low_latency, listeners, is_new }
+        let Wish { listen: Listen { format, kbps, low_latency }, listeners, reached } = *wish;
+        let from = reached.map(|reached| reached.end);
+        Self { format: format.extension().into(), kbps, low_latency, listeners, is_new, from }
     }
 
     /// `None` of a format that this version does not know.
@@ -74,9 +86,17 @@ pub(super) enum Done {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) enum Refusal {
     NotFound,
+    /// Its owner is there.
+    Lives,
     Ended(String),
-    Waiting { retry_after: u64 },
-    NoRoom { waited: u64, before: usize, retry_after: u64 },
+    Waiting {
+        retry_after: u64,
+    },
+    NoRoom {
+        waited: u64,
+        before: usize,
+        retry_after: u64,
+    },
     Engine(EngineError),
 }
 
@@ -97,6 +117,7 @@ impl Refusal {
     pub(super) fn of_station(self, id: &str) -> StationError {
         match self {
             Self::NotFound => StationError::NotFound(id.to_owned()),
+            Self::Lives => StationError::Waiting { retry_after: 1 },
             Self::Ended(reason) => StationError::Ended(reason),
             Self::Waiting { retry_after } => StationError::Waiting { retry_after },
             Self::NoRoom { waited, before, retry_after } => StationError::NoRoom { waited, before, retry_after },

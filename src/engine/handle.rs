@@ -177,7 +177,7 @@ impl Engine {
             .await
             .map_err(|error| EngineError::Failed(format!("The sound could not be encoded: {error}")))?
             .map_err(|Fault(reason)| EngineError::Invalid(format!("The sound cannot be encoded: {reason}")))?;
-        Ok(Prefix { codes: codes.into(), fingerprint: info.codec_fingerprint, heard: false })
+        Ok(Prefix { codes: codes.into(), fingerprint: info.codec_fingerprint, heard: false, skipped: 0 })
     }
 
     /// The state of the whole engine at this moment; never waits for the engine thread.

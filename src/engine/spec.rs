@@ -115,6 +115,9 @@ pub struct Prefix {
     pub fingerprint: u64,
     /// Whether the voice's sound begins with the prefix (decoded again), or behind it.
     pub heard: bool,
+    /// Frames at its beginning that are remembered and that the codec is not given: of a prefix that is heard the sound
+    /// begins behind them, without what they leave in the codec.
+    pub skipped: usize,
 }
 
 impl Prefix {

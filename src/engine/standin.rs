@@ -27,6 +27,8 @@ pub struct Standin {
     kv: HashMap<Slot, Vec<u64>>,
     /// Texts are not read while it is locked.
     reading: Arc<Mutex<()>>,
+    /// Every frame has whole waves: its sound depends on nothing before it.
+    whole_waves: bool,
     /// What a decoder step takes, and what every row of it adds.
     step_time: Duration,
     row_time: Duration,
@@ -65,6 +67,7 @@ impl Standin {
             slots,
             kv: HashMap::new(),
             reading: Arc::default(),
+            whole_waves: false,
             step_time: Duration::ZERO,
             row_time: Duration::ZERO,
         }
@@ -73,6 +76,13 @@ impl Standin {
     /// Texts wait while `gate` is locked.
     pub fn with_text_gate(mut self, gate: Arc<Mutex<()>>) -> Self {
         self.reading = gate;
+        self
+    }
+
+    /// A model whose codec remembers nothing, so that the same codes are the same sound wherever it begins.
+    #[must_use]
+    pub fn with_whole_waves(mut self) -> Self {
+        self.whole_waves = true;
         self
     }
 
@@ -288,7 +298,10 @@ impl Backend for Standin {
                 let ready = state.held.len().saturating_sub(keep);
                 let mut pcm = Vec::with_capacity(ready * hop * channels);
                 for frame in state.held.drain(..ready) {
-                    let step = (220.0 + 2.0 * frame as f32) / rate;
+                    let mut step = (220.0 + 2.0 * frame as f32) / rate;
+                    if self.whole_waves {
+                        (step, state.phase) = ((step * hop as f32).round() / hop as f32, 0.0);
+                    }
                     for _ in 0..hop {
                         let sample = 0.4 * (state.phase * std::f32::consts::TAU).sin();
                         pcm.extend(std::iter::repeat_n(sample, channels));

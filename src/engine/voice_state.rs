@@ -99,6 +99,8 @@ pub(super) struct VoiceState {
     base: u64,
     /// Samples of the present run that nobody hears: the sound of a prefix.
     unheard: u64,
+    /// Frames of the present run that the codec was not given.
+    skipped: u64,
     /// Frames of the present run at which the voice is complete.
     end: Option<u64>,
     /// Draws used by earlier runs, so that a reset does not play the same again.
@@ -128,14 +130,18 @@ impl VoiceState {
         Plan { length, lead, prefix, priority, max_still }: Plan,
     ) -> Self {
         let full = full_window(&info, sampling.seed, length);
-        let unheard = prefix.as_ref().filter(|prefix| !prefix.heard).map_or(0, |prefix| prefix.codes.len() as u64);
-        let unheard = unheard / info.codebooks as u64 * info.hop as u64;
+        let skipped = prefix.as_ref().map_or(0, |prefix| prefix.skipped as u64);
+        let unheard = match &prefix {
+            Some(prefix) if !prefix.heard => (prefix.codes.len() / info.codebooks) as u64,
+            _ => skipped,
+        };
+        let unheard = unheard * info.hop as u64;
         writer.shared().set_lead((lead.as_secs_f64() * f64::from(info.sample_rate.0)) as u64);
-        let first = Snapshot { fed: 0, state: codec.snapshot() };
+        let first = Snapshot { fed: skipped, state: codec.snapshot() };
         let mut voice = Self {
             id,
             held: Held::new(info.sample_rate, info.channels),
-            brought: Brought::default(),
+            brought: Brought { run: 0, frames: skipped },
             guard: Guard::new(max_still),
             codes: Codes::new(&info, prefix.map_or_else(|| Arc::new([]) as Arc<[u32]>, |prefix| prefix.codes)),
             info,
@@ -149,10 +155,11 @@ impl VoiceState {
             windows: Vec::new(),
             base: 0,
             unheard,
+            skipped,
             end: length,
             draw_base: 0,
             codec,
-            fed: 0,
+            fed: skipped,
             finished: false,
             snapshots: VecDeque::from([first]),
             full,
@@ -289,7 +296,7 @@ impl VoiceState {
             0.2
         };
         let enough = ((seconds * self.info.frame_rate()) as u64).max(1);
-        let first_sound = (self.info.lookahead as u64 + 1).saturating_sub(self.fed);
+        let first_sound = (self.skipped + self.info.lookahead as u64 + 1).saturating_sub(self.fed);
         (last || waiting >= enough.max(first_sound)).then_some((waiting, last))
     }
 
@@ -382,7 +389,7 @@ impl VoiceState {
 
     /// Samples that the codec has given once `fed` frames were fed to it.
     fn sounded(&self, fed: u64) -> u64 {
-        fed.saturating_sub(self.info.lookahead as u64) * self.info.hop as u64
+        fed.saturating_sub(self.info.lookahead as u64).max(self.skipped) * self.info.hop as u64
     }
 
     /// Media time at which the sound ends once `fed` frames were fed to the codec.
@@ -409,7 +416,7 @@ impl VoiceState {
         self.return_to(index);
         self.codes.truncate(self.codes.columns_for(self.fed));
         // Where nothing of the run is left with the reader, its beginning is brought again.
-        self.brought.frames = if at == self.base { 0 } else { self.brought.frames.min(self.fed) };
+        self.brought.frames = if at == self.base { self.skipped } else { self.brought.frames.min(self.fed) };
         self.was_rewound(at);
         (self.ack(at), self.rewind_windows())
     }
@@ -451,7 +458,7 @@ impl VoiceState {
         });
         self.brought = Brought { run: self.brought.run + 1, frames: 0 };
         self.base = place;
-        self.unheard = 0;
+        (self.unheard, self.skipped) = (0, 0);
         self.codes = Codes::new(&info, Arc::new([]));
         self.fed = 0;
         self.full = full_window(&info, self.sampling.seed, self.end);

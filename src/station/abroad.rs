@@ -3,15 +3,20 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::page_ring::{Page, PageRing};
 use super::{Listen, Stream, StreamInfo};
 use crate::audio::{Format, Packet, Span};
 use crate::units::SampleRate;
+
+/// How long a page waits for what it is made of to be written down.
+const WRITTEN: Duration = Duration::from_millis(400);
 
 /// What whoever plays a stream for other listeners has to know of it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -33,6 +38,8 @@ pub struct Sent {
     stream: Arc<Stream>,
     ring: Arc<PageRing>,
     seat: usize,
+    /// Whoever hears it has no time to wait.
+    low_latency: bool,
 }
 
 impl Stream {
@@ -49,20 +56,26 @@ impl Stream {
 
     /// The pages that are made from now on, and those that somebody who joins now has to be sent first; none of a stream
     /// that is over.
-    pub fn send_abroad(self: &Arc<Self>, listen: Listen) -> Option<Sent> {
-        let (ring, seat) = self.variants().join_abroad(listen.normal())?;
+    /// `from` is where those go on who have heard another node until now.
+    pub fn send_abroad(self: &Arc<Self>, listen: Listen, from: Option<u64>) -> Option<Sent> {
+        let (ring, seat) = self.variants().join_abroad(listen.normal(), from)?;
         self.heard();
-        Some(Sent { stream: Arc::clone(self), ring, seat })
+        Some(Sent { stream: Arc::clone(self), ring, seat, low_latency: listen.low_latency })
     }
 
-    /// What somebody who joins now has to be sent first.
-    pub fn recent(&self, listen: Listen) -> Vec<Bytes> {
-        let Some((ring, seat)) = self.variants().join(listen.normal(), CancellationToken::new()) else {
-            return Vec::new();
+    /// What somebody who joins now has to be sent first; who goes on `from` a media time, all from there on.
+    pub fn recent(&self, listen: Listen, from: Option<u64>) -> Vec<Bytes> {
+        let listen = listen.normal();
+        let seat = match from {
+            Some(_) => self.variants().join_at_once(listen),
+            None => self.variants().join(listen, CancellationToken::new()),
         };
+        let Some((ring, seat)) = seat else { return Vec::new() };
         let mut pages = Vec::new();
         while let Poll::Ready(Some(page)) = ring.poll_next(seat, &mut Context::from_waker(Waker::noop())) {
-            pages.push(write(&page));
+            if page.at.end > from.unwrap_or(0) {
+                pages.push(write(&page));
+            }
         }
         ring.leave(seat);
         pages
@@ -75,9 +88,17 @@ impl Stream {
 }
 
 impl Sent {
-    /// The next page; `None` behind the last one.
+    /// The next page; `None` behind the last one. It comes once all of it is written down, so that whoever makes the stream
+    /// when this process has died knows it.
     pub async fn next(&mut self) -> Option<Bytes> {
         let page = poll_fn(|context| self.ring.poll_next(self.seat, context)).await?;
+        let journal = self.stream.journal();
+        if journal.keeps() && !self.low_latency {
+            let mut grown = journal.grown();
+            let written = grown.wait_for(|grown| grown.over || grown.end >= page.at.end);
+            // What is written down late, or never, is heard all the same.
+            let _ = timeout(WRITTEN, written).await;
+        }
         Some(write(&page))
     }
 }
@@ -107,8 +128,9 @@ fn write(Page { at, packets, .. }: &Page) -> Bytes {
     bytes.freeze()
 }
 
-/// A page as another node has sent it; `None` of what is none.
-pub(super) fn read(format: Format, mut bytes: Bytes) -> Option<Page> {
+/// A page as another node has sent it, without what lies before media time `from`; `None` of what is none.
+pub(super) fn read(format: Format, mut bytes: Bytes, from: u64) -> Option<Page> {
+    let live = format.live()?;
     let (start, end, last) = (bytes.try_get_u64().ok()?, bytes.try_get_u64().ok()?, bytes.try_get_u8().ok()? != 0);
     let (mut packets, mut position) = (Vec::new(), start);
     while bytes.has_remaining() {
@@ -118,14 +140,18 @@ pub(super) fn read(format: Format, mut bytes: Bytes) -> Option<Page> {
             (length <= bytes.len()).then(|| bytes.split_to(length))
         };
         let (lead, bytes) = (part()?, part()?);
-        packets.push(Packet { bytes, lead, skip, start: position, frames });
+        let packet = Packet { bytes, lead, skip, start: position, frames };
         position += frames;
+        if position > from {
+            let over = from.saturating_sub(packet.start);
+            packets.push(if over > 0 { live.cut(&packet, over).unwrap_or(packet) } else { packet });
+        }
     }
-    let at = Span { start, end, last };
-    if packets.is_empty() || end < start {
+    let at = Span { start: packets.first()?.start, end, last };
+    if end < at.start {
         return None;
     }
-    Some(Page { at, body: format.live()?.page(&packets, at), packets: Vec::new() })
+    Some(Page { at, body: live.page(&packets, at), packets: Vec::new() })
 }
 
 #[cfg(test)]
@@ -146,13 +172,13 @@ mod tests {
         let at = Span { start: 4800, end: 6720, last: true };
         let body = Format::ALL[0].live().unwrap().page(&packets, at);
         let sent = write(&Page { at, body, packets });
-        let page = read(Format::ALL[0], sent.clone()).unwrap();
+        let page = read(Format::ALL[0], sent.clone(), 0).unwrap();
         assert_eq!((page.at.start, page.at.end, page.at.last), (4800, 6720, true));
         let listener = crate::audio::Received::nothing(1);
         let first = Format::ALL[0].live().unwrap().page(&[packet(4800, b"first"), packet(5760, b"second")], at);
         assert_eq!(page.body.bytes(at, &listener), first.bytes(at, &listener));
         let whole: Vec<usize> =
-            (0..sent.len()).filter(|cut| read(Format::ALL[0], sent.slice(..*cut)).is_some()).collect();
+            (0..sent.len()).filter(|cut| read(Format::ALL[0], sent.slice(..*cut), 0).is_some()).collect();
         // Only between two packets.
         assert_eq!(whole, [17 + 16 + 4 + 5]);
     }

@@ -6,6 +6,9 @@ use super::{StationError, Stream};
 
 /// Where all nodes of a cluster find each other's streams.
 pub trait Directory: Send + Sync {
+    /// Whether another node makes the stream of this id.
+    fn is_elsewhere(&self, id: &str) -> bool;
+
     /// Takes a name for the stream that will have this id. The same stream may take it again.
     ///
     /// # Errors

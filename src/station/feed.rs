@@ -2,11 +2,12 @@
 //!
 //! It keeps the stream's media time: every frame that it gives counts, also those of silence.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use super::journal::Scribe;
+use super::journal::{Journal, Scribe, Seam};
 use super::program::Program;
 use super::source::Source;
 use crate::audio::{AudioError, OPUS_FRAME, OPUS_RATE};
@@ -52,6 +53,8 @@ pub(super) struct Feed<S> {
     length: Option<u64>,
     position: u64,
     silence: u64,
+    /// Frames that are thrown away: the codec and the program have yet to become what they were.
+    cold: u64,
     /// The last block was sound, not the silence of a pause: it must not be cut off.
     sounding: bool,
     /// The voice is over; what was left of it was given.
@@ -73,10 +76,27 @@ impl<S: Source> Feed<S> {
             length,
             position,
             silence: position,
+            cold: 0,
             // In the midst of a stream it rises from silence.
             sounding: position == 0,
             end: None,
         })
+    }
+
+    /// A feed of a voice that goes on from another one's as if it were the same. Its first frames are made again; what is
+    /// written down of it is what is new.
+    pub(super) fn joining(
+        source: S,
+        (journal, seam): (Arc<Journal>, &Seam),
+        channels: usize,
+        length: Option<u64>,
+    ) -> Result<Self, AudioError> {
+        let rate = source.model().sample_rate;
+        let room = journal.origin().room;
+        let program = Program::going_on(rate, channels, seam.level, seam.at - seam.begins)?.in_room(room);
+        let feed = Self::new(source, Scribe::joining(journal, seam), channels, length)?;
+        let (position, silence, cold) = (seam.warm, seam.begins, seam.warm - seam.begins);
+        Ok(Self { program, position, silence, cold, sounding: true, ..feed })
     }
 
     /// Frames given.
@@ -129,6 +149,11 @@ impl<S: Source> Feed<S> {
     /// The voice has told its end.
     pub(super) fn voice_is_over(&self) -> bool {
         self.end.is_some()
+    }
+
+    /// Whether what was given has to be written down soon.
+    pub(super) fn write_soon(&mut self, soon: bool) {
+        self.scribe.write_soon(soon);
     }
 
     /// Players play frame `at` of what was given now.
@@ -205,6 +230,9 @@ impl<S: Source> Feed<S> {
                     self.end = Some(end);
                 }
             }
+            let cold = self.cold.min((block.len() / self.channels) as u64);
+            self.cold -= cold;
+            block.drain(..cold as usize * self.channels);
         }
         if let Some(left) = left {
             block.truncate(usize::try_from(left).unwrap_or(usize::MAX).saturating_mul(self.channels));

@@ -127,7 +127,16 @@ impl Lineup {
             keep: false,
             idle: Idle::Wait,
         };
-        self.station.create(spec).await
+        let begun = self.station.create(spec).await;
+        // It may have come here from a node that is gone.
+        match (begun, self.station.named(&entry.name)) {
+            (Err(StationError::NameTaken(_)), Ok(stream)) if stream.joins_lineup() => {
+                let (prompts, ramp, sampling) = (Some(entry.prompts.clone()), RAMP, entry.sampling);
+                stream.steer(Steer { prompts, ramp, sampling }).await?;
+                Ok(stream)
+            }
+            (begun, _) => begun,
+        }
     }
 }
 

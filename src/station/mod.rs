@@ -40,6 +40,7 @@ mod source;
 mod spec;
 mod store;
 mod stream;
+mod takeover;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -54,12 +55,12 @@ pub use event::{Event, Events, StreamInfo, StreamState, Waiting};
 pub use fork::Fork;
 #[doc(hidden)]
 pub use journal::rehearse;
-pub use journal::{History, Journal, Journals, Replay, parse_rfc3339, rfc3339};
+pub use journal::{History, Journal, Journals, Replay, Shelf, parse_rfc3339, rfc3339};
 pub use lineup::Lineup;
 pub use listener::Listener;
 pub use prompt_sets::{Entry, PromptSetError, PromptSets};
 pub use registry::{Load, Station};
-pub use relay::{Heard, Lost, Owner, Wish};
+pub use relay::{Heard, Lost, Owner, Reached, Wish};
 pub use schedule::{Airing, Cue, Timetable};
 pub use sessions::{Count, Session, SessionInfo, SessionsInfo};
 pub use spec::{Idle, Listen, StationConfig, StreamSpec};

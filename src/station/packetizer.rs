@@ -23,7 +23,7 @@ pub(super) struct Packetizer {
 impl Packetizer {
     /// Pages from the media time `start` on.
     pub(super) fn new(variant: Variant, live: &'static dyn LiveFormat, start: u64) -> Self {
-        let Variant { listen, ring } = variant;
+        let Variant { listen, ring, .. } = variant;
         Self { live, low_latency: listen.low_latency, ring, packets: Vec::new(), start, end: start }
     }
 

@@ -3,7 +3,7 @@
 //! Frame `n` of the output is the sound of media time `n / 48000`, whatever delays the filters have inside.
 
 use super::level::Levels;
-use crate::audio::{AudioError, Leveler, Limiter, OPUS_RATE, Room, StreamResampler, remix};
+use crate::audio::{AudioError, LEVEL_BLOCK, Leveler, Limiter, OPUS_RATE, Room, StreamResampler, remix};
 use crate::engine::Chunk;
 use crate::units::SampleRate;
 
@@ -42,6 +42,14 @@ impl Program {
             mixed: Vec::new(),
             resampled: Vec::new(),
         })
+    }
+
+    /// A program that goes on in the midst of a stream, at the level of that place, which it keeps for some frames.
+    pub(super) fn going_on(rate: SampleRate, channels: usize, level: i16, frames: u64) -> Result<Self, AudioError> {
+        let rests = frames.div_ceil(u64::from(LEVEL_BLOCK));
+        let leveler = Leveler::going_on(OPUS_RATE, channels, level, rests);
+        let level = leveler.map_or(Level::Plain, |leveler| Level::Leveler(Box::new(leveler)));
+        Ok(Self { level, ..Self::new(rate, channels)? })
     }
 
     /// A program for sound that was heard already: from its frame `frame` on, at the levels of that time.

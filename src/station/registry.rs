@@ -15,7 +15,7 @@ use super::names::Names;
 use super::overload::Overload;
 use super::source::Source;
 use super::stream::{Begin, Stream};
-use super::task::{Plan, Task};
+use super::task::{Joins, Plan, Task};
 use super::upkeep::Upkeep;
 use super::{Directory, Idle, StationConfig, StationError, StreamInfo, StreamSpec, StreamState};
 use crate::audio::OPUS_RATE;
@@ -38,6 +38,20 @@ pub struct Load {
     pub behind: Duration,
     /// Streams that wait until others are whole.
     pub waiting: usize,
+}
+
+/// What a stream begins in that was made before.
+pub(super) struct Left {
+    pub(super) journal: Arc<Journal>,
+    /// It is heard, and goes on as if it were the same.
+    pub(super) joins: Option<Joins>,
+}
+
+impl Left {
+    /// Nobody hears it.
+    pub(super) fn of(journal: &Arc<Journal>) -> Self {
+        Self { journal: Arc::clone(journal), joins: None }
+    }
 }
 
 /// All streams of this process.
@@ -154,7 +168,7 @@ impl Station {
         &self,
         spec: StreamSpec,
         prefix: Option<Prefix>,
-        journal: Option<Arc<Journal>>,
+        left: Option<Left>,
     ) -> Result<Arc<Stream>, StationError> {
         let asked = Instant::now();
         // Held until the stream is in the list: of two that come together one is refused before it costs a voice.
@@ -163,18 +177,24 @@ impl Station {
             None => None,
         };
         self.admit(&self.streams(), spec.name.as_deref(), spec.waits())?;
-        let id = match &journal {
-            Some(journal) => journal.stream().to_owned(),
+        let id = match &left {
+            Some(left) => left.journal.stream().to_owned(),
             None => draw_id()?,
         };
         let Some(directory) = self.directory.get() else {
-            return self.begin_as(id, spec, prefix, journal, asked).await;
+            return self.begin_as(id, spec, prefix, left, asked).await;
         };
+        if let Some(left) = &left
+            && directory.is_elsewhere(&id)
+        {
+            left.journal.leave();
+            return Err(StationError::Ended("another node plays it".into()));
+        }
         let name = spec.name.clone();
         if let Some(name) = &name {
             directory.claim(name, &id).await?;
         }
-        let begun = self.begin_as(id.clone(), spec, prefix, journal, asked).await;
+        let begun = self.begin_as(id.clone(), spec, prefix, left, asked).await;
         match (&begun, &name) {
             (Ok(stream), _) => directory.begun(stream).await,
             (Err(_), Some(name)) => directory.release(name, &id).await,
@@ -188,7 +208,7 @@ impl Station {
         id: String,
         mut spec: StreamSpec,
         prefix: Option<Prefix>,
-        journal: Option<Arc<Journal>>,
+        left: Option<Left>,
         asked: Instant,
     ) -> Result<Arc<Stream>, StationError> {
         if spec.sampling.seed.is_none() {
@@ -197,15 +217,19 @@ impl Station {
         }
         let (rate, books) = self.model_rate(&spec)?;
         let given = prefix.as_ref().map_or(0, |prefix| (prefix.codes.len() / books) as u64);
+        let joins = left.as_ref().and_then(|left| left.joins.as_ref());
+        // Of a stream with an end that another node has made until now.
+        let before = joins.map_or(0.0, |joins| joins.seam.given);
+        let sleeps = spec.idle == Idle::Wait || left.is_some();
         let voice = VoiceSpec {
             model: spec.model.clone(),
             prompts: spec.prompts.clone(),
             sampling: spec.sampling,
-            length: spec.seconds.map(|seconds| Frames(given + (seconds * rate).ceil().max(1.0) as u64)),
+            length: spec.seconds.map(|seconds| Frames(given + ((seconds - before) * rate).ceil().max(1.0) as u64)),
             prefix,
             priority: Priority::Live,
             lead: Duration::from_secs_f64(self.config.lead),
-            paused: spec.idle == Idle::Wait || journal.is_some(),
+            paused: sleeps && joins.is_none(),
             max_still: spec.max_still,
         };
         let patience = spec.wait.filter(|_| !voice.paused);
@@ -215,11 +239,11 @@ impl Station {
         match joined {
             Ok(voice) => {
                 let wait = patience.filter(|_| behind);
-                self.start_in(id, voice, StreamSpec { wait, ..spec }, asked, journal)
+                self.start_in(id, voice, StreamSpec { wait, ..spec }, asked, left)
             }
             Err(EngineError::Full { .. } | EngineError::TooMany { .. }) if patience.is_some() => {
                 let voice = self.engine.join(VoiceSpec { paused: true, ..voice }).await?;
-                self.start_in(id, voice, spec, asked, journal)
+                self.start_in(id, voice, spec, asked, left)
             }
             Err(error) => Err(error.into()),
         }
@@ -255,21 +279,22 @@ impl Station {
         source: impl Source,
         spec: StreamSpec,
         asked: Instant,
-        journal: Option<Arc<Journal>>,
+        left: Option<Left>,
     ) -> Result<Arc<Stream>, StationError> {
         let (model, rate) = (source.model(), SampleRate(OPUS_RATE));
         let burst = self.burst();
         let length = spec.seconds.map(|seconds| rate.samples(seconds).0);
         let waits = spec.waits();
-        let resumed = journal.is_some();
-        let asleep = spec.idle == Idle::Wait || resumed;
-        let journal = match journal {
-            Some(journal) => journal,
+        let resumed = left.is_some();
+        let (journal, joins) = match left {
+            Some(Left { journal, joins }) => (journal, joins),
             None => {
                 let channels = self.config.channels(model.channels);
-                self.config.journals.begin(&id, origin(&spec, self.config.room), channels)
+                (self.config.journals.begin(&id, origin(&spec, self.config.room), channels), None)
             }
         };
+        let asleep = (spec.idle == Idle::Wait || resumed) && joins.is_none();
+        let begins = joins.as_ref().map(|joins| joins.seam.begins);
         let (stream, commands) = Stream::new(Begin {
             id: journal.stream().to_owned(),
             name: spec.name,
@@ -283,6 +308,7 @@ impl Station {
             remote: source.remote(),
             engine: self.engine.clone(),
             journal,
+            joins: begins,
             places: self.places(),
             kept: spec.idle == Idle::Wait || spec.keep,
             asked,
@@ -294,12 +320,13 @@ impl Station {
             asleep,
             keep: spec.keep,
             grace: Duration::from_secs_f64(self.config.grace.max(0.0)),
-            length,
+            length: length.map(|length| length.saturating_sub(begins.unwrap_or(0))),
             burst,
             lead: self.config.lead,
             place: self.overload.join(&stream),
             patience: spec.wait,
             upkeep: self.upkeep.clone(),
+            joins,
         };
         let voice = source.voice().map(tracing::field::display);
         let log = tracing::info_span!("stream", id = stream.id(), name = stream.name(), voice);
@@ -426,6 +453,17 @@ impl Station {
         Ok(())
     }
 
+    /// Lets a stream go that another node goes on with: it ends here, and nobody is told but those who hear it here.
+    pub async fn let_go(&self, id: &str) {
+        let Ok(stream) = self.get(id) else { return };
+        stream.journal().leave();
+        self.streams().retain(|other| !Arc::ptr_eq(other, &stream));
+        if timeout(END, stream.end("it goes on at another node")).await.is_err() {
+            tracing::warn!(stream = id, "the stream does not end");
+        }
+        stream.journal().leave();
+    }
+
     /// Ends every stream with a proper last page and waits, for some seconds at most, until the listeners have been
     /// given it. No stream can be made afterwards.
     pub async fn shutdown(&self) {
@@ -468,6 +506,8 @@ fn origin(spec: &StreamSpec, room: bool) -> Origin {
         prompts: spec.prompts.clone(),
         max_still: spec.max_still,
         room,
+        idle: Some(spec.idle),
+        seconds: spec.seconds,
     }
 }
 

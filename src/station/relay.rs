@@ -12,13 +12,14 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use metrics::counter;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::abroad::{self, Facts};
 use super::journal::Origin;
 use super::source::Remote;
 use super::stream::{Begin, Command, Stream};
-use super::{Event, Journals, Listen, Station, StationError, StreamInfo};
+use super::{Event, Journals, Listen, Station, StationError, StreamInfo, StreamState};
+use crate::audio::OPUS_RATE;
 use crate::engine::{Ack, EngineError, InLine, Steer};
 use crate::telemetry::CLUSTER_PAGES_MISSED;
 use crate::units::ModelId;
@@ -29,6 +30,12 @@ const RENEW: Duration = Duration::from_secs(1);
 const LINGER: Duration = Duration::from_secs(10);
 /// A listener that takes nothing for so long is given up.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Nothing comes for so long: whoever makes it is asked whether it is there. Pages are sent three at a time, of 0.2 s.
+const LATE: Duration = Duration::from_millis(750);
+/// The same where pages come one by one.
+const LATE_SOON: Duration = Duration::from_millis(250);
+/// And again after so long.
+const AGAIN: Duration = Duration::from_millis(300);
 /// The last pages may come behind the word that the stream is over.
 const LAST_PAGES: Duration = Duration::from_secs(2);
 
@@ -39,6 +46,17 @@ pub struct Wish {
     pub listen: Listen,
     /// How many.
     pub listeners: usize,
+    /// How far they are, if they have heard something.
+    pub reached: Option<Reached>,
+}
+
+/// How far listeners are, in media time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reached {
+    /// Where what they were sent ends.
+    pub end: u64,
+    /// The frame that they play now.
+    pub plays: u64,
 }
 
 /// What comes of a stream that another node makes.
@@ -46,17 +64,18 @@ pub struct Wish {
 pub enum Heard {
     /// A page of one way to listen, under this generation of the stream's owners.
     Page(Listen, u64, Bytes),
-    /// Something happened.
-    Event(Box<Event>),
+    /// Something happened, under this generation.
+    Event(u64, Box<Event>),
 }
 
 /// The node that makes a stream.
 pub trait Owner: Send + Sync + 'static {
-    /// Asks for what is to be heard here, from now on until it is asked for something else or not at all any more.
+    /// Asks for what is to be heard here, from now on until it is asked for something else or not at all any more. Tells
+    /// under which generation of owners it comes.
     ///
     /// # Errors
     /// [`Lost`].
-    fn want(&self, wishes: Vec<Wish>) -> BoxFuture<'static, Result<(), Lost>>;
+    fn want(&self, wishes: Vec<Wish>) -> BoxFuture<'static, Result<u64, Lost>>;
     /// Somebody is about to listen, see [`Stream::join`].
     fn wake(&self) -> BoxFuture<'static, Result<(), StationError>>;
     /// See [`Stream::steer`].
@@ -124,6 +143,9 @@ struct Relay {
     /// What was asked for last.
     wanted: Vec<Wish>,
     wanted_at: Instant,
+    asked_at: Instant,
+    /// When the last page came.
+    paged_at: Instant,
     silent_since: Option<Instant>,
     scratch: Vec<Waker>,
 }
@@ -137,7 +159,12 @@ impl Station {
     }
 
     /// Plays a stream that another node makes. Must be called within a tokio runtime.
-    pub fn relay(&self, facts: Facts, owner: Arc<dyn Owner>, inbox: mpsc::Receiver<Heard>) -> Arc<Stream> {
+    pub fn relay(
+        &self,
+        (facts, generation): (Facts, u64),
+        owner: Arc<dyn Owner>,
+        inbox: mpsc::Receiver<Heard>,
+    ) -> Arc<Stream> {
         let Facts { info, title, channels, rate, length } = facts;
         let (stream, commands) = Stream::new(Begin {
             id: info.id.clone(),
@@ -152,6 +179,7 @@ impl Station {
             remote: Arc::new(Distant(Arc::clone(&owner))),
             engine: self.engine().clone(),
             journal: Journals::in_memory(0.0).begin(&info.id, nothing_of(&info), channels),
+            joins: None,
             places: self.places(),
             kept: true,
             asked: Instant::now(),
@@ -164,10 +192,12 @@ impl Station {
             owner,
             commands,
             inbox,
-            generation: 0,
+            generation,
             ends: HashMap::new(),
             wanted: Vec::new(),
             wanted_at: Instant::now(),
+            asked_at: Instant::now(),
+            paged_at: Instant::now(),
             silent_since: None,
             scratch: Vec::new(),
         };
@@ -193,18 +223,26 @@ impl Relay {
     async fn play(&mut self) -> String {
         let mut tick = interval(RENEW);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut asking: Option<BoxFuture<'static, Result<(), Lost>>> = None;
+        let mut asking: Option<BoxFuture<'static, Result<u64, Lost>>> = None;
         loop {
+            let overdue = self.overdue().filter(|_| asking.is_none());
             let answered = async {
                 match &mut asking {
                     Some(asking) => asking.await,
                     None => std::future::pending().await,
                 }
             };
+            let late = async {
+                match overdue {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 heard = self.inbox.recv() => match heard {
                     Some(Heard::Page(listen, generation, bytes)) => self.page(listen, generation, bytes),
-                    Some(Heard::Event(event)) => if let Some(reason) = self.event(*event) {
+                    Some(Heard::Event(generation, _)) if generation < self.generation => {}
+                    Some(Heard::Event(_, event)) => if let Some(reason) = self.event(*event) {
                         self.last_pages().await;
                         return reason;
                     },
@@ -213,7 +251,10 @@ impl Relay {
                 answer = answered => {
                     asking = None;
                     match answer {
-                        Ok(()) => self.silent_since = None,
+                        Ok(generation) => {
+                            self.silent_since = None;
+                            self.generation = self.generation.max(generation);
+                        }
                         Err(Lost::Over(reason)) => {
                             self.last_pages().await;
                             return reason;
@@ -239,6 +280,7 @@ impl Relay {
                         asking = Some(self.ask());
                     }
                 }
+                () = late => asking = Some(self.ask()),
                 _ = tick.tick() => {
                     self.stream.variants().give_up_stuck(PATIENCE);
                     if self.stream.is_attended() {
@@ -256,15 +298,38 @@ impl Relay {
 
     fn wishes(&self) -> Vec<Wish> {
         let heard = self.stream.variants().heard();
-        heard.iter().map(|variant| Wish { listen: variant.listen, listeners: variant.ring.listening() }).collect()
+        heard
+            .iter()
+            .map(|variant| Wish { listen: variant.listen, listeners: variant.ring.listening(), reached: None })
+            .collect()
     }
 
-    fn ask(&mut self) -> BoxFuture<'static, Result<(), Lost>> {
+    /// When it is asked again because nothing comes: an owner that has died is replaced before anybody hears it.
+    fn overdue(&self) -> Option<Instant> {
+        let again = self.asked_at + AGAIN;
+        if self.silent_since.is_some() {
+            return Some(again);
+        }
+        let comes = matches!(self.stream.info().state, StreamState::Playing | StreamState::Paused);
+        let late = if self.ends.keys().any(|listen| listen.low_latency) { LATE_SOON } else { LATE };
+        (comes && !self.ends.is_empty()).then(|| again.max(self.paged_at + late))
+    }
+
+    fn ask(&mut self) -> BoxFuture<'static, Result<u64, Lost>> {
+        self.asked_at = Instant::now();
         self.wanted = self.wishes();
         let wanted = &self.wanted;
         // Who comes back begins with what is played then.
         self.ends.retain(|listen, _| wanted.iter().any(|wish| wish.listen == *listen));
-        self.owner.want(self.wanted.clone())
+        let since = (self.paged_at.elapsed().as_secs_f64() * f64::from(OPUS_RATE)) as u64;
+        let reached = |wish: &Wish| {
+            let end = *self.ends.get(&wish.listen)?;
+            // Players are kept so far behind what they are sent.
+            let ahead = self.stream.variants().burst(wish.listen.low_latency);
+            Some(Reached { end, plays: end.saturating_sub(ahead) + since })
+        };
+        let wishes = self.wanted.iter().map(|wish| Wish { reached: reached(wish), ..*wish });
+        self.owner.want(wishes.collect())
     }
 
     fn page(&mut self, listen: Listen, generation: u64, bytes: Bytes) {
@@ -272,18 +337,15 @@ impl Relay {
             return;
         }
         self.generation = generation;
-        let Some(page) = abroad::read(listen.format, bytes) else { return };
+        let end = self.ends.get(&listen).copied();
+        // A newcomer is sent what others have already, and another owner begins before the place.
+        let Some(page) = abroad::read(listen.format, bytes, end.unwrap_or(0)) else { return };
         let variants = self.stream.variants().heard();
         let Some(variant) = variants.iter().find(|variant| variant.listen == listen) else { return };
-        if let Some(end) = self.ends.get(&listen) {
-            // A newcomer is sent what others have already.
-            if page.at.start < *end {
-                return;
-            }
-            if page.at.start > *end {
-                counter!(CLUSTER_PAGES_MISSED).increment(1);
-            }
+        if end.is_some_and(|end| page.at.start > end) {
+            counter!(CLUSTER_PAGES_MISSED).increment(1);
         }
+        self.paged_at = Instant::now();
         self.ends.insert(listen, page.at.end);
         variant.ring.publish(page, &mut self.scratch);
     }
@@ -336,7 +398,7 @@ impl Relay {
             Command::Pause(reply) => drop(tokio::spawn(async move { tell(reply, owner.pause().await) })),
             Command::Resume(reply) => drop(tokio::spawn(async move { tell(reply, owner.resume().await) })),
             Command::Wake(reply) => drop(tokio::spawn(async move { tell(reply, owner.wake().await) })),
-            Command::End(_) => {}
+            Command::End(_) | Command::Stop(_) => {}
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::journal::Journal;
+use super::registry::Left;
 use super::{Idle, Station, StationError, Stream, StreamSpec};
 use crate::engine::{EngineError, Prefix, SamplingPatch};
 
@@ -62,7 +63,7 @@ impl Station {
         }
         let unknown = |error: &StationError| matches!(error, StationError::Engine(EngineError::UnknownModel(_)));
         let begun = match self.music_before(&journal, end, &spec).await {
-            Ok(prefix) => self.begin(spec.clone(), Some(prefix), Some(Arc::clone(&journal))).await,
+            Ok(prefix) => self.begin(spec.clone(), Some(prefix), Some(Left::of(&journal))).await,
             Err(error) => Err(error),
         };
         let stream = match begun {
@@ -107,7 +108,7 @@ impl Station {
             None => models.first(),
         };
         if model.is_some_and(|model| self.config.channels(model.channels) == journal.channels()) {
-            return self.begin(spec, None, Some(Arc::clone(journal))).await;
+            return self.begin(spec, None, Some(Left::of(journal))).await;
         }
         journal.discard();
         self.begin(spec, None, None).await

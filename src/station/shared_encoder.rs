@@ -30,16 +30,21 @@ pub(super) struct SharedEncoder {
 }
 
 impl SharedEncoder {
-    /// An encoder whose first frame has the media time `origin`.
-    pub(super) fn new(listen: Listen, channels: usize, origin: u64) -> Result<Self, AudioError> {
+    /// An encoder whose first frame has the media time `origin`; those of its packets that begin before `follows` may
+    /// follow another encoder's.
+    pub(super) fn new(listen: Listen, channels: usize, origin: u64, follows: Option<u64>) -> Result<Self, AudioError> {
         let Listen { format, kbps, .. } = listen;
         let live = format.live().ok_or(AudioError::NoEncoder(format))?;
+        let encoder = match follows {
+            Some(until) => live.follower(channels, kbps, until.saturating_sub(origin)),
+            None => live.encoder(channels, kbps),
+        };
         Ok(Self {
             format,
             live,
             kbps,
             channels,
-            encoder: live.encoder(channels, kbps)?,
+            encoder: encoder?,
             origin,
             fed: origin,
             position: origin,
@@ -75,8 +80,17 @@ impl SharedEncoder {
         !self.packetizers.is_empty()
     }
 
-    /// Encodes a block, and remembers the last `burst` frames of packets. True if that made a packet.
-    pub(super) fn push(&mut self, pcm: &[f32], burst: u64, scratch: &mut Vec<Waker>) -> Result<bool, AudioError> {
+    /// Encodes a block that begins at media time `at`, and remembers the last `burst` frames of packets. What lies before
+    /// its origin is passed over. True if that made a packet.
+    pub(super) fn push(
+        &mut self,
+        at: u64,
+        pcm: &[f32],
+        burst: u64,
+        scratch: &mut Vec<Waker>,
+    ) -> Result<bool, AudioError> {
+        let over = self.fed.saturating_sub(at) as usize * self.channels;
+        let pcm = pcm.get(over..).unwrap_or_default();
         let before = self.position;
         self.fed += (pcm.len() / self.channels) as u64;
         let Self { encoder, position, recent, packetizers, encoded, .. } = self;

@@ -16,7 +16,9 @@ use super::journal::{Cause, Change as Asked};
 use super::sessions::Sessions;
 use super::source::Remote;
 use super::variants::Variants;
-use super::{Event, Events, Journal, Listen, Listener, Session, SessionsInfo, StationError, StreamInfo, StreamState};
+use super::{
+    Event, Events, Idle, Journal, Listen, Listener, Session, SessionsInfo, StationError, StreamInfo, StreamState,
+};
 use crate::audio::OPUS_RATE;
 use crate::audio::hls::Rendition;
 use crate::engine::{Ack, Engine, EngineError, Freeze, Sampling, Steer, WeightedPrompt};
@@ -31,6 +33,8 @@ pub(super) enum Command {
     Pause(oneshot::Sender<Result<(), EngineError>>),
     Resume(oneshot::Sender<Result<(), EngineError>>),
     Wake(oneshot::Sender<Result<(), StationError>>),
+    /// Nothing more is given out, and what was is written down; tells which frame players play.
+    Stop(oneshot::Sender<Option<u64>>),
     End(String),
 }
 
@@ -51,6 +55,8 @@ pub(super) struct Begin {
     pub(super) remote: Arc<dyn Remote>,
     pub(super) engine: Engine,
     pub(super) journal: Arc<Journal>,
+    /// Where its voice begins, if that goes on from another node's.
+    pub(super) joins: Option<u64>,
     /// Places for listeners, over all streams, and how many there are.
     pub(super) places: (Arc<Semaphore>, usize),
     /// It keeps its place however long nobody listens.
@@ -140,14 +146,16 @@ impl Stream {
             freezes: 0,
         };
         let begun = begin.journal.kept().end;
-        begin.journal.changed(begun, SystemTime::now(), Asked::of(Cause::Begin, &info, 0.0));
+        if begin.joins.is_none() {
+            begin.journal.changed(begun, SystemTime::now(), Asked::of(Cause::Begin, &info, 0.0));
+        }
         let presentation = Presentation::new(Arc::clone(&begin.journal), title.clone());
         let variants = Arc::new(Variants::new(begin.burst, presentation, begin.shared));
         let state = State {
             info,
             title,
             pending: VecDeque::new(),
-            silence: begun,
+            silence: begin.joins.unwrap_or(begun),
             waiting_since: begin.asked,
             ended_at: None,
             idle_since: None,
@@ -444,6 +452,32 @@ impl Stream {
     /// Whether somebody listens or watches.
     pub(super) fn is_attended(&self) -> bool {
         self.events.receiver_count() > 0 || self.variants.audience().listeners > 0
+    }
+
+    /// Gives out nothing more, so that another node may go on; what was given out is written down. Tells which frame
+    /// players play now, while they play.
+    ///
+    /// # Errors
+    /// [`StationError::Ended`].
+    pub async fn stop(&self) -> Result<Option<u64>, StationError> {
+        let (reply, answer) = oneshot::channel();
+        self.command(Command::Stop(reply))?;
+        answer.await.map_err(|_| self.ended_error())
+    }
+
+    /// Whether it is expected to be there whatever becomes of the process that makes it.
+    pub fn stays(&self) -> bool {
+        self.journal.keeps() && self.journal.origin().returns
+    }
+
+    /// Whether it is one of a prompt set, begun at another node.
+    pub(super) fn joins_lineup(&self) -> bool {
+        self.journal.is_of_others() && self.journal.origin().idle == Some(Idle::Wait)
+    }
+
+    /// Whether somebody listens at another node.
+    pub fn is_heard_abroad(&self) -> bool {
+        self.variants.is_sent()
     }
 
     /// Ends the stream and waits for it. Its listeners get a proper last page.

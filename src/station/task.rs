@@ -16,7 +16,7 @@ use self::queue::{Moved, Queue};
 use super::clock::Clock;
 use super::fanout::Fanout;
 use super::feed::{BLOCK, Feed, Over};
-use super::journal::Scribe;
+use super::journal::{Scribe, Seam};
 use super::overload::{Place, Report};
 use super::packetizer::PAGE;
 use super::source::Source;
@@ -64,6 +64,15 @@ pub(super) struct Plan {
     /// How long it may wait for room before it is heard.
     pub(super) patience: Option<Duration>,
     pub(super) upkeep: Arc<Upkeep>,
+    /// Where the voice goes on from another node's.
+    pub(super) joins: Option<Joins>,
+}
+
+/// A voice that goes on from another node's, for those who heard that one.
+pub(super) struct Joins {
+    pub(super) seam: Seam,
+    /// The clock by which they play, if that is known.
+    pub(super) clock: Option<Clock>,
 }
 
 pub(super) struct Task<S> {
@@ -92,6 +101,13 @@ pub(super) struct Task<S> {
     heard_at: Instant,
     was_heard: bool,
     round_at: Instant,
+    /// Sound before this media time is made again.
+    again_until: Option<u64>,
+    /// Until when those are awaited who heard another node make it, and the clock by which they play.
+    joined_until: Option<Instant>,
+    joined: Option<Clock>,
+    /// Another node is about to go on with it.
+    stopped: bool,
 }
 
 impl<S: Source> Task<S> {
@@ -99,10 +115,16 @@ impl<S: Source> Task<S> {
         stream: Arc<Stream>,
         source: S,
         commands: mpsc::UnboundedReceiver<Command>,
-        plan: Plan,
+        mut plan: Plan,
     ) -> Result<Self, AudioError> {
         let (channels, now) = (stream.channels(), Instant::now());
-        let feed = Feed::new(source, Scribe::new(Arc::clone(stream.journal())), channels, plan.length)?;
+        let journal = Arc::clone(stream.journal());
+        let (feed, joined, until) = match plan.joins.take() {
+            Some(Joins { seam, clock }) => {
+                (Feed::joining(source, (journal, &seam), channels, plan.length)?, clock, Some(seam.at))
+            }
+            None => (Feed::new(source, Scribe::new(journal), channels, plan.length)?, None, None),
+        };
         let fanout = Fanout::new(stream.variants().clone(), channels, feed.position());
         let (asleep, queue) = (plan.asleep, plan.patience.map(Queue::new));
         if !asleep && queue.is_none() {
@@ -120,6 +142,10 @@ impl<S: Source> Task<S> {
             paused: false,
             parked: asleep,
             engine_paused: asleep || queue.is_some(),
+            again_until: until,
+            joined_until: None,
+            joined,
+            stopped: false,
             queue,
             first_sound: false,
             heard_at: now,
@@ -154,6 +180,9 @@ impl<S: Source> Task<S> {
 
     async fn play(&mut self) -> Result<std::convert::Infallible, Over> {
         let mut pumped = Pumped::Still;
+        if let Some(until) = self.again_until.take() {
+            self.make_again(until).await?;
+        }
         loop {
             let now = Instant::now();
             let audience = self.stream.variants().audience();
@@ -162,7 +191,8 @@ impl<S: Source> Task<S> {
             self.follow_engine(now).await;
             self.fanout.follow_audience().await?;
             let before = pumped;
-            pumped = self.pump(audience).await?;
+            self.feed.write_soon(self.stream.variants().is_sent());
+            pumped = if self.stopped { Pumped::Still } else { self.pump(audience).await? };
             if now >= self.round_at {
                 self.round(audience, now);
             }
@@ -273,6 +303,10 @@ impl<S: Source> Task<S> {
             tracing::info!(given_up, "listeners took nothing for too long");
             counter!(LISTENERS_GIVEN_UP).increment(given_up as u64);
         }
+        if self.joined_until.take_if(|until| now >= *until).is_some() {
+            self.fanout.keep(0);
+            self.joined = None;
+        }
         let buffered = self.feed.buffered();
         if self.clock.is_some() {
             histogram!(BUFFERED_SECONDS).record(buffered);
@@ -380,6 +414,14 @@ impl<S: Source> Task<S> {
                 if let Some(reply) = self.wait_for_room(reply) {
                     answer(reply, self.wake().await);
                 }
+                Ok(())
+            }
+            Some(Command::Stop(reply)) => {
+                self.stopped = true;
+                self.feed.rests();
+                self.fanout.announce();
+                self.publish_state();
+                answer(reply, self.clock.map(|clock| clock.heard(Instant::now())));
                 Ok(())
             }
             Some(Command::End(reason)) => Err(Over::Asked(reason)),

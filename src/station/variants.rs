@@ -42,6 +42,8 @@ pub(super) struct Variants {
 pub(super) struct Variant {
     pub(super) listen: Listen,
     pub(super) ring: Arc<PageRing>,
+    /// Where those go on who have heard another node until now.
+    pub(super) from: Option<u64>,
 }
 
 /// Somebody who counts as a listener until this is dropped.
@@ -99,12 +101,12 @@ impl Variants {
     /// Takes a seat at a variant's ring, which comes into being with its first listener. `None` once closed.
     pub(super) fn join(&self, listen: Listen, given_up: CancellationToken) -> Option<(Arc<PageRing>, usize)> {
         let burst = if self.still.load(Ordering::Relaxed) { 0 } else { self.burst(listen.low_latency) };
-        self.seat(listen, burst, given_up)
+        self.seat(listen, burst, given_up, None)
     }
 
     /// Takes a seat for the listeners of other nodes, who are sent separately what they begin with.
-    pub(super) fn join_abroad(&self, listen: Listen) -> Option<(Arc<PageRing>, usize)> {
-        let seat = self.seat(listen, 0, CancellationToken::new())?;
+    pub(super) fn join_abroad(&self, listen: Listen, from: Option<u64>) -> Option<(Arc<PageRing>, usize)> {
+        let seat = self.seat(listen, 0, CancellationToken::new(), from)?;
         self.sent.fetch_add(1, Ordering::Relaxed);
         Some(seat)
     }
@@ -129,7 +131,28 @@ impl Variants {
         self.lock().iter().flatten().all(|variant| variant.ring.is_closed())
     }
 
-    fn seat(&self, listen: Listen, burst: u64, given_up: CancellationToken) -> Option<(Arc<PageRing>, usize)> {
+    /// Takes a seat that begins with all that is there.
+    pub(super) fn join_at_once(&self, listen: Listen) -> Option<(Arc<PageRing>, usize)> {
+        self.seat(listen, u64::MAX, CancellationToken::new(), None)
+    }
+
+    /// Whether somebody listens at another node.
+    pub(super) fn is_sent(&self) -> bool {
+        self.sent.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether other nodes may want its pages.
+    pub(super) fn is_shared(&self) -> bool {
+        self.shared
+    }
+
+    fn seat(
+        &self,
+        listen: Listen,
+        burst: u64,
+        given_up: CancellationToken,
+        from: Option<u64>,
+    ) -> Option<(Arc<PageRing>, usize)> {
         let mut variants = self.lock();
         let variants = variants.as_mut()?;
         let ring = match variants.iter().find(|variant| variant.listen == listen) {
@@ -137,7 +160,7 @@ impl Variants {
             None => {
                 let batch = if listen.low_latency { 0 } else { BATCH.min(self.burst / 3) };
                 let ring = Arc::new(PageRing::new(self.burst + SLACK, batch, self.shared));
-                variants.push(Variant { listen, ring: ring.clone() });
+                variants.push(Variant { listen, ring: ring.clone(), from });
                 ring
             }
         };

@@ -44,7 +44,7 @@ async fn the_node_that_makes_tones() {
     let metrics = http::install_metrics(Some(&name)).unwrap();
     let voices = options["voices"].as_u64().unwrap_or(16) as usize;
     let engine = EngineConfig { max_voices: voices, ..EngineConfig::default() };
-    let engine = Engine::start(Box::<Standin>::default(), engine).unwrap();
+    let engine = Engine::start(Box::new(Standin::default().with_whole_waves()), engine).unwrap();
     let usual = StationConfig::default();
     let station = StationConfig {
         burst: options["burst"].as_f64().unwrap_or(usual.burst),
@@ -69,7 +69,12 @@ async fn the_node_that_makes_tones() {
     app.cluster = Some(Arc::clone(&cluster));
     app.metrics = Some(metrics);
     app.access = Access { token: text("token"), ..Access::default() };
-    http::serve(Arc::new(app), vec![listener], http::terminated().unwrap()).await.unwrap();
+    let terminated = http::terminated().unwrap();
+    let stop = async {
+        terminated.await;
+        cluster.hand_over().await;
+    };
+    http::serve(Arc::new(app), vec![listener], stop).await.unwrap();
     cluster.leave().await;
 }
 

@@ -80,3 +80,19 @@ pub fn decoded(bytes: &[u8], format: &str) -> Vec<f32> {
     assert!(output.status.success() && complaints.is_empty(), "ffmpeg: {complaints:?}");
     output.stdout.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
 }
+
+/// An Ogg stream without a page that is cut off at its end.
+pub fn whole_pages(bytes: &[u8]) -> &[u8] {
+    let mut end = 0;
+    while let Some(&[.., count]) = bytes.get(end..end + 27) {
+        let lengths = bytes.get(end + 27..end + 27 + usize::from(count));
+        let Some(lengths) = lengths else { break };
+        let size: usize = lengths.iter().map(|length| usize::from(*length)).sum();
+        let next = end + 27 + lengths.len() + size;
+        if next > bytes.len() {
+            break;
+        }
+        end = next;
+    }
+    &bytes[..end]
+}

@@ -31,6 +31,23 @@ pub trait LiveFormat: Sync {
     /// [`AudioError`] of the codec concerned.
     fn encoder(&self, channels: usize, kbps: u32) -> Result<Box<dyn LiveEncoder>, AudioError>;
 
+    /// The same, for whoever was sent packets of another encoder of the same sound on the same grid: each packet that
+    /// begins within the first `frames` frames may follow those.
+    ///
+    /// # Errors
+    /// [`AudioError`] of the codec concerned.
+    fn follower(&self, channels: usize, kbps: u32, _frames: u64) -> Result<Box<dyn LiveEncoder>, AudioError> {
+        self.encoder(channels, kbps)
+    }
+
+    /// Frames of a packet; 1 where a packet may begin with any frame.
+    fn packet_frames(&self) -> u64;
+
+    /// What a packet has behind its first frames, where it can be cut.
+    fn cut(&self, _packet: &Packet, _frames: u64) -> Option<Packet> {
+        None
+    }
+
     /// Makes a page of packets that follow each other; there is at least one.
     fn page(&self, packets: &[Packet], at: Span) -> Box<dyn PageBody>;
 

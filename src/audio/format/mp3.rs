@@ -51,6 +51,14 @@ impl LiveFormat for Mp3 {
         encoder(channels, kbps, false)
     }
 
+    fn follower(&self, channels: usize, kbps: u32, _frames: u64) -> Result<Box<dyn LiveEncoder>, AudioError> {
+        encoder(channels, kbps, true)
+    }
+
+    fn packet_frames(&self) -> u64 {
+        1152
+    }
+
     fn page(&self, packets: &[Packet], _at: Span) -> Box<dyn PageBody> {
         Box::new(PlainPage::of(packets))
     }

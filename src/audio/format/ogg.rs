@@ -82,6 +82,16 @@ impl LiveFormat for OggOpus {
         Ok(Box::new(Live { skip: opus.pre_skip(), opus }))
     }
 
+    fn follower(&self, channels: usize, kbps: u32, frames: u64) -> Result<Box<dyn LiveEncoder>, AudioError> {
+        let mut opus = OpusEncoder::new(channels, kbps)?;
+        opus.predict_nothing_in(0..frames);
+        Ok(Box::new(Live { skip: opus.pre_skip(), opus }))
+    }
+
+    fn packet_frames(&self) -> u64 {
+        OPUS_FRAME as u64
+    }
+
     fn page(&self, packets: &[Packet], at: Span) -> Box<dyn PageBody> {
         let mut page = SharedPage::collect();
         packets.iter().for_each(|packet| page.push(&packet.bytes));

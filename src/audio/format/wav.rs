@@ -104,6 +104,17 @@ impl LiveFormat for Wav {
         Ok(Box::new(Samples { channels }))
     }
 
+    fn packet_frames(&self) -> u64 {
+        1
+    }
+
+    fn cut(&self, packet: &Packet, frames: u64) -> Option<Packet> {
+        let size = packet.bytes.len() / packet.frames.max(1) as usize;
+        let bytes = packet.bytes.slice((frames as usize * size).min(packet.bytes.len())..);
+        let (start, frames) = (packet.start + frames, packet.frames.saturating_sub(frames));
+        Some(Packet { bytes, start, frames, ..packet.clone() })
+    }
+
     fn page(&self, packets: &[Packet], _at: Span) -> Box<dyn PageBody> {
         Box::new(Body(PlainPage::of(packets)))
     }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{PART, Part, Rendition, SEGMENT};
 use crate::audio::format::mp3_segments;
-use crate::audio::{AudioError, LiveEncoder, OpusEncoder};
+use crate::audio::{AudioError, LiveEncoder, OPUS_FRAME, OpusEncoder};
 
 /// Frames that an encoder hears before its segment, so that it has forgotten that it began: 0.48 s, whole packets of
 /// every codec. Its slowest part, a filter against direct current at 3 Hz, forgets 99.99 % of it.
@@ -43,7 +43,7 @@ impl SegmentEncoder {
         let codec = match rendition {
             Rendition::Opus => {
                 let mut opus = OpusEncoder::new(channels, rendition.kbps())?;
-                opus.predict_nothing_at(WARM_UP);
+                opus.predict_nothing_in(WARM_UP..WARM_UP + OPUS_FRAME as u64);
                 Codec::Opus(opus)
             }
             Rendition::Mp3 => Codec::Mp3(mp3_segments(channels, rendition.kbps())?),

@@ -55,7 +55,7 @@ impl Journal {
         }
         let found = found.filter(|found| !found.codes.is_empty()).ok_or_else(|| StationError::not_kept(kept))?;
         let (codes, fingerprint) = (found.codes.into(), found.run.codec().fingerprint);
-        Ok(Prefix { codes, fingerprint, heard: false })
+        Ok(Prefix { codes, fingerprint, heard: false, skipped: 0 })
     }
 }
 
@@ -90,7 +90,7 @@ impl Run {
     }
 
     /// Its frames that sound before voice time `voice`.
-    fn frames_before(&self, voice: u64) -> u64 {
+    pub(super) fn frames_before(&self, voice: u64) -> u64 {
         let codec = self.codec();
         let sample = voice.saturating_sub(self.base) * u64::from(codec.rate) / u64::from(OPUS_RATE);
         (sample as i64 - self.origin).max(0) as u64 / codec.hop as u64

@@ -15,6 +15,7 @@ mod reader;
 mod record;
 mod replay;
 mod scribe;
+mod seam;
 mod shelf;
 mod sound;
 #[cfg(test)]
@@ -23,7 +24,7 @@ mod wall;
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use metrics::gauge;
@@ -35,12 +36,13 @@ pub use self::replay::Replay;
 pub(super) use self::scribe::Scribe;
 #[doc(hidden)]
 pub use self::scribe::rehearse;
+pub(super) use self::seam::Seam;
 pub use self::wall::{parse_rfc3339, rfc3339};
 
 use self::index::Index;
 pub(super) use self::record::{Cause, Change, Origin};
 use self::record::{Head, Mark, Record, What};
-use self::shelf::Shelf;
+pub use self::shelf::Shelf;
 use self::wall::micros;
 use super::event::title;
 use crate::audio::OPUS_RATE;
@@ -63,7 +65,11 @@ pub struct Journal {
     /// Frames that are kept; 0 keeps nothing.
     most: u64,
     shelf: Option<Arc<dyn Shelf>>,
+    /// Where a copy goes that outlives this machine.
+    abroad: Arc<OnceLock<Arc<dyn Shelf>>>,
     state: Mutex<State>,
+    /// Another node began it.
+    taken: bool,
     grown: watch::Sender<Grown>,
 }
 
@@ -118,6 +124,34 @@ impl Journal {
         if let Some(shelf) = &self.shelf {
             shelf.forget(&self.stream);
         }
+        if let Some(abroad) = self.abroad.get() {
+            abroad.forget(&self.stream);
+        }
+    }
+
+    /// Whether another process began it.
+    pub(super) fn is_of_others(&self) -> bool {
+        self.taken
+    }
+
+    /// Another process goes on in the copy: what is kept here is of no use any more.
+    pub(super) fn leave(&self) {
+        if let Some(shelf) = &self.shelf {
+            shelf.forget(&self.stream);
+        }
+    }
+
+    /// What follows is to be understood without what is written by now.
+    pub(super) fn begin_anew(&self) {
+        let mut state = self.lock();
+        state.resumed = !state.pieces.is_empty();
+    }
+
+    /// The stream stood still by request when the last was written.
+    pub(super) fn ends_silent(&self) -> bool {
+        let state = self.lock();
+        let end = state.index.end();
+        end > 0 && matches!(state.index.place(end - 1), index::Place::Silence(_))
     }
 
     /// Whether anything is written down.
@@ -275,6 +309,9 @@ impl Journal {
         piece.length += bytes.len();
         if let Some(all) = &mut piece.bytes {
             all.extend_from_slice(&bytes);
+        }
+        if let Some(abroad) = self.abroad.get() {
+            abroad.append(&self.stream, piece.number, bytes.clone());
         }
         if let Some(shelf) = &self.shelf {
             shelf.append(&self.stream, piece.number, bytes);

@@ -9,7 +9,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::super::StreamInfo;
+use super::super::{Idle, StreamInfo};
 use super::bits;
 use crate::audio::checksum;
 use crate::engine::{CodecShape, Sampling, WeightedPrompt};
@@ -63,6 +63,12 @@ pub(in super::super) struct Origin {
     /// A voice with one channel is heard in a room.
     #[serde(default)]
     pub(in super::super) room: bool,
+    /// What happens when its last listener leaves, where another process may go on at once.
+    #[serde(default)]
+    pub(in super::super) idle: Option<Idle>,
+    /// Its length in seconds, if it has one.
+    #[serde(default)]
+    pub(in super::super) seconds: Option<f64>,
 }
 
 impl Origin {

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use super::record::{Origin, Record, Run, Sound, What};
-use super::{Journal, Journals};
-use crate::audio::OPUS_RATE;
+use super::{Journal, Journals, Seam};
+use crate::audio::{LEVEL_BLOCK, OPUS_RATE};
 use crate::engine::{CodecShape, Passage};
 
 /// Sound that is gathered before it is written: what a process that dies takes with it. Listeners are kept as far ahead
 /// of real time, so nothing of it was heard.
 const GATHERED: u64 = 2 * OPUS_RATE as u64;
+/// The same where somebody listens at another node, who is to hear what was sent go on: a page.
+const SOON: u64 = OPUS_RATE as u64 / 5;
 
 pub(in super::super) struct Scribe {
     journal: Arc<Journal>,
@@ -27,6 +29,18 @@ pub(in super::super) struct Scribe {
     written: u64,
     /// Silence that is not written yet: from when on, and how much.
     silence: Option<(u64, u64)>,
+    /// Sound that is gathered before it is written.
+    gathered: u64,
+    /// Where the voice goes on from another one's run: what its first run and its samples and blocks are there.
+    joined: Option<Joined>,
+}
+
+struct Joined {
+    frame: u64,
+    sample: i64,
+    block: u64,
+    /// The frame of the run behind the last one that is written down.
+    known: u64,
 }
 
 impl Scribe {
@@ -51,12 +65,37 @@ impl Scribe {
             levels: vec![(0, 0)],
             written: end,
             silence: None,
+            gathered: GATHERED,
+            joined: None,
         }
     }
 
     /// Whether a voice with one channel is heard in a room.
     pub(in super::super) fn room(&self) -> bool {
         self.journal.origin().room
+    }
+
+    /// For a voice that goes on from another one's, as if it were the same.
+    pub(in super::super) fn joining(journal: Arc<Journal>, seam: &Seam) -> Self {
+        let blocks = |sample: i64| {
+            let place = sample * i64::from(OPUS_RATE) / i64::from(seam.run.codec().rate);
+            place.unsigned_abs() / u64::from(LEVEL_BLOCK)
+        };
+        let block = blocks(seam.sample);
+        let level = (block + (seam.at - seam.begins) / u64::from(LEVEL_BLOCK), seam.level);
+        Self {
+            base: seam.run.base,
+            run: Some((0, seam.run.clone())),
+            level,
+            levels: vec![level],
+            joined: Some(Joined { frame: seam.frame, sample: seam.sample, block, known: seam.known }),
+            ..Self::new(journal)
+        }
+    }
+
+    /// Whether somebody listens who goes on from what is written should this process die.
+    pub(in super::super) fn write_soon(&mut self, soon: bool) {
+        self.gathered = if soon { SOON } else { GATHERED };
     }
 
     /// Media time up to which all is written.
@@ -69,11 +108,22 @@ impl Scribe {
         if !self.journal.keeps() {
             return;
         }
+        let (mut first, mut codes) = (passage.first, &passage.codes[..]);
+        if let Some(joined) = self.joined.as_ref().filter(|_| passage.run == 0) {
+            first += joined.frame;
+            let known = joined.known.saturating_sub(first);
+            codes = codes.get(known as usize * passage.codec.codebooks..).unwrap_or_default();
+            first += known;
+            if codes.is_empty() {
+                return;
+            }
+        }
         let run = match &self.run {
             Some((number, run)) if *number == passage.run => run.number,
             _ => {
                 self.put(at);
-                let run = Run::new(self.runs, self.base, passage.origin, passage.codec);
+                let origin = passage.origin + self.joined.as_ref().map_or(0, |joined| joined.sample);
+                let run = Run::new(self.runs, self.base, origin, passage.codec);
                 self.runs += 1;
                 self.journal.mark(at, What::Run(run.clone()));
                 self.run.insert((passage.run, run)).1.number
@@ -82,17 +132,18 @@ impl Scribe {
         let sound = self.sound.get_or_insert_with(|| Sound {
             end: at,
             run,
-            first: passage.first,
+            first,
             codebooks: passage.codec.codebooks,
             card: passage.codec.card,
             codes: Vec::new(),
             levels: Vec::new(),
         });
-        sound.codes.extend_from_slice(&passage.codes);
+        sound.codes.extend_from_slice(codes);
     }
 
     /// The level that rules at the end of a block of 100 ms, in hundredths of a decibel.
     pub(in super::super) fn level(&mut self, block: u64, level: i16) {
+        let block = block + self.joined.as_ref().map_or(0, |joined| joined.block);
         if self.level.1 != level {
             self.levels.push((block, level));
         }
@@ -102,7 +153,7 @@ impl Scribe {
     /// All sound before media time `at` was given out.
     pub(in super::super) fn heard(&mut self, at: u64) {
         self.put_silence();
-        if at >= self.written + GATHERED {
+        if at >= self.written + self.gathered {
             self.put(at);
         }
     }
@@ -114,7 +165,7 @@ impl Scribe {
         }
         let (_, all) = self.silence.get_or_insert((at, 0));
         *all += frames;
-        if *all >= GATHERED {
+        if *all >= self.gathered {
             self.put_silence();
         }
     }
@@ -145,6 +196,7 @@ impl Scribe {
     }
 
     fn put(&mut self, at: u64) {
+        let at = at.max(self.written);
         let (Some((_, run)), true) = (&self.run, at > self.written || self.sound.is_some()) else { return };
         let codec = run.codec();
         let empty = Sound {

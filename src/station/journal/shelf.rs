@@ -18,10 +18,13 @@ const WAITING: usize = 8192;
 const EXTENSION: &str = "journal";
 
 /// A place for pieces. Other places than a folder can stand behind it.
-pub(super) trait Shelf: Send + Sync {
+pub trait Shelf: Send + Sync {
     /// Appends to a piece, soon.
     fn append(&self, stream: &str, piece: u64, bytes: Vec<u8>);
     /// Everything that was appended to a piece some time ago. Waits for the disk.
+    ///
+    /// # Errors
+    /// Those of the disk, or of what stands in its place.
     fn read(&self, stream: &str, piece: u64) -> io::Result<Vec<u8>>;
     /// Removes a piece, soon.
     fn remove(&self, stream: &str, piece: u64);
@@ -106,31 +109,39 @@ fn stream(path: &Path) -> io::Result<Option<Found>> {
         }
     }
     names.sort();
-    let (mut pieces, mut index, mut newest) = (Vec::new(), Index::default(), None);
+    let mut found = None;
     for (number, file) in names {
         let bytes = fs::read(&file)?;
-        let (all, ends): (Vec<Record>, Vec<usize>) = records(&bytes).unzip();
-        let whole = ends.last().copied().unwrap_or(0);
-        if whole < bytes.len() {
-            tracing::info!(file = %file.display(), cut = bytes.len() - whole, "a torn tail was cut off a journal");
-            OpenOptions::new().write(true).open(&file)?.set_len(whole as u64)?;
+        match Found::piece(&mut found, number, &bytes) {
+            Some(whole) if whole < bytes.len() => {
+                tracing::info!(file = %file.display(), cut = bytes.len() - whole, "a torn tail was cut off a journal");
+                OpenOptions::new().write(true).open(&file)?.set_len(whole as u64)?;
+            }
+            Some(_) => {}
+            None => tracing::warn!(file = %file.display(), "this is no piece of a journal that can be read"),
         }
+    }
+    Ok(found)
+}
+
+impl Found {
+    /// Adds the next piece to what was found; gives the length of what can be read of it, `None` if it is none.
+    pub(super) fn piece(found: &mut Option<Self>, number: u64, bytes: &[u8]) -> Option<usize> {
+        let (all, ends): (Vec<Record>, Vec<usize>) = records(bytes).unzip();
+        let whole = ends.last().copied().unwrap_or(0);
         let head = match all.first() {
             Some(Record::Head(head)) if head.version == super::record::VERSION => head.clone(),
-            _ => {
-                tracing::warn!(file = %file.display(), "this is no piece of a journal that can be read");
-                continue;
-            }
+            _ => return None,
         };
-        if newest.is_some() && head.start > index.end() {
-            // What lies before a hole does not connect to what lies behind it.
-            (pieces, index) = (Vec::new(), Index::default());
-        }
+        // What lies before a hole does not connect to what lies behind it.
+        found.take_if(|before| head.start > before.index.end());
+        let (mut index, mut pieces) =
+            found.take().map_or_else(Default::default, |before| (before.index, before.pieces));
         all.iter().for_each(|record| index.note(record));
         pieces.push((number, head.start, whole));
-        newest = Some(head);
+        *found = Some(Self { head, index, pieces });
+        Some(whole)
     }
-    Ok(newest.map(|head| Found { head, index, pieces }))
 }
 
 /// The thread: writes until nobody can ask it to any more.

@@ -18,6 +18,9 @@ use crate::telemetry::{TIME_TO_FIRST_AUDIO, UNDERRUNS};
 const TURN: u32 = 5;
 /// Players that have less than this in store get every page as soon as it is full.
 const SCARCE: u64 = OPUS_RATE as u64 / 2;
+/// Frames that are kept for listeners of a node that is gone, who come within so long.
+const KEPT: u64 = 10 * OPUS_RATE as u64;
+const AWAITED: Duration = Duration::from_secs(30);
 /// Seconds that the filters of the program hold back.
 const WITHIN: f64 = 0.1;
 /// Seconds that the voice makes beyond a store, so that it is filled for certain.
@@ -49,6 +52,10 @@ impl<S: Source> Task<S> {
         let now = Instant::now();
         if self.parked || (self.clock.is_none() && audience.listeners == 0) {
             return Ok(Pumped::Still);
+        }
+        if self.clock.is_none() {
+            // They go on as if nothing had happened, if they still have something to play.
+            self.clock = self.joined.take().filter(|clock| clock.heard(now) < self.feed.position());
         }
         if self.clock.is_some_and(|clock| clock.heard(now) > self.feed.position()) {
             self.run_dry(now);
@@ -88,6 +95,24 @@ impl<S: Source> Task<S> {
             self.plan.upkeep.note(work, sound);
         }
         Ok(pumped)
+    }
+
+    /// Makes the sound before a media time again, for encoders to begin with: it was sent by another node.
+    pub(super) async fn make_again(&mut self, until: u64) -> Result<(), Over> {
+        self.fanout.keep(KEPT);
+        let mut turn = 0;
+        while self.feed.position() < until {
+            match self.feed.next(false)? {
+                Some(block) => self.emit(block)?,
+                None => self.feed.ready().await,
+            }
+            turn += 1;
+            if turn % TURN == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        self.joined_until = Some(Instant::now() + AWAITED);
+        Ok(())
     }
 
     /// The voice has nothing: what players still have decides how urgent that is.

@@ -13,6 +13,7 @@ mod queue;
 mod resume;
 mod schedule;
 mod store;
+mod takeover;
 mod tone;
 
 use std::process::{Command, Stdio};
