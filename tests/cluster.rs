@@ -9,6 +9,8 @@ mod client;
 mod nats;
 #[path = "cluster/node.rs"]
 mod node;
+#[path = "cluster/proxy.rs"]
+mod proxy;
 #[path = "cluster/sound.rs"]
 mod sound;
 #[path = "cluster/takeover.rs"]

@@ -26,6 +26,8 @@ use crate::station::{Directory as Seam, Station, StationError, Stream};
 const ROUND: Duration = Duration::from_secs(1);
 /// Pause before NATS is asked again after trouble.
 const BREATH: Duration = Duration::from_secs(1);
+/// What a node that is gone has left is kept so long: its listeners elsewhere have another node go on with it.
+const LEFT: Duration = Duration::from_secs(30);
 /// How long a name that is being taken or given back is waited for.
 const SETTLING: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(20);
@@ -79,6 +81,8 @@ pub(super) struct Directory {
     is_current: AtomicBool,
     /// Under which generation this process makes its streams.
     own: Mutex<HashMap<String, u64>>,
+    /// Nodes that have left something, and since when they are known to be gone.
+    left: Mutex<HashMap<String, Instant>>,
 }
 
 fn id_key(id: &str) -> String {
@@ -104,6 +108,7 @@ impl Directory {
             writing: tokio::sync::Mutex::default(),
             is_current: AtomicBool::new(false),
             own: Mutex::default(),
+            left: Mutex::default(),
         }
     }
 
@@ -359,11 +364,12 @@ impl Directory {
                 self.write_down(&stream, name).await?;
             }
         }
+        let forgotten = self.forgotten();
         // What has ended is known here for a while.
         let is_over = |entry: &Entry| match entry.node == self.node {
             // What is about to go on here is not there yet.
             true => station.get(&entry.id).is_err() && !self.own().contains_key(&entry.id),
-            false => !entry.stays && self.nodes.is_gone(&entry.node),
+            false => !entry.stays && forgotten.contains(&entry.node),
         };
         let over: Vec<(Entry, u64)> = {
             let rows = self.rows();
@@ -374,6 +380,16 @@ impl Directory {
             self.take_away(&entry, revision).await?;
         }
         Ok(())
+    }
+
+    /// Nodes that have been gone for so long that nobody waits for what they have left.
+    fn forgotten(&self) -> HashSet<String> {
+        let nodes: HashSet<String> = self.rows().values().map(|row| row.entry.node.clone()).collect();
+        let gone: HashSet<String> = nodes.into_iter().filter(|node| self.nodes.is_gone(node)).collect();
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        left.retain(|node, _| gone.contains(node));
+        gone.iter().for_each(|node| drop(left.entry(node.clone()).or_insert_with(Instant::now)));
+        left.iter().filter(|(_, since)| since.elapsed() > LEFT).map(|(node, _)| node.clone()).collect()
     }
 
     async fn write_down(&self, stream: &Stream, name: Option<&str>) -> Result<(), Trouble> {

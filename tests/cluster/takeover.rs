@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::client::Answer;
 use crate::nats::Nats;
 use crate::node::{Node, eventually};
+use crate::proxy::Proxy;
 use crate::sound;
 
 const SECOND: usize = 48_000;
@@ -184,4 +185,43 @@ async fn a_station_that_nobody_hears_goes_on_at_another_node_with_its_music() {
     let mut after = Listener::join(&second, &place, "wav").await;
     after.hear(3).await;
     assert_eq!(second.call("POST", "/v1/streams", r#"{"name": "dusk", "prompts": ["y"]}"#).await.status, 409);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_that_was_cut_off_comes_back_and_drops_its_voice() {
+    let nats = Nats::start().await;
+    let line = Proxy::start(nats.addr).await;
+    let mut edge = Node::start_with("edge", &nats.url(), &json!({ "voices": 0 }));
+    let mut first = Node::start("first", &line.url());
+    edge.ready().await;
+    first.ready().await;
+    edge.sees_room_at("first").await;
+    let id = edge.create(r#"{"prompts": ["x"]}"#).await;
+    let place = format!("/v1/streams/{id}");
+    let mut second = Node::start("second", &nats.url());
+    second.ready().await;
+    edge.sees_room_at("second").await;
+    let mut listener = Listener::join(&edge, &place, "wav").await;
+    listener.hear(3).await;
+    line.cut();
+    // It goes on elsewhere, although where it played it plays on.
+    listener.hear(4).await;
+    assert_eq!(first.get(&place).await.json().await["id"], id.as_str());
+    line.heal();
+    eventually(async || {
+        let told = edge.get("/v1/nodes").await.json().await;
+        let streams = |name: &str| {
+            let node = told["nodes"].as_array()?.iter().find(|node| node["name"] == name)?;
+            node["streams"].as_u64()
+        };
+        if (streams("first"), streams("second")) == (Some(0), Some(1)) { Ok(()) } else { Err(told.to_string()) }
+    })
+    .await;
+    let mut late = Listener::join(&first, &place, "wav").await;
+    late.hear(6).await;
+    listener.hear(6).await;
+    let seconds = playhead(&second, &place).await;
+    let recording = recording(&second, &place, seconds - 1).await;
+    assert_one_piece(&listener, &recording);
+    assert_one_piece(&late, &recording);
 }
