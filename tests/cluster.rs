@@ -151,8 +151,9 @@ async fn a_stream_is_made_shown_steered_and_ended_through_every_node() {
         let told = node.get(&place).await.json().await;
         assert_eq!((&told["id"], &told["name"]), (&json!(id), &json!("Tee & Kaffee")), "{}", node.name);
         let list = node.get("/v1/streams").await.json().await;
-        let found = list["streams"].as_array().unwrap().iter().filter(|stream| stream["id"] == id.as_str()).count();
-        assert_eq!(found, 1, "{}", node.name);
+        let found = list["streams"].as_array().unwrap().iter().filter(|stream| stream["id"] == id.as_str());
+        let owners: Vec<&Value> = found.map(|stream| &stream["node"]).collect();
+        assert_eq!((&told["node"], owners), (&json!("free"), vec![&json!("free")]), "{}", node.name);
     }
     for (method, end, body, status) in [
         ("PATCH", "", r#"{"prompts": ["coffee"]}"#, 200),

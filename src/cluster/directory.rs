@@ -388,7 +388,9 @@ impl Directory {
         let gone: HashSet<String> = nodes.into_iter().filter(|node| self.nodes.is_gone(node)).collect();
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         left.retain(|node, _| gone.contains(node));
-        gone.iter().for_each(|node| drop(left.entry(node.clone()).or_insert_with(Instant::now)));
+        for node in gone {
+            left.entry(node).or_insert_with(Instant::now);
+        }
         left.iter().filter(|(_, since)| since.elapsed() > LEFT).map(|(node, _)| node.clone()).collect()
     }
 

@@ -112,6 +112,11 @@ impl App {
         }
     }
 
+    /// This node's name, in a cluster.
+    pub(super) fn node(&self) -> Option<&str> {
+        self.cluster.as_deref().map(Cluster::node)
+    }
+
     /// A stream to be heard, wherever in the cluster it plays.
     pub(super) async fn hear(&self, id: &str) -> Result<Arc<Stream>, HttpError> {
         match (self.station.get(id), &self.cluster) {

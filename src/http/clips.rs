@@ -278,7 +278,7 @@ async fn stream_from(
         idle: Idle::Pause,
     };
     let info = app.station.create_from(spec, Some(prefix)).await?.info();
-    Ok(super::streams::created(info, links))
+    Ok(super::streams::created(app, info, links))
 }
 
 pub(super) fn no_store(reply: impl Reply) -> Response {

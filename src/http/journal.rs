@@ -190,7 +190,7 @@ async fn go_on(
         wait,
     };
     let info = app.station.fork(&stream, at, fork).await?.info();
-    Ok(super::streams::created(info, links))
+    Ok(super::streams::created(app, info, links))
 }
 
 /// A part of a stream, between two moments: seconds before now (-300), seconds of media time (81.5) or times

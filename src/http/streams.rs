@@ -29,7 +29,7 @@ fn collection(app: &Arc<App>) -> Routes {
     let (for_list, for_create) = (Arc::clone(app), Arc::clone(app));
     let list = get().and(links::of_request()).and(auth::of_request()).map(move |links, grant: Grant| {
         let heard = for_list.station.list().into_iter().filter(|info| grant.hears(info.name.as_deref()));
-        let streams = heard.map(|info| StreamView::new(info, &links)).collect();
+        let streams = heard.map(|info| StreamView::new(info, &links, for_list.node())).collect();
         no_store(warp::reply::json(&StreamList { streams }))
     });
     let asked = warp::post().and(raw()).and(body::bytes(app)).and(links::of_request()).and(auth::of_request());
@@ -119,18 +119,18 @@ async fn create(
     let wait = Query::parse(query, &[&["wait"]])?.wait()?;
     let spec = StreamSpec { wait, ..body::json::<Create>(&body?)?.into_spec()? };
     grant.check(Scope::Produce, spec.name.as_deref())?;
-    Ok(created(app.station.create(spec).await?.info(), links))
+    Ok(created(app, app.station.create(spec).await?.info(), links))
 }
 
 /// 201 with a new stream.
-pub(super) fn created(info: StreamInfo, links: &Links) -> Response {
+pub(super) fn created(app: &App, info: StreamInfo, links: &Links) -> Response {
     let place = links.to(&format!("/v1/streams/{}", info.id));
-    let created = with_status(warp::reply::json(&StreamView::new(info, links)), StatusCode::CREATED);
+    let created = with_status(warp::reply::json(&StreamView::new(info, links, app.node())), StatusCode::CREATED);
     with_header(created, LOCATION, place).into_response()
 }
 
 fn show(app: &App, id: &str, links: &Links) -> Result<Response, HttpError> {
-    Ok(no_store(warp::reply::json(&StreamView::new(app.station.get(id)?.info(), links))))
+    Ok(no_store(warp::reply::json(&StreamView::new(app.station.get(id)?.info(), links, app.node()))))
 }
 
 async fn change(app: &App, id: &str, body: Result<Bytes, HttpError>) -> Result<Response, HttpError> {
@@ -153,7 +153,7 @@ impl Verb {
             Self::Resume => stream.resume().await?,
             Self::Reset => return Ok(acknowledged(id, stream.reset().await?)),
         }
-        Ok(no_store(warp::reply::json(&StreamView::new(stream.info(), links))))
+        Ok(no_store(warp::reply::json(&StreamView::new(stream.info(), links, app.node()))))
     }
 }
 

@@ -7,7 +7,8 @@ const words = (stream) => stream.prompts.map((prompt) => prompt.text).filter(Boo
 const isHeard = (stream) => ["playing", "buffering"].includes(stream.state);
 
 function row(stream) {
-  const name = make("td", {}, stream.name ?? stream.id.slice(0, 8), make("small", { textContent: words(stream) }));
+  const name = make("td", {}, stream.name ?? stream.id.slice(0, 8), make("small", { textContent: words(stream) }),
+    ...(stream.node ? [make("small", { textContent: `at ${stream.node}` })] : []));
   const waits = stream.waiting?.reason ?? stream.reason ?? "";
   const state = make("td", {}, stream.state, make("small", { textContent: waits }));
   const figure = (text, low = false) => make("td", { class: "figure" }, make("span", { class: low ? "low" : "", textContent: text }));
@@ -31,6 +32,9 @@ export function paintStreams(streams) {
   $("streams-sum").textContent = streams.length ? `${streams.length}, heard by ${heard}` : "";
 }
 
+const takenOver = ({ takeovers, takeover_seconds: took }) =>
+  took == null ? String(takeovers) : `${takeovers}, ${Math.round(took * 1000)} ms`;
+
 /** The nodes of a cluster; a server by itself has none. */
 export function paintNodes({ cluster, node: here, nodes }) {
   $("cluster").hidden = !cluster;
@@ -39,7 +43,7 @@ export function paintNodes({ cluster, node: here, nodes }) {
     "tr", {},
     make("td", {}, node.name, make("small", { textContent: [node.role === "edge" ? "edge" : "", node.name === here ? "this page" : ""].filter(Boolean).join(", ") })),
     make("td", { textContent: node.version }),
-    figure(node.streams), figure(node.room, node.room === 0), figure(node.listeners),
+    figure(node.streams), figure(node.room, node.room === 0), figure(node.listeners), figure(takenOver(node)),
   )));
   $("nodes-sum").textContent = cluster ? `${nodes.length} of ${cluster}` : "";
 }

@@ -24,16 +24,19 @@ pub(in crate::http) struct StreamView {
     info: StreamInfo,
     /// Where it is heard, by format and by HLS (`hls`), watched (`events`) and steered (`ws`).
     urls: BTreeMap<String, String>,
+    /// The node that makes it; only in a cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<String>,
 }
 
 impl StreamView {
-    pub fn new(info: StreamInfo, links: &Links) -> Self {
+    pub fn new(info: StreamInfo, links: &Links, node: Option<&str>) -> Self {
         let url = |end: &str| links.to(&format!("/v1/streams/{}/{end}", info.id));
         let sounds = Sounds::Live.formats().map(|format| (format.extension().to_owned(), Sounds::Live.segment(format)));
         let others = [("ws", "ws"), ("events", "events"), ("hls", "hls/master.m3u8")];
         let others = others.map(|(name, end)| (name.to_owned(), end.to_owned()));
         let urls = sounds.chain(others).map(|(name, end): (String, String)| (name, url(&end))).collect();
-        Self { info, urls }
+        Self { info, urls, node: node.map(str::to_owned) }
     }
 }
 
