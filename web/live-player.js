@@ -4,9 +4,9 @@
 // calm while it wants less again. The clocks of two machines never agree: it plays a thousandth faster or slower until the
 // store is what it should be, three thousandths (five cents) when far from it.
 
-const TARGET = 0.3; // seconds; the server sends 0.4 at once
+const TARGET = 0.2; // seconds; the server sends 0.24 at once
 const MOST = 2;
-const SLACK = 0.15; // seconds of store above or below the target that are no reason to act
+const SLACK = 0.1; // seconds of store above or below the target that are no reason to act
 const NUDGE = 0.001;
 const FAR = 0.5; // seconds of store off the target that call for a stronger nudge
 const ROUND = 5; // seconds over which the smallest store is taken

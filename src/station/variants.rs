@@ -12,7 +12,7 @@ use super::page_ring::PageRing;
 use crate::audio::OPUS_RATE;
 
 /// Sound that a low-latency listener gets at once, in frames: enough for a page's jitter, little enough to steer by.
-pub(super) const LOW_LATENCY_BURST: u64 = OPUS_RATE as u64 * 2 / 5;
+pub(super) const LOW_LATENCY_BURST: u64 = OPUS_RATE as u64 * 6 / 25;
 
 /// How far behind a listener may be beyond the burst before it skips, in frames.
 const SLACK: u64 = OPUS_RATE as u64 * 10;

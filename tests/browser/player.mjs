@@ -14,10 +14,10 @@ new Function(readFileSync(process.argv[2], "utf8"))();
 
 const player = new Player();
 let [sent, now, dry] = [0, 0, 0];
-/** Plays for some seconds; the server sends 20 ms pieces 0.4 s ahead, except while it is silent. */
+/** Plays for some seconds; the server sends 20 ms pieces 0.24 s ahead, except while it is silent. */
 function play(seconds, silent) {
   for (const end = now + seconds; now < end; now += BLOCK / RATE) {
-    while (!silent && sent < now + 0.4) {
+    while (!silent && sent < now + 0.24) {
       player.put([new Float32Array(RATE / 50)]);
       sent += 0.02;
     }
@@ -29,14 +29,14 @@ function play(seconds, silent) {
 
 play(10);
 assert(player.playing && dry === 0, "an even network is played without a gap");
-assert.equal(player.target, 0.3 * RATE);
+assert.equal(player.target, 0.2 * RATE);
 play(1.5, true);
 assert.equal(dry, 1, "a gap of the network that is longer than the store is heard once");
-assert.equal(player.target, 0.6 * RATE, "and then more is kept");
+assert.equal(player.target, 0.4 * RATE, "and then more is kept");
 play(20);
-assert.equal(player.target, 0.6 * RATE, "at first");
+assert.equal(player.target, 0.4 * RATE, "at first");
 play(300);
 assert.equal(dry, 1, "nothing is missing while the store shrinks");
-assert.equal(player.target, 0.3 * RATE, "after a calm while as much as at the start");
+assert.equal(player.target, 0.2 * RATE, "after a calm while as much as at the start");
 const held = (player.held - player.at) / RATE;
 assert(held < 0.75, `the store follows: ${held} s`);
