@@ -15,7 +15,7 @@ export const hlsLibrary = () => readFileSync(modules.resolve("hls.js/dist/hls.mi
 export const sleep = (seconds) => new Promise((done) => setTimeout(done, 1000 * seconds));
 
 /** Asks until there is an answer. */
-async function answer(ask, seconds = 60) {
+export async function answer(ask, seconds = 60) {
   for (const end = Date.now() + 1000 * seconds; ; await sleep(0.1)) {
     try {
       const value = await ask();
@@ -37,7 +37,7 @@ const children = [];
 process.on("exit", () => children.forEach((child) => child.kill()));
 for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => process.exit(1));
 
-function run(program, args) {
+export function run(program, args) {
   const child = spawn(program, args, { stdio: "ignore" });
   child.on("error", (error) => {
     console.error(`${program} does not start: ${error.message}`);
@@ -56,6 +56,24 @@ export async function serve(continuo, options = []) {
   return { url, pid: child.pid };
 }
 
+/** How a browser is spoken to, by DevTools or WebDriver BiDi: calls by number, answers in any order. */
+export async function connect(address) {
+  const socket = new WebSocket(address);
+  await new Promise((opened, failed) => socket.on("open", opened).on("error", failed));
+  const waiting = new Map();
+  socket.on("message", (text) => {
+    const { id, result, error, message } = JSON.parse(text);
+    waiting.get(id)?.(result ?? { error, message });
+    waiting.delete(id);
+  });
+  let last = 0;
+  return (method, params = {}) =>
+    new Promise((done) => {
+      waiting.set((last += 1), done);
+      socket.send(JSON.stringify({ id: last, method, params }));
+    });
+}
+
 /** Opens a page; `first` is run in it before its own scripts. */
 export async function open(url, first = "") {
   const profile = mkdtempSync(join(tmpdir(), "continuo-chromium-"));
@@ -71,20 +89,7 @@ export async function open(url, first = "") {
   });
   const port = await answer(() => readFileSync(join(profile, "DevToolsActivePort"), "utf8").split("\n")[0]);
   const targets = await answer(async () => (await fetch(`http://127.0.0.1:${port}/json`)).json());
-  const socket = new WebSocket(targets.find(({ type }) => type === "page").webSocketDebuggerUrl);
-  await new Promise((opened) => socket.on("open", opened));
-  const waiting = new Map();
-  socket.on("message", (text) => {
-    const { id, result, error } = JSON.parse(text);
-    waiting.get(id)?.(result ?? { error });
-    waiting.delete(id);
-  });
-  let last = 0;
-  const call = (method, params = {}) =>
-    new Promise((done) => {
-      waiting.set((last += 1), done);
-      socket.send(JSON.stringify({ id: last, method, params }));
-    });
+  const call = await connect(targets.find(({ type }) => type === "page").webSocketDebuggerUrl);
   const page = {
     pid: browser.pid,
     profile,

@@ -7,7 +7,7 @@ use continuo::http::{SigningKey, Token};
 use continuo::station::StationConfig;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::client::{call, get};
 use super::m3u8::{media, variants};
@@ -174,6 +174,12 @@ async fn a_signed_address_opens_one_station_until_its_end() {
         match status {
             200 => assert!(!answer.piece().await.unwrap().is_empty()),
             _ => assert!(!answer.problem().await.is_empty()),
+        }
+    }
+    for (place, query) in [(&lofi, &over), (&dub, &hour)] {
+        match tokio_tungstenite::connect_async(format!("ws://{}{place}/ws?{query}", server.addr)).await {
+            Err(Error::Http(answer)) => assert_eq!(answer.status(), 403, "{place} {query}"),
+            other => panic!("{other:?}"),
         }
     }
     assert_eq!(call(server.addr, "PATCH", &format!("{lofi}?{hour}"), r#"{"prompts": ["b"]}"#).await.status, 403);
