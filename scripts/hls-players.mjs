@@ -18,10 +18,9 @@ process.on("exit", () => rmSync(folder, { recursive: true, force: true, maxRetri
 const PLAYERS = {
   ffmpeg: (url, file) => ["-v", "error", "-i", url, "-t", seconds, "-y", file],
   mpv: (url, file) => ["--no-config", "--no-video", "--really-quiet", "--ao=pcm", `--ao-pcm-file=${file}`, `--length=${seconds}`, url],
-  // The time runs from its start.
+  // Its options for the end mean media time, which began long ago: it is told when to stop.
   cvlc: (url, file) => [
-    "--quiet", "--no-video", `--run-time=${Number(seconds) + 15}`, "--sout",
-    `#transcode{acodec=s16l,channels=2,samplerate=48000}:std{access=file,mux=wav,dst=${file}}`, url, "vlc://quit",
+    "--quiet", "--no-video", "--sout", `#transcode{acodec=s16l,channels=2,samplerate=48000}:std{access=file,mux=wav,dst=${file}}`, url,
   ],
 };
 
@@ -102,13 +101,14 @@ async function firefox(program, page, url) {
     window.titles = [];
     hls.on(Hls.Events.ERROR, (_, { fatal, details }) => fatal && trouble.push(details));
     hls.on(Hls.Events.LEVEL_UPDATED, (_, { details }) => {
-      titles = Object.values(details.dateRanges ?? {}).map((range) => range.attr["X-TITLE"] ?? range.attr["X-COM-APPLE-HLS-TITLE"] ?? range.id);
+      titles = Object.values(details.dateRanges ?? {}).map((range) => range.attr["X-TITLE"]);
     });
     hls.loadSource("${url}");
     hls.attachMedia(audio);
     audio.play();
     "0"`);
   await answer(async () => (await ask("audio.currentTime")) > 1);
+  await sleep(8);
   const before = await ask("[audio.currentTime, performance.now()]");
   await sleep(Number(seconds));
   const after = await ask("[audio.currentTime, performance.now()]");
@@ -135,7 +135,9 @@ const files = [];
 for (const [name, command] of Object.entries(PLAYERS).filter(([name]) => installed(name))) {
   const file = join(folder, `${name}.wav`);
   const player = spawn(name, command(url, file), { stdio: "ignore", timeout: 1000 * (3 * Number(seconds) + 30), ...nobody });
+  const stop = name === "cvlc" && setTimeout(() => player.kill("SIGINT"), 1000 * (Number(seconds) + 10));
   const [code] = await new Promise((done) => player.on("exit", (...end) => done(end)));
+  clearTimeout(stop);
   if (code !== 0) console.log(`${name}: ended with ${code}`);
   files.push([name, file]);
 }

@@ -41,6 +41,7 @@ const PLAYER: &str = r"
     hls.loadSource(ADDRESS);
     hls.attachMedia(audio);
     hls.once(Hls.Events.MANIFEST_PARSED, (_, data) => {
+        window.chosen = data.levels[hls.firstAutoLevel].uri;
         hls.loadLevel = data.levels.findIndex((level) => level.uri.includes(RENDITION));
         hls.startLoad();
     });
@@ -85,6 +86,8 @@ async fn hls_js_plays_close_to_now_and_shows_titles_where_they_begin() {
         browser.until(&format!("audio.currentTime > {began} + 6")).await;
         let playing = browser.eval("hls.levels[hls.currentLevel].uri").await;
         assert!(playing.as_str().unwrap().contains(&format!("/{rendition}/")), "{playing}");
+        let chosen = browser.eval("chosen").await;
+        assert!(chosen.as_str().unwrap().contains("/opus/"), "it would choose {chosen}");
         let near = if rendition == "opus" {
             assert_eq!(browser.eval("hls.latestLevelDetails.partTarget").await, 0.6);
             3

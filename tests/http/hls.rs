@@ -21,7 +21,12 @@ async fn created(server: &Server, body: &str) -> String {
 /// The address of a rendition's playlist, with a new player's name.
 async fn joined(server: &Server, place: &str, rendition: &str) -> String {
     let master = get(server.addr, &format!("{place}/hls/master.m3u8")).await.text().await;
-    let mut addresses = variants(&master).into_iter().map(|(_, address)| address);
+    let listed = variants(&master);
+    let most = |at: usize, name: &str| listed[at].0[name].parse::<f64>().unwrap();
+    for name in ["SCORE", "BANDWIDTH"] {
+        assert!(most(0, name) > most(1, name), "players that can choose take Opus, by {name}");
+    }
+    let mut addresses = listed.into_iter().map(|(_, address)| address);
     addresses.find(|address| address.contains(&format!("/{rendition}/"))).unwrap()
 }
 

@@ -192,6 +192,7 @@ pub fn variants(text: &str) -> Vec<(HashMap<String, String>, String)> {
         let Some(list) = line.strip_prefix("#EXT-X-STREAM-INF:") else { continue };
         let list = attributes(list);
         assert!(number(&list, "BANDWIDTH") >= number(&list, "AVERAGE-BANDWIDTH") && list.contains_key("CODECS"));
+        assert!(number(&list, "SCORE") > 0.0, "all have it or none");
         variants.push((list, lines.next().expect("an address after a variant").to_owned()));
     }
     variants

@@ -79,11 +79,20 @@ impl Rendition {
         }
     }
 
-    /// Bits per second with the container's: of the largest segment, and in the mean.
+    /// Bits per second with the container's: of the largest segment at most, and in the mean. Players that can choose take
+    /// the most that their line carries: Opus sounds better with less, so what it may take is said to be more.
     pub fn bandwidth(self) -> (u32, u32) {
         match self {
-            Self::Opus => (125_000, 102_000),
+            Self::Opus => (131_000, 102_000),
             Self::Mp3 => (130_000, 129_000),
+        }
+    }
+
+    /// What players that read it prefer (`SCORE` of rfc8216bis): Opus, which comes in parts.
+    pub fn score(self) -> u32 {
+        match self {
+            Self::Opus => 2,
+            Self::Mp3 => 1,
         }
     }
 

@@ -33,8 +33,9 @@ pub(super) struct Media<'a> {
 pub(super) fn multivariant(address: impl Fn(Rendition) -> String) -> String {
     let mut text = "#EXTM3U\n#EXT-X-VERSION:9\n#EXT-X-INDEPENDENT-SEGMENTS\n".to_owned();
     for rendition in Rendition::built() {
-        let ((most, mean), codec) = (rendition.bandwidth(), rendition.codec());
-        text += &format!("#EXT-X-STREAM-INF:BANDWIDTH={most},AVERAGE-BANDWIDTH={mean},CODECS=\"{codec}\"\n");
+        let ((most, mean), score, codec) = (rendition.bandwidth(), rendition.score(), rendition.codec());
+        text += &format!("#EXT-X-STREAM-INF:BANDWIDTH={most},AVERAGE-BANDWIDTH={mean},SCORE={score},");
+        text += &format!("CODECS=\"{codec}\"\n");
         text += &address(rendition);
         text.push('\n');
     }
