@@ -11,13 +11,14 @@ use crate::cluster::{Address, ClusterConfig, Name, Role};
 #[derive(Args, Clone)]
 pub(super) struct ClusterArgs {
     /// NATS servers (with JetStream) over which this process and others are one server, such as
-    /// nats://10.0.0.1:4222,10.0.0.2,10.0.0.3; tls:// encrypts. Without it the server is by itself
+    /// nats://10.0.0.1:4222,10.0.0.2,10.0.0.3; tls:// encrypts, and nats://USER:PASSWORD@10.0.0.1 logs in (at all of
+    /// them). Without it the server is by itself
     #[arg(long, env = "CONTINUO_CLUSTER", hide_env_values = true, value_name = "ADDRESS", value_delimiter = ',')]
     cluster: Vec<Address>,
     /// The cluster's name; clusters of different names may share NATS servers
     #[arg(long, env = "CONTINUO_CLUSTER_NAME", value_name = "NAME", default_value = "continuo")]
     cluster_name: Name,
-    /// File of credentials that the NATS servers ask for
+    /// File of credentials (a `.creds` file, as `nsc` makes it) that the NATS servers ask for
     #[arg(long, env = "CONTINUO_CLUSTER_CREDS", value_name = "FILE")]
     cluster_creds: Option<PathBuf>,
     /// This process's name among the nodes of the cluster [default: the machine's name and the port]

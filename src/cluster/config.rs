@@ -49,6 +49,19 @@ impl ClusterConfig {
         let parsed = self.servers.iter().map(|address| whole(address).parse::<ServerAddr>());
         parsed.collect::<Result<_, _>>().map_err(|error| ClusterError::Options(format!("--cluster: {error}.")))
     }
+
+    /// User and password for all servers: those that the first address with some names.
+    pub(super) fn login(&self) -> Result<Option<(String, String)>, ClusterError> {
+        let login = |server: &ServerAddr| Some((decoded(server.username()?), decoded(server.password()?)));
+        Ok(self.addresses()?.iter().find_map(login))
+    }
+}
+
+/// What percent signs in an address stand for.
+fn decoded(text: &str) -> String {
+    // These mean something in forms alone.
+    let text = text.replace('+', "%2B").replace('&', "%26").replace('=', "%3D");
+    form_urlencoded::parse(text.as_bytes()).map(|(text, _)| text).collect()
 }
 
 /// The address of a NATS server. It may hold a password and is not shown.
@@ -148,6 +161,18 @@ mod tests {
             let parsed = config(&servers).addresses().unwrap();
             let parsed: Vec<_> = parsed.iter().map(|one| (one.scheme(), one.host(), one.port())).collect();
             assert_eq!(parsed, wanted);
+        }
+    }
+
+    #[test]
+    fn user_and_password_of_one_address_are_for_all() {
+        for (servers, wanted) in [
+            (["tls://me:secret@a", "b"], Some(("me", "secret"))),
+            (["a", "nats://me:p%40ss+w=r&d@b"], Some(("me", "p@ss+w=r&d"))),
+            (["a", "b"], None),
+        ] {
+            let login = config(&servers).login().unwrap();
+            assert_eq!(login.as_ref().map(|(user, password)| (user.as_str(), password.as_str())), wanted);
         }
     }
 

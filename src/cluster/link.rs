@@ -1,5 +1,6 @@
 //! The connection to NATS, which comes and goes.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -61,11 +62,15 @@ impl Link {
         let up_at = Arc::new(Mutex::new(None));
         let up = Arc::clone(&up_at);
         let mut options = ConnectOptions::new();
+        if let Some((user, password)) = config.login()? {
+            options = options.user_and_password(user, password);
+        }
         if let Some(file) = &config.credentials {
             options = options.credentials_file(file).await.map_err(|error| {
                 ClusterError::Options(format!("--cluster-creds: {} cannot be read: {error}.", file.display()))
             })?;
         }
+        let refusals = Mutex::default();
         let options = options
             .name(format!("continuo {}", config.node))
             .retry_on_initial_connect()
@@ -74,7 +79,7 @@ impl Link {
             .request_timeout(Some(PATIENCE))
             .reconnect_delay_callback(backoff)
             .event_callback(move |event| {
-                note(&told, (&lost, &up), &event);
+                note(&told, (&lost, &up), &refusals, &event);
                 std::future::ready(())
             });
         let client = options.connect(addresses).await;
@@ -165,14 +170,18 @@ fn backoff(attempts: usize) -> Duration {
 fn note(
     told: &watch::Sender<Option<u64>>,
     (lost, up): (&Mutex<Option<Instant>>, &Mutex<Option<Instant>>),
+    refusals: &Mutex<HashSet<String>>,
     event: &Event,
 ) {
+    let mut refusals = refusals.lock().unwrap_or_else(PoisonError::into_inner);
     let connections = match event {
         Event::Connected => 1,
         Event::Disconnected | Event::Closed => 0,
-        // That it does not come about is told once by who waits for it.
+        // It is tried again and again; each reason is told once.
         Event::ClientError(error) => {
-            tracing::debug!("NATS: {error}");
+            if refusals.insert(error.to_string()) {
+                tracing::warn!("no connection to NATS comes about: {error}; trying again");
+            }
             return;
         }
         other => {
@@ -180,6 +189,7 @@ fn note(
             return;
         }
     };
+    refusals.clear();
     gauge!(CLUSTER_CONNECTED).set(f64::from(connections));
     if connections == 0 {
         tracing::warn!("the connection to NATS is lost; what plays here goes on");
