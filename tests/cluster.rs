@@ -11,10 +11,13 @@ mod nats;
 mod node;
 #[path = "cluster/proxy.rs"]
 mod proxy;
+#[path = "cluster/shipped.rs"]
+mod shipped;
 #[path = "cluster/sound.rs"]
 mod sound;
 #[path = "cluster/takeover.rs"]
 mod takeover;
+mod tools;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};

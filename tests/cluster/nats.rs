@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 
-const PROGRAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/producers/.venv/bin/nats-server");
+pub const PROGRAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/producers/.venv/bin/nats-server");
 
 /// An address that was free a moment ago.
 pub fn free() -> SocketAddr {

@@ -53,7 +53,7 @@ async fn the_node_that_makes_tones() {
     };
     let station = Station::new(engine, station);
     let config = ClusterConfig {
-        servers: vec![text("cluster").unwrap().parse().unwrap()],
+        servers: text("cluster").unwrap().split(',').map(|server| server.parse().unwrap()).collect(),
         credentials: None,
         name: "continuo".parse().unwrap(),
         node: name.parse().unwrap(),
@@ -84,7 +84,8 @@ impl Node {
         Self::start_with(name, cluster, &json!({}))
     }
 
-    /// The same with `voices`, `burst`, `grace`, `token` or `prompts` of its own.
+    /// The same with `voices`, `burst`, `grace`, `token` or `prompts` of its own; `trust` is a file with the authority of
+    /// the NATS servers.
     pub fn start_with(name: &str, cluster: &str, options: &Value) -> Self {
         let addr = free();
         let mut options = options.clone();
@@ -93,6 +94,7 @@ impl Node {
         options["listen"] = addr.to_string().into();
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["node::the_node_that_makes_tones", "--exact", "--ignored", "--nocapture"]);
+        command.envs(options["trust"].as_str().map(|file| ("SSL_CERT_FILE", file)));
         Self::spawn(name, addr, command.env(OPTIONS, options.to_string()))
     }
 
