@@ -3,6 +3,7 @@
 mod agree;
 mod beside;
 mod client;
+mod cluster;
 mod codec;
 mod fanout;
 mod first_sound;
@@ -62,6 +63,8 @@ enum Bench {
     Fanout(fanout::FanoutArgs),
     /// Many players of HLS on one station over loopback: CPU per player, memory
     Hls(hls::HlsArgs),
+    /// Listeners at the edges of a cluster, and nodes that are killed under them; needs a NATS server that runs
+    Cluster(cluster::ClusterArgs),
     /// Solver steps and codec of the transform model with random weights
     Transform(transform::TransformArgs),
     /// Solver steps and codec of the loop model with random weights
@@ -185,6 +188,7 @@ pub(super) fn run(args: BenchArgs) -> Outcome {
         Bench::FirstSound(options) => ("first-sound", first_sound::run(&options)?),
         Bench::Fanout(options) => ("fanout", fanout::run(&options)?),
         Bench::Hls(options) => ("hls", hls::run(&options)?),
+        Bench::Cluster(options) => ("cluster", cluster::run(&options)?),
         Bench::Transform(options) => ("transform", transform::transform(&options)?),
         Bench::Loop(options) => ("loop", transform::make_loop(&options)?),
         Bench::Listen(options) => ("listen", listen::run(&options)?),
