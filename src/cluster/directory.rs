@@ -511,7 +511,8 @@ impl Directory {
                 true => holder.process != self.process || holder.id == id,
                 false => holder.id == id || self.nodes.is_gone(&holder.node),
             };
-            if is_left {
+            // What a node that is gone has left may go on at another one.
+            if is_left && !self.is_elsewhere(&holder.id) {
                 match store.update(&key, claim.clone(), held.revision).await {
                     Ok(_) => return Ok(true),
                     Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => continue,
