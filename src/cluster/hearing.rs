@@ -17,7 +17,7 @@ use super::ClusterError;
 use super::directory::{Directory, Entry};
 use super::link::{Link, PATIENCE, Trouble};
 use super::sending::Subjects;
-use super::succession::Succession;
+use super::succession::{Plays, Succession};
 use super::verbs::{Ask, Done, Refusal, Reply, Wanted, What};
 use crate::engine::{Ack, EngineError, Steer};
 use crate::station::{Heard, Listen, Lost, Owner, Station, StationError, Stream, StreamSpec, Wish};
@@ -161,7 +161,7 @@ impl Distant {
     }
 
     /// Has another node go on with it, if its own is certainly gone. Tells whether one does.
-    async fn replace(&self, plays: Option<u64>) -> bool {
+    async fn replace(&self, plays: Option<Plays>) -> bool {
         // While connections are made again somebody may only seem to be gone.
         if self.link.up_for() < SETTLED {
             return false;
@@ -291,6 +291,7 @@ struct Away(Arc<Distant>);
 impl Owner for Away {
     fn want(&self, wishes: Vec<Wish>) -> BoxFuture<'static, Result<u64, Lost>> {
         let distant = Arc::clone(&self.0);
+        let plays = wishes.iter().filter_map(|wish| wish.reached).map(|reached| reached.plays).max().map(Plays::now);
         async move {
             let mut answer = distant.want(&wishes).await?;
             let is_gone = match &answer {
@@ -300,7 +301,6 @@ impl Owner for Away {
                 _ => false,
             };
             if is_gone {
-                let plays = wishes.iter().filter_map(|wish| wish.reached).map(|reached| reached.plays).max();
                 if distant.replace(plays).await {
                     answer = distant.want(&wishes).await?;
                 }

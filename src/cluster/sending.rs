@@ -12,7 +12,7 @@ use tokio::time::{Instant, interval};
 
 use super::directory::Directory;
 use super::link::Link;
-use super::succession::Succession;
+use super::succession::{Plays, Succession};
 use super::verbs::{Ask, Done, Refusal, Reply, Wanted, What, variant};
 use crate::station::{Listen, Station, Stream};
 
@@ -136,7 +136,7 @@ impl Sending {
             return Ok(Done::Begun { id: station.create(*spec).await?.id().to_owned() });
         }
         if let What::TakeOver { generation, plays, hands_over } = what {
-            self.succession.take_over(id, generation, plays, hands_over).await?;
+            self.succession.take_over(id, generation, plays.map(Plays::now), hands_over).await?;
             return Ok(Done::Nothing);
         }
         let stream = station.get(id)?;

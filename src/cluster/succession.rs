@@ -20,9 +20,29 @@ use super::nodes::{Node, Nodes};
 use super::sending::{Sending, Subjects};
 use super::shelf::Shelf;
 use super::verbs::{Ask, Done, Refusal, What};
+use crate::audio::OPUS_RATE;
 use crate::cluster::Role;
 use crate::station::{Station, StationError, Stream};
 use crate::telemetry::{CLUSTER_TAKEOVER_SECONDS, CLUSTER_TAKEOVERS};
+
+/// What listeners of a stream play, and when that was so.
+#[derive(Clone, Copy)]
+pub(super) struct Plays {
+    frame: u64,
+    at: Instant,
+}
+
+impl Plays {
+    /// They play this frame now.
+    pub(super) fn now(frame: u64) -> Self {
+        Self { frame, at: Instant::now() }
+    }
+
+    /// The frame that they play by now: asking takes its time, which they go on to play in.
+    fn by_now(self) -> u64 {
+        self.frame + (self.at.elapsed().as_secs_f64() * f64::from(OPUS_RATE)) as u64
+    }
+}
 
 /// How often it is looked for what was left behind.
 const ROUND: Duration = Duration::from_secs(1);
@@ -65,9 +85,10 @@ impl Succession {
     }
 
     /// Has another node go on with a stream whose owner is gone, or `hands_over` now. Tells whether one does.
-    pub(super) async fn replace(&self, entry: &Entry, plays: Option<u64>, hands_over: bool) -> bool {
+    pub(super) async fn replace(&self, entry: &Entry, plays: Option<Plays>, hands_over: bool) -> bool {
         for node in self.engines().iter().filter(|node| node.name != entry.node) {
-            let what = What::TakeOver { generation: entry.generation, plays, hands_over };
+            let by_now = plays.map(Plays::by_now);
+            let what = What::TakeOver { generation: entry.generation, plays: by_now, hands_over };
             let answer = if node.name == self.node {
                 self.take_over(&entry.id, entry.generation, plays, hands_over).await.map(|()| Done::Nothing)
             } else {
@@ -93,7 +114,7 @@ impl Succession {
         &self,
         id: &str,
         generation: u64,
-        plays: Option<u64>,
+        plays: Option<Plays>,
         hands_over: bool,
     ) -> Result<(), Refusal> {
         while !self.taking().insert(id.to_owned()) {
@@ -108,7 +129,7 @@ impl Succession {
         &self,
         id: &str,
         generation: u64,
-        plays: Option<u64>,
+        plays: Option<Plays>,
         hands_over: bool,
     ) -> Result<(), Refusal> {
         let begun = Instant::now();
@@ -138,7 +159,7 @@ impl Succession {
         };
         let pieces = self.shelf.take(id, own.generation).await;
         let pieces = pieces.inspect_err(|Trouble(reason)| tracing::warn!(stream = id, "no journal: {reason}"));
-        let taken = station.take_over(pieces.unwrap_or_default(), plays).await;
+        let taken = station.take_over(pieces.unwrap_or_default(), plays.map(Plays::by_now)).await;
         match taken {
             Ok(_) => {
                 let seconds = begun.elapsed().as_secs_f64();
@@ -193,7 +214,7 @@ impl Succession {
                 return;
             };
             let Ok(plays) = stream.stop().await else { return };
-            let plays = plays.filter(|_| stream.is_heard_abroad());
+            let plays = plays.filter(|_| stream.is_heard_abroad()).map(Plays::now);
             let replaced = timeout(2 * PATIENCE, self.replace(&entry, plays, true)).await;
             if replaced.unwrap_or(false) {
                 sending.drop_stream(stream.id());
@@ -206,4 +227,17 @@ impl Succession {
 
 fn away(_: ClusterError) -> Refusal {
     Refusal::Waiting { retry_after: 2 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn listeners_play_on_while_it_is_asked_who_goes_on() {
+        let plays = Plays::now(96_000);
+        assert_eq!(plays.by_now(), 96_000);
+        tokio::time::advance(Duration::from_millis(250)).await;
+        assert_eq!(plays.by_now(), 108_000);
+    }
 }
