@@ -245,7 +245,7 @@ pub(super) fn run(args: ServeArgs, config: Option<Config>) -> Outcome {
         let is_open = args.token.is_none() && tokens.is_empty();
         let studio = match is_edge {
             true => None,
-            false => Some(studio(engine, &args, store, is_local && is_open).await?),
+            false => Some(studio(engine, &args, store, is_local && is_open, cluster.as_deref()).await?),
         };
         // Sound is decoded and converted beside what comes and goes, so that a full house of uploads is worked off.
         let half = request_memory(&args) / 2;
@@ -347,7 +347,13 @@ fn journals(data: Option<&Path>, hours: Option<f64>) -> Result<Journals, Failure
 }
 
 /// `is_local`: the server listens on loopback addresses alone, and asks for no token.
-async fn studio(engine: Engine, args: &ServeArgs, store: Store, is_local: bool) -> Result<Arc<Studio>, Failure> {
+async fn studio(
+    engine: Engine,
+    args: &ServeArgs,
+    store: Store,
+    is_local: bool,
+    cluster: Option<&Cluster>,
+) -> Result<Arc<Studio>, Failure> {
     let device = args.model.device.open()?;
     let config = StudioConfig {
         workers: args.clips.into(),
@@ -376,7 +382,11 @@ async fn studio(engine: Engine, args: &ServeArgs, store: Store, is_local: bool) 
     };
     let loader =
         VoiceLoader { weigh: weigher(args.model.clone(), &device), load: loader(engine.clone(), args.model.clone()) };
-    Ok(Studio::start(engine, store, Some(loader), config).await?)
+    let studio = Studio::start_with(engine, store, Some(loader), config, cluster.map(Cluster::copies)).await?;
+    if let Some(cluster) = cluster {
+        cluster.makes_clips(&studio);
+    }
+    Ok(studio)
 }
 
 /// Bytes for what requests hold.

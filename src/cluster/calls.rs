@@ -1,19 +1,21 @@
 //! Calls from node to node: a head and a body, answered by a head and a body in pieces.
 //!
 //! An answer comes as messages of one kind each. Whoever answers says that it is still at work, so that one that died is
-//! noticed soon, and sends a few pieces at most that the caller has not said to have taken.
+//! noticed soon, and sends a few pieces at most that the caller has not said to have taken. A body that is too large for
+//! one message is fetched from the caller piece by piece, by whoever answers and as fast as it reads.
 
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::{Client, StatusCode, Subscriber};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{Stream, StreamExt};
 use metrics::counter;
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::ClusterError;
@@ -33,8 +35,8 @@ const SILENCE: Duration = Duration::from_secs(10);
 const STALLED: Duration = Duration::from_secs(30);
 /// Calls that are answered at the same time.
 const AT_ONCE: usize = 1024;
-/// Bytes that a message has beside its payload.
-const ENVELOPE: usize = 4 << 10;
+/// Bytes of a body that go with the call itself, and of a piece that is fetched.
+const ALONG: usize = 256 << 10;
 
 /// The kinds of messages, as their first byte.
 const HEAD: u8 = b'H';
@@ -52,6 +54,14 @@ pub struct Call {
     pub body: Bytes,
 }
 
+/// What another node asks.
+pub struct Received {
+    /// As it was sent.
+    pub head: Bytes,
+    /// As it comes.
+    pub body: BoxStream<'static, Result<Bytes, ClusterError>>,
+}
+
 /// What it answers.
 pub struct Answer {
     /// As the caller understands it.
@@ -61,25 +71,69 @@ pub struct Answer {
 }
 
 /// Answers the calls of other nodes.
-pub type Respond = Arc<dyn Fn(Call) -> BoxFuture<'static, Answer> + Send + Sync>;
+pub type Respond = Arc<dyn Fn(Received) -> BoxFuture<'static, Answer> + Send + Sync>;
 
-impl Call {
+/// A call as one message: its head, where the body is to be fetched if it is not here, and the body.
+struct Envelope {
+    head: Bytes,
+    from: String,
+    body: Bytes,
+}
+
+impl Envelope {
     fn message(&self) -> Bytes {
-        let mut message = BytesMut::with_capacity(4 + self.head.len() + self.body.len());
+        let mut message = BytesMut::with_capacity(5 + self.head.len() + self.from.len() + self.body.len());
         message.put_u32(u32::try_from(self.head.len()).unwrap_or(u32::MAX));
+        message.put_u8(u8::try_from(self.from.len()).unwrap_or_default());
         message.extend_from_slice(&self.head);
+        message.extend_from_slice(self.from.as_bytes());
         message.extend_from_slice(&self.body);
         message.freeze()
     }
 
     fn read(mut message: Bytes) -> Option<Self> {
-        let length = message.get(..4)?.try_into().ok().map(u32::from_be_bytes)? as usize;
-        let mut rest = message.split_off(4);
-        if length > rest.len() {
+        let (head, from) = (message.try_get_u32().ok()? as usize, usize::from(message.try_get_u8().ok()?));
+        if message.len() < head + from {
             return None;
         }
-        let body = rest.split_off(length);
-        Some(Self { head: rest, body })
+        let (head, from) = (message.split_to(head), message.split_to(from));
+        Some(Self { head, from: String::from_utf8(from.into()).ok()?, body: message })
+    }
+
+    fn received(self, client: &Client) -> Received {
+        let body = if self.from.is_empty() {
+            stream::iter([Ok(self.body)]).boxed()
+        } else {
+            fetched(client.clone(), self.from)
+        };
+        Received { head: self.head, body }
+    }
+}
+
+/// The body of a caller who keeps it until it is fetched.
+fn fetched(client: Client, from: String) -> BoxStream<'static, Result<Bytes, ClusterError>> {
+    let pieces = stream::try_unfold(0u64, move |at| {
+        let (client, from) = (client.clone(), from.clone());
+        async move {
+            let piece = client.request(from, Bytes::copy_from_slice(&at.to_be_bytes())).await;
+            let piece = piece.map_err(|_| ClusterError::Silent("that asked".into()))?.payload;
+            let next = at + piece.len() as u64;
+            Ok((!piece.is_empty()).then_some((piece, next)))
+        }
+    });
+    pieces.boxed()
+}
+
+/// Hands out a body, piece by piece, to whoever asks.
+async fn hand_out(client: Client, mut asked: Subscriber, body: Bytes) {
+    while let Some(message) = asked.next().await {
+        let (Some(reply), Ok(at)) = (message.reply, message.payload.as_ref().try_into().map(u64::from_be_bytes)) else {
+            continue;
+        };
+        let from = usize::try_from(at).unwrap_or(usize::MAX).min(body.len());
+        let piece = body.slice(from..(from + ALONG).min(body.len()));
+        // What does not arrive is missed by whoever asked.
+        let _ = client.publish(reply, piece).await;
     }
 }
 
@@ -100,18 +154,22 @@ pub(super) async fn ask(link: &Link, node: &str, subject: String, call: &Call) -
 
 async fn asked(link: &Link, node: &str, subject: String, call: &Call) -> Result<Answer, ClusterError> {
     let client = link.client_soon().await?;
-    let (message, most) = (call.message(), client.max_payload().saturating_sub(ENVELOPE));
-    if message.len() > most {
-        return Err(ClusterError::TooLarge(most.saturating_sub(call.head.len())));
-    }
+    let mut handing_out = JoinSet::new();
     let sent = async {
         let inbox = client.new_inbox();
         let messages = client.subscribe(inbox.clone()).await?;
-        client.publish_with_reply(subject, inbox, message).await?;
+        let mut envelope = Envelope { head: call.head.clone(), from: String::new(), body: call.body.clone() };
+        if call.body.len() > ALONG {
+            (envelope.from, envelope.body) = (client.new_inbox(), Bytes::new());
+            let asked = client.subscribe(envelope.from.clone()).await?;
+            handing_out.spawn(hand_out(client.clone(), asked, call.body.clone()));
+        }
+        client.publish_with_reply(subject, inbox, envelope.message()).await?;
         Ok::<_, Trouble>(messages)
     };
     let messages = timeout(PATIENCE, sent).await.ok().and_then(Result::ok).ok_or(ClusterError::Away)?;
-    let mut taking = Taking { node: node.to_owned(), client, messages, credit: String::new(), taken: 0 };
+    let (node, credit) = (node.to_owned(), String::new());
+    let mut taking = Taking { node, client, messages, credit, taken: 0, _handing_out: handing_out };
     loop {
         let (kind, payload) = taking.next().await?;
         match kind {
@@ -136,13 +194,18 @@ struct Taking {
     /// Where it is said what was taken.
     credit: String,
     taken: usize,
+    /// Of the call's own body, for as long as the answer is taken.
+    _handing_out: JoinSet<()>,
 }
 
 impl Taking {
     async fn next(&mut self) -> Result<(u8, Bytes), ClusterError> {
         let silent = || ClusterError::Silent(self.node.clone());
         let message = timeout(SILENCE, self.messages.next()).await.ok().flatten().ok_or_else(silent)?;
-        if message.status == Some(StatusCode::NO_RESPONDERS) || message.payload.is_empty() {
+        if message.status == Some(StatusCode::NO_RESPONDERS) {
+            return Err(ClusterError::Gone(self.node.clone()));
+        }
+        if message.payload.is_empty() {
             return Err(silent());
         }
         let mut payload = message.payload;
@@ -187,9 +250,9 @@ pub(super) async fn answer(link: Arc<Link>, subject: String, respond: Respond, n
         }
         // It outlives the connection.
         while let Some(asked) = calls.next().await {
-            let (Some(reply), Some(call)) = (asked.reply, Call::read(asked.payload)) else { continue };
+            let (Some(reply), Some(call)) = (asked.reply, Envelope::read(asked.payload)) else { continue };
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-            let answering = respond(call);
+            let answering = respond(call.received(&client));
             let client = client.clone();
             tokio::spawn(async move {
                 let _place = place;
@@ -258,13 +321,17 @@ mod tests {
 
     #[test]
     fn a_call_is_read_as_it_was_written_and_nonsense_is_none() {
-        let call = Call { head: Bytes::from_static(b"head"), body: Bytes::from_static(b"the body") };
-        let read = Call::read(call.message()).unwrap();
-        assert_eq!((read.head, read.body), (call.head.clone(), call.body.clone()));
+        let call = Envelope {
+            head: Bytes::from_static(b"head"),
+            from: "_INBOX.x".into(),
+            body: Bytes::from_static(b"the body"),
+        };
+        let read = Envelope::read(call.message()).unwrap();
+        assert_eq!((read.head, read.from, read.body), (call.head.clone(), call.from.clone(), call.body.clone()));
         let whole = call.message();
-        for cut in 0..8 {
-            assert!(Call::read(whole.slice(..cut)).is_none(), "{cut}");
+        for cut in 0..17 {
+            assert!(Envelope::read(whole.slice(..cut)).is_none(), "{cut}");
         }
-        assert!(Call::read(Bytes::from_static(b"\xff\xff\xff\xffx")).is_none());
+        assert!(Envelope::read(Bytes::from_static(b"\xff\xff\xff\xffx")).is_none());
     }
 }

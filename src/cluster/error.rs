@@ -20,6 +20,11 @@ pub enum ClusterError {
     /// The node that is asked is not there.
     #[error("The node `{0}` is not there any more; what it played goes on elsewhere. Try again in {RETRY_AFTER} s.")]
     Gone(String),
+    /// What a gone node has left of a session cannot be read now.
+    #[error(
+        "The node of this session is gone, and what is kept of it cannot be read at present; try again in {RETRY_AFTER} s."
+    )]
+    NotTaken,
     /// Nobody makes streams.
     #[error(
         "No node of the cluster has a model at present; start one without --role edge, or try again in {RETRY_AFTER} s."
@@ -31,9 +36,6 @@ pub enum ClusterError {
     /// From the station.
     #[error(transparent)]
     Station(#[from] StationError),
-    /// What is to be sent to another node is larger than NATS lets pass.
-    #[error("The body is larger than {0} bytes, which is what can be passed on to another node; send less.")]
-    TooLarge(usize),
     /// This node does not reach the others.
     #[error(
         "This node does not reach its cluster at present: no NATS server answers it. What it plays itself goes on; try \
@@ -61,8 +63,10 @@ impl ClusterError {
     /// Seconds after which the same may succeed.
     pub fn retry_after(&self) -> Option<u64> {
         match self {
-            Self::Options(_) | Self::Station(_) | Self::Elsewhere(_) | Self::TooLarge(_) => None,
-            Self::NameTaken(_) | Self::Silent(_) | Self::Gone(_) | Self::NoEngine | Self::Away => Some(RETRY_AFTER),
+            Self::Options(_) | Self::Station(_) | Self::Elsewhere(_) => None,
+            Self::NameTaken(_) | Self::Silent(_) | Self::Gone(_) | Self::NotTaken | Self::NoEngine | Self::Away => {
+                Some(RETRY_AFTER)
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::context::Context;
 use async_nats::jetstream::kv;
+use async_nats::jetstream::object_store::{self, ObjectStore};
 use async_nats::{Client, ConnectOptions, Event};
 use metrics::gauge;
 use tokio::sync::watch;
@@ -159,6 +160,15 @@ impl Link {
         let config = kv::Config { num_replicas: self.replicas, ..config };
         // Of two nodes that make it at the same time both succeed: they ask for the same.
         Ok(self.jetstream.create_key_value(config).await?)
+    }
+
+    /// The same for a bucket of objects.
+    pub(super) async fn objects(&self, config: object_store::Config) -> Result<ObjectStore, Trouble> {
+        if let Ok(bucket) = self.jetstream.get_object_store(&config.bucket).await {
+            return Ok(bucket);
+        }
+        let config = object_store::Config { num_replicas: self.replicas, ..config };
+        Ok(self.jetstream.create_object_store(config).await?)
     }
 }
 

@@ -9,6 +9,7 @@ mod config;
 mod directory;
 mod error;
 mod hearing;
+mod homes;
 mod link;
 mod nodes;
 mod sending;
@@ -22,19 +23,22 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-pub use self::calls::{Answer, Call, Respond, whole};
+pub use self::calls::{Answer, Call, Received, Respond, whole};
 pub use self::config::{Address, ClusterConfig, Name, Role};
 use self::directory::Directory;
 pub use self::directory::Entry;
 pub use self::error::ClusterError;
 use self::hearing::Hearing;
-use self::link::Link;
+pub use self::homes::Home;
+use self::homes::Homes;
+use self::link::{Link, Trouble};
 pub use self::nodes::Node;
 use self::nodes::Nodes;
 use self::sending::{Sending, Subjects};
 use self::shelf::Shelf;
 use self::succession::Succession;
 use crate::station::{Station, StationError, Stream, StreamSpec};
+use crate::studio::{ClipId, Copies, SessionId, Studio};
 
 /// How often it is looked whether the others are there.
 const LOOK: Duration = Duration::from_millis(20);
@@ -46,6 +50,7 @@ pub struct Cluster {
     nodes: Arc<Nodes>,
     directory: Arc<Directory>,
     succession: Arc<Succession>,
+    homes: Arc<Homes>,
     sending: Arc<Sending>,
     hearing: Hearing,
     /// They end with it.
@@ -64,6 +69,7 @@ impl Cluster {
         let directory = Arc::new(Directory::new(&config, Arc::clone(&link), Arc::clone(&nodes), station));
         station.share(Arc::clone(&directory) as Arc<dyn crate::station::Directory>);
         let place = || (Subjects(config.name.to_string()), config.node.as_str());
+        let homes = Arc::new(Homes::new(&config, Arc::clone(&link), Arc::clone(&nodes)));
         let shelf = Arc::new(Shelf::new(place().0, Arc::clone(&link), station));
         station.copy_journals_to(Arc::clone(&shelf) as Arc<dyn crate::station::Shelf>);
         let both = (Arc::clone(&link), Arc::clone(&nodes));
@@ -78,7 +84,8 @@ impl Cluster {
         tasks.spawn(heir().keep());
         tasks.spawn(Arc::clone(&nodes).keep());
         tasks.spawn(Arc::clone(&directory).keep());
-        Ok(Self { config, link, nodes, directory, succession, sending, hearing, _tasks: tasks })
+        tasks.spawn(Arc::clone(&homes).run());
+        Ok(Self { config, link, nodes, directory, succession, homes, sending, hearing, _tasks: tasks })
     }
 
     /// Waits until this node reaches the others, for so long at most.
@@ -102,7 +109,7 @@ impl Cluster {
     /// Asks another node.
     ///
     /// # Errors
-    /// [`ClusterError::Away`], [`ClusterError::Silent`], [`ClusterError::TooLarge`].
+    /// [`ClusterError::Away`], [`ClusterError::Silent`], [`ClusterError::Gone`].
     pub async fn ask(&self, node: &str, call: &Call) -> Result<Answer, ClusterError> {
         calls::ask(&self.link, node, self.subject(node), call).await
     }
@@ -135,6 +142,59 @@ impl Cluster {
         engines.retain(|node| node.role != Role::Edge);
         engines.sort_by_key(|node| (std::cmp::Reverse(node.room), node.name != self.node()));
         if engines.is_empty() { Err(ClusterError::NoEngine) } else { Ok(engines) }
+    }
+
+    /// Nodes that make clips, those where fewest wait first, and this one before others that have as few.
+    ///
+    /// # Errors
+    /// Those of [`Cluster::engines`].
+    pub fn makers(&self) -> Result<Vec<Node>, ClusterError> {
+        let mut makers = self.engines()?;
+        makers.sort_by_key(|node| (node.clips, node.name != self.node()));
+        Ok(makers)
+    }
+
+    /// A node has taken a clip on.
+    pub fn gave_clip(&self, node: &str) {
+        self.nodes.gave_clip(node);
+    }
+
+    /// Where copies of sessions go, so that other nodes can go on with them.
+    pub fn copies(&self) -> Arc<dyn Copies> {
+        Arc::clone(&self.homes) as Arc<dyn Copies>
+    }
+
+    /// The clips of this node are made by this studio, whose copies are [`Cluster::copies`].
+    pub fn makes_clips(&self, studio: &Arc<Studio>) {
+        self.nodes.makes_clips(studio);
+        self.homes.serve(studio);
+    }
+
+    /// Where a session lives, if it is known.
+    ///
+    /// # Errors
+    /// [`ClusterError::Away`], [`ClusterError::NameTaken`].
+    pub async fn home(&self, session: &SessionId) -> Result<Option<Home>, ClusterError> {
+        self.homes.find(session).await
+    }
+
+    /// The session of a clip, if it is known.
+    ///
+    /// # Errors
+    /// [`ClusterError::Away`], [`ClusterError::NameTaken`].
+    pub async fn session_of(&self, clip: ClipId) -> Result<Option<SessionId>, ClusterError> {
+        self.homes.session_of(clip).await
+    }
+
+    /// Goes on here with a session whose home is gone. Says whether it is here.
+    ///
+    /// # Errors
+    /// [`ClusterError::NotTaken`].
+    pub async fn take(&self, session: &SessionId) -> Result<bool, ClusterError> {
+        self.homes.take(session, false).await.map_err(|Trouble(reason)| {
+            tracing::warn!(session = session.as_str(), "a session cannot go on here: {reason}");
+            ClusterError::NotTaken
+        })
     }
 
     /// Begins a stream at another node that has room for it, to be heard here.
@@ -220,6 +280,7 @@ impl Cluster {
     /// Tells the others that this node is gone. They would notice by themselves after some seconds.
     pub async fn leave(&self) {
         self.directory.leave().await;
+        self.homes.leave().await;
         self.nodes.leave().await;
     }
 }

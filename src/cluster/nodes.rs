@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use async_nats::jetstream::kv::{self, CreateErrorKind, Operation, UpdateErrorKind};
@@ -19,6 +19,7 @@ use utoipa::ToSchema;
 use super::link::{Link, Trouble};
 use super::{ClusterConfig, ClusterError, Role};
 use crate::station::Station;
+use crate::studio::{Lane, Studio};
 use crate::telemetry::CLUSTER_NODES;
 
 /// How often a node says how it is.
@@ -53,6 +54,9 @@ pub struct Node {
     pub streams: usize,
     /// Listeners that are connected to it.
     pub listeners: usize,
+    /// Clips that wait or are being made there.
+    #[serde(default)]
+    pub clips: usize,
     /// Streams of other nodes that went on there since it began.
     #[serde(default)]
     pub takeovers: u64,
@@ -78,6 +82,8 @@ pub(super) struct Nodes {
     bucket: String,
     link: Arc<Link>,
     station: Arc<Station>,
+    /// Where clips are made, once it is known.
+    studio: OnceLock<Weak<Studio>>,
     /// Other nodes are answered: until then there is no room for what they ask for.
     answers: AtomicBool,
     seen: Mutex<BTreeMap<String, Seen>>,
@@ -91,6 +97,7 @@ pub(super) struct Nodes {
 
 struct Seen {
     node: Node,
+    process: String,
     is_this: bool,
     at: Instant,
 }
@@ -104,6 +111,7 @@ impl Nodes {
             bucket: format!("continuo-{}-nodes", config.name),
             link,
             station,
+            studio: OnceLock::new(),
             answers: AtomicBool::new(false),
             seen: Mutex::default(),
             joined: Mutex::default(),
@@ -160,6 +168,29 @@ impl Nodes {
     /// Whether a node is certainly not there: it would have been heard by now.
     pub(super) fn is_gone(&self, name: &str) -> bool {
         self.list().is_ok_and(|nodes| self.is_settled() && nodes.iter().all(|node| node.name != name))
+    }
+
+    /// Whether a process is certainly not there.
+    pub(super) fn has_ended(&self, process: &str) -> bool {
+        self.list().is_ok() && self.is_settled() && self.seen().values().all(|seen| seen.process != process)
+    }
+
+    /// The studio of this node.
+    pub(super) fn makes_clips(&self, studio: &Arc<Studio>) {
+        let _ = self.studio.set(Arc::downgrade(studio));
+    }
+
+    /// A node has one clip more, until it says itself how many.
+    pub(super) fn gave_clip(&self, name: &str) {
+        if let Some(seen) = self.seen().get_mut(name) {
+            seen.node.clips += 1;
+        }
+    }
+
+    fn clips(&self) -> usize {
+        let Some(studio) = self.studio.get().and_then(Weak::upgrade) else { return 0 };
+        let loads = Lane::ALL.into_iter().map(|lane| studio.load(lane));
+        loads.map(|(waiting, running)| waiting + running).sum()
     }
 
     /// From now on other nodes are answered.
@@ -219,7 +250,7 @@ impl Nodes {
             match said {
                 Some(Word { process, node }) => {
                     let is_this = process == self.process;
-                    let before = seen.insert(entry.key, Seen { node, is_this, at: Instant::now() });
+                    let before = seen.insert(entry.key, Seen { node, process, is_this, at: Instant::now() });
                     if is_this {
                         let before = before.filter(|before| before.is_this).map(|before| before.at);
                         self.heard_own(before);
@@ -306,6 +337,7 @@ impl Nodes {
             room: if self.answers.load(Ordering::Relaxed) { self.station.room() } else { 0 },
             streams: self.station.live().len(),
             listeners: self.station.listeners(),
+            clips: self.clips(),
         }
     }
 

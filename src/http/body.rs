@@ -27,6 +27,10 @@ const STEP: usize = 256 << 10;
 const DRAIN_BYTES: usize = 4 << 20;
 const DRAIN_TIME: Duration = Duration::from_secs(10);
 
+/// The body of a request, in its extensions, of which it was read before it was known who answers it.
+#[derive(Clone)]
+pub(super) struct Whole(pub Bytes);
+
 /// Extracts the whole body, or why it was refused. Never rejects.
 pub(super) fn bytes(
     app: &App,
@@ -49,10 +53,14 @@ fn bytes_within(
 ) -> impl Filter<Extract = (Result<Bytes, HttpError>,), Error = warp::Rejection> + Clone + use<> {
     let budget = app.budget.clone();
     let connection = connection::of_request();
-    let request = warp::header::headers_cloned().and(connection).and(warp::body::stream());
-    request.then(move |headers, connection: Connection, body| {
+    let whole = warp::ext::optional::<Whole>();
+    let request = warp::header::headers_cloned().and(connection).and(whole).and(warp::body::stream());
+    request.then(move |headers, connection: Connection, whole: Option<Whole>, body| {
         let budget = budget.clone();
         async move {
+            if let Some(Whole(body)) = whole {
+                return if body.len() > limit { Err(HttpError::TooLarge(limit)) } else { Ok(body) };
+            }
             let _uploads = connection.exchange.uploads();
             match timeout(patience, read(&headers, body, limit, &budget)).await {
                 Ok(result) => result,

@@ -139,7 +139,6 @@ impl HttpError {
             Self::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
             Self::NoLoader(_) => StatusCode::NOT_IMPLEMENTED,
             Self::Cluster(ClusterError::Elsewhere(_)) => StatusCode::MISDIRECTED_REQUEST,
-            Self::Cluster(ClusterError::TooLarge(_)) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NotReady(_) | Self::Without(_) | Self::Crowded | Self::Exhausted(_) | Self::Cluster(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -196,6 +195,7 @@ impl HttpError {
                 StudioError::QueueFull { retry_after, .. } | StudioError::TooManyOfYours { retry_after, .. },
             ) => Some(*retry_after),
             Self::Cluster(error) => error.retry_after(),
+            Self::Studio(StudioError::Elsewhere) => Some(1),
             Self::NotReady(_) | Self::Crowded | Self::Studio(StudioError::Crowded(_)) => Some(5),
             Self::Exhausted(_) | Self::Studio(StudioError::Exhausted(_)) => Some(crate::budget::RETRY_AFTER),
             _ => None,
@@ -232,7 +232,9 @@ fn studio_status(error: &StudioError) -> StatusCode {
         | StudioError::NoAudio
         | StudioError::Cancelled => StatusCode::CONFLICT,
         StudioError::QueueFull { .. } | StudioError::TooManyOfYours { .. } => StatusCode::TOO_MANY_REQUESTS,
-        StudioError::Absent(_) | StudioError::Crowded(_) | StudioError::Exhausted(_) => StatusCode::SERVICE_UNAVAILABLE,
+        StudioError::Absent(_) | StudioError::Crowded(_) | StudioError::Exhausted(_) | StudioError::Elsewhere => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         StudioError::NoRoom(_) => StatusCode::INSUFFICIENT_STORAGE,
         StudioError::Engine(error) => engine_status(error),
         StudioError::Store(_) | StudioError::Broken(_) | StudioError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,

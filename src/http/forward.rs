@@ -3,6 +3,8 @@
 //! Who asks and what it may do was found out here; the other node takes our word for it and answers with its own routes,
 //! which pass nothing on, so a request goes one way at most.
 
+mod names;
+mod sessions;
 mod wire;
 
 use std::pin::Pin;
@@ -10,17 +12,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt};
-use http_body_util::{BodyDataStream, Full};
+use http_body_util::{BodyDataStream, Full, StreamBody};
 use hyper::Request;
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use warp::Reply;
+use warp::http::header::CACHE_CONTROL;
 use warp::http::request::Parts;
-use warp::http::{Method, StatusCode};
+use warp::http::{HeaderName, HeaderValue, Method, StatusCode};
 use warp::reply::Response;
 
 use self::wire::{Asked, Told};
@@ -28,8 +31,9 @@ use super::connection::Connection;
 use super::exchange::Exchange;
 use super::places::Places;
 use super::query::{SHIFT, pairs, segment};
-use super::{App, HttpError, Routes, body, front};
-use crate::cluster::{Answer, Call, Cluster, ClusterError, Respond, whole};
+use super::{App, HttpError, Routes, SURFACES, Surface, body, front};
+use crate::cluster::{Answer, Call, Cluster, ClusterError, Home, Received, Respond, whole};
+use crate::studio::StudioError;
 
 /// Where a request is answered.
 enum Whereabouts {
@@ -41,22 +45,44 @@ enum Whereabouts {
     Everywhere,
 }
 
+/// The routes of the server's own port, and of each original alone.
+#[derive(Clone)]
+pub(super) struct Tables {
+    pub all: Routes,
+    /// As in [`SURFACES`].
+    pub alone: Arc<[Routes]>,
+}
+
+impl Tables {
+    /// The routes of a surface; `None` is the server's own port.
+    pub fn of(&self, surface: Option<&Surface>) -> Routes {
+        let index = SURFACES.iter().position(|one| surface.is_some_and(|surface| std::ptr::eq(one, surface)));
+        index.map_or_else(|| self.all.clone(), |index| self.alone[index].clone())
+    }
+}
+
+/// Says of an answer to another node that what is asked for lives at a third one by now.
+const ELSEWHERE: HeaderName = HeaderName::from_static("continuo-elsewhere");
+
 /// Has other nodes' requests answered by these routes.
-pub(super) fn answer(app: &Arc<App>, routes: &Routes) {
+pub(super) fn answer(app: &Arc<App>, tables: &Tables) {
     let Some(cluster) = &app.cluster else { return };
-    let routes = routes.clone();
-    let respond: Respond = Arc::new(move |call| {
-        let routes = routes.clone();
-        Box::pin(async move { respond(routes, &call).await })
+    let (tables, app) = (tables.clone(), Arc::downgrade(app));
+    let respond: Respond = Arc::new(move |received| {
+        let (tables, app) = (tables.clone(), app.upgrade());
+        Box::pin(async move {
+            let cluster = app.as_ref().and_then(|app| app.cluster.as_deref());
+            respond(&tables, cluster, received).await
+        })
     });
     cluster.answer(respond);
 }
 
-async fn respond(routes: Routes, Call { head, body }: &Call) -> Answer {
-    let response = match Asked::read(head) {
+async fn respond(tables: &Tables, cluster: Option<&Cluster>, Received { head, body }: Received) -> Answer {
+    let response = match Asked::read(&head) {
         Ok(asked) => {
             let is_head = asked.method() == Method::HEAD;
-            let mut response = front::run(routes, asked.request(connection(&asked), body.clone())).await;
+            let mut response = responded(tables, cluster, &asked, body).await.unwrap_or_else(Reply::into_response);
             if is_head {
                 front::cut_body(&mut response);
             }
@@ -72,6 +98,29 @@ async fn respond(routes: Routes, Call { head, body }: &Call) -> Answer {
     }
 }
 
+async fn responded(
+    tables: &Tables,
+    cluster: Option<&Cluster>,
+    asked: &Asked,
+    body: BoxStream<'static, Result<Bytes, ClusterError>>,
+) -> Result<Response, HttpError> {
+    if let (Some(cluster), Some(session)) = (cluster, asked.session())
+        && let Some(Home::At(_)) = sessions::home(cluster, &session).await?
+    {
+        let mut response = HttpError::from(StudioError::Elsewhere).into_response();
+        response.headers_mut().insert(ELSEWHERE, HeaderValue::from_static("1"));
+        return Ok(response);
+    }
+    let surface = SURFACES.iter().find(|surface| asked.surface() == Some(surface.name));
+    let body = StreamBody::new(OneReader(Mutex::new(body)).map(|piece| piece.map(Frame::data)));
+    Ok(front::run(tables.of(surface), asked.request(connection(asked), body)).await)
+}
+
+/// Whether another node says that what is asked for lives at a third one.
+fn elsewhere(response: &Response) -> bool {
+    response.headers().contains_key(ELSEWHERE)
+}
+
 /// What stands for the connection of a request that came another way.
 fn connection(asked: &Asked) -> Connection {
     let (address, exchange, close) = (asked.address(), Arc::<Exchange>::default(), CancellationToken::new());
@@ -82,21 +131,29 @@ fn connection(asked: &Asked) -> Connection {
 /// Answers a request that another node can answer; gives back what is answered here.
 pub(super) async fn passed_on(
     app: &App,
-    routes: &Routes,
+    tables: &Tables,
+    surface: Option<&'static Surface>,
     request: Request<Incoming>,
 ) -> Result<Response, Request<Incoming>> {
     let Some(cluster) = &app.cluster else { return Err(request) };
+    let uri = request.uri();
+    if let Some(wants) = sessions::wants(surface, request.method(), uri.path(), uri.query().unwrap_or_default()) {
+        return sessions::answered((app, cluster, tables), surface, wants, request).await;
+    }
+    if surface.is_some() {
+        return Err(request);
+    }
     let answered = match whereabouts(app, cluster, &request).await {
         Ok(Whereabouts::Here) => return Err(request),
-        Ok(Whereabouts::At(node)) => match taken_in(app, request).await {
-            Ok((parts, body)) => at(cluster, &node, &parts, body).await,
+        Ok(Whereabouts::At(node)) => match taken_in(app, request, app.limits.body).await {
+            Ok((parts, body)) => at(cluster, &node, Asked::of(&parts), body).await,
             Err(error) => Err(error),
         },
-        Ok(Whereabouts::Anywhere) => match taken_in(app, request).await {
-            Ok((parts, body)) => anywhere(cluster, routes, parts, body).await,
+        Ok(Whereabouts::Anywhere) => match taken_in(app, request, app.limits.body).await {
+            Ok((parts, body)) => anywhere(cluster, &tables.all, parts, body).await,
             Err(error) => Err(error),
         },
-        Ok(Whereabouts::Everywhere) => Ok(everywhere(cluster, routes, request).await),
+        Ok(Whereabouts::Everywhere) => Ok(everywhere(cluster, tables, request).await),
         Err(error) => Err(error),
     };
     Ok(answered.unwrap_or_else(Reply::into_response))
@@ -151,9 +208,10 @@ fn is_of_past(request: &Request<Incoming>) -> bool {
     pairs(request.uri().query().unwrap_or_default()).iter().any(|(name, _)| SHIFT.contains(&name.as_str()))
 }
 
-async fn taken_in(app: &App, request: Request<Incoming>) -> Result<(Parts, Bytes), HttpError> {
+async fn taken_in(app: &App, request: Request<Incoming>, limit: usize) -> Result<(Parts, Bytes), HttpError> {
     let (parts, body) = request.into_parts();
-    let body = body::collect(&parts.headers, body, app.limits.body, &app.budget).await?;
+    let _uploads = parts.extensions.get::<Connection>().map(|connection| connection.exchange.uploads());
+    let body = body::collect(&parts.headers, body, limit, &app.budget).await?;
     Ok((parts, body))
 }
 
@@ -168,8 +226,8 @@ impl Stream for OneReader {
     }
 }
 
-async fn at(cluster: &Cluster, node: &str, parts: &Parts, body: Bytes) -> Result<Response, HttpError> {
-    let call = Call { head: Asked::of(parts).write(), body };
+async fn at(cluster: &Cluster, node: &str, asked: Asked, body: Bytes) -> Result<Response, HttpError> {
+    let call = Call { head: asked.write(), body };
     let Answer { head, body } = cluster.ask(node, &call).await?;
     let mut response = warp::reply::stream(OneReader(Mutex::new(body))).into_response();
     if [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&Told::read(&head)?.describe(&mut response)) {
@@ -190,7 +248,7 @@ async fn anywhere(cluster: &Cluster, routes: &Routes, parts: Parts, body: Bytes)
             let request = Request::from_parts(parts.clone(), Full::new(body.clone()));
             Ok(front::run(routes.clone(), request).await)
         } else {
-            at(cluster, &node.name, &parts, body.clone()).await
+            at(cluster, &node.name, Asked::of(&parts), body.clone()).await
         };
         match answered {
             Ok(response) if !is_refusal(response.status()) => return Ok(response),
@@ -205,35 +263,43 @@ fn is_refusal(status: StatusCode) -> bool {
     [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE].contains(&status)
 }
 
-/// The streams of all nodes as one list, oldest first. A node that does not answer is one that has just died.
-async fn everywhere(cluster: &Cluster, routes: &Routes, request: Request<Incoming>) -> Response {
+/// The streams of all nodes as one list, oldest first.
+async fn everywhere(cluster: &Cluster, tables: &Tables, request: Request<Incoming>) -> Response {
     let (parts, _) = request.into_parts();
+    let mut streams = lists(cluster, tables, &parts, "streams").await;
+    let begun =
+        |stream: &Value| stream["id"].as_str().and_then(|id| cluster.known(id)).map_or(u64::MAX, |entry| entry.begun);
+    streams.sort_by_key(begun);
+    let list = serde_json::json!({ "streams": streams });
+    warp::reply::with_header(warp::reply::json(&list), CACHE_CONTROL, "no-store").into_response()
+}
+
+/// What all nodes have under a name. A node that does not answer is one that has just died.
+async fn lists(cluster: &Cluster, tables: &Tables, parts: &Parts, name: &str) -> Vec<Value> {
     let others = cluster.nodes().unwrap_or_default().into_iter().filter(|node| node.name != cluster.node());
+    let parts = {
+        let mut parts = parts.clone();
+        // Of a question for the head alone as well.
+        parts.method = Method::GET;
+        parts
+    };
     let theirs = others.map(|node| {
         let call = Call { head: Asked::of(&parts).write(), body: Bytes::new() };
         async move {
             let answer = cluster.ask(&node.name, &call).await.ok()?;
-            listed(&whole(answer.body).await.ok()?)
+            listed(&whole(answer.body).await.ok()?, name)
         }
     });
-    let here = front::run(routes.clone(), Request::from_parts(parts.clone(), Full::new(Bytes::new()))).await;
-    let (mut head, body) = here.into_parts();
-    let theirs = join_all(theirs).await;
-    let Some(mut streams) = BodyDataStream::new(body).next().await.and_then(|body| listed(&body.ok()?)) else {
-        return HttpError::Panicked.into_response();
-    };
-    streams.extend(theirs.into_iter().flatten().flatten());
-    let begun =
-        |stream: &Value| stream["id"].as_str().and_then(|id| cluster.known(id)).map_or(u64::MAX, |entry| entry.begun);
-    streams.sort_by_key(begun);
-    head.headers.remove(warp::http::header::CONTENT_LENGTH);
-    Response::from_parts(head, serde_json::json!({ "streams": streams }).to_string().into())
+    let here = front::run(tables.all.clone(), Request::from_parts(parts.clone(), Full::<Bytes>::default()));
+    let (theirs, here) = join(join_all(theirs), here).await;
+    let here = BodyDataStream::new(here.into_body()).next().await.and_then(|body| listed(&body.ok()?, name));
+    here.into_iter().chain(theirs.into_iter().flatten()).flatten().collect()
 }
 
-fn listed(body: &[u8]) -> Option<Vec<Value>> {
+fn listed(body: &[u8], name: &str) -> Option<Vec<Value>> {
     let mut list: Value = serde_json::from_slice(body).ok()?;
-    match list["streams"].take() {
-        Value::Array(streams) => Some(streams),
+    match list[name].take() {
+        Value::Array(listed) => Some(listed),
         _ => None,
     }
 }

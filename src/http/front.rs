@@ -22,6 +22,7 @@ use warp::reply::Response;
 use super::access_log::{AccessLog, Line};
 use super::client::Client;
 use super::connection::Connection;
+use super::forward::Tables;
 use super::gary::Sockets;
 use super::links::Links;
 use super::origin::{self, Reading, Visit};
@@ -33,10 +34,7 @@ use crate::telemetry::HTTP_REQUESTS;
 #[derive(Clone)]
 pub(super) struct Front {
     app: Arc<App>,
-    /// Everything.
-    routes: Routes,
-    /// Each original alone, as in [`SURFACES`].
-    alone: Arc<[Routes]>,
+    tables: Tables,
     sockets: Option<Sockets>,
     log: Arc<AccessLog>,
 }
@@ -45,9 +43,9 @@ impl Front {
     pub fn new(app: Arc<App>) -> Self {
         let sockets = app.studio.as_ref().map(|studio| Sockets::new(&app, studio));
         let alone = SURFACES.iter().map(|surface| surface.alone(&app)).collect();
-        let routes = routes(&app);
-        forward::answer(&app, &routes);
-        Self { routes, alone, sockets, log: Arc::default(), app }
+        let tables = Tables { all: routes(&app), alone };
+        forward::answer(&app, &tables);
+        Self { tables, sockets, log: Arc::default(), app }
     }
 
     /// Answers one request of `connection`; never fails.
@@ -138,13 +136,9 @@ impl Front {
         if let Some(sockets) = self.sockets.as_ref().filter(|_| has_sockets && Sockets::serves(request.uri().path())) {
             return sockets.answer(request).await;
         }
-        let index = SURFACES.iter().position(|one| surface.is_some_and(|surface| std::ptr::eq(one, surface)));
-        if let Some(index) = index {
-            return run(self.alone[index].clone(), request).await;
-        }
-        match forward::passed_on(&self.app, &self.routes, request).await {
+        match forward::passed_on(&self.app, &self.tables, surface, request).await {
             Ok(response) => response,
-            Err(request) => run(self.routes, request).await,
+            Err(request) => run(self.tables.of(surface), request).await,
         }
     }
 }

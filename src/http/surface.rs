@@ -26,6 +26,8 @@ pub struct Surface {
     pub usual_port: u16,
     /// Whether it speaks Socket.IO.
     pub(super) sockets: bool,
+    /// Whether its routes ask the studio.
+    pub(super) needs_studio: bool,
     /// Its paths and what can be asked there.
     pub(super) paths: &'static [Paths],
     /// Its routes.
@@ -40,6 +42,7 @@ pub static SURFACES: [Surface; 5] = [
         option: "gary-port",
         usual_port: 8000,
         sockets: true,
+        needs_studio: true,
         // Its clients ask for the loops on the same host.
         paths: &[gary::PATHS, jerry::PATHS, jerry::AUDIO_PATHS],
         routes: |app| gary::routes(app).or(jerry::routes(app)).unify().boxed(),
@@ -50,6 +53,7 @@ pub static SURFACES: [Surface; 5] = [
         option: "web-port",
         usual_port: 8001,
         sockets: false,
+        needs_studio: true,
         paths: &[web::PATHS],
         routes: web::routes,
     },
@@ -59,6 +63,7 @@ pub static SURFACES: [Surface; 5] = [
         option: "express-port",
         usual_port: 3000,
         sockets: false,
+        needs_studio: false,
         paths: &[web::CROP_PATHS],
         routes: web::crop_routes,
     },
@@ -68,6 +73,7 @@ pub static SURFACES: [Surface; 5] = [
         option: "terry-port",
         usual_port: 8002,
         sockets: true,
+        needs_studio: true,
         paths: &[terry::PATHS],
         routes: terry::routes,
     },
@@ -77,6 +83,7 @@ pub static SURFACES: [Surface; 5] = [
         option: "jerry-port",
         usual_port: 8005,
         sockets: false,
+        needs_studio: true,
         paths: &[jerry::PATHS, jerry::AUDIO_PATHS],
         routes: jerry::routes,
     },

@@ -222,7 +222,7 @@ impl Studio {
         given: Option<(Draft, Option<Kept>)>,
     ) -> Result<Accepted, StudioError> {
         let (id, (given, kept)) = (session.id.clone(), given.unzip());
-        let _alone = self.edits.lock().await;
+        let alone = self.edits.lock().await;
         // Between the first look and now it may have been cropped, undone or removed.
         let mut session = self.present(session).await?;
         let (params, render) = match work {
@@ -264,6 +264,8 @@ impl Studio {
             ..ClipRecord::new(id.clone(), owner, kind)
         };
         clip.created = self.store.accept(session, given, Some(clip.clone())).await?;
+        drop(alone);
+        self.copied(&id).await?;
         if let Some(file) = sound {
             self.given.keep(file, kept.flatten());
         }

@@ -104,7 +104,7 @@ impl Studio {
     ) -> Result<(), StudioError> {
         let kept = self.store.keep(audio, id).await?;
         let session = SessionRecord::new(id.clone(), origin, Params::default());
-        self.edit(move |studio| async move {
+        self.edit(id, move |studio| async move {
             let mut session = studio.known(&session.id).await?.unwrap_or(session);
             let before = session.current.replace(kept.id());
             if let Some(params) = params {
@@ -147,8 +147,9 @@ impl Studio {
     /// # Errors
     /// [`StudioError::NoSession`], [`StudioError::NothingToUndo`], [`StudioError::Store`].
     pub async fn undo(self: &Arc<Self>, id: &SessionId) -> Result<AudioId, StudioError> {
+        let of = id;
         let id = id.clone();
-        self.edit(move |studio| async move {
+        self.edit(of, move |studio| async move {
             let mut session = studio.store.session(&id).await?;
             let input = session.input.ok_or(StudioError::NothingToUndo)?;
             session.current = Some(input);
@@ -164,8 +165,9 @@ impl Studio {
     /// # Errors
     /// [`StudioError::NoSession`], [`StudioError::Store`].
     pub async fn pin(self: &Arc<Self>, id: &SessionId, pinned: bool) -> Result<SessionRecord, StudioError> {
+        let of = id;
         let id = id.clone();
-        self.edit(move |studio| async move {
+        self.edit(of, move |studio| async move {
             let mut session = studio.store.session(&id).await?;
             session.pinned = pinned;
             studio.store.accept(session.clone(), None, None).await?;
@@ -188,8 +190,9 @@ impl Studio {
         for task in of_it {
             self.cancel(task.record.id).await?;
         }
+        let of = id;
         let id = id.clone();
-        self.edit(move |studio| async move {
+        self.edit(of, move |studio| async move {
             studio.store.remove_session(&id).await?;
             studio.touch(&id);
             Ok(())
@@ -197,17 +200,24 @@ impl Studio {
         .await
     }
 
-    /// Reads, changes and writes sessions while nobody else does, to the end.
-    pub(super) async fn edit<T, F>(self: &Arc<Self>, edit: impl FnOnce(Arc<Self>) -> F) -> Result<T, StudioError>
+    /// Reads, changes and writes a session while nobody else does, to the end.
+    pub(super) async fn edit<T, F>(
+        self: &Arc<Self>,
+        id: &SessionId,
+        edit: impl FnOnce(Arc<Self>) -> F,
+    ) -> Result<T, StudioError>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, StudioError>> + Send + 'static,
     {
-        let studio = Arc::clone(self);
+        let (studio, id) = (Arc::clone(self), id.clone());
         let edit = edit(Arc::clone(self));
         self.apart(async move {
-            let _alone = studio.edits.lock().await;
-            edit.await
+            let alone = studio.edits.lock().await;
+            let done = edit.await?;
+            drop(alone);
+            studio.copied(&id).await?;
+            Ok(done)
         })
         .await
     }

@@ -99,6 +99,9 @@ pub enum StudioError {
     /// A clip that was waited for has failed, for this reason.
     #[error("{0}")]
     Failed(String),
+    /// Another process has gone on with the session.
+    #[error("This session goes on at another node of the cluster; ask again.")]
+    Elsewhere,
     /// It was cancelled.
     #[error("The clip was cancelled.")]
     Cancelled,

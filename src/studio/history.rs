@@ -15,7 +15,7 @@ impl Studio {
     /// [`StudioError::NoSession`], [`StudioError::Store`].
     pub async fn choose(self: &Arc<Self>, session: &SessionId, clip: ClipId) -> Result<(), StudioError> {
         let id = session.clone();
-        self.edit(move |studio| async move {
+        self.edit(session, move |studio| async move {
             let mut session = studio.store.session(&id).await?;
             let chosen = studio.store.clip(clip).await?;
             if chosen.session != id {
@@ -36,8 +36,9 @@ impl Studio {
     /// # Errors
     /// [`StudioError::NoClip`], [`StudioError::Store`].
     pub async fn rename(self: &Arc<Self>, clip: ClipId, name: Option<String>) -> Result<(), StudioError> {
-        self.edit(move |studio| async move {
-            let session = studio.store.clip(clip).await?.session;
+        let session = self.store.clip(clip).await?.session;
+        let id = session.clone();
+        self.edit(&id, move |studio| async move {
             studio.store.rename(clip, name).await?;
             studio.touch(&session);
             Ok(())

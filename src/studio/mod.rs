@@ -7,6 +7,7 @@
 
 mod clip;
 mod commands;
+mod copies;
 mod decoded;
 mod edits;
 mod error;
@@ -44,6 +45,7 @@ use tokio_util::task::TaskTracker;
 
 pub use clip::{ClipSnapshot, ClipTask, Event, Status};
 pub use commands::Accepted;
+pub use copies::Copies;
 pub use decoded::{Decoded, decode_within};
 pub use error::StudioError;
 pub use files::Shape;
@@ -59,7 +61,9 @@ pub use render_models::{FineTunes, MOST_LOOPS, RenderModels};
 pub use render_params::{LoopParams, Render, TransformParams, TransformRequest, random_seed};
 pub use request::ClipRequest;
 pub use riffs::{Riff, Riffs};
-pub use store::{ClipRecord, ClipState, Draft, LEVELLED, PEAKS, Retention, SessionRecord, SoundFile, Store, tag};
+pub use store::{
+    ClipRecord, ClipState, Draft, LEVELLED, PEAKS, Retention, SessionCopy, SessionRecord, SoundFile, Store, tag,
+};
 
 use crate::budget::Budget;
 use crate::engine::{Engine, ResidentModels, VoiceLoader};
@@ -122,6 +126,8 @@ impl Default for StudioConfig {
 pub struct Studio {
     engine: Engine,
     store: Store,
+    /// Where else sessions are kept.
+    copies: Option<Arc<dyn Copies>>,
     given: GivenSounds,
     models: ResidentModels,
     config: StudioConfig,
@@ -177,10 +183,25 @@ impl Studio {
         loader: Option<VoiceLoader>,
         config: StudioConfig,
     ) -> Result<Arc<Self>, StudioError> {
+        Self::start_with(engine, store, loader, config, None).await
+    }
+
+    /// The same, with copies of all sessions where other processes find them.
+    ///
+    /// # Errors
+    /// [`StudioError::Store`].
+    pub async fn start_with(
+        engine: Engine,
+        store: Store,
+        loader: Option<VoiceLoader>,
+        config: StudioConfig,
+        copies: Option<Arc<dyn Copies>>,
+    ) -> Result<Arc<Self>, StudioError> {
         let studio = Arc::new(Self {
             models: ResidentModels::new(engine.clone(), loader, config.model_memory),
             engine,
             store,
+            copies,
             given: GivenSounds::within(&config.budget),
             config,
             queue: Mutex::default(),
@@ -193,18 +214,7 @@ impl Studio {
             tasks: TaskTracker::new(),
         });
         studio.store.keep_at_most(studio.config.retention.bytes);
-        for record in studio.store.unfinished().await? {
-            if record.attempts >= MAX_ATTEMPTS {
-                tracing::warn!(clip = %record.id, "given up: the server ended twice while it was being made");
-                let reason = "The server ended twice while it was being made, so it was given up; ask for less, or in \
-                              another way.";
-                studio.store.end(record.id, ClipState::Failed, Some(reason.into())).await?;
-                continue;
-            }
-            tracing::info!(clip = %record.id, "taken up again after a restart");
-            studio.queue().busy.insert((record.session.clone(), record.kind.lane()));
-            studio.enqueue(record);
-        }
+        studio.resume(studio.store.unfinished().await?.into_iter()).await?;
         let trusted = Instant::now() + studio.config.probation;
         studio.tasks.spawn(Arc::clone(&studio).dispatch(trusted));
         studio.tasks.spawn(Arc::clone(&studio).tidy());

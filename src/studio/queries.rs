@@ -147,6 +147,7 @@ impl Studio {
     /// # Errors
     /// [`StudioError::Store`].
     pub async fn delivered(&self, clip: ClipId) -> Result<(), StudioError> {
-        self.store.delivered(clip).await
+        self.store.delivered(clip).await?;
+        self.copied_of(clip).await
     }
 }

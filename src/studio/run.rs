@@ -64,7 +64,7 @@ impl Studio {
 
     async fn run(self: Arc<Self>, task: Arc<ClipTask>) {
         let (began, clip) = (Instant::now(), task.record.id);
-        let draft = match self.store.begin(clip).await {
+        let draft = match self.begun(&task.record).await {
             Ok(()) => {
                 // A panic in it is this clip's failure alone.
                 let made = AssertUnwindSafe(self.make(&task)).catch_unwind();
@@ -77,6 +77,8 @@ impl Studio {
                         if let Err(error) = self.store.pause(clip).await {
                             tracing::warn!(%error, "the clip will be made last after the next start");
                         }
+                        // Whoever goes on with it need not hold it back.
+                        let _ = self.copied(&task.record.session).await;
                         return;
                     }
                 }
@@ -85,16 +87,25 @@ impl Studio {
         };
         // What is made is not given up half way.
         let outcome = match draft {
-            Ok(draft) => self.complete(&task.record, draft).await,
+            Ok(draft) => match self.complete(&task.record, draft).await {
+                Ok(()) => self.copied(&task.record.session).await,
+                Err(error) => Err(error),
+            },
             Err(error) => Err(error),
         };
         let seconds = outcome.is_ok().then(|| began.elapsed().as_secs_f64());
         let status = match outcome {
             Ok(()) => Status::Completed,
-            Err(StudioError::Cancelled) => Status::Cancelled,
+            Err(StudioError::Cancelled | StudioError::Elsewhere) => Status::Cancelled,
             Err(error) => Status::Failed(error.to_string()),
         };
         self.finish(&task, status, seconds).await;
+    }
+
+    /// Writes that a clip begins, unless another process has gone on with it.
+    async fn begun(&self, record: &ClipRecord) -> Result<(), StudioError> {
+        self.store.begin(record.id).await?;
+        self.copied(&record.session).await
     }
 
     /// Writes how a clip ended, frees its place, then tells: whoever hears of it may go on at once.
@@ -104,6 +115,10 @@ impl Studio {
             tracing::warn!(clip = %task.record.id, reason, "a clip failed");
         }
         let written = self.write_end(task.record.id, &status).await;
+        if written.is_ok() && status != Status::Completed {
+            // Whoever has gone on with it ends it in his own way.
+            let _ = self.copied(&task.record.session).await;
+        }
         let mut queue = self.queue();
         if let Err(error) = written {
             tracing::error!(%error, clip = %task.record.id, "how a clip ended could not be written yet");
@@ -264,6 +279,7 @@ impl Studio {
                 return;
             }
             self.queue().unwritten.remove(&clip);
+            let _ = self.copied_of(clip).await;
         }
     }
 

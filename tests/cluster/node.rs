@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use continuo::cluster::{Cluster, ClusterConfig, Role};
-use continuo::engine::standin::Standin;
-use continuo::engine::{Engine, EngineConfig};
+use continuo::engine::standin::{Standin, Tones};
+use continuo::engine::{Engine, EngineConfig, RenderLoader};
 use continuo::http::{self, Access, App};
 use continuo::station::{PromptSets, Station, StationConfig};
+use continuo::studio::{Presets, RenderModels, Store, Studio, StudioConfig};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -43,21 +44,29 @@ async fn the_node_that_makes_tones() {
     let listener = TcpListener::bind(text("listen").unwrap()).await.unwrap();
     let metrics = http::install_metrics(Some(&name)).unwrap();
     let voices = options["voices"].as_u64().unwrap_or(16) as usize;
+    let is_edge = options["edge"] == true;
     let engine = EngineConfig { max_voices: voices, ..EngineConfig::default() };
-    let engine = Engine::start(Box::new(Standin::default().with_whole_waves()), engine).unwrap();
+    let engine = match is_edge {
+        true => Engine::without_models(engine).unwrap(),
+        false => {
+            let step = Duration::from_millis(options["step_ms"].as_u64().unwrap_or(0));
+            let standin = Standin::default().with_whole_waves().with_step_time(step);
+            Engine::start(Box::new(standin), engine).unwrap()
+        }
+    };
     let usual = StationConfig::default();
     let station = StationConfig {
         burst: options["burst"].as_f64().unwrap_or(usual.burst),
         grace: options["grace"].as_f64().unwrap_or(usual.grace),
         ..usual
     };
-    let station = Station::new(engine, station);
+    let station = Station::new(engine.clone(), station);
     let config = ClusterConfig {
         servers: text("cluster").unwrap().split(',').map(|server| server.parse().unwrap()).collect(),
         credentials: None,
         name: "continuo".parse().unwrap(),
         node: name.parse().unwrap(),
-        role: Role::Both,
+        role: if is_edge { Role::Edge } else { Role::Both },
     };
     let cluster = Arc::new(Cluster::join(config, &station).await.unwrap());
     cluster.reached_within(Duration::from_secs(3)).await;
@@ -68,6 +77,18 @@ async fn the_node_that_makes_tones() {
     let mut app = App::new(station);
     app.cluster = Some(Arc::clone(&cluster));
     app.metrics = Some(metrics);
+    if !is_edge {
+        let store = match text("data") {
+            Some(folder) => Store::open(&PathBuf::from(folder)).unwrap(),
+            None => Store::ephemeral().unwrap(),
+        };
+        let tones = || Some(RenderLoader::new(|| Ok(Tones::model(8000, 9))));
+        let renders = RenderModels::new(Presets::default(), tones(), tones());
+        let studio = StudioConfig { probation: Duration::ZERO, renders, ..StudioConfig::default() };
+        let studio = Studio::start_with(engine, store, None, studio, Some(cluster.copies())).await.unwrap();
+        cluster.makes_clips(&studio);
+        app.studio = Some(studio);
+    }
     app.access = Access { token: text("token"), ..Access::default() };
     let terminated = http::terminated().unwrap();
     let stop = async {
@@ -84,8 +105,8 @@ impl Node {
         Self::start_with(name, cluster, &json!({}))
     }
 
-    /// The same with `voices`, `burst`, `grace`, `token` or `prompts` of its own; `trust` is a file with the authority of
-    /// the NATS servers.
+    /// The same with `voices`, `burst`, `grace`, `token`, `prompts`, `data`, `edge` or `step_ms` of its own; `trust` is a
+    /// file with the authority of the NATS servers.
     pub fn start_with(name: &str, cluster: &str, options: &Value) -> Self {
         let addr = free();
         let mut options = options.clone();

@@ -3,7 +3,6 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::Request;
 use serde::{Deserialize, Serialize};
 use warp::http::header::{
@@ -13,11 +12,12 @@ use warp::http::header::{
 use warp::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, request, response};
 use warp::reply::Response;
 
-use crate::http::HttpError;
 use crate::http::auth::{Grant, Granted};
 use crate::http::client::Client;
 use crate::http::connection::Connection;
 use crate::http::links::Links;
+use crate::http::{HttpError, Surface};
+use crate::studio::SessionId;
 
 /// What is about a connection or was made use of already.
 const LEFT_OUT: [HeaderName; 10] = [
@@ -36,7 +36,7 @@ const LEFT_OUT: [HeaderName; 10] = [
 type Headers = Vec<(String, String)>;
 
 /// A request.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub(super) struct Asked {
     method: String,
     /// Path and query.
@@ -49,6 +49,12 @@ pub(super) struct Asked {
     prefix: String,
     /// What it may do.
     grant: Granted,
+    /// The original whose client asks, behind its prefix or on its port.
+    #[serde(default)]
+    surface: Option<String>,
+    /// The session that it is about.
+    #[serde(default)]
+    session: Option<String>,
 }
 
 impl Asked {
@@ -65,7 +71,27 @@ impl Asked {
             proxy: client.and_then(|client| client.proxy),
             prefix: extensions.get::<Links>().map(|links| links.to("")).unwrap_or_default(),
             grant: extensions.get::<Grant>().map_or(Granted::Signed, Granted::of),
+            surface: None,
+            session: None,
         }
+    }
+
+    /// On the surface of an original alone.
+    pub fn on(self, surface: Option<&Surface>) -> Self {
+        Self { surface: surface.map(|surface| surface.name.to_owned()), ..self }
+    }
+
+    /// About a session, which whoever answers has or takes up.
+    pub fn about(self, session: Option<&SessionId>) -> Self {
+        Self { session: session.map(ToString::to_string), ..self }
+    }
+
+    pub fn surface(&self) -> Option<&str> {
+        self.surface.as_deref()
+    }
+
+    pub fn session(&self) -> Option<SessionId> {
+        SessionId::parse(self.session.as_deref()?).ok()
     }
 
     pub fn write(&self) -> Bytes {
@@ -87,8 +113,8 @@ impl Asked {
     }
 
     /// As it would have come through our own front.
-    pub fn request(&self, connection: Connection, body: Bytes) -> Request<Full<Bytes>> {
-        let mut request = Request::new(Full::new(body));
+    pub fn request<B>(&self, connection: Connection, body: B) -> Request<B> {
+        let mut request = Request::new(body);
         *request.method_mut() = self.method.parse().unwrap_or(Method::GET);
         *request.uri_mut() = self.target.parse().unwrap_or_default();
         *request.headers_mut() = parsed(&self.headers);

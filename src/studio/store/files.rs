@@ -188,7 +188,15 @@ impl Store {
     /// # Errors
     /// [`StudioError::NoRoom`], [`StudioError::Store`].
     pub async fn keep(&self, bytes: Bytes, of: &SessionId) -> Result<Draft, StudioError> {
-        let draft = self.reserve(bytes.len() as u64, of).await?;
+        self.keep_as(AudioId::random(), bytes, of).await
+    }
+
+    /// The same under a name that it has already.
+    ///
+    /// # Errors
+    /// Those of [`Store::keep`].
+    pub async fn keep_as(&self, id: AudioId, bytes: Bytes, of: &SessionId) -> Result<Draft, StudioError> {
+        let draft = self.reserve(id, bytes.len() as u64, of).await?;
         blocking(move || match draft.write(&bytes) {
             Ok(()) => Ok(draft),
             Err(error) => Err(draft.folder.failed("written", &draft.partial(), &error)),
@@ -196,7 +204,7 @@ impl Store {
         .await
     }
 
-    async fn reserve(&self, bytes: u64, of: &SessionId) -> Result<Draft, StudioError> {
+    async fn reserve(&self, id: AudioId, bytes: u64, of: &SessionId) -> Result<Draft, StudioError> {
         let (folder, of) = (Arc::clone(&self.folder), of.clone());
         let most = self.most.load(Ordering::SeqCst);
         self.with(move |table| {
@@ -206,7 +214,7 @@ impl Store {
             let wanted = folder.drafts.load(Ordering::SeqCst) + bytes;
             sweep::make_room(table, most, wanted, &of)?;
             folder.drafts.fetch_add(bytes, Ordering::SeqCst);
-            Ok(Draft { id: AudioId::random(), bytes, folder, settled: false })
+            Ok(Draft { id, bytes, folder, settled: false })
         })
         .await
     }

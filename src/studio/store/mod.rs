@@ -7,6 +7,7 @@
 mod clips;
 mod clock;
 mod conversions;
+mod copies;
 mod files;
 mod fit;
 mod records;
@@ -34,6 +35,7 @@ use uuid::Uuid;
 #[cfg(test)]
 pub(super) use clock::{Moment, Moments};
 pub use conversions::{LEVELLED, PEAKS, SoundFile, tag};
+pub use copies::SessionCopy;
 pub use files::Draft;
 pub use records::{ClipRecord, ClipState, SessionRecord};
 pub use sweep::Retention;

@@ -63,7 +63,16 @@ const STEPS: &[&str] = &[
     ALTER TABLE clips ADD COLUMN name TEXT;
     ALTER TABLE clips ADD COLUMN parent TEXT;
 ",
+    // Which of the processes that went on with a session wrote it.
+    "
+    ALTER TABLE sessions ADD COLUMN generation INTEGER NOT NULL DEFAULT 0;
+",
 ];
+
+/// The version that is written now.
+pub(super) const fn newest() -> usize {
+    STEPS.len()
+}
 
 /// Says that a table was written by a program newer than this one, if it was.
 pub(super) fn refuse_newer(connection: &Connection, path: &Path) -> Result<(), StudioError> {

@@ -126,6 +126,7 @@ async fn a_folder_of_an_older_version_keeps_its_sessions_whatever_the_clock_said
         .execute_batch(
             "DROP TABLE clock; DROP TRIGGER audio_gone; DROP TABLE gone; ALTER TABLE clips DROP COLUMN attempts;
              ALTER TABLE clips DROP COLUMN name; ALTER TABLE clips DROP COLUMN parent;
+             ALTER TABLE sessions DROP COLUMN generation;
              UPDATE sessions SET updated = updated - 4000000 WHERE id = 'past';
              UPDATE sessions SET updated = updated + 4000000 WHERE id = 'future'; PRAGMA user_version = 2;",
         )

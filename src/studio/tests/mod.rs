@@ -1,6 +1,7 @@
 //! The studio's promises, on the stand-in engine and a real folder.
 #![allow(clippy::unwrap_used)]
 
+mod copies;
 mod durable;
 
 use std::path::Path;
