@@ -15,6 +15,8 @@ mod node;
 mod proxy;
 #[path = "cluster/shipped.rs"]
 mod shipped;
+#[path = "cluster/sockets.rs"]
+mod sockets;
 #[path = "cluster/sound.rs"]
 mod sound;
 #[path = "cluster/takeover.rs"]

@@ -136,6 +136,11 @@ impl Directory {
         self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether all that is written has been read, and something can be written.
+    pub(super) fn is_current(&self) -> bool {
+        self.is_current.load(Ordering::Relaxed)
+    }
+
     /// Whether a node is certainly not there.
     pub(super) fn is_gone(&self, node: &str) -> bool {
         self.nodes.is_gone(node)

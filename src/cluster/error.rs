@@ -15,7 +15,9 @@ pub enum ClusterError {
     #[error("Another node of the cluster is called `{0}`; start one of them with another --node.")]
     NameTaken(String),
     /// The node that is asked says nothing.
-    #[error("The node `{0}` does not answer; if it has died, what it played is over. Try again in {RETRY_AFTER} s.")]
+    #[error(
+        "The node `{0}` does not answer; if it has died, what it had goes on elsewhere. Try again in {RETRY_AFTER} s."
+    )]
     Silent(String),
     /// The node that is asked is not there.
     #[error("The node `{0}` is not there any more; what it played goes on elsewhere. Try again in {RETRY_AFTER} s.")]

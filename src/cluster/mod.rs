@@ -88,10 +88,11 @@ impl Cluster {
         Ok(Self { config, link, nodes, directory, succession, homes, sending, hearing, _tasks: tasks })
     }
 
-    /// Waits until this node reaches the others, for so long at most.
+    /// Waits until this node reaches the others and knows which stations they play, for so long at most: stations of
+    /// prompt sets that all nodes have begin at one of them.
     pub async fn reached_within(&self, patience: Duration) {
         let until = Instant::now() + patience;
-        while self.reach().is_err() && Instant::now() < until {
+        while (self.reach().is_err() || !self.directory.is_current()) && Instant::now() < until {
             sleep(LOOK).await;
         }
     }

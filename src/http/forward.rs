@@ -26,14 +26,18 @@ use warp::http::request::Parts;
 use warp::http::{HeaderName, HeaderValue, Method, StatusCode};
 use warp::reply::Response;
 
-use self::wire::{Asked, Told};
+pub(super) use self::sessions::home;
+pub(super) use self::wire::Asked;
+use self::wire::Told;
+use super::client::Client;
 use super::connection::Connection;
 use super::exchange::Exchange;
+use super::gary::{FAR, Sockets};
 use super::places::Places;
 use super::query::{SHIFT, pairs, segment};
 use super::{App, HttpError, Routes, SURFACES, Surface, body, front};
 use crate::cluster::{Answer, Call, Cluster, ClusterError, Home, Received, Respond, whole};
-use crate::studio::StudioError;
+use crate::studio::{Owner, StudioError};
 
 /// Where a request is answered.
 enum Whereabouts {
@@ -51,6 +55,7 @@ pub(super) struct Tables {
     pub all: Routes,
     /// As in [`SURFACES`].
     pub alone: Arc<[Routes]>,
+    pub sockets: Option<Sockets>,
 }
 
 impl Tables {
@@ -111,9 +116,22 @@ async fn responded(
         response.headers_mut().insert(ELSEWHERE, HeaderValue::from_static("1"));
         return Ok(response);
     }
+    if asked.path().starts_with(FAR) {
+        let Some(sockets) = &tables.sockets else { return Err(HttpError::NoRoute(FAR.into())) };
+        // The other node has taken it in.
+        let (body, session) = (whole(body).await?, asked.session());
+        let (parts, ()) = asked.request(connection(asked), ()).into_parts();
+        let owner = parts.extensions.get::<Client>().map_or_else(|| Owner(String::new()), Client::owner);
+        return Ok(sockets.answer_node(parts, owner, session, body).await);
+    }
     let surface = SURFACES.iter().find(|surface| asked.surface() == Some(surface.name));
     let body = StreamBody::new(OneReader(Mutex::new(body)).map(|piece| piece.map(Frame::data)));
     Ok(front::run(tables.of(surface), asked.request(connection(asked), body)).await)
+}
+
+/// Whether another node did what it was asked, by the head of its answer.
+pub(super) fn is_done(head: &[u8]) -> bool {
+    Told::read(head).is_ok_and(|told| told.status() == StatusCode::OK)
 }
 
 /// Whether another node says that what is asked for lives at a third one.

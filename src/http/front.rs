@@ -35,17 +35,17 @@ use crate::telemetry::HTTP_REQUESTS;
 pub(super) struct Front {
     app: Arc<App>,
     tables: Tables,
-    sockets: Option<Sockets>,
     log: Arc<AccessLog>,
 }
 
 impl Front {
     pub fn new(app: Arc<App>) -> Self {
-        let sockets = app.studio.as_ref().map(|studio| Sockets::new(&app, studio));
+        let speaks = app.studio.is_some() || app.cluster.as_ref().is_some_and(|cluster| cluster.is_edge());
+        let sockets = speaks.then(|| Sockets::new(&app));
         let alone = SURFACES.iter().map(|surface| surface.alone(&app)).collect();
-        let tables = Tables { all: routes(&app), alone };
+        let tables = Tables { all: routes(&app), alone, sockets };
         forward::answer(&app, &tables);
-        Self { tables, sockets, log: Arc::default(), app }
+        Self { tables, log: Arc::default(), app }
     }
 
     /// Answers one request of `connection`; never fails.
@@ -133,7 +133,9 @@ impl Front {
 
     async fn route(self, surface: Option<&'static Surface>, request: Request<Incoming>) -> Response {
         let has_sockets = surface.is_none_or(|surface| surface.sockets);
-        if let Some(sockets) = self.sockets.as_ref().filter(|_| has_sockets && Sockets::serves(request.uri().path())) {
+        if let Some(sockets) =
+            self.tables.sockets.as_ref().filter(|_| has_sockets && Sockets::serves(request.uri().path()))
+        {
             return sockets.answer(request).await;
         }
         match forward::passed_on(&self.app, &self.tables, surface, request).await {

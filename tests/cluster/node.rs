@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use continuo::cluster::{Cluster, ClusterConfig, Role};
-use continuo::engine::standin::{Standin, Tones};
+use continuo::engine::standin::{Standin, Tones, transformer};
 use continuo::engine::{Engine, EngineConfig, RenderLoader};
 use continuo::http::{self, Access, App};
 use continuo::station::{PromptSets, Station, StationConfig};
@@ -24,7 +24,7 @@ const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/parity/musicgen-
 /// What a node of tones is told.
 const OPTIONS: &str = "CONTINUO_TEST_NODE";
 /// No condition takes longer to come about unless something hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A process; killed when dropped.
 pub struct Node {
@@ -83,7 +83,11 @@ async fn the_node_that_makes_tones() {
             None => Store::ephemeral().unwrap(),
         };
         let tones = || Some(RenderLoader::new(|| Ok(Tones::model(8000, 9))));
-        let renders = RenderModels::new(Presets::default(), tones(), tones());
+        let renders = match options["transforms"].as_str() {
+            Some("none") => RenderModels::default(),
+            Some(_) => RenderModels::new(Presets::default(), Some(RenderLoader::new(transformer)), tones()),
+            None => RenderModels::new(Presets::default(), tones(), tones()),
+        };
         let studio = StudioConfig { probation: Duration::ZERO, renders, ..StudioConfig::default() };
         let studio = Studio::start_with(engine, store, None, studio, Some(cluster.copies())).await.unwrap();
         cluster.makes_clips(&studio);
@@ -105,8 +109,8 @@ impl Node {
         Self::start_with(name, cluster, &json!({}))
     }
 
-    /// The same with `voices`, `burst`, `grace`, `token`, `prompts`, `data`, `edge` or `step_ms` of its own; `trust` is a
-    /// file with the authority of the NATS servers.
+    /// The same with `voices`, `burst`, `grace`, `token`, `prompts`, `data`, `edge`, `transforms` or `step_ms` of its
+    /// own; `trust` is a file with the authority of the NATS servers.
     pub fn start_with(name: &str, cluster: &str, options: &Value) -> Self {
         let addr = free();
         let mut options = options.clone();

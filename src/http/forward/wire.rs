@@ -37,7 +37,7 @@ type Headers = Vec<(String, String)>;
 
 /// A request.
 #[derive(Clone, Serialize, Deserialize)]
-pub(super) struct Asked {
+pub(in crate::http) struct Asked {
     method: String,
     /// Path and query.
     target: String,
@@ -74,6 +74,20 @@ impl Asked {
             surface: None,
             session: None,
         }
+    }
+
+    /// Of this node itself.
+    pub fn ours(target: &str) -> Self {
+        Self::of(&hyper::Request::new(()).into_parts().0).to(target)
+    }
+
+    /// About another path and query.
+    pub fn to(self, target: &str) -> Self {
+        Self { target: target.to_owned(), ..self }
+    }
+
+    pub fn path(&self) -> &str {
+        self.target.split('?').next().unwrap_or_default()
     }
 
     /// On the surface of an original alone.
@@ -149,9 +163,13 @@ impl Told {
         read(head)
     }
 
+    pub fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.status).unwrap_or(StatusCode::BAD_GATEWAY)
+    }
+
     /// Says the same of a response here; gives its status.
     pub fn describe(self, response: &mut Response) -> StatusCode {
-        *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::BAD_GATEWAY);
+        *response.status_mut() = self.status();
         *response.headers_mut() = parsed(&self.headers);
         response.status()
     }

@@ -4,16 +4,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::json;
-use socketioxide::extract::SocketRef;
 
 use super::super::base64;
-use super::super::client::Client;
+use super::super::error::sentence;
+use super::asker::Asker;
 use super::chunks::CHUNK;
+use super::far;
 use super::payload::{Parsed, Payload};
-use super::push::{Sounding, to_one, to_room};
+use super::push::{Sounding, standing};
 use super::socket::Gary;
 use super::texts;
-use crate::studio::{ClipTask, Kind, Lane, Owner, SessionId, Status, StudioError};
+use crate::studio::{ClipTask, Kind, Lane, Owner, SessionId, Studio, StudioError};
 
 /// Events that are answered.
 pub(super) const EVENTS: &[&str] = &[
@@ -30,6 +31,9 @@ pub(super) const EVENTS: &[&str] = &[
     "verify_session",
     "request_progress_status",
 ];
+
+/// How a node without a model hands on a sound that came in pieces.
+pub(super) const PIECES: &str = "restore_pieces";
 
 /// Bytes of sound that one `restore_processed_audio` may carry: 96 MiB of base64 text.
 const RESTORE: usize = 72 << 20;
@@ -48,8 +52,23 @@ impl From<String> for Refusal {
     }
 }
 
-/// Handles one event of a socket.
-pub(super) async fn handle(gary: &Gary, socket: &SocketRef, event: &str, data: Option<Parsed>) -> Result<(), Refusal> {
+/// Answers one event, which came as this text: here, or where its session lives.
+pub(super) async fn answer(gary: &Gary, asker: &Asker<'_>, event: &str, data: Option<Parsed>, text: Bytes) {
+    let Err(refusal) = handle(gary, asker, event, data, text).await else { return };
+    let mut error = json!({ "message": sentence(&refusal.message) });
+    if let Some(code) = refusal.code {
+        error["code"] = code.into();
+    }
+    match refusal.session {
+        Some(session) => {
+            error["session_id"] = json!(session);
+            gary.tell(Some(asker), &session, "error", &error).await;
+        }
+        None => asker.tell("error", &error),
+    }
+}
+
+async fn handle(gary: &Gary, asker: &Asker<'_>, event: &str, data: Option<Parsed>, text: Bytes) -> Result<(), Refusal> {
     // A beginning has no content, and clients send anything.
     let mut payload = match data {
         _ if event == "begin_restore_audio" => Payload::default(),
@@ -62,9 +81,28 @@ pub(super) async fn handle(gary: &Gary, socket: &SocketRef, event: &str, data: O
     let session = payload.session()?;
     let fresh = event == "process_audio_request";
     if let Some(session) = session.as_ref().filter(|_| !fresh) {
-        gary.members.join(socket, session);
+        asker.join(gary, session);
     }
-    let mut call = Call { gary, socket, payload, session: session.clone() };
+    let meant = session.as_ref().filter(|_| !fresh);
+    if let Asker::Here(socket) = asker
+        && !["begin_restore_audio", "audio_chunk"].contains(&event)
+        && gary.bridge.place(meant).await.map_err(|error| error.to_string())?.is_some()
+    {
+        if event == "cleanup_session_request"
+            && let Some(session) = meant
+            && gary.has_others(asker, session)
+        {
+            // Others of this node still wait for what is being made.
+            let complete = json!({ "message": "The session is cleaned up.", "session_id": session });
+            gary.emit(session, "cleanup_complete", &complete).await;
+            asker.leave(session);
+            return Ok(());
+        }
+        drop(payload);
+        let _share = gary.members.budget.try_take(text.len() as u64).map_err(|error| error.to_string())?;
+        return far::ask(gary, socket, event, text, meant).await;
+    }
+    let mut call = Call { gary, asker, payload, session: session.clone() };
     let done = match event {
         "process_audio_request" => call.bang().await,
         "continue_music_request" => call.extend().await,
@@ -76,6 +114,7 @@ pub(super) async fn handle(gary: &Gary, socket: &SocketRef, event: &str, data: O
         "restore_processed_audio" => call.restore().await,
         "begin_restore_audio" => call.begin_chunks(),
         "audio_chunk" => call.chunk().await,
+        PIECES => call.pieces().await,
         "verify_session" => call.verify().await,
         _ => call.progress().await,
     };
@@ -84,7 +123,7 @@ pub(super) async fn handle(gary: &Gary, socket: &SocketRef, event: &str, data: O
 
 struct Call<'a> {
     gary: &'a Gary,
-    socket: &'a SocketRef,
+    asker: &'a Asker<'a>,
     payload: Payload,
     session: Option<SessionId>,
 }
@@ -104,8 +143,11 @@ fn refused(kind: Kind, error: &StudioError) -> Refusal {
 
 impl Call<'_> {
     fn owner(&self) -> Owner {
-        let client = self.socket.req_parts().extensions.get::<Client>();
-        client.map_or_else(|| Owner(self.socket.id.to_string()), Client::owner)
+        self.asker.owner()
+    }
+
+    fn studio(&self) -> Result<&Arc<Studio>, Refusal> {
+        self.gary.studio().map_err(|error| error.to_string().into())
     }
 
     fn known(&self) -> Result<&SessionId, Refusal> {
@@ -121,14 +163,14 @@ impl Call<'_> {
         self.payload.require(&["audio_data", "model_name", "prompt_duration"])?;
         let (request, audio) = (self.payload.clip_request()?, self.audio()?);
         let session = SessionId::random();
-        self.gary.members.join(self.socket, &session);
+        self.asker.join(self.gary, &session);
         let held = self.gary.push.hold(&session);
-        let accepted = self.gary.studio.bang(self.owner(), Some(session.clone()), request, audio).await;
+        let accepted = self.studio()?.bang(self.owner(), Some(session.clone()), request, audio).await;
         if let Err(error) = accepted {
-            self.socket.leave(session.to_string());
+            self.asker.leave(&session);
             return Err(refused(Kind::Bang, &error));
         }
-        to_one(self.socket, "process_audio_received", &json!({ "session_id": session }));
+        self.asker.tell("process_audio_received", &json!({ "session_id": session }));
         drop(held);
         Ok(())
     }
@@ -142,16 +184,16 @@ impl Call<'_> {
                 return Err("No session ID provided and no audio data to create session".to_owned().into());
             }
         };
-        self.gary.members.join(self.socket, &session);
+        self.asker.join(self.gary, &session);
         let held = self.gary.push.hold(&session);
-        let accepted = self.gary.studio.extend(self.owner(), Some(session.clone()), request, audio).await;
+        let accepted = self.studio()?.extend(self.owner(), Some(session.clone()), request, audio).await;
         if let Err(error) = accepted {
             if self.session.is_none() {
-                self.socket.leave(session.to_string());
+                self.asker.leave(&session);
             }
             return Err(refused(Kind::Continue, &error));
         }
-        to_one(self.socket, "continue_music_received", &json!({ "session_id": session }));
+        self.asker.tell("continue_music_received", &json!({ "session_id": session }));
         drop(held);
         Ok(())
     }
@@ -159,9 +201,9 @@ impl Call<'_> {
     async fn retry(&self) -> Done {
         let (session, request) = (self.known()?, self.payload.clip_request()?);
         let held = self.gary.push.hold(session);
-        let accepted = self.gary.studio.retry(self.owner(), session, request).await;
+        let accepted = self.studio()?.retry(self.owner(), session, request).await;
         accepted.map_err(|error| refused(Kind::Retry, &error))?;
-        to_one(self.socket, "retry_music_received", &json!({ "session_id": session }));
+        self.asker.tell("retry_music_received", &json!({ "session_id": session }));
         drop(held);
         Ok(())
     }
@@ -169,12 +211,12 @@ impl Call<'_> {
     async fn transform(&self) -> Done {
         let (request, audio) = (self.payload.transform()?, self.payload.audio()?);
         let session = self.session.clone().unwrap_or_else(SessionId::random);
-        self.gary.members.join(self.socket, &session);
+        self.asker.join(self.gary, &session);
         let held = self.gary.push.hold(&session);
-        let accepted = self.gary.studio.transform(self.owner(), Some(session.clone()), request, audio).await;
+        let accepted = self.studio()?.transform(self.owner(), Some(session.clone()), request, audio).await;
         if let Err(error) = accepted {
             if self.session.is_none() {
-                self.socket.leave(session.to_string());
+                self.asker.leave(&session);
             }
             let error = match error {
                 StudioError::NoSession(_) => StudioError::NoAudio,
@@ -182,32 +224,32 @@ impl Call<'_> {
             };
             return Err(refused(Kind::Transform, &error));
         }
-        to_one(self.socket, "transform_audio_received", &json!({ "session_id": session }));
+        self.asker.tell("transform_audio_received", &json!({ "session_id": session }));
         drop(held);
         Ok(())
     }
 
     /// What the session waits for.
-    fn tasks(&self, session: &SessionId) -> Vec<Arc<ClipTask>> {
-        let lanes = Lane::ALL.into_iter();
-        lanes.filter_map(|lane| self.gary.studio.task_in(session, lane)).collect()
+    fn tasks(&self, session: &SessionId) -> Result<Vec<Arc<ClipTask>>, Refusal> {
+        let studio = self.studio()?;
+        Ok(Lane::ALL.into_iter().filter_map(|lane| studio.task_in(session, lane)).collect())
     }
 
     async fn undo(&self) -> Done {
         let session = self.known()?;
-        let audio = self.gary.studio.undo(session).await.map_err(|error| texts::said(&error))?;
+        let audio = self.studio()?.undo(session).await.map_err(|error| texts::said(&error))?;
         let sent = Sounding { audio, session, variation: None };
-        sent.send(self.gary, self.socket, "transform_undone").await.map_err(|error| error.to_string().into())
+        sent.send(self.gary, Some(self.asker), "transform_undone").await.map_err(|error| error.to_string().into())
     }
 
     async fn crop(&self) -> Done {
         let audio = self.audio()?;
-        let done = self.gary.studio.crop(self.session.clone(), audio).await;
+        let done = self.studio()?.crop(self.session.clone(), audio).await;
         let (session, auto_created) = done.map_err(|error| refused(Kind::Bang, &error))?;
-        self.gary.members.join(self.socket, &session);
+        self.asker.join(self.gary, &session);
         let complete =
             json!({ "message": "The cropped audio is kept.", "session_id": session, "auto_created": auto_created });
-        to_room(self.socket, &session, "update_cropped_audio_complete", &complete).await;
+        self.gary.tell(Some(self.asker), &session, "update_cropped_audio_complete", &complete).await;
         Ok(())
     }
 
@@ -216,11 +258,10 @@ impl Call<'_> {
         let session = self.known()?;
         self.gary.chunks.forget(session);
         let complete = json!({ "message": "The session is cleaned up.", "session_id": session });
-        to_room(self.socket, session, "cleanup_complete", &complete).await;
-        self.socket.leave(session.to_string());
-        let others = self.socket.within(session.to_string()).sockets().len();
-        for task in if others == 0 { self.tasks(session) } else { Vec::new() } {
-            self.gary.studio.cancel(task.record().id).await.map_err(|error| error.to_string())?;
+        self.gary.tell(Some(self.asker), session, "cleanup_complete", &complete).await;
+        self.asker.leave(session);
+        for task in if self.gary.has_others(self.asker, session) { Vec::new() } else { self.tasks(session)? } {
+            self.studio()?.cancel(task.record().id).await.map_err(|error| error.to_string())?;
         }
         Ok(())
     }
@@ -233,19 +274,20 @@ impl Call<'_> {
         }
         let (request, audio) = (self.payload.clip_request()?, self.audio()?);
         let size = audio.len();
-        let restored = self.gary.studio.restore(None, Some(request), audio).await;
+        let restored = self.studio()?.restore(None, Some(request), audio).await;
         let session = restored.map_err(|error| refused(Kind::Bang, &error))?;
-        self.gary.members.join(self.socket, &session);
+        self.asker.join(self.gary, &session);
         let complete = json!({ "message": "The audio is restored.", "session_id": session, "data_size": size });
-        to_room(self.socket, &session, "restore_complete", &complete).await;
+        self.gary.tell(Some(self.asker), &session, "restore_complete", &complete).await;
         Ok(())
     }
 
     fn begin_chunks(&self) -> Done {
         let session = SessionId::random();
-        self.gary.members.join(self.socket, &session);
-        self.gary.chunks.begin(self.socket.id, session.clone())?;
-        to_one(self.socket, "ready_for_chunks", &json!({ "session_id": session, "chunk_size": CHUNK }));
+        self.asker.join(self.gary, &session);
+        let socket = self.asker.id().ok_or_else(|| "Pieces are sent to a socket.".to_owned())?;
+        self.gary.chunks.begin(socket, session.clone())?;
+        self.asker.tell("ready_for_chunks", &json!({ "session_id": session, "chunk_size": CHUNK }));
         Ok(())
     }
 
@@ -258,54 +300,70 @@ impl Call<'_> {
         let (index, total) = (place("chunk_index")?, place("total_chunks")?);
         let is_last = self.payload.flag("is_last");
         let piece = self.payload.take_slice().ok_or_else(|| "Missing required chunk data".to_owned())?;
-        let progress = self.gary.chunks.add(self.socket.id, session, (index, total), piece, is_last)?;
+        let socket = self.asker.id().ok_or_else(|| "Pieces are sent to a socket.".to_owned())?;
+        let progress = self.gary.chunks.add(socket, session, (index, total), piece, is_last)?;
         let received = json!({
             "session_id": session, "chunk_index": index, "total_chunks": total, "received_chunks": progress.received,
         });
-        to_one(self.socket, "chunk_received", &received);
+        self.asker.tell("chunk_received", &received);
         if let Some(missing) = progress.missing {
-            to_one(self.socket, "chunks_missing", &json!({ "session_id": session, "missing_chunks": missing }));
+            self.asker.tell("chunks_missing", &json!({ "session_id": session, "missing_chunks": missing }));
         }
-        if let Some(text) = progress.text {
-            let share =
-                self.gary.members.budget.take(2 * text.len() as u64).await.map_err(|error| error.to_string())?;
-            let audio = tokio::task::spawn_blocking(move || base64::decode(&text)).await;
-            let audio = audio.map_err(|error| error.to_string())?.map_err(|error| format!("audio_data: {error}"))?;
-            let audio = share.hold(audio);
-            let request = self.payload.clip_request()?;
-            let request = (request.model.is_some() && request.prompt_seconds.is_some()).then_some(request);
-            let restored = self.gary.studio.restore(Some(session.clone()), request, audio).await;
-            restored.map_err(|error| refused(Kind::Bang, &error))?;
-            let complete = json!({ "message": "The audio is restored.", "session_id": session });
-            to_room(self.socket, session, "restore_complete", &complete).await;
+        match progress.text {
+            Some(text) if self.gary.studio().is_err() => {
+                // Whoever has a model takes it as a whole.
+                let mut fields = self.payload.fields().clone();
+                fields.insert("audio_data".into(), text.into());
+                fields.insert("session_id".into(), json!(session));
+                let Asker::Here(socket) = self.asker else { return Ok(()) };
+                let text = json!([PIECES, fields]).to_string().into();
+                far::ask(self.gary, socket, PIECES, text, Some(session)).await
+            }
+            Some(text) => {
+                let share =
+                    self.gary.members.budget.take(2 * text.len() as u64).await.map_err(|error| error.to_string())?;
+                let audio = tokio::task::spawn_blocking(move || base64::decode(&text)).await;
+                let audio =
+                    audio.map_err(|error| error.to_string())?.map_err(|error| format!("audio_data: {error}"))?;
+                self.restore_as(session, share.hold(audio)).await
+            }
+            None => Ok(()),
         }
+    }
+
+    /// A sound that came to another node in pieces.
+    async fn pieces(&self) -> Done {
+        if self.asker.far().is_none() {
+            return Err("Send the pieces as `audio_chunk`.".to_owned().into());
+        }
+        self.restore_as(self.known()?, self.audio()?).await
+    }
+
+    async fn restore_as(&self, session: &SessionId, audio: Bytes) -> Done {
+        let request = self.payload.clip_request()?;
+        let request = (request.model.is_some() && request.prompt_seconds.is_some()).then_some(request);
+        let restored = self.studio()?.restore(Some(session.clone()), request, audio).await;
+        restored.map_err(|error| refused(Kind::Bang, &error))?;
+        let complete = json!({ "message": "The audio is restored.", "session_id": session });
+        self.gary.tell(Some(self.asker), session, "restore_complete", &complete).await;
         Ok(())
     }
 
     /// After a reconnect: the room is joined by now; a result that nobody was there to take is handed over once.
     async fn verify(&self) -> Done {
         let Some(session) = &self.session else { return Ok(()) };
-        let missed = self.gary.studio.undelivered(session).await.map_err(|error| error.to_string())?;
+        let missed = self.studio()?.undelivered(session).await.map_err(|error| error.to_string())?;
         if let Some(clip) = missed {
-            super::push::deliver(self.gary, self.socket, &clip).await;
+            super::push::deliver(self.gary, self.studio()?, Some(self.asker), &clip).await;
         }
         Ok(())
     }
 
     async fn progress(&self) -> Done {
         let Some(session) = &self.session else { return Ok(()) };
-        for task in self.tasks(session) {
-            let (status, lane) = (task.status().borrow().clone(), task.record().kind.lane());
-            match status {
-                Status::Running { .. } => {
-                    let update = json!({ "progress": status.percent(), "session_id": session });
-                    to_one(self.socket, "progress_update", &update);
-                }
-                status => {
-                    let queue = texts::queue_status(session, task.record().id, &status, self.gary.studio.load(lane));
-                    to_one(self.socket, "queue_status", &queue);
-                }
-            }
+        for task in self.tasks(session)? {
+            let (event, told) = standing(self.studio()?, session, &task);
+            self.asker.tell(event, &told);
         }
         Ok(())
     }

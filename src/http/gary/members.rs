@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use socketioxide::SocketIo;
 use socketioxide::extract::SocketRef;
 use socketioxide::socket::Sid;
 use tokio::sync::watch;
@@ -273,14 +274,14 @@ impl Members {
     /// [`Exhausted`] when there is no memory for it.
     pub(super) async fn send(
         self: &Arc<Self>,
-        socket: &SocketRef,
+        io: &SocketIo,
         session: &SessionId,
         event: &str,
         (data, bytes): (&impl Serialize, u64),
     ) -> Result<(), Exhausted> {
         let share = self.budget.take(COPIES * bytes).await?;
         let mut waiting = Vec::new();
-        for member in socket.within(session.to_string()).sockets() {
+        for member in io.to(session.to_string()).sockets() {
             if self.behind(member.id) > BEHIND {
                 self.cut(member);
                 continue;
@@ -290,7 +291,7 @@ impl Members {
             }
             waiting.push(member);
         }
-        if let Err(error) = socket.within(session.to_string()).emit(event, data).await {
+        if let Err(error) = io.to(session.to_string()).emit(event, data).await {
             tracing::debug!(%error, event, "some sockets were not told");
         }
         let members = Arc::clone(self);

@@ -2,8 +2,10 @@
 //! `g4lwebsockets.py`). Its events and texts are kept; its defects are not: every request is answered, results reach
 //! sockets that reconnect, a retried or malformed request leaves nothing behind.
 
+mod asker;
 mod chunks;
 mod events;
+mod far;
 mod juce;
 mod members;
 mod models;
@@ -17,6 +19,7 @@ use std::sync::Arc;
 
 use warp::Filter;
 
+pub(super) use far::PATH as FAR;
 pub(super) use payload::Payload;
 pub(super) use socket::Sockets;
 

@@ -102,6 +102,11 @@ impl Payload {
         }
     }
 
+    /// Its numbers and short texts.
+    pub fn fields(&self) -> &Map<String, Value> {
+        &self.fields
+    }
+
     /// Bytes of its sounds and slices.
     pub fn bytes(&self) -> usize {
         let sounds: usize = self.sounds.values().flatten().map(Bytes::len).sum();

@@ -16,9 +16,12 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_util::sync::CancellationToken;
 
 use super::super::base64;
+use super::asker::Asker;
 use super::socket::Gary;
 use super::texts;
-use crate::studio::{AudioId, ClipRecord, ClipState, Event, Kind, Render, SessionId, Status, StudioError};
+use crate::studio::{
+    AudioId, ClipRecord, ClipState, ClipTask, Event, Kind, Lane, Render, SessionId, Status, Studio, StudioError,
+};
 
 /// Time between two progress events of a session, alone and when several clips are made.
 const PACE: Duration = Duration::from_secs(1);
@@ -95,64 +98,90 @@ impl Push {
 
 /// Tells rooms what happens to their sessions until the server stops; then closes all sockets.
 pub(super) async fn run(io: SocketIo, gary: Gary, mut inbox: UnboundedReceiver<Event>, stopping: CancellationToken) {
-    let mut events = gary.studio.events();
-    let mut pace = Pace::default();
-    loop {
-        let event = tokio::select! {
-            biased;
-            () = stopping.cancelled() => break,
-            // What was held back is older than anything new.
-            Some(event) = inbox.recv() => Some(event),
-            event = events.recv() => match event {
-                Ok(event) => gary.push.passes(event),
-                Err(RecvError::Lagged(missed)) => {
-                    tracing::warn!(missed, "sockets were told too late; they can ask for results");
-                    None
-                }
-                Err(RecvError::Closed) => break,
-            },
-        };
-        if let Some(event) = event {
-            tell(&io, &gary, &mut pace, event).await;
+    if let Ok(studio) = gary.studio() {
+        let mut events = studio.events();
+        let mut pace = Pace::default();
+        loop {
+            let event = tokio::select! {
+                biased;
+                () = stopping.cancelled() => break,
+                // What was held back is older than anything new.
+                Some(event) = inbox.recv() => Some(event),
+                event = events.recv() => match event {
+                    Ok(event) => gary.push.passes(event),
+                    Err(RecvError::Lagged(missed)) => {
+                        tracing::warn!(missed, "sockets were told too late; they can ask for results");
+                        None
+                    }
+                    Err(RecvError::Closed) => break,
+                },
+            };
+            if let Some(event) = event {
+                tell(&gary, studio, &mut pace, event).await;
+            }
         }
+    } else {
+        stopping.cancelled().await;
     }
     io.close().await;
 }
 
-async fn tell(io: &SocketIo, gary: &Gary, pace: &mut Pace, Event { clip, status }: Event) {
+async fn tell(gary: &Gary, studio: &Studio, pace: &mut Pace, Event { clip, status }: Event) {
     let session = &clip.session;
-    let sockets = io.to(session.to_string()).sockets();
-    let Some(first) = sockets.first() else { return };
+    if !gary.is_heard(session) {
+        return;
+    }
     match &status {
         Status::Queued { .. } | Status::Starting | Status::Loading => {
-            let queue = texts::queue_status(session, clip.id, &status, gary.studio.load(clip.kind.lane()));
-            to_room(first, session, "queue_status", &queue).await;
+            let queue = texts::queue_status(session, clip.id, &status, studio.load(clip.kind.lane()));
+            gary.tell(None, session, "queue_status", &queue).await;
         }
         Status::Running { steps: 0, .. } => {}
         Status::Running { .. } => {
             // Of a transform every step is told, as in the original.
             let told = clip.kind == Kind::Transform;
-            if told || pace.allows(session, status.percent(), gary.studio.load(clip.kind.lane()).1) {
+            if told || pace.allows(session, status.percent(), studio.load(clip.kind.lane()).1) {
                 let update = json!({ "progress": status.percent(), "session_id": session });
-                to_room(first, session, "progress_update", &update).await;
+                gary.tell(None, session, "progress_update", &update).await;
             }
         }
         Status::Completed | Status::Failed(_) | Status::Cancelled => {
             pace.forget(session);
-            match gary.studio.store().clip(clip.id).await {
-                Ok(clip) => deliver(gary, first, &clip).await,
+            match studio.store().clip(clip.id).await {
+                Ok(clip) => deliver(gary, studio, None, &clip).await,
                 Err(error) => tracing::debug!(%error, "a clip is gone"),
             }
         }
     }
 }
 
-/// Hands a result, or the news that there is none, to the room that `socket` is in.
-pub(super) async fn deliver(gary: &Gary, socket: &SocketRef, clip: &ClipRecord) {
+/// Tells a room that is heard again where its session stands: what is being made, or a result that nobody was handed.
+pub(super) async fn catch_up(gary: &Gary, session: &SessionId) {
+    let Ok(studio) = gary.studio() else { return };
+    for task in Lane::ALL.into_iter().filter_map(|lane| studio.task_in(session, lane)) {
+        let (event, told) = standing(studio, session, &task);
+        gary.tell(None, session, event, &told).await;
+    }
+    if let Ok(Some(clip)) = studio.undelivered(session).await {
+        deliver(gary, studio, None, &clip).await;
+    }
+}
+
+/// How far a clip is, as an event.
+pub(super) fn standing(studio: &Studio, session: &SessionId, task: &ClipTask) -> (&'static str, Value) {
+    let (status, lane) = (task.status().borrow().clone(), task.record().kind.lane());
+    match status {
+        Status::Running { .. } => ("progress_update", json!({ "progress": status.percent(), "session_id": session })),
+        status => ("queue_status", texts::queue_status(session, task.record().id, &status, studio.load(lane))),
+    }
+}
+
+/// Hands a result, or the news that there is none, to the room of its session.
+pub(super) async fn deliver(gary: &Gary, studio: &Studio, asker: Option<&Asker<'_>>, clip: &ClipRecord) {
     let session = &clip.session;
     let mut code = None;
     let failure = match clip.state {
-        ClipState::Completed => match large(gary, clip).await {
+        ClipState::Completed => match large(studio, clip).await {
             Ok(true) => {
                 code = Some("DATA_TOO_LARGE");
                 Some("The transformed audio is too large for one message; fetch it by HTTP.".to_owned())
@@ -162,16 +191,16 @@ pub(super) async fn deliver(gary: &Gary, socket: &SocketRef, clip: &ClipRecord) 
                 let variation = match &clip.render {
                     Some(Render::Transform(params)) => {
                         let whole = json!({ "progress": 100, "session_id": session });
-                        to_room(socket, session, "progress_update", &whole).await;
+                        gary.tell(asker, session, "progress_update", &whole).await;
                         Some(&params.variation)
                     }
                     _ => None,
                 };
                 let sent = Sounding { audio, session, variation: variation.map(|name| json!(name)) };
-                if let Err(error) = sent.send(gary, socket, texts::result_event(clip.kind)).await {
+                if let Err(error) = sent.send(gary, asker, texts::result_event(clip.kind)).await {
                     // It is handed over when the session is asked for again.
                     let error = json!({ "message": error.to_string(), "session_id": session });
-                    to_room(socket, session, "error", &error).await;
+                    gary.tell(asker, session, "error", &error).await;
                     return;
                 }
                 None
@@ -189,17 +218,17 @@ pub(super) async fn deliver(gary: &Gary, socket: &SocketRef, clip: &ClipRecord) 
         if let Some(code) = code {
             error["code"] = json!(code);
         }
-        to_room(socket, session, "error", &error).await;
+        gary.tell(asker, session, "error", &error).await;
     }
-    if let Err(error) = gary.studio.delivered(clip.id).await {
+    if let Err(error) = studio.delivered(clip.id).await {
         tracing::warn!(%error, "that a result was handed over could not be written");
     }
 }
 
 /// Whether a result is more than clients take in one message.
-async fn large(gary: &Gary, clip: &ClipRecord) -> Result<bool, StudioError> {
+async fn large(studio: &Studio, clip: &ClipRecord) -> Result<bool, StudioError> {
     let output = clip.output.ok_or_else(|| StudioError::NotReady(clip.id.to_string()))?;
-    let bytes = gary.studio.store().sound(output).await?.bytes;
+    let bytes = studio.store().sound(output).await?.bytes;
     Ok(clip.kind == Kind::Transform && bytes / 3 * 4 > MOST)
 }
 
@@ -220,23 +249,19 @@ struct Message<'a> {
 
 impl Sounding<'_> {
     /// Sends it, once there is memory for it.
-    pub(super) async fn send(self, gary: &Gary, socket: &SocketRef, event: &str) -> Result<(), StudioError> {
-        let bytes = gary.studio.store().sound(self.audio).await?.bytes;
+    pub(super) async fn send(self, gary: &Gary, asker: Option<&Asker<'_>>, event: &str) -> Result<(), StudioError> {
+        let studio = gary.studio()?;
+        let bytes = studio.store().sound(self.audio).await?.bytes;
         // The file and its text; the message takes its own.
         let _share = gary.members.budget.take(bytes + bytes / 3 * 4).await?;
-        let file = gary.studio.store().read(self.audio).await?;
+        let file = studio.store().read(self.audio).await?;
         let text = tokio::task::spawn_blocking(move || base64::encode(&file)).await;
         let audio_data = text.map_err(|error| StudioError::Broken(error.to_string()))?;
         let length = audio_data.len() as u64;
         let message = Message { audio_data, session_id: self.session, variation: self.variation };
-        Ok(gary.members.send(socket, self.session, event, (&message, length)).await?)
-    }
-}
-
-/// To everybody in a session's room, which `socket` has joined.
-pub(super) async fn to_room(socket: &SocketRef, session: &SessionId, event: &str, data: &Value) {
-    if let Err(error) = socket.within(session.to_string()).emit(event, data).await {
-        tracing::debug!(%error, event, "some sockets were not told");
+        gary.send(self.session, event, (&message, length)).await?;
+        gary.tell_far(asker, self.session, event, || serde_json::to_value(&message).unwrap_or_default());
+        Ok(())
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,27 +14,31 @@ use http_body_util::{BodyExt, Full};
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::Service;
-use serde_json::json;
+use serde::Serialize;
+use serde_json::Value as JsonValue;
 use socketioxide::adapter::Adapter;
 use socketioxide::extract::{AckSender, SocketRef, State, TryData};
 use socketioxide::handler::{ConnectHandler, FromMessageParts, Value};
 use socketioxide::socket::{self, Sid};
 use socketioxide::{ParserConfig, SocketIo};
+use tokio_util::sync::CancellationToken;
 use warp::Reply;
 use warp::http::Method;
 use warp::http::header::UPGRADE;
+use warp::http::request::Parts;
 use warp::reply::Response;
 
 use super::super::connection::Connection;
-use super::super::error::sentence;
 use super::super::{App, HttpError, body, json as text};
+use super::asker::{Asker, Said};
 use super::chunks::Chunks;
 use super::events;
+use super::far::Bridge;
 use super::members::{Members, client_of};
 use super::payload::Parsed;
 use super::push::Push;
 use crate::budget::Exhausted;
-use crate::studio::Studio;
+use crate::studio::{Owner, SessionId, Studio, StudioError};
 
 /// As the original announces them.
 const PING_INTERVAL: Duration = Duration::from_secs(120);
@@ -47,28 +51,118 @@ const PACKETS: usize = 1024;
 /// What handlers need.
 #[derive(Clone)]
 pub(super) struct Gary {
-    pub(super) studio: Arc<Studio>,
+    /// Without it what is asked is asked of other nodes.
+    studio: Option<Arc<Studio>>,
     pub(super) push: Arc<Push>,
     pub(super) chunks: Arc<Chunks>,
     pub(super) members: Arc<Members>,
+    pub(super) bridge: Arc<Bridge>,
+    /// All sockets of this node.
+    io: Arc<OnceLock<SocketIo>>,
+    pub(super) stopping: CancellationToken,
 }
+
+impl Gary {
+    /// # Errors
+    /// [`StudioError::Absent`] at a node without a model.
+    pub(super) fn studio(&self) -> Result<&Arc<Studio>, StudioError> {
+        self.studio.as_ref().ok_or(StudioError::Absent("This node has no model."))
+    }
+
+    fn in_room(&self, session: &SessionId) -> Vec<SocketRef> {
+        self.io.get().map_or_else(Vec::new, |io| io.to(session.to_string()).sockets())
+    }
+
+    /// Whether a socket of this node is in a session's room.
+    pub(super) fn is_in_a_room(&self, session: &SessionId) -> bool {
+        !self.in_room(session).is_empty()
+    }
+
+    /// To everybody of this node in a session's room.
+    pub(super) async fn emit(&self, session: &SessionId, event: &str, data: &JsonValue) {
+        let Some(io) = self.io.get() else { return };
+        if let Err(error) = io.to(session.to_string()).emit(event, data).await {
+            tracing::debug!(%error, event, "some sockets were not told");
+        }
+    }
+
+    /// A sound to everybody of this node in a session's room.
+    ///
+    /// # Errors
+    /// [`Exhausted`] when there is no memory for it.
+    pub(super) async fn send(
+        &self,
+        session: &SessionId,
+        event: &str,
+        message: (&impl Serialize, u64),
+    ) -> Result<(), Exhausted> {
+        match self.io.get() {
+            Some(io) => self.members.send(io, session, event, message).await,
+            None => Ok(()),
+        }
+    }
+
+    /// To everybody in a session's room: whoever asked, other sockets of this node, and those of others.
+    pub(super) async fn tell(&self, asker: Option<&Asker<'_>>, session: &SessionId, event: &str, data: &JsonValue) {
+        self.emit(session, event, data).await;
+        self.tell_far(asker, session, event, || data.clone());
+    }
+
+    /// To the sockets of other nodes in a session's room.
+    pub(super) fn tell_far(
+        &self,
+        asker: Option<&Asker<'_>>,
+        session: &SessionId,
+        event: &str,
+        data: impl Fn() -> JsonValue,
+    ) {
+        let said = || Said::Room(session.to_string(), event.to_owned(), data());
+        let far = asker.and_then(Asker::far);
+        if let Some(far) = far {
+            far.say(said());
+        }
+        self.bridge.tell(session, far, said);
+    }
+
+    /// Whether anybody but whoever asks is in a session's room.
+    pub(super) fn has_others(&self, asker: &Asker<'_>, session: &SessionId) -> bool {
+        let others = self.in_room(session).iter().any(|socket| Some(socket.id) != asker.id());
+        others || self.bridge.is_followed(session, asker.far())
+    }
+
+    /// Whether anybody is in a session's room.
+    pub(super) fn is_heard(&self, session: &SessionId) -> bool {
+        self.is_in_a_room(session) || self.bridge.is_followed(session, None)
+    }
+}
+
+/// In a socket's extensions when its events may have to be passed on.
+#[derive(Clone)]
+struct Shared;
 
 type Answer = dyn Fn(Request<Incoming>) -> BoxFuture<'static, Response> + Send + Sync;
 
 /// The service behind `/socket.io/`; clones share it.
 #[derive(Clone)]
-pub(crate) struct Sockets(Arc<Answer>);
+pub(crate) struct Sockets {
+    answer: Arc<Answer>,
+    gary: Gary,
+}
 
 impl Sockets {
-    /// Sockets that speak to the studio until the app stops. Must be called within a tokio runtime.
-    pub(crate) fn new(app: &App, studio: &Arc<Studio>) -> Self {
+    /// Sockets that speak to the studio, or to other nodes, until the app stops. Must be called within a tokio runtime.
+    pub(crate) fn new(app: &App) -> Self {
         let (push, inbox) = Push::new();
         let gary = Gary {
-            studio: Arc::clone(studio),
+            studio: app.studio.clone(),
             push: Arc::new(push),
             chunks: Arc::new(Chunks::new(app.budget.clone())),
             members: Arc::new(Members::new(app.budget.clone())),
+            bridge: Arc::new(Bridge::new(app.cluster.clone())),
+            io: Arc::default(),
+            stopping: app.stopping.clone(),
         };
+        let is_shared = app.cluster.is_some();
         let members = Arc::clone(&gary.members);
         let (service, io) = SocketIo::builder()
             .ping_interval(PING_INTERVAL)
@@ -88,8 +182,12 @@ impl Sockets {
         };
         let welcome = async |socket: SocketRef, State(gary): State<Gary>| gary.members.welcome(socket.id);
         io.ns("/", welcome.with(join));
-        tokio::spawn(super::push::run(io, gary, inbox, app.stopping.clone()));
-        Self(Arc::new(move |request| {
+        let _ = gary.io.set(io.clone());
+        tokio::spawn(super::push::run(io, gary.clone(), inbox, app.stopping.clone()));
+        let answer: Arc<Answer> = Arc::new(move |mut request| {
+            if is_shared {
+                request.extensions_mut().insert(Shared);
+            }
             let (members, polls) = (Arc::clone(&members), request.method() == Method::GET);
             let socket = socket_of(request.uri().query().unwrap_or_default());
             let client = client_of(request.extensions());
@@ -135,7 +233,8 @@ impl Sockets {
                 };
                 Response::from_parts(parts, body.into())
             })
-        }))
+        });
+        Self { answer, gary }
     }
 
     /// Whether this is its path.
@@ -144,12 +243,24 @@ impl Sockets {
     }
 
     pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response {
-        (self.0)(request).await
+        (self.answer)(request).await
+    }
+
+    /// Answers another node, which asks about one of its sockets.
+    pub(crate) async fn answer_node(
+        &self,
+        asked: Parts,
+        owner: Owner,
+        session: Option<SessionId>,
+        body: Bytes,
+    ) -> Response {
+        super::far::answer(&self.gary, asked, owner, session, body).await
     }
 }
 
-/// What came with an event, if it is JSON as this server reads it anywhere.
-struct Sent(Option<Parsed>);
+/// What came with an event, if it is JSON as this server reads it anywhere; and as it came, if another node may have to
+/// answer it.
+struct Sent(Option<Parsed>, Bytes);
 
 impl<A: Adapter> FromMessageParts<A> for Sent {
     type Error = Infallible;
@@ -165,8 +276,14 @@ impl<A: Adapter> FromMessageParts<A> for Sent {
         {
             *given = clean.into();
         }
+        let text = match message {
+            Value::Str(text, _) if socket.req_parts().extensions.get::<Shared>().is_some() => {
+                Bytes::copy_from_slice(text.as_bytes())
+            }
+            _ => Bytes::new(),
+        };
         let TryData(parsed) = TryData::from_message_parts(socket, message, ack)?;
-        Ok(Self(parsed.ok()))
+        Ok(Self(parsed.ok(), text))
     }
 }
 
@@ -189,24 +306,12 @@ fn listen(socket: &SocketRef, gary: &Gary) {
     for &event in events::EVENTS {
         socket.on(
             event,
-            move |socket: SocketRef, Sent(data): Sent, State(gary): State<Gary>, ack: AckSender| async move {
+            move |socket: SocketRef, Sent(data, text): Sent, State(gary): State<Gary>, ack: AckSender| async move {
                 let Some(_turn) = gary.members.turn(socket.id).await else {
                     gary.members.cut(socket);
                     return;
                 };
-                if let Err(refusal) = events::handle(&gary, &socket, event, data).await {
-                    let mut error = json!({ "message": sentence(&refusal.message) });
-                    if let Some(code) = refusal.code {
-                        error["code"] = code.into();
-                    }
-                    match refusal.session {
-                        Some(session) => {
-                            error["session_id"] = json!(session);
-                            super::push::to_room(&socket, &session, "error", &error).await;
-                        }
-                        None => super::push::to_one(&socket, "error", &error),
-                    }
-                }
+                events::answer(&gary, &Asker::Here(&socket), event, data, text).await;
                 // Only sent if it was asked for.
                 let _ = ack.send(&());
             },

@@ -1,0 +1,141 @@
+//! Socket.IO at nodes where a session does not live.
+
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use continuo::pcm::Pcm;
+use continuo::units::SampleRate;
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::process::Command;
+use tokio::time::timeout;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::nats::Nats;
+use crate::node::{Node, PATIENCE};
+
+/// A socket that has joined the name space.
+struct Socket(WebSocketStream<TcpStream>);
+
+impl Socket {
+    async fn connect(node: &Node) -> Self {
+        let tcp = TcpStream::connect(node.addr).await.unwrap();
+        let address = "ws://test/socket.io/?EIO=4&transport=websocket";
+        let mut socket = Self(tokio_tungstenite::client_async(address, tcp).await.unwrap().0);
+        socket.0.send(Message::text("40")).await.unwrap();
+        socket.told("40").await;
+        socket
+    }
+
+    async fn send(&mut self, event: &str, data: Value) {
+        self.0.send(Message::text(format!("42{}", json!([event, data])))).await.unwrap();
+    }
+
+    async fn told(&mut self, beginning: &str) -> String {
+        loop {
+            let message = timeout(PATIENCE, self.0.next()).await.expect("a message in time").unwrap().unwrap();
+            if let Message::Text(text) = message
+                && text.starts_with(beginning)
+            {
+                return text.to_string();
+            }
+        }
+    }
+
+    /// Reads on to an event, and gives what came with it.
+    async fn hears(&mut self, event: &str) -> Value {
+        let text = self.told(&format!("42[\"{event}\"")).await;
+        serde_json::from_str::<Value>(&text[2..]).unwrap()[1].take()
+    }
+}
+
+fn audio() -> String {
+    let pcm = (0..4 * 44_100).map(|n| (n as f32 * 0.02).sin() * 0.3).collect();
+    STANDARD.encode(Pcm { pcm, channels: 1, rate: SampleRate(44_100) }.wav())
+}
+
+async fn nodes(nats: &Nats, makers: &[&str], options: &Value) -> (Vec<Node>, Node) {
+    let mut nodes: Vec<Node> = makers.iter().map(|name| Node::start_with(name, &nats.url(), options)).collect();
+    let mut edge = Node::start_with("edge", &nats.url(), &json!({ "edge": true }));
+    let names = [makers, &["edge"]].concat();
+    for node in nodes.iter_mut().chain([&mut edge]) {
+        node.ready().await;
+    }
+    for node in nodes.iter().chain([&edge]) {
+        node.sees(&names).await;
+    }
+    (nodes, edge)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sockets_of_all_nodes_hear_of_one_session() {
+    let nats = Nats::start().await;
+    let (makers, edge) = nodes(&nats, &["a", "b"], &json!({})).await;
+    let mut far = Socket::connect(&edge).await;
+    let asked = json!({ "audio_data": audio(), "model_name": "standin", "prompt_duration": 2 });
+    far.send("process_audio_request", asked).await;
+    let session = far.hears("process_audio_received").await["session_id"].clone();
+    let first = far.hears("audio_processed").await;
+    assert_eq!(first["session_id"], session);
+    for node in &makers {
+        let mut near = Socket::connect(node).await;
+        let asked = json!({ "session_id": session, "model_name": "standin", "prompt_duration": 2 });
+        near.send("continue_music_request", asked).await;
+        near.hears("continue_music_received").await;
+        let here = near.hears("music_continued").await;
+        let there = far.hears("music_continued").await;
+        assert!(here["audio_data"].is_string() && here == there, "{}", node.name);
+        near.send("undo_transform_request", json!({ "session_id": session })).await;
+        assert!(near.hears("transform_undone").await == far.hears("transform_undone").await);
+    }
+    far.send("retry_music_request", json!({ "session_id": "nobody" })).await;
+    assert!(far.hears("error").await["message"].as_str().unwrap().contains("Session not found"));
+    far.send("begin_restore_audio", json!({})).await;
+    let restored = far.hears("ready_for_chunks").await["session_id"].clone();
+    let text = audio();
+    let pieces = [&text[..100_000], &text[100_000..]];
+    for (n, piece) in pieces.iter().enumerate() {
+        let chunk = json!({ "session_id": restored, "chunk_index": n, "total_chunks": 2, "chunk": piece });
+        far.send("audio_chunk", chunk).await;
+    }
+    assert_eq!(far.hears("restore_complete").await["session_id"], restored);
+    for node in makers.iter().chain([&edge]) {
+        let path = format!("/v1/sessions/{}/audio.wav", restored.as_str().unwrap());
+        assert!(STANDARD.encode(node.get(&path).await.body().await) == text);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_is_handed_what_another_node_has_made_of_a_dead_ones_session() {
+    let nats = Nats::start().await;
+    let (mut makers, edge) = nodes(&nats, &["a"], &json!({ "step_ms": 100 })).await;
+    let mut socket = Socket::connect(&edge).await;
+    let asked = json!({ "audio_data": audio(), "model_name": "standin", "prompt_duration": 2 });
+    socket.send("process_audio_request", asked).await;
+    let session = socket.hears("process_audio_received").await["session_id"].clone();
+    socket.hears("progress_update").await;
+    let mut b = Node::start("b", &nats.url());
+    b.ready().await;
+    edge.sees(&["a", "b", "edge"]).await;
+    makers[0].kill();
+    assert_eq!(socket.hears("audio_processed").await["session_id"], session);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_device_works_all_day_at_a_node_without_a_model() {
+    let (nats, apart) = (Nats::start().await, Nats::start().await);
+    let (_makers, edge) = nodes(&nats, &["a"], &json!({ "step_ms": 1, "transforms": "real" })).await;
+    let mut bare = Node::start_with("bare", &apart.url(), &json!({ "transforms": "none" }));
+    bare.ready().await;
+    bare.sees(&["bare"]).await;
+    let script: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/producers/script.mjs");
+    let [url, bare] = [&edge, &bare].map(|node| format!("http://{}", node.addr));
+    let mut command = Command::new("node");
+    command.arg(script).args([&url, "4", "both", &bare]).kill_on_drop(true);
+    let output = command.output().await.expect("node is installed: run `scripts/setup test`");
+    let (said, complaints) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && said.trim_end().ends_with("all of it"), "{said}\n{complaints}");
+}
