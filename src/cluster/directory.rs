@@ -293,12 +293,13 @@ impl Directory {
         });
         let bucket = bucket.await?;
         let words = bucket.watch_with_history("id.>").await?;
-        if bucket.status().await?.values() == 0 {
+        let is_empty = bucket.status().await?.values() == 0;
+        *self.store.lock().unwrap_or_else(PoisonError::into_inner) = Some(bucket);
+        if is_empty {
             // NATS has begun anew.
             self.rows().clear();
             self.is_current.store(true, Ordering::Relaxed);
         }
-        *self.store.lock().unwrap_or_else(PoisonError::into_inner) = Some(bucket);
         tokio::select! {
             trouble = self.read(words) => trouble,
             trouble = self.write() => trouble,
