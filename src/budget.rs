@@ -1,7 +1,9 @@
-//! One budget of memory for what requests hold: bodies, decoded sound, conversions, messages that wait for a reader.
+//! One budget of memory for what requests hold: bodies, decoded sound, conversions, messages that
+//! wait for a reader.
 //!
-//! Bounds on one request do not bound their sum. Whatever grows with what a client sends takes a share first; when there
-//! is none left it waits in line for a moment, then is told to come back. Shares are given back when they are dropped.
+//! Bounds on one request do not bound their sum. Whatever grows with what a client sends takes a
+//! share first; when there is none left it waits in line for a moment, then is told to come back.
+//! Shares are given back when they are dropped.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -8,13 +8,17 @@
 //!
 //! Three entry points:
 //!
-//! - [`engine::Engine`] owns a thread and its models; [`engine::Engine::join`] admits a voice and gives back its PCM.
-//! - [`station::Station`] keeps endless streams: paced, levelled, encoded once per format, for any number of listeners.
-//! - [`http::serve`] puts both, and the [`studio`] that makes clips, behind HTTP, WebSocket and Socket.IO.
+//! - [`engine::Engine`] owns a thread and its models; [`engine::Engine::join`] admits a voice and
+//!   gives back its PCM.
+//! - [`station::Station`] keeps endless streams: paced, levelled, encoded once per format, for any
+//!   number of listeners.
+//! - [`http::serve`] puts both, and the [`studio`] that makes clips, behind HTTP, WebSocket and
+//!   Socket.IO.
 //!
 //! With [`cluster`] several processes are nodes of one server.
 //!
-//! Sound that clients send is decoded by processes of its own ([`sandbox`]), within one [`budget`] of memory.
+//! Sound that clients send is decoded by processes of its own ([`sandbox`]), within one [`budget`]
+//! of memory.
 //!
 //! | word | meaning |
 //! |---|---|

@@ -1,7 +1,7 @@
 //! Names, meanings and buckets of every metric, in one place.
 //!
-//! Rooms record through the functions and constants here; `http` installs the exporter with [`BUCKETS`] and calls
-//! [`describe`].
+//! Rooms record through the functions and constants here; `http` installs the exporter with
+//! [`BUCKETS`] and calls [`describe`].
 
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 

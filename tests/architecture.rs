@@ -1,4 +1,5 @@
-//! The table of rooms in `ARCHITECTURE.md` is the law: a room that uses what its row does not allow fails here.
+//! The table of rooms in `ARCHITECTURE.md` is the law: a room that uses what its row does not allow
+//! fails here.
 
 #![allow(clippy::unwrap_used)]
 
@@ -15,7 +16,8 @@ fn quoted(cell: &str) -> impl Iterator<Item = &str> {
     cell.split('`').skip(1).step_by(2)
 }
 
-/// From each room to those that it may use, and the paths of a room to which a permission is confined.
+/// From each room to those that it may use, and the paths of a room to which a permission is
+/// confined.
 fn table() -> HashMap<String, (Vec<String>, Vec<String>)> {
     let text = fs::read_to_string(Path::new(ROOT).join("ARCHITECTURE.md")).unwrap();
     let rooms = text.split("\n## Rooms\n").nth(1).unwrap().split("\n## ").next().unwrap();

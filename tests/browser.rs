@@ -1,4 +1,5 @@
-//! The page in a real browser on a real server: sound advances, changes arrive, nothing is left behind.
+//! The page in a real browser on a real server: sound advances, changes arrive, nothing is left
+//! behind.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,4 +1,5 @@
-//! The shipped Caddyfile in front of a real server: HTTPS on localhost, and no byte waits for the next one.
+//! The shipped Caddyfile in front of a real server: HTTPS on localhost, and no byte waits for the
+//! next one.
 
 #![allow(clippy::unwrap_used)]
 
@@ -44,7 +45,8 @@ async fn proxy(server: &Server) -> Proxy {
         .args(["run", "--adapter", "caddyfile", "--config", concat!(env!("CARGO_MANIFEST_DIR"), "/Caddyfile")])
         .env("CONTINUO_SITE", format!("https://localhost:{port}"))
         .env("CONTINUO_UPSTREAM", server.addr.to_string())
-        // No administration port, no certificate in the system's store, no redirecting server on port 80.
+        // No administration port, no certificate in the system's store, no redirecting server on
+        // port 80.
         .env("CADDY_OPTIONS", "admin off\nlocal_certs\nskip_install_trust\nauto_https disable_redirects\n")
         .env("HOME", folder.path())
         .env("XDG_DATA_HOME", folder.path())
@@ -118,7 +120,8 @@ async fn an_endless_stream_is_not_held_back() {
     let mut curl =
         proxy.curl("/generate?prompt=a&latency=low", &[]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut sound = curl.stdout.take().unwrap();
-    // Less than a proxy's usual buffer of 4 to 64 KiB: it would have to wait for seconds of music to fill it.
+    // Less than a proxy's usual buffer of 4 to 64 KiB: it would have to wait for seconds of music
+    // to fill it.
     let head = spawn_blocking(move || {
         let mut head = vec![0; 2_000];
         sound.read_exact(&mut head).unwrap();
@@ -173,7 +176,8 @@ async fn a_websocket_passes() {
     let body = r#"{"prompts": ["a"]}"#;
     let stream: Value = serde_json::from_str(&text(run(proxy.curl("/v1/streams", &["-d", body])).await)).unwrap();
     let path = format!("/v1/streams/{}/ws?format=none", stream["id"].as_str().unwrap());
-    // curl shakes hands like a browser would, and the key's answer is the one of RFC 6455, section 1.3.
+    // curl shakes hands like a browser would, and the key's answer is the one of RFC 6455, section
+    // 1.3.
     let handshake = [
         "--http1.1",
         "-i",

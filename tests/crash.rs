@@ -1,5 +1,6 @@
-//! The server is killed fifty times at random moments under load: nothing that was accepted is lost, nothing damaged is
-//! served. The server is this very test program, started again, so that it can be killed.
+//! The server is killed fifty times at random moments under load: nothing that was accepted is
+//! lost, nothing damaged is served. The server is this very test program, started again, so that it
+//! can be killed.
 
 #![allow(clippy::unwrap_used)]
 

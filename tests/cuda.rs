@@ -1,5 +1,6 @@
-//! The GPU's kernels, run on the CPU: their text is compiled by the C++ compiler with a stand-in for CUDA
-//! (`tests/cuda/host.h`) and compared with plain sums, with the CPU's kernels and with the sampler.
+//! The GPU's kernels, run on the CPU: their text is compiled by the C++ compiler with a stand-in
+//! for CUDA (`tests/cuda/host.h`) and compared with plain sums, with the CPU's kernels and with the
+//! sampler.
 #![allow(clippy::unwrap_used)]
 
 #[path = "cuda/layer.rs"]
@@ -92,7 +93,8 @@ struct Shape {
 
 const ROWS: usize = 4;
 const WINDOW: usize = 170;
-/// Tokens of passes: a piece of two rows, a long piece of one, a step of all and more, steps in which no row has two tokens.
+/// Tokens of passes: a piece of two rows, a long piece of one, a step of all and more, steps in
+/// which no row has two tokens.
 fn passes() -> [Vec<(usize, usize)>; 5] {
     let pieces = |row: usize, range: std::ops::Range<usize>| range.map(move |position| (row, position));
     [
@@ -105,7 +107,8 @@ fn passes() -> [Vec<(usize, usize)>; 5] {
     ]
 }
 
-/// What every token of every pass gets: from the kernels, from plain sums in f64, from the CPU's own kernels.
+/// What every token of every pass gets: from the kernels, from plain sums in f64, from the CPU's
+/// own kernels.
 fn attention(shape: Shape) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
     let Shape { heads, dim, narrow, bias } = shape;
     let (hidden, lanes) = (heads * dim, (dim * if narrow { 2 } else { 4 } / 16).next_power_of_two());
@@ -171,8 +174,8 @@ fn worst(a: &[f32], b: &[f32]) -> f32 {
     differences.fold(0.0, |worst, difference| if difference <= worst { worst } else { difference })
 }
 
-/// What a kernel gives is what was expected; in bf16 it is what that rounds to, save where `error` takes it to the other side:
-/// to a neighbour, and seldom.
+/// What a kernel gives is what was expected; in bf16 it is what that rounds to, save where `error`
+/// takes it to the other side: to a neighbour, and seldom.
 fn agree(found: &[f32], expected: &[f32], narrow: bool, error: f32, what: &str) {
     if !narrow {
         return assert!(worst(found, expected) < error, "{what}: {}", worst(found, expected));
@@ -231,7 +234,8 @@ struct Voice {
     draw: u64,
 }
 
-/// A voice with a temperature, top-k and guidance of its own, ties, and now and then an infinity or what is no number.
+/// A voice with a temperature, top-k and guidance of its own, ties, and now and then an infinity or
+/// what is no number.
 fn voice(rng: &mut ChaCha8Rng, books: usize, card: usize) -> Voice {
     let pick = |rng: &mut ChaCha8Rng, count: usize| rng.next_u32() as usize % count;
     let spread = [0.1, 1.0, 4.0, 12.0][pick(rng, 4)];

@@ -1,4 +1,5 @@
-//! hls.js in a real browser on a real server: it plays without a hole, close to what is made now, and knows the titles.
+//! hls.js in a real browser on a real server: it plays without a hole, close to what is made now,
+//! and knows the titles.
 
 #![allow(clippy::unwrap_used)]
 
@@ -105,7 +106,8 @@ async fn hls_js_plays_close_to_now_and_shows_titles_where_they_begin() {
             .until("Object.values(hls.latestLevelDetails.dateRanges).some((range) => range.attr['X-TITLE'] === 'deep rain')")
             .await;
         assert_eq!(browser.eval("titled(tags.find(titled))").await, "still water");
-        // The tag lies where the playlist says that the title begins; packed audio has one at the next segment.
+        // The tag lies where the playlist says that the title begins; packed audio has one at the
+        // next segment.
         let late = browser
             .eval(
                 "(() => {
@@ -125,8 +127,8 @@ async fn hls_js_plays_close_to_now_and_shows_titles_where_they_begin() {
     }
 }
 
-/// A station that begins at once, with a past that a server before this one has left: who heard that was kept more than
-/// five minutes ahead. The end of that past, in frames.
+/// A station that begins at once, with a past that a server before this one has left: who heard
+/// that was kept more than five minutes ahead. The end of that past, in frames.
 async fn with_a_past(folder: &Path) -> (Server, u64) {
     let in_folder = |burst: f64| {
         let journals = Journals::open(folder, 1.0).unwrap();

@@ -1,4 +1,5 @@
-//! A real Icecast in front of a real server: stations on the air, titles, and an Icecast that dies and comes back.
+//! A real Icecast in front of a real server: stations on the air, titles, and an Icecast that dies
+//! and comes back.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,5 +1,5 @@
-//! The shipped nginx configuration in front of a real server: however many players there are, each segment is fetched
-//! once.
+//! The shipped nginx configuration in front of a real server: however many players there are, each
+//! segment is fetched once.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,4 +1,5 @@
-//! The routes of musicgen-stream, as its own client uses them: framed PCM, MP3, changes of prompts and of the model.
+//! The routes of musicgen-stream, as its own client uses them: framed PCM, MP3, changes of prompts
+//! and of the model.
 
 #![allow(clippy::unwrap_used)]
 
@@ -82,7 +83,8 @@ async fn the_original_client_gets_rounds_of_every_prompt() {
         }
         server.until_voices(0).await;
     }
-    // What the client pipes into ffplay is sound without gaps at the seams of blocks: no silence, no click.
+    // What the client pipes into ffplay is sound without gaps at the seams of blocks: no silence,
+    // no click.
     let pcm: Vec<f32> = floats(&std::fs::read(folder.path().join("1.f32")).unwrap());
     let steepest = pcm.windows(2).map(|pair| (pair[1] - pair[0]).abs()).fold(0.0, f32::max);
     assert!(steepest < 0.1, "a tone of at most 724 Hz jumps by {steepest}");
@@ -151,8 +153,8 @@ async fn prompts_are_replaced_in_place() {
     assert_eq!(change(r#"{"prompts": ["x", "y", "fail after 0"]}"#).await, 200);
     assert_eq!(change(r#"{"prompts": ["z"]}"#).await, 200);
     assert_eq!(server.voices(), 2);
-    // The stand-in fails when a prompt tells it to: the change reaches the second voice, and the body must then not
-    // look complete. Sound made before the change is still sent.
+    // The stand-in fails when a prompt tells it to: the change reaches the second voice, and the
+    // body must then not look complete. Sound made before the change is still sent.
     assert_eq!(change(r#"{"prompts": ["z", "fail after 0"]}"#).await, 200);
     let report = report(client).await;
     assert_eq!(report["curl"], 18, "curl calls the transfer partial: {report}");
@@ -249,7 +251,8 @@ async fn another_model_takes_over_without_a_gap() {
     let server = start_loading(Default::default(), loader).await;
     let mut set = call(server.addr, "POST", "/generate", r#"{"prompts": ["a"]}"#).await;
     set.some(4 + 4 * BLOCK).await;
-    // The original's set_model.json: a dtype, too. The end of the body says that the model is ready.
+    // The original's set_model.json: a dtype, too. The end of the body says that the model is
+    // ready.
     let mut answer = call(server.addr, "POST", "/set_model", r#"{"model": "twin", "dtype": "float16"}"#).await;
     assert_eq!((answer.status, answer.header("content-type")), (200, Some("text/plain; charset=utf-8")));
     assert!(answer.body().await.is_empty());

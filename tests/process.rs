@@ -31,7 +31,8 @@ struct Server {
 
 impl Server {
     fn start(log: impl Into<Stdio>, level: &str) -> Self {
-        // A port that was free a moment ago: the log, which names the port, may have no reader here.
+        // A port that was free a moment ago: the log, which names the port, may have no reader
+        // here.
         let addr = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         Self::started(addr, continuo(&[]).env("RUST_LOG", level).stderr(log))
     }
@@ -76,7 +77,8 @@ impl Drop for Server {
     }
 }
 
-/// Whether it says that it is ready. Whatever else comes of a connection while it starts, it is not.
+/// Whether it says that it is ready. Whatever else comes of a connection while it starts, it is
+/// not.
 async fn is_ready(addr: SocketAddr) -> bool {
     let asked = async {
         let mut socket = tokio::net::TcpStream::connect(addr).await?;

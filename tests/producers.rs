@@ -1,5 +1,6 @@
-//! Unmodified clients of the original: socket.io-client 4 and 2 from npm, python-socketio from PyPI, each driving the
-//! table of what the Ableton device sends and needs back. `scripts/setup test` installs them.
+//! Unmodified clients of the original: socket.io-client 4 and 2 from npm, python-socketio from
+//! PyPI, each driving the table of what the Ableton device sends and needs back. `scripts/setup
+//! test` installs them.
 
 #![allow(clippy::unwrap_used)]
 
@@ -34,7 +35,8 @@ fn transformer() -> Result<RenderModel, String> {
     Ok(model.map_err(|error| error.to_string())?)
 }
 
-/// A server whose clips take a second or so: time enough for a second request while the first is being made.
+/// A server whose clips take a second or so: time enough for a second request while the first is
+/// being made.
 async fn app(store: Store, renders: RenderModels) -> Arc<App> {
     let backend = Standin::default().with_step_time(Duration::from_millis(1));
     let engine = Engine::start(Box::new(backend), EngineConfig::default()).unwrap();
@@ -146,7 +148,8 @@ async fn a_bad_day_with_an_old_client() {
 const FOLDER: &str = "CONTINUO_PRODUCERS_FOLDER";
 const PORT: &str = "CONTINUO_PRODUCERS_PORT";
 
-/// Not a test: a server of its own process, which can be killed, when this program is started with a folder.
+/// Not a test: a server of its own process, which can be killed, when this program is started with
+/// a folder.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "the server of the restart tests"]
 async fn the_server_that_is_restarted() {

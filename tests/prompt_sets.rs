@@ -96,8 +96,8 @@ async fn a_folder_gains_and_loses_files() {
     until(|| names() == ["b-1"]).await;
 }
 
-/// A configuration map as an orchestrator mounts it: `set.json` leads through the link `..data` to a folder, and an update
-/// points `..data` at another one and removes the first.
+/// A configuration map as an orchestrator mounts it: `set.json` leads through the link `..data` to
+/// a folder, and an update points `..data` at another one and removes the first.
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread")]
 async fn links_that_are_swapped_are_followed_again_and_again() {

@@ -1,4 +1,5 @@
-//! Decoding in a process of its own, with the real program: what it hears, what it refuses, and that it leaves.
+//! Decoding in a process of its own, with the real program: what it hears, what it refuses, and
+//! that it leaves.
 
 #![allow(clippy::unwrap_used)]
 
@@ -126,7 +127,8 @@ async fn small_files_that_ask_for_gigabytes_or_hours_are_refused_in_a_sentence()
 #[tokio::test]
 #[cfg(target_os = "linux")]
 async fn the_process_goes_when_nobody_waits_for_it() {
-    // More than a pipe holds, so that the process waits for the rest; and of a length of its own, by which it is known.
+    // More than a pipe holds, so that the process waits for the rest; and of a length of its own,
+    // by which it is known.
     let file = vec![0; (1 << 20) + 4321];
     let length = file.len();
     let sandbox = sandbox(None);

@@ -1,7 +1,8 @@
 //! A look-ahead limiter: nothing leaves above the ceiling, and what is below it passes untouched.
 //!
-//! The gain that each sample needs is held over the look-ahead (sliding minimum), released slowly, and smoothed by
-//! a moving average as long as the look-ahead, which reaches the needed gain exactly when the peak arrives.
+//! The gain that each sample needs is held over the look-ahead (sliding minimum), released slowly,
+//! and smoothed by a moving average as long as the look-ahead, which reaches the needed gain
+//! exactly when the peak arrives.
 
 use std::collections::VecDeque;
 
@@ -12,7 +13,8 @@ pub const CEILING: f32 = 0.891_25;
 
 /// Length of the moving average: 5 ms at 48 kHz.
 const ATTACK: usize = 240;
-/// Frames between input and output: the average must lie behind the last value that concerns a sample.
+/// Frames between input and output: the average must lie behind the last value that concerns a
+/// sample.
 const LATENCY: usize = ATTACK + true_peak::DELAY + 1;
 /// How much of the way back to unity is made per frame: a time constant of 150 ms at 48 kHz.
 const RELEASE: f64 = 1.0 / (0.150 * 48_000.0);
@@ -28,7 +30,8 @@ pub struct Limiter {
     frame: u64,
     /// Candidates for the minimum over the last `LATENCY + 1` frames: (frame, gain), gains rising.
     minima: VecDeque<(u64, f32)>,
-    /// In `f64`: the last steps back to unity are smaller than what `f32` knows near one, where the gain would stand still.
+    /// In `f64`: the last steps back to unity are smaller than what `f32` knows near one, where the
+    /// gain would stand still.
     released: f64,
     average: VecDeque<f32>,
     /// Of [`Limiter::average`]; exact, so that it is what it was once all of them are one again.
@@ -174,7 +177,8 @@ mod tests {
 
     #[test]
     fn true_peaks_stay_near_the_ceiling() {
-        // 12 kHz at 45 degrees: samples are 3 dB below the true peak, which is 5 dB above full scale.
+        // 12 kHz at 45 degrees: samples are 3 dB below the true peak, which is 5 dB above full
+        // scale.
         let pcm: Vec<f32> =
             (0..48_000).map(|n| ((n as f64 + 0.5) * std::f64::consts::FRAC_PI_2).sin() as f32 * 1.8).collect();
         let mut meter = ebur128::EbuR128::new(1, 48_000, ebur128::Mode::TRUE_PEAK).unwrap();

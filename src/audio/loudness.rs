@@ -1,8 +1,8 @@
 //! Steady loudness between streams: a slow gain towards [`TARGET_LUFS`].
 //!
-//! The sound is measured in blocks of 100 ms (EBU R 128 weighting); silence and noise floors do not count, the
-//! estimate covers about the last 20 s, and the gain moves so slowly that nobody hears it work. No look-ahead, so no
-//! latency; peaks are the limiter's business.
+//! The sound is measured in blocks of 100 ms (EBU R 128 weighting); silence and noise floors do not
+//! count, the estimate covers about the last 20 s, and the gain moves so slowly that nobody hears
+//! it work. No look-ahead, so no latency; peaks are the limiter's business.
 
 use ebur128::{EbuR128, Mode};
 
@@ -52,7 +52,8 @@ pub struct Leveler {
 }
 
 impl Leveler {
-    /// A leveler that has heard nothing; `None` if the meter does not know this rate or channel count.
+    /// A leveler that has heard nothing; `None` if the meter does not know this rate or channel
+    /// count.
     pub fn new(rate: u32, channels: usize) -> Option<Self> {
         Some(Self {
             meter: EbuR128::new(channels as u32, rate, Mode::M).ok()?,
@@ -69,7 +70,8 @@ impl Leveler {
         })
     }
 
-    /// One that goes on from another's gain, in hundredths of a decibel, and leaves it as it is for some blocks.
+    /// One that goes on from another's gain, in hundredths of a decibel, and leaves it as it is for
+    /// some blocks.
     pub fn going_on(rate: u32, channels: usize, level: i16, rests: u64) -> Option<Self> {
         let gain_db = f64::from(level) / 100.0;
         let gain = 10f64.powf(gain_db / 20.0) as f32;
@@ -105,7 +107,8 @@ impl Leveler {
         }
     }
 
-    /// The number of the present block and the gain at its end, in hundredths of a decibel: it moves in whole ones.
+    /// The number of the present block and the gain at its end, in hundredths of a decibel: it
+    /// moves in whole ones.
     pub fn level(&self) -> (u64, i16) {
         (self.blocks, (100.0 * self.gain_db).round() as i16)
     }

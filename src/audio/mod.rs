@@ -1,7 +1,8 @@
-//! Sound as numbers and as bytes: resampling, loudness, limiting, and the codecs and containers that players know.
+//! Sound as numbers and as bytes: resampling, loudness, limiting, and the codecs and containers
+//! that players know.
 //!
-//! Everything here is synchronous and owns no thread, clock or socket. PCM is interleaved `f32`, nominally within
-//! -1..1; a *frame* of PCM here is one sample of every channel.
+//! Everything here is synchronous and owns no thread, clock or socket. PCM is interleaved `f32`,
+//! nominally within -1..1; a *frame* of PCM here is one sample of every channel.
 
 mod decode;
 mod error;

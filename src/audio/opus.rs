@@ -11,8 +11,8 @@ pub const OPUS_RATE: u32 = 48_000;
 /// Frames of PCM per packet: 20 ms.
 pub const OPUS_FRAME: usize = 960;
 
-/// The best: music is coded by CELT alone, where level 10 costs no measurable time more than level 5 (about 1 % of a
-/// core per stream).
+/// The best: music is coded by CELT alone, where level 10 costs no measurable time more than level
+/// 5 (about 1 % of a core per stream).
 const COMPLEXITY: i32 = 10;
 /// The largest packet that libopus makes of one frame.
 const MAX_PACKET: usize = 1275;
@@ -51,8 +51,8 @@ impl OpusEncoder {
         Ok(Self { encoder, channels, lookahead, pending: Vec::new(), taken: 0, packed: 0, alone: 0..0 })
     }
 
-    /// Lets the packets that begin within some frames predict nothing from those before them, so that each of them may
-    /// follow another encoder's packets.
+    /// Lets the packets that begin within some frames predict nothing from those before them, so
+    /// that each of them may follow another encoder's packets.
     pub fn predict_nothing_in(&mut self, frames: Range<u64>) {
         self.alone = frames;
     }
@@ -62,7 +62,8 @@ impl OpusEncoder {
         self.lookahead as u64
     }
 
-    /// Position after the last frame of real sound, on the decoder's time line; final after [`OpusEncoder::finish`].
+    /// Position after the last frame of real sound, on the decoder's time line; final after
+    /// [`OpusEncoder::finish`].
     pub fn end(&self) -> u64 {
         self.taken + self.pre_skip()
     }
@@ -76,7 +77,8 @@ impl OpusEncoder {
         self.feed(pcm, packet)
     }
 
-    /// Encodes what is left, and silence until the last frame has come out of the decoder: at least one packet.
+    /// Encodes what is left, and silence until the last frame has come out of the decoder: at least
+    /// one packet.
     ///
     /// # Errors
     /// [`AudioError::Opus`].

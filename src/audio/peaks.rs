@@ -1,6 +1,7 @@
 //! A sound as it is drawn: the lowest and the highest sample of every few, in 8 bits.
 //!
-//! The layout is that of BBC's audiowaveform, which players of wave forms read: `low, high, low, high, ...`.
+//! The layout is that of BBC's audiowaveform, which players of wave forms read: `low, high, low,
+//! high, ...`.
 
 use crate::pcm::Pcm;
 

@@ -1,7 +1,8 @@
 //! Resampling of an endless signal that arrives in chunks of any size.
 //!
-//! The filter's delay is cut off at the start and drained at the end, so output sample `n` is the sound of time
-//! `n / to` and the length is right to the sample. The chunking of the input changes nothing in the output.
+//! The filter's delay is cut off at the start and drained at the end, so output sample `n` is the
+//! sound of time `n / to` and the length is right to the sample. The chunking of the input changes
+//! nothing in the output.
 
 use audioadapter_buffers::direct::InterleavedSlice;
 use rubato::{Fft, FixedSync, Resampler, WindowFunction};

@@ -1,12 +1,15 @@
-//! A fixed room for a voice with one channel: what its walls give back differs between left and right.
+//! A fixed room for a voice with one channel: what its walls give back differs between left and
+//! right.
 //!
-//! All of the room is in the difference: left is the voice plus it, right the voice minus it. So the sum of both, which
-//! a single loudspeaker plays, is the voice alone, without a colour; low notes stay in the middle. Nothing moves in it
-//! (no chorus), so the same voice sounds the same wherever its sound begins.
+//! All of the room is in the difference: left is the voice plus it, right the voice minus it. So
+//! the sum of both, which a single loudspeaker plays, is the voice alone, without a colour; low
+//! notes stay in the middle. Nothing moves in it (no chorus), so the same voice sounds the same
+//! wherever its sound begins.
 
 /// Energy of the difference below that of the voice, for music.
 const SIDE_DB: f32 = -11.0;
-/// First reflections: frames after the voice at 48 kHz (7 to 38 ms, no two at a simple ratio), and how strong.
+/// First reflections: frames after the voice at 48 kHz (7 to 38 ms, no two at a simple ratio), and
+/// how strong.
 const REFLECTIONS: [(usize, f32); 6] =
     [(350, 0.50), (571, -0.45), (821, 0.38), (1118, -0.32), (1474, 0.26), (1819, -0.22)];
 /// Lengths of the delay lines of the tail, in frames: primes, 30 to 50 ms.

@@ -1,7 +1,8 @@
 //! Another tempo at the same pitch: waveform-similarity overlap-add (Verhelst and Roelands 1993).
 //!
-//! Windows of the input are laid down at a fixed distance in the output. Each is looked for near the place where it
-//! belongs, and taken where it goes on best from the one before, so that periods of a tone meet in phase.
+//! Windows of the input are laid down at a fixed distance in the output. Each is looked for near
+//! the place where it belongs, and taken where it goes on best from the one before, so that periods
+//! of a tone meet in phase.
 
 use crate::pcm::Pcm;
 
@@ -13,7 +14,8 @@ const SEARCH: f64 = 0.012;
 const COARSE: usize = 8;
 
 impl Pcm {
-    /// The sound `factor` times as long (2 is half the tempo), rounded to a frame, at the same pitch.
+    /// The sound `factor` times as long (2 is half the tempo), rounded to a frame, at the same
+    /// pitch.
     #[must_use]
     pub fn stretched(&self, factor: f64) -> Self {
         let length = (self.frames() as f64 * factor).round() as usize;
@@ -32,7 +34,8 @@ impl Pcm {
             let from = onward.map_or(0, |onward| best(&mixed, onward, wanted, (hop, reach)));
             for frame in 0..2 * hop {
                 let Some(source) = (from + frame < mixed.len()).then_some(from + frame) else { break };
-                // Two halves of a raised cosine add up to one; before the first window there is nothing to fade from.
+                // Two halves of a raised cosine add up to one; before the first window there is
+                // nothing to fade from.
                 let phase = std::f32::consts::PI * (frame as f32 + 0.5) / hop as f32;
                 let weight = if onward.is_none() && frame < hop { 1.0 } else { 0.5 - 0.5 * phase.cos() };
                 for channel in 0..channels {

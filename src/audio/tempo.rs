@@ -1,7 +1,9 @@
-//! The tempo of a piece: where its loudness rises in any band, and at which distance these rises repeat.
+//! The tempo of a piece: where its loudness rises in any band, and at which distance these rises
+//! repeat.
 //!
-//! Spectral flux of a short-time Fourier transform gives an onset curve; a comb of its autocorrelation at four
-//! multiples of a beat, weighted towards 120 beats per minute as listeners are, gives the tempo.
+//! Spectral flux of a short-time Fourier transform gives an onset curve; a comb of its
+//! autocorrelation at four multiples of a beat, weighted towards 120 beats per minute as listeners
+//! are, gives the tempo.
 
 use realfft::RealFftPlanner;
 
@@ -21,11 +23,14 @@ const SPREAD: f64 = 1.0;
 /// Multiples of a beat at which rises must repeat.
 const COMB: usize = 4;
 
-/// Where in its window a rise is heard that makes the loudest difference to the window before, as a part of it.
+/// Where in its window a rise is heard that makes the loudest difference to the window before, as a
+/// part of it.
 const HEARD_AT: f64 = 0.8;
-/// A beat that lies this much before the beginning, in seconds, is the first one: attacks take their time.
+/// A beat that lies this much before the beginning, in seconds, is the first one: attacks take
+/// their time.
 const EARLY: f64 = 0.04;
-/// Most sounds begin on a beat: one that is so much weaker than the strongest place in a beat is still the first.
+/// Most sounds begin on a beat: one that is so much weaker than the strongest place in a beat is
+/// still the first.
 const BEGINS: f32 = 0.4;
 /// Bands below 200 Hz, and the share of all rises that they must have to say where the beats are.
 const LOW: usize = 10;
@@ -42,7 +47,8 @@ pub struct Pulse {
     pub first: f64,
 }
 
-/// Beats per minute (now and then those an octave away, as with all such measures), or `None` for a sound without a pulse, or shorter than two beats.
+/// Beats per minute (now and then those an octave away, as with all such measures), or `None` for a
+/// sound without a pulse, or shorter than two beats.
 ///
 /// # Errors
 /// [`AudioError::Resample`] when the rate cannot be converted.

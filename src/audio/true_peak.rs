@@ -1,11 +1,12 @@
-//! Inter-sample peaks: what a player's converter makes of samples that are themselves below the ceiling.
+//! Inter-sample peaks: what a player's converter makes of samples that are themselves below the
+//! ceiling.
 //!
 //! Four times oversampling with a 12-tap windowed sinc per phase, after ITU-R BS.1770-4 annex 2.
 
 /// Taps of each phase.
 const TAPS: usize = 12;
-/// Frames of look-ahead that the interpolator needs: the value between frames `n - DELAY` and `n - DELAY + 1` is
-/// known at frame `n`.
+/// Frames of look-ahead that the interpolator needs: the value between frames `n - DELAY` and `n -
+/// DELAY + 1` is known at frame `n`.
 pub(super) const DELAY: usize = TAPS / 2;
 
 /// The largest absolute value between samples of one channel.
@@ -26,7 +27,8 @@ impl TruePeak {
         let phases = std::array::from_fn(|phase| {
             let fraction = (phase + 1) as f64 / 4.0;
             let mut taps: [f64; TAPS] = std::array::from_fn(|tap| {
-                // Tap 0 meets the oldest sample; the wanted instant lies `fraction` after sample TAPS / 2 - 1.
+                // Tap 0 meets the oldest sample; the wanted instant lies `fraction` after sample
+                // TAPS / 2 - 1.
                 let distance = tap as f64 - (TAPS / 2 - 1) as f64 - fraction;
                 let x = std::f64::consts::PI * distance;
                 let window = (x / TAPS as f64).cos();

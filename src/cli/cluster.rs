@@ -11,8 +11,8 @@ use crate::cluster::{Address, ClusterConfig, Name, Role};
 #[derive(Args, Clone)]
 pub(super) struct ClusterArgs {
     /// NATS servers (with JetStream) over which this process and others are one server, such as
-    /// nats://10.0.0.1:4222,10.0.0.2,10.0.0.3; tls:// encrypts, and nats://USER:PASSWORD@10.0.0.1 logs in (at all of
-    /// them). Without it the server is by itself
+    /// nats://10.0.0.1:4222,10.0.0.2,10.0.0.3; tls:// encrypts, and nats://USER:PASSWORD@10.0.0.1
+    /// logs in (at all of them). Without it the server is by itself
     #[arg(long, env = "CONTINUO_CLUSTER", hide_env_values = true, value_name = "ADDRESS", value_delimiter = ',')]
     cluster: Vec<Address>,
     /// The cluster's name; clusters of different names may share NATS servers
@@ -21,11 +21,12 @@ pub(super) struct ClusterArgs {
     /// File of credentials (a `.creds` file, as `nsc` makes it) that the NATS servers ask for
     #[arg(long, env = "CONTINUO_CLUSTER_CREDS", value_name = "FILE")]
     cluster_creds: Option<PathBuf>,
-    /// This process's name among the nodes of the cluster [default: the machine's name and the port]
+    /// This process's name among the nodes of the cluster [default: the machine's name and the
+    /// port]
     #[arg(long, env = "CONTINUO_NODE", value_name = "NAME")]
     node: Option<Name>,
-    /// What this process does in the cluster: both make streams and serve listeners; an edge has no model and serves
-    /// listeners of what others make
+    /// What this process does in the cluster: both make streams and serve listeners; an edge has no
+    /// model and serves listeners of what others make
     #[arg(long, env = "CONTINUO_ROLE", value_name = "ROLE", default_value = "both")]
     role: RoleChoice,
 }

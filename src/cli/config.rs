@@ -1,8 +1,8 @@
 //! `serve --config FILE`: one file for everything that `serve` can be told.
 //!
-//! Its keys are the options of `serve` ([`options`]); tables that may be repeated are what options cannot say
-//! ([`section`]). The command line and the environment win over the file. Stations follow its edits while they play;
-//! whatever else is changed is told to need a new start.
+//! Its keys are the options of `serve` ([`options`]); tables that may be repeated are what options
+//! cannot say ([`section`]). The command line and the environment win over the file. Stations
+//! follow its edits while they play; whatever else is changed is told to need a new start.
 
 mod document;
 mod options;
@@ -145,7 +145,8 @@ impl Config {
         &self.said.tokens
     }
 
-    /// Starts its stations, keeps them to its schedule, and follows its edits. Must be called within a tokio runtime.
+    /// Starts its stations, keeps them to its schedule, and follows its edits. Must be called
+    /// within a tokio runtime.
     pub(super) async fn follow(self, station: Arc<Station>) -> Following {
         let Self { path, text: read, mut said } = self;
         let (timetables, newest) = watch::channel(said.timetable.clone());

@@ -33,7 +33,8 @@ pub(super) struct ContinueArgs {
     output: PathBuf,
     #[command(flatten)]
     sampling: SamplingArgs,
-    /// Seconds of nothing new after which the music goes back before anybody hears it, and on differently; 0 never
+    /// Seconds of nothing new after which the music goes back before anybody hears it, and on
+    /// differently; 0 never
     #[arg(long, default_value_t = MAX_STILL, value_name = "SECONDS", value_parser = max_still)]
     max_still: f32,
     #[command(flatten)]

@@ -65,7 +65,8 @@ impl DeviceChoice {
     }
 }
 
-/// Opens the first GPU. Without a driver the CUDA bindings panic instead of answering, hence the guard.
+/// Opens the first GPU. Without a driver the CUDA bindings panic instead of answering, hence the
+/// guard.
 fn cuda() -> Result<Device, Failure> {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
@@ -78,14 +79,15 @@ fn cuda() -> Result<Device, Failure> {
     }
 }
 
-/// The first GPU, with one stream for all threads: a model is loaded on one thread and used on others, and what they ask
-/// for must happen in that order. candle's usual device has a stream per thread.
+/// The first GPU, with one stream for all threads: a model is loaded on one thread and used on
+/// others, and what they ask for must happen in that order. candle's usual device has a stream per
+/// thread.
 fn one_stream() -> candle_core::Result<Device> {
     let device = Device::new_cuda_with_stream(0)?;
     #[cfg(feature = "cuda")]
     if let Device::Cuda(cuda) = &device {
-        // SAFETY: this is the only stream on which tensors are made, used and freed, so its order is that of all uses;
-        // nothing waits for the events that would say so.
+        // SAFETY: this is the only stream on which tensors are made, used and freed, so its order
+        // is that of all uses; nothing waits for the events that would say so.
         #[allow(unsafe_code)]
         unsafe {
             cuda.disable_event_tracking();
@@ -95,7 +97,8 @@ fn one_stream() -> candle_core::Result<Device> {
 }
 
 impl DtypeChoice {
-    /// Where weights go on `device`, and the format's name; without a choice in f32 on a CPU, in bf16 elsewhere.
+    /// Where weights go on `device`, and the format's name; without a choice in f32 on a CPU, in
+    /// bf16 elsewhere.
     pub(super) fn on(self, device: &Device) -> (Target, &'static str) {
         let auto = if device.is_cpu() { WeightFormat::F32 } else { WeightFormat::Bf16 };
         let format = self.0.unwrap_or(auto);
@@ -165,7 +168,8 @@ fn load_into(name: &str, args: &ModelArgs, device: &Device, kv_memory: usize) ->
     Ok(Box::new(MusicGenBackend::new(ModelId(name.to_owned()), model, kv_memory)?))
 }
 
-/// Bytes of memory that a model will take, more or less, from the size of its files, which are not downloaded for it.
+/// Bytes of memory that a model will take, more or less, from the size of its files, which are not
+/// downloaded for it.
 pub(super) fn weigh(name: &str, args: &ModelArgs) -> Result<u64, ModelError> {
     /// Text encoder and codec, which audiocraft's exports leave out and which are never rounded.
     const COMPANIONS: f64 = 0.7e9;

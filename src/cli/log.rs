@@ -1,7 +1,7 @@
 //! What the program tells people: the server's log, and the sentences of the other commands.
 //!
-//! Nothing here can fail or block whoever tells something. A reader of the standard error that went away, stopped
-//! reading, or is a file on a full disk costs log lines, never a request.
+//! Nothing here can fail or block whoever tells something. A reader of the standard error that went
+//! away, stopped reading, or is a file on a full disk costs log lines, never a request.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -15,7 +15,8 @@ use tracing_subscriber::{Layer, fmt};
 
 use super::{Failure, Outcome};
 
-/// Targets of the libraries that read clients' files. What is wrong with such a file is told to its client.
+/// Targets of the libraries that read clients' files. What is wrong with such a file is told to its
+/// client.
 const READERS: &str = "symphonia";
 /// Target of the library that speaks to NATS. What matters of its events is told by the cluster.
 const NATS: &str = "async_nats";
@@ -29,8 +30,8 @@ pub(super) enum LogFormat {
     Json,
 }
 
-/// Starts the server's log on the standard error, at the levels of `RUST_LOG` or `info`. Lines that are still
-/// queued are written when the guard is dropped.
+/// Starts the server's log on the standard error, at the levels of `RUST_LOG` or `info`. Lines that
+/// are still queued are written when the guard is dropped.
 pub(super) fn start(format: LogFormat) -> WorkerGuard {
     let (writer, guard) = tracing_appender::non_blocking(io::stderr());
     let levels = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
@@ -56,7 +57,8 @@ pub(super) fn start(format: LogFormat) -> WorkerGuard {
     guard
 }
 
-/// Tells a person something beside the result: in the log once it has begun, else on the standard error.
+/// Tells a person something beside the result: in the log once it has begun, else on the standard
+/// error.
 pub(super) fn note(line: impl std::fmt::Display) {
     if tracing::dispatcher::has_been_set() {
         tracing::info!("{line}");
@@ -65,7 +67,8 @@ pub(super) fn note(line: impl std::fmt::Display) {
     }
 }
 
-/// Writes a line of a command's result to the standard output. Whoever closes it (`| head`) has read enough.
+/// Writes a line of a command's result to the standard output. Whoever closes it (`| head`) has
+/// read enough.
 ///
 /// # Errors
 /// When the line could not be written for another reason: a full disk, say.

@@ -9,8 +9,8 @@ use crate::engine::KV_BUDGET;
 /// Bytes when nothing can be found out.
 const UNKNOWN: u64 = 8 << 30;
 
-/// Bytes that models may take unless the operator says otherwise: three quarters of a GPU's memory, which streams' keys
-/// and values share; half of the machine's otherwise, which is not ours alone.
+/// Bytes that models may take unless the operator says otherwise: three quarters of a GPU's memory,
+/// which streams' keys and values share; half of the machine's otherwise, which is not ours alone.
 pub(super) fn for_models(device: &Device) -> u64 {
     let share = match device {
         Device::Cuda(_) => of_gpu().map(|bytes| bytes / 4 * 3),
@@ -22,8 +22,8 @@ pub(super) fn for_models(device: &Device) -> u64 {
     })
 }
 
-/// Bytes for the keys and values of the first model's voices unless the operator says otherwise: two fifths of a GPU's memory;
-/// on a CPU it is only used as far as voices fill it.
+/// Bytes for the keys and values of the first model's voices unless the operator says otherwise:
+/// two fifths of a GPU's memory; on a CPU it is only used as far as voices fill it.
 pub(super) fn for_keys(device: &Device) -> usize {
     match device {
         Device::Cuda(_) => of_gpu().map_or(KV_BUDGET, |bytes| (bytes / 5 * 2) as usize),
@@ -31,8 +31,8 @@ pub(super) fn for_keys(device: &Device) -> usize {
     }
 }
 
-/// Bytes for what requests hold unless the operator says otherwise: an eighth of the machine's memory, within bounds that
-/// let one large upload through and are enough for many.
+/// Bytes for what requests hold unless the operator says otherwise: an eighth of the machine's
+/// memory, within bounds that let one large upload through and are enough for many.
 pub(super) fn for_requests() -> u64 {
     (of_machine().unwrap_or(UNKNOWN) / 8).clamp(640 << 20, 1 << 30)
 }

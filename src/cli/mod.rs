@@ -1,4 +1,5 @@
-//! The command line: arguments in, exit code out. It puts the rooms together and holds no logic of their own.
+//! The command line: arguments in, exit code out. It puts the rooms together and holds no logic of
+//! their own.
 
 mod bench;
 mod bounds;
@@ -70,7 +71,8 @@ enum Command {
     Models(models::ModelsArgs),
     /// Measure this machine: decoder steps, codec, first sound, fan-out
     Bench(bench::BenchArgs),
-    /// Decode the sound on the standard input: what the server starts for every sound that it is sent
+    /// Decode the sound on the standard input: what the server starts for every sound that it is
+    /// sent
     #[command(name = sandbox::COMMAND, hide = true)]
     Decode {
         /// Bytes of the file
@@ -90,14 +92,16 @@ struct ModelArgs {
     /// Where to compute: auto takes a GPU if this build can use one
     #[arg(long, env = "CONTINUO_DEVICE", default_value = "auto")]
     device: load::DeviceChoice,
-    /// Number format of the decoder's weights on a CPU: auto measures which is fast enough; bf16, q8 and q4 read a half,
-    /// a quarter and an eighth of f32
+    /// Number format of the decoder's weights on a CPU: auto measures which is fast enough; bf16,
+    /// q8 and q4 read a half, a quarter and an eighth of f32
     #[arg(long, env = "CONTINUO_DTYPE", default_value = "auto")]
     dtype: load::DtypeChoice,
-    /// Seconds that the model remembers, at most as many as it was trained on; fewer are faster. Auto measures
+    /// Seconds that the model remembers, at most as many as it was trained on; fewer are faster.
+    /// Auto measures
     #[arg(long, env = "CONTINUO_CONTEXT", value_name = "SECONDS", default_value = "auto", value_parser = load::context)]
     context: load::Context,
-    /// Gigabytes for the keys and values of voices, which limit their number [default: 4, two fifths of a GPU's memory]
+    /// Gigabytes for the keys and values of voices, which limit their number [default: 4, two
+    /// fifths of a GPU's memory]
     #[arg(long, env = "CONTINUO_KV_MEMORY", value_name = "GIGABYTES", value_parser = bounds::gigabytes(0.01))]
     kv_memory: Option<f64>,
 }
@@ -114,7 +118,8 @@ impl<E: std::error::Error> From<E> for Failure {
 
 type Outcome = Result<(), Failure>;
 
-/// The command line, with what the file of `serve --config` says where neither it nor the environment says anything.
+/// The command line, with what the file of `serve --config` says where neither it nor the
+/// environment says anything.
 fn command_line() -> Result<(Cli, Option<Config>), Failure> {
     let mut arguments: Vec<OsString> = std::env::args_os().collect();
     let read = |matches: &ArgMatches| Cli::from_arg_matches(matches).unwrap_or_else(|error| error.exit());

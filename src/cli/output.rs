@@ -60,7 +60,8 @@ impl Output {
         }
     }
 
-    /// A file beside the other, under a name that nobody else has; it goes unless it takes the other's.
+    /// A file beside the other, under a name that nobody else has; it goes unless it takes the
+    /// other's.
     fn draft(&self) -> Result<NamedTempFile, Failure> {
         let mut builder = tempfile::Builder::new();
         builder.prefix(".continuo-").suffix(".part");

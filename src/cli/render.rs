@@ -1,4 +1,5 @@
-//! `continuo transform` and `continuo loop`: one recording or one loop, from a model that renders into a file.
+//! `continuo transform` and `continuo loop`: one recording or one loop, from a model that renders
+//! into a file.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -205,7 +206,8 @@ pub(super) fn service(
     })
 }
 
-/// What a model's files and its text encoder take in memory: solvers hold f32 whatever the files hold.
+/// What a model's files and its text encoder take in memory: solvers hold f32 whatever the files
+/// hold.
 fn weight(name: &str) -> u64 {
     const TEXT: u64 = 440_000_000;
     // What cannot be fetched cannot be loaded either, and says so then.

@@ -46,7 +46,8 @@ enum Room {
 
 #[derive(Args)]
 pub(super) struct ServeArgs {
-    /// A file that says what these options do not, and describes stations; `continuo check FILE` tells what is wrong with it
+    /// A file that says what these options do not, and describes stations; `continuo check FILE`
+    /// tells what is wrong with it
     #[arg(long, env = "CONTINUO_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     /// Address or name to listen on; 0.0.0.0 lets other machines in, :: those with IPv6 too
@@ -70,8 +71,8 @@ pub(super) struct ServeArgs {
     /// The program that fetches sound from video sites
     #[arg(long, value_name = "PROGRAM", default_value = "yt-dlp")]
     yt_dlp: PathBuf,
-    /// The program that is asked for sound in formats that Continuo does not know, if it is there; it sees no network
-    /// and no files
+    /// The program that is asked for sound in formats that Continuo does not know, if it is there;
+    /// it sees no network and no files
     #[arg(long, value_name = "PROGRAM", default_value = "ffmpeg")]
     ffmpeg: PathBuf,
     #[command(flatten)]
@@ -79,14 +80,16 @@ pub(super) struct ServeArgs {
     /// File or folder of prompt sets: their stations start with the server and follow every edit
     #[arg(long, env = "CONTINUO_PROMPTS", value_name = "PATH")]
     prompts: Option<PathBuf>,
-    /// Folder for sessions, clips and downloaded models; without it clips last as long as the server, and models
-    /// are kept in the Hugging Face cache of this user
+    /// Folder for sessions, clips and downloaded models; without it clips last as long as the
+    /// server, and models are kept in the Hugging Face cache of this user
     #[arg(long, env = "CONTINUO_DATA", value_name = "DIR")]
     data: Option<PathBuf>,
-    /// The transform model: a Hugging Face id such as facebook/melodyflow-t24-30secs, or a folder; loaded when first wanted
+    /// The transform model: a Hugging Face id such as facebook/melodyflow-t24-30secs, or a folder;
+    /// loaded when first wanted
     #[arg(long, env = "CONTINUO_TRANSFORM_MODEL", value_name = "NAME")]
     transform_model: Option<String>,
-    /// The loop model: a Hugging Face id such as stabilityai/stable-audio-open-small, or a folder; loaded when first wanted
+    /// The loop model: a Hugging Face id such as stabilityai/stable-audio-open-small, or a folder;
+    /// loaded when first wanted
     #[arg(long, env = "CONTINUO_LOOP_MODEL", value_name = "NAME")]
     loop_model: Option<String>,
     /// File of presets for transforms
@@ -98,7 +101,8 @@ pub(super) struct ServeArgs {
     /// Ask every client for this bearer token (header, or `?token=` for players and WebSockets)
     #[arg(long, env = "CONTINUO_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// What listeners' addresses are signed with (`continuo sign`), 16 characters at least; needs a token
+    /// What listeners' addresses are signed with (`continuo sign`), 16 characters at least; needs a
+    /// token
     #[arg(long, env = "CONTINUO_SIGNING_KEY", hide_env_values = true, value_name = "SECRET")]
     signing_key: Option<SigningKey>,
     /// Voices that play at the same time at most, whatever the measured speed allows
@@ -113,27 +117,30 @@ pub(super) struct ServeArgs {
     /// Clips made at the same time, with what streams leave of the machine
     #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     clips: u16,
-    /// Gigabytes of memory for models: beyond it those that clips asked for and nobody used for longest are unloaded
-    /// [default: half of the machine's memory, three quarters of a GPU's]
+    /// Gigabytes of memory for models: beyond it those that clips asked for and nobody used for
+    /// longest are unloaded [default: half of the machine's memory, three quarters of a GPU's]
     #[arg(long, env = "CONTINUO_MODEL_MEMORY", value_name = "GB", value_parser = gigabytes(0.1))]
     model_memory: Option<f64>,
-    /// Gigabytes of memory for what requests hold: bodies, decoded sound, conversions, messages. Beyond it they wait a
-    /// moment and are then told to come back [default: an eighth of the machine's memory, 1 at most]
+    /// Gigabytes of memory for what requests hold: bodies, decoded sound, conversions, messages.
+    /// Beyond it they wait a moment and are then told to come back [default: an eighth of the
+    /// machine's memory, 1 at most]
     #[arg(long, env = "CONTINUO_REQUEST_MEMORY", value_name = "GB", value_parser = gigabytes(0.6))]
     request_memory: Option<f64>,
-    /// A model to offer in producers' menus besides those on disk: a Hugging Face id or a folder; may be repeated
+    /// A model to offer in producers' menus besides those on disk: a Hugging Face id or a folder;
+    /// may be repeated
     #[arg(long, value_name = "NAME")]
     offer: Vec<String>,
-    /// Models that clients may name besides those that are loaded, offered or on disk: names with * for anything, as in
-    /// facebook/*; may be repeated. Without it, and without a token, clients on this machine may name any model if the
-    /// server listens on a loopback address alone
+    /// Models that clients may name besides those that are loaded, offered or on disk: names with *
+    /// for anything, as in facebook/*; may be repeated. Without it, and without a token, clients on
+    /// this machine may name any model if the server listens on a loopback address alone
     #[arg(long, env = "CONTINUO_ALLOW_MODELS", value_name = "PATTERN", value_delimiter = ',')]
     allow_models: Vec<String>,
-    /// Days after which sessions and clips are removed that nobody touched, of the time that the server runs; 0 keeps them
-    /// whatever their age
+    /// Days after which sessions and clips are removed that nobody touched, of the time that the
+    /// server runs; 0 keeps them whatever their age
     #[arg(long, default_value_t = 7, value_name = "DAYS")]
     keep_days: u32,
-    /// Gigabytes of sound at most: for more the sessions untouched for longest are removed; 0 is no limit
+    /// Gigabytes of sound at most: for more the sessions untouched for longest are removed; 0 is no
+    /// limit
     #[arg(long, default_value_t = 20, value_name = "GB")]
     keep_gb: u32,
     /// Seconds of sound that a new listener gets at once
@@ -145,14 +152,16 @@ pub(super) struct ServeArgs {
     /// Seconds without a listener before a stream stops generating
     #[arg(long, default_value_t = 30.0, value_name = "SECONDS", value_parser = within(0.0, 86_400.0, "seconds"))]
     grace: f64,
-    /// Hours of every stream that can be heard again, cut out and gone on from [default: 6 with --data, 0.5 in memory
-    /// without]; 0 keeps nothing
+    /// Hours of every stream that can be heard again, cut out and gone on from [default: 6
+    /// with --data, 0.5 in memory without]; 0 keeps nothing
     #[arg(long, env = "CONTINUO_JOURNAL_HOURS", value_name = "HOURS", value_parser = within(0.0, 720.0, "hours"))]
     journal_hours: Option<f64>,
-    /// Seconds of nothing new after which music goes back before anybody hears it, and on differently; 0 never
+    /// Seconds of nothing new after which music goes back before anybody hears it, and on
+    /// differently; 0 never
     #[arg(long, env = "CONTINUO_MAX_STILL", default_value_t = MAX_STILL, value_name = "SECONDS", value_parser = max_still)]
     max_still: f32,
-    /// Whether voices with one channel are heard in a fixed room, in stereo; clips are dry either way
+    /// Whether voices with one channel are heard in a fixed room, in stereo; clips are dry either
+    /// way
     #[arg(long, env = "CONTINUO_ROOM", default_value = "on", value_name = "on|off")]
     room: Room,
 }
@@ -247,7 +256,8 @@ pub(super) fn run(args: ServeArgs, config: Option<Config>) -> Outcome {
             true => None,
             false => Some(studio(engine, &args, store, is_local && is_open, cluster.as_deref()).await?),
         };
-        // Sound is decoded and converted beside what comes and goes, so that a full house of uploads is worked off.
+        // Sound is decoded and converted beside what comes and goes, so that a full house of
+        // uploads is worked off.
         let half = request_memory(&args) / 2;
         let mut app = App::new(station);
         app.budget = Budget::new(half);
@@ -303,8 +313,8 @@ pub(super) fn run(args: ServeArgs, config: Option<Config>) -> Outcome {
     outcome
 }
 
-/// Starts the stations of the prompt sets and of the configuration file, or those that come with the program. They follow
-/// edits until what this gives is dropped.
+/// Starts the stations of the prompt sets and of the configuration file, or those that come with
+/// the program. They follow edits until what this gives is dropped.
 async fn stations(
     station: &Arc<Station>,
     prompts: Option<&Path>,
@@ -434,7 +444,8 @@ fn loader(engine: Engine, args: ModelArgs) -> AskModel<ModelId> {
     })
 }
 
-/// Connections at most: listeners and those who ask for other things, as far as there are file handles for them.
+/// Connections at most: listeners and those who ask for other things, as far as there are file
+/// handles for them.
 fn places(listeners: usize, handles: Option<u64>) -> usize {
     /// Handles for sounds, models, the store and whoever is told that there is no place.
     const OTHERS: u64 = 128;

@@ -42,7 +42,8 @@ pub(super) fn end_at_the_second() {
     }
 }
 
-/// Tells systemd how the server is. Where nobody asked to be told (`NOTIFY_SOCKET`), nothing happens.
+/// Tells systemd how the server is. Where nobody asked to be told (`NOTIFY_SOCKET`), nothing
+/// happens.
 pub(super) fn tell_manager(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::warn!("the service manager cannot be told: {error}");

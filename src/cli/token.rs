@@ -22,7 +22,8 @@ pub(super) struct TokenArgs {
     station: Vec<String>,
 }
 
-/// The secret goes to whoever sits there, the table for the configuration file to the standard output.
+/// The secret goes to whoever sits there, the table for the configuration file to the standard
+/// output.
 pub(super) fn make(args: &TokenArgs) -> Outcome {
     let secret = Token::draw().map_err(super::Failure)?;
     let list = |texts: Vec<&str>| texts.into_iter().map(quoted).collect::<Vec<_>>().join(", ");

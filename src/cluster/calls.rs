@@ -1,8 +1,9 @@
 //! Calls from node to node: a head and a body, answered by a head and a body in pieces.
 //!
-//! An answer comes as messages of one kind each. Whoever answers says that it is still at work, so that one that died is
-//! noticed soon, and sends a few pieces at most that the caller has not said to have taken. A body that is too large for
-//! one message is fetched from the caller piece by piece, by whoever answers and as fast as it reads.
+//! An answer comes as messages of one kind each. Whoever answers says that it is still at work, so
+//! that one that died is noticed soon, and sends a few pieces at most that the caller has not said
+//! to have taken. A body that is too large for one message is fetched from the caller piece by
+//! piece, by whoever answers and as fast as it reads.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -73,7 +74,8 @@ pub struct Answer {
 /// Answers the calls of other nodes.
 pub type Respond = Arc<dyn Fn(Received) -> BoxFuture<'static, Answer> + Send + Sync>;
 
-/// A call as one message: its head, where the body is to be fetched if it is not here, and the body.
+/// A call as one message: its head, where the body is to be fetched if it is not here, and the
+/// body.
 struct Envelope {
     head: Bytes,
     from: String,

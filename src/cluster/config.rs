@@ -39,7 +39,8 @@ pub enum Role {
 }
 
 impl ClusterConfig {
-    /// The servers as the client library takes them. `nats://a,b` says of all that they speak as the first one does.
+    /// The servers as the client library takes them. `nats://a,b` says of all that they speak as
+    /// the first one does.
     pub(super) fn addresses(&self) -> Result<Vec<ServerAddr>, ClusterError> {
         let scheme = self.servers.iter().find_map(|address| address.scheme()).unwrap_or(Address::PLAIN);
         let whole = |address: &Address| match address.scheme() {
@@ -106,7 +107,8 @@ impl Name {
         &self.0
     }
 
-    /// The name of a node that was given none: its machine's, and the port by which several on one differ.
+    /// The name of a node that was given none: its machine's, and the port by which several on one
+    /// differ.
     pub fn of_machine(machine: &str, port: u16) -> Self {
         let plain = |letter: char| if is_plain(letter) { letter } else { '-' };
         Self(format!("{}-{port}", machine.chars().take(LONGEST - 6).map(plain).collect::<String>()))

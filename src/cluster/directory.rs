@@ -1,8 +1,8 @@
 //! Where every stream of the cluster plays, and who has which name.
 //!
-//! Each node writes down its own streams, under their ids, and takes their names before they begin; what was written is
-//! only ever changed by its revision, so of two nodes that want the same one gets it. Everybody reads all of it. What a
-//! node that is gone has left is removed by the others.
+//! Each node writes down its own streams, under their ids, and takes their names before they begin;
+//! what was written is only ever changed by its revision, so of two nodes that want the same one
+//! gets it. Everybody reads all of it. What a node that is gone has left is removed by the others.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,7 +26,8 @@ use crate::station::{Directory as Seam, Station, StationError, Stream};
 const ROUND: Duration = Duration::from_secs(1);
 /// Pause before NATS is asked again after trouble.
 const BREATH: Duration = Duration::from_secs(1);
-/// What a node that is gone has left is kept so long: its listeners elsewhere have another node go on with it.
+/// What a node that is gone has left is kept so long: its listeners elsewhere have another node go
+/// on with it.
 const LEFT: Duration = Duration::from_secs(30);
 /// How long a name that is being taken or given back is waited for.
 const SETTLING: Duration = Duration::from_secs(1);

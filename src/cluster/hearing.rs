@@ -1,4 +1,5 @@
-//! What this node hears of the streams of others: one subscription per stream and way to listen, whoever listens here.
+//! What this node hears of the streams of others: one subscription per stream and way to listen,
+//! whoever listens here.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,10 +26,12 @@ use crate::units::ModelId;
 
 /// Pages and events that wait to be taken.
 const WAITING: usize = 256;
-/// How long an owner may be silent that is dead for all that NATS knows, and how long NATS may be away.
+/// How long an owner may be silent that is dead for all that NATS knows, and how long NATS may be
+/// away.
 const DEAD: Duration = Duration::from_secs(20);
 const AWAY: Duration = Duration::from_secs(60);
-/// An owner that does not answer now and does not answer after so long is gone, once this node's own connection is so old.
+/// An owner that does not answer now and does not answer after so long is gone, once this node's
+/// own connection is so old.
 const CERTAIN: Duration = Duration::from_millis(200);
 const SETTLED: Duration = Duration::from_secs(3);
 

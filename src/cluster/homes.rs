@@ -1,9 +1,10 @@
 //! Where every session lives, and what another node needs to go on with it.
 //!
-//! A session's row in a bucket says which process has it and under which generation, and holds what the studio's table has
-//! of it; its sounds are objects beside it. A row is only ever changed by its revision: of two processes that want a
-//! session one gets it, and one that was replaced finds out as soon as it writes. Each process also keeps a list of
-//! its sessions with clips that are still to be made, so that others need not search for them when it is gone.
+//! A session's row in a bucket says which process has it and under which generation, and holds what
+//! the studio's table has of it; its sounds are objects beside it. A row is only ever changed by
+//! its revision: of two processes that want a session one gets it, and one that was replaced finds
+//! out as soon as it writes. Each process also keeps a list of its sessions with clips that are
+//! still to be made, so that others need not search for them when it is gone.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -254,7 +255,8 @@ impl Homes {
         Ok(found.and_then(|(text, _)| SessionId::parse(std::str::from_utf8(&text).ok()?).ok()))
     }
 
-    /// Whether a session of this process's store is still its own, as far as that can be found out now.
+    /// Whether a session of this process's store is still its own, as far as that can be found out
+    /// now.
     async fn is_own(&self, studio: &Studio, session: &SessionId) -> bool {
         let is_known = async || self.revision(&*self.place(session).lock().await).is_some();
         // While there is nobody to ask it is taken for that.
@@ -401,8 +403,8 @@ impl Homes {
         format!("due.{process}")
     }
 
-    /// Goes on with a session whose process is gone; with `is_unfinished` only if there is something to be made. Says
-    /// whether it is here.
+    /// Goes on with a session whose process is gone; with `is_unfinished` only if there is
+    /// something to be made. Says whether it is here.
     pub(super) async fn take(&self, session: &SessionId, is_unfinished: bool) -> Result<bool, Trouble> {
         let Some(studio) = self.studio() else { return Ok(false) };
         let stores = self.stores().map_err(|error| Trouble(error.to_string()))?;

@@ -22,7 +22,8 @@ const PING: Duration = Duration::from_secs(2);
 /// Pauses between two servers that do not answer grow from the first to the second.
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
-/// A connection that is made again within this time was never lost, as far as anybody else is concerned.
+/// A connection that is made again within this time was never lost, as far as anybody else is
+/// concerned.
 const BLINK: Duration = Duration::from_secs(2);
 /// How long anything that is asked of NATS may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);

@@ -1,8 +1,8 @@
 //! Several processes as one server: the nodes of a cluster, which find each other over NATS.
 //!
-//! Nothing here runs without `serve --cluster`. This is the one room that knows NATS; the others hold a [`Cluster`]. While
-//! no NATS server answers, what a node plays goes on, and what needs the others is [`ClusterError::Away`]; nobody has to
-//! do anything for it to come back.
+//! Nothing here runs without `serve --cluster`. This is the one room that knows NATS; the others
+//! hold a [`Cluster`]. While no NATS server answers, what a node plays goes on, and what needs the
+//! others is [`ClusterError::Away`]; nobody has to do anything for it to come back.
 
 mod calls;
 mod config;
@@ -58,8 +58,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Joins, as soon as a NATS server answers; does not wait for it. From now on the names of the station's streams are
-    /// those of the whole cluster. Must be called within a tokio runtime.
+    /// Joins, as soon as a NATS server answers; does not wait for it. From now on the names of the
+    /// station's streams are those of the whole cluster. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// [`ClusterError::Options`].
@@ -88,8 +88,8 @@ impl Cluster {
         Ok(Self { config, link, nodes, directory, succession, homes, sending, hearing, _tasks: tasks })
     }
 
-    /// Waits until this node reaches the others and knows which stations they play, for so long at most: stations of
-    /// prompt sets that all nodes have begin at one of them.
+    /// Waits until this node reaches the others and knows which stations they play, for so long at
+    /// most: stations of prompt sets that all nodes have begin at one of them.
     pub async fn reached_within(&self, patience: Duration) {
         let until = Instant::now() + patience;
         while (self.reach().is_err() || !self.directory.is_current()) && Instant::now() < until {
@@ -134,10 +134,12 @@ impl Cluster {
         self.config.role == Role::Edge
     }
 
-    /// Nodes that make streams, those with most room first, and this one before others that have as much.
+    /// Nodes that make streams, those with most room first, and this one before others that have as
+    /// much.
     ///
     /// # Errors
-    /// [`ClusterError::NoEngine`] when there are none, [`ClusterError::Away`], [`ClusterError::NameTaken`].
+    /// [`ClusterError::NoEngine`] when there are none, [`ClusterError::Away`],
+    /// [`ClusterError::NameTaken`].
     pub fn engines(&self) -> Result<Vec<Node>, ClusterError> {
         let mut engines = self.nodes()?;
         engines.retain(|node| node.role != Role::Edge);
@@ -145,7 +147,8 @@ impl Cluster {
         if engines.is_empty() { Err(ClusterError::NoEngine) } else { Ok(engines) }
     }
 
-    /// Nodes that make clips, those where fewest wait first, and this one before others that have as few.
+    /// Nodes that make clips, those where fewest wait first, and this one before others that have
+    /// as few.
     ///
     /// # Errors
     /// Those of [`Cluster::engines`].
@@ -201,7 +204,8 @@ impl Cluster {
     /// Begins a stream at another node that has room for it, to be heard here.
     ///
     /// # Errors
-    /// Why the last of them refused it; [`ClusterError::NoEngine`], [`ClusterError::Away`], [`ClusterError::Silent`].
+    /// Why the last of them refused it; [`ClusterError::NoEngine`], [`ClusterError::Away`],
+    /// [`ClusterError::Silent`].
     pub async fn begin(&self, spec: &StreamSpec) -> Result<Arc<Stream>, ClusterError> {
         let others: Vec<Node> = self.engines()?.into_iter().filter(|node| node.name != self.node()).collect();
         // Who has no room may still let it wait.
@@ -272,7 +276,8 @@ impl Cluster {
         }
     }
 
-    /// Hands this node's streams to the others before it ends: those who hear them there hear them go on.
+    /// Hands this node's streams to the others before it ends: those who hear them there hear them
+    /// go on.
     pub async fn hand_over(&self) {
         self.nodes.closes();
         self.succession.hand_over(&self.sending).await;

@@ -1,7 +1,8 @@
-//! The nodes that are there: each writes down every second how it is, under its name, and reads what the others write.
+//! The nodes that are there: each writes down every second how it is, under its name, and reads
+//! what the others write.
 //!
-//! A name belongs to the process that took it: what it writes has to follow its own last revision. A node that dies is
-//! forgotten when its last word has grown old.
+//! A name belongs to the process that took it: what it writes has to follow its own last revision.
+//! A node that dies is forgotten when its last word has grown old.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,7 +27,8 @@ use crate::telemetry::CLUSTER_NODES;
 const REFRESH: Duration = Duration::from_secs(1);
 /// A node that said nothing for so long while this one was heard is gone.
 const FRESH: Duration = Duration::from_secs(5);
-/// This node's own word may be away for so long: servers of NATS that lose one of them take some seconds to agree again.
+/// This node's own word may be away for so long: servers of NATS that lose one of them take some
+/// seconds to agree again.
 const PATIENT: Duration = Duration::from_secs(10);
 /// After such a pause of its own word the others have as long as a newcomer to be heard.
 const PAUSE: Duration = Duration::from_secs(3);
@@ -281,7 +283,8 @@ impl Nodes {
                 warn_at = Instant::now() + COMPLAINTS;
                 tracing::warn!("{}", ClusterError::NameTaken(self.name.clone()));
             }
-            // A word that does not come back was written where nobody reads: a bucket that is another one by now.
+            // A word that does not come back was written where nobody reads: a bucket that is
+            // another one by now.
             let heard = self.seen().get(&self.name).map(|seen| seen.at);
             if self.written().is_some() && heard.unwrap_or(begun).max(begun).elapsed() > FRESH {
                 return Err(Trouble("this node does not hear its own word".into()));

@@ -1,4 +1,5 @@
-//! What this node sends of its streams to others: pages and events, each once, while somebody asks for them.
+//! What this node sends of its streams to others: pages and events, each once, while somebody asks
+//! for them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};

@@ -1,8 +1,10 @@
-//! Copies of the journals of all streams in JetStream, so that another node can go on with what a dead one played.
+//! Copies of the journals of all streams in JetStream, so that another node can go on with what a
+//! dead one played.
 //!
-//! A record is a message, published before the pages whose sound it holds and over the same connection: whoever has heard
-//! something finds its codes. Its subject says the stream, the generation of its owners and the piece. What an owner that
-//! was replaced writes afterwards does not count: each message says up to where those of earlier generations do.
+//! A record is a message, published before the pages whose sound it holds and over the same
+//! connection: whoever has heard something finds its codes. Its subject says the stream, the
+//! generation of its owners and the piece. What an owner that was replaced writes afterwards does
+//! not count: each message says up to where those of earlier generations do.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -21,7 +23,8 @@ use super::link::{Link, PATIENCE, Trouble};
 use super::sending::Subjects;
 use crate::station::{Shelf as Seam, Station};
 
-/// A piece is kept until the next one is so old: five to fifteen minutes of a stream, of which the last one is needed.
+/// A piece is kept until the next one is so old: five to fifteen minutes of a stream, of which the
+/// last one is needed.
 const KEPT: Duration = Duration::from_secs(600);
 /// Bytes of all streams together; the oldest go.
 const MOST: i64 = 1 << 30;
@@ -62,7 +65,8 @@ impl Shelf {
         Self { subjects, link, station, runtime: Handle::current(), places: Mutex::default() }
     }
 
-    /// Makes the place for copies, and again where NATS has lost it, for as long as the process lives.
+    /// Makes the place for copies, and again where NATS has lost it, for as long as the process
+    /// lives.
     pub(super) async fn keep(self: Arc<Self>) {
         loop {
             let connection = self.link.connected().await;
@@ -88,7 +92,8 @@ impl Shelf {
         }
     }
 
-    /// The last pieces of a stream's journal; from now on they are gone on with here, under this generation.
+    /// The last pieces of a stream's journal; from now on they are gone on with here, under this
+    /// generation.
     pub(super) async fn take(&self, id: &str, generation: u64) -> Result<Vec<(u64, Vec<u8>)>, Trouble> {
         let found = timeout(PATIENCE, self.read_all(id)).await.map_err(|_| Trouble("it takes too long".into()))??;
         let follows = found.last().map_or(0, |last| last.sequence);

@@ -1,8 +1,9 @@
 //! Who goes on with a stream when the node that makes it is gone, or is about to go.
 //!
-//! Whoever misses a stream's pages and hears that nobody answers for it asks the nodes with most room, one after the other,
-//! to go on. The first one that changes the stream's row in the directory by its revision does, under the next generation;
-//! whoever comes later finds that it is done.
+//! Whoever misses a stream's pages and hears that nobody answers for it asks the nodes with most
+//! room, one after the other, to go on. The first one that changes the stream's row in the
+//! directory by its revision does, under the next generation; whoever comes later finds that it is
+//! done.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -84,7 +85,8 @@ impl Succession {
         engines
     }
 
-    /// Has another node go on with a stream whose owner is gone, or `hands_over` now. Tells whether one does.
+    /// Has another node go on with a stream whose owner is gone, or `hands_over` now. Tells whether
+    /// one does.
     pub(super) async fn replace(&self, entry: &Entry, plays: Option<Plays>, hands_over: bool) -> bool {
         for node in self.engines().iter().filter(|node| node.name != entry.node) {
             let by_now = plays.map(Plays::by_now);
@@ -182,8 +184,8 @@ impl Succession {
         }
     }
 
-    /// Goes on with what gone nodes have left that is expected to be there although nobody listens, if there is no node with more
-    /// room; for as long as the process lives.
+    /// Goes on with what gone nodes have left that is expected to be there although nobody listens,
+    /// if there is no node with more room; for as long as the process lives.
     pub(super) async fn keep(self: Arc<Self>) {
         let mut tick = interval(ROUND);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -200,7 +202,8 @@ impl Succession {
         }
     }
 
-    /// Hands this node's streams to the others: those that somebody hears there, and those that are expected to be there.
+    /// Hands this node's streams to the others: those that somebody hears there, and those that are
+    /// expected to be there.
     pub(super) async fn hand_over(&self, sending: &Sending) {
         let Some(station) = self.station.upgrade() else { return };
         let wanted = |stream: &Arc<Stream>| stream.is_heard_abroad() || stream.stays();

@@ -31,7 +31,8 @@ pub(super) enum What {
     Begin(Box<StreamSpec>),
     /// Whether it is there.
     Hello,
-    /// To go on with it where its owner of this generation is gone, or hands it over; its listeners play this frame.
+    /// To go on with it where its owner of this generation is gone, or hands it over; its listeners
+    /// play this frame.
     TakeOver {
         generation: u64,
         plays: Option<u64>,

@@ -1,7 +1,9 @@
-//! What the engine asks of a model, free of tensors: the seam at which a stand-in replaces the real thing.
+//! What the engine asks of a model, free of tensors: the seam at which a stand-in replaces the real
+//! thing.
 //!
-//! A backend generates *columns* of the delay pattern. Column 0 is the start column (every id is the pad id);
-//! column `c` holds, for codebook `k`, the code of frame `c - 1 - delay[k]`, or the pad id outside the voice.
+//! A backend generates *columns* of the delay pattern. Column 0 is the start column (every id is
+//! the pad id); column `c` holds, for codebook `k`, the code of frame `c - 1 - delay[k]`, or the
+//! pad id outside the voice.
 
 use std::sync::Arc;
 
@@ -57,11 +59,13 @@ impl ModelInfo {
     }
 }
 
-/// A text made ready for the decoder by [`Conditioner::condition`]; opaque to the engine, cheap to share.
+/// A text made ready for the decoder by [`Conditioner::condition`]; opaque to the engine, cheap to
+/// share.
 pub type Condition = Arc<dyn std::any::Any + Send + Sync>;
 
-/// One part of a blend: a prepared, non-empty text and its share (shares of a voice sum to 1). A voice whose
-/// blend is the empty slice has no description: it runs on its unconditional row alone, without guidance.
+/// One part of a blend: a prepared, non-empty text and its share (shares of a voice sum to 1). A
+/// voice whose blend is the empty slice has no description: it runs on its unconditional row alone,
+/// without guidance.
 #[derive(Clone)]
 pub struct Blend {
     /// From [`Conditioner::condition`].
@@ -132,8 +136,8 @@ pub struct Decode<'a> {
 
 /// Sound to codes, beside the engine's thread: a clip's prompt must not make a stream wait.
 pub trait Encoder: Send + Sync {
-    /// Encodes sound `[channels][samples]` at the model's rate to codes `[frames][codebooks]`, flattened. The last
-    /// frame is filled up with silence.
+    /// Encodes sound `[channels][samples]` at the model's rate to codes `[frames][codebooks]`,
+    /// flattened. The last frame is filled up with silence.
     ///
     /// # Errors
     /// [`Fault`] when this sound cannot be encoded.
@@ -157,10 +161,12 @@ pub trait Backend: Send {
     /// Slots of the KV pool.
     fn slots(&self) -> usize;
 
-    /// The way from sound to this model's codes; may be used on any thread, also after the backend is gone.
+    /// The way from sound to this model's codes; may be used on any thread, also after the backend
+    /// is gone.
     fn encoder(&self) -> Arc<dyn Encoder>;
 
-    /// The way from texts to what this model is conditioned on; may be used on any thread, also after the backend is gone.
+    /// The way from texts to what this model is conditioned on; may be used on any thread, also
+    /// after the backend is gone.
     fn conditioner(&self) -> Arc<dyn Conditioner>;
 
     /// Reads columns into a slot without sampling. The engine bounds the size of a call.
@@ -183,8 +189,9 @@ pub trait Backend: Send {
     /// The state of a codec decoder that has seen nothing.
     fn codec_state(&self) -> Box<dyn CodecState>;
 
-    /// Decodes frames of several voices in one pass. Returns interleaved PCM per voice: all samples that
-    /// became final, that is `lookahead` frames less than were fed so far (all of them after `last`).
+    /// Decodes frames of several voices in one pass. Returns interleaved PCM per voice: all samples
+    /// that became final, that is `lookahead` frames less than were fed so far (all of them after
+    /// `last`).
     ///
     /// # Errors
     /// [`Lost`] when the device failed; a [`Fault`] concerns its voice alone.

@@ -1,4 +1,5 @@
-//! What a voice is conditioned on at a given column: a blend of prepared texts, possibly on its way to another one.
+//! What a voice is conditioned on at a given column: a blend of prepared texts, possibly on its way
+//! to another one.
 
 use super::{Blend, Condition, WeightedPrompt};
 
@@ -48,8 +49,8 @@ impl Ramp {
         self.from.iter_mut().chain(self.to.iter_mut())
     }
 
-    /// The blend and the part of the guidance that applies to `column`: a share of empty text takes that share of
-    /// the guidance away, since there the conditional branch equals the null branch.
+    /// The blend and the part of the guidance that applies to `column`: a share of empty text takes
+    /// that share of the guidance away, since there the conditional branch equals the null branch.
     pub(super) fn at(&self, column: u64) -> (Vec<Blend>, f32) {
         let parts = self.parts(column);
         let described: f32 = parts.iter().filter(|part| part.condition.is_some()).map(|part| part.prompt.weight).sum();

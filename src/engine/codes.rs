@@ -1,7 +1,8 @@
-//! The codes of one voice since its last reset, as columns of the delay pattern, with a bounded past.
+//! The codes of one voice since its last reset, as columns of the delay pattern, with a bounded
+//! past.
 //!
-//! Column 0 is the start column; column `c` holds the code of frame `c - 1 - delay[k]` of codebook `k`. This is the
-//! voice's memory: PCM, codec state and KV can all be made again from it.
+//! Column 0 is the start column; column `c` holds the code of frame `c - 1 - delay[k]` of codebook
+//! `k`. This is the voice's memory: PCM, codec state and KV can all be made again from it.
 //!
 //! ```text
 //! delays 0 1 2 3     column  0   1   2   3   4   5
@@ -37,7 +38,8 @@ pub(super) struct Codes {
     delays: Vec<usize>,
     max_delay: u64,
     pad: u32,
-    /// `[frames][codebooks]` codes that the voice continues from: never sampled, whatever a column says.
+    /// `[frames][codebooks]` codes that the voice continues from: never sampled, whatever a column
+    /// says.
     given: Arc<[u32]>,
     /// Frames before a cut whose codes fall into columns behind it: see [`Codes::cut_square`].
     settled: Settled,
@@ -47,8 +49,9 @@ pub(super) struct Codes {
 }
 
 impl Codes {
-    /// The start column, and as many columns as `given` frames fill without a gap. The rest of those frames, delayed
-    /// into columns that are still to be sampled, is forced when these come, as the reference does it.
+    /// The start column, and as many columns as `given` frames fill without a gap. The rest of
+    /// those frames, delayed into columns that are still to be sampled, is forced when these come,
+    /// as the reference does it.
     pub(super) fn new(info: &ModelInfo, given: Arc<[u32]>) -> Self {
         let mut codes = Self {
             delays: info.delays.clone(),
@@ -86,12 +89,14 @@ impl Codes {
         (self.columns() - 1).saturating_sub(self.max_delay)
     }
 
-    /// The fewest columns that make the first `frames` frames complete and let generation go on from there.
+    /// The fewest columns that make the first `frames` frames complete and let generation go on
+    /// from there.
     pub(super) fn columns_for(&self, frames: u64) -> u64 {
         if frames == 0 { 1 } else { frames + 1 + self.max_delay }
     }
 
-    /// Appends a sampled column; places outside `0..end` frames become the pad id, as the reference forces them.
+    /// Appends a sampled column; places outside `0..end` frames become the pad id, as the reference
+    /// forces them.
     pub(super) fn push(&mut self, column: &[u32], end: Option<u64>) {
         let index = self.columns();
         let books = self.delays.len();
@@ -119,9 +124,9 @@ impl Codes {
         self.ids.truncate(keep);
     }
 
-    /// Keeps `frames` complete frames and nothing of any other, so that a window which begins with the newest column
-    /// looks like the beginning of a voice. What the delay pattern puts of these frames into columns that are now to
-    /// be sampled again stays as it was.
+    /// Keeps `frames` complete frames and nothing of any other, so that a window which begins with
+    /// the newest column looks like the beginning of a voice. What the delay pattern puts of these
+    /// frames into columns that are now to be sampled again stays as it was.
     pub(super) fn cut_square(&mut self, frames: u64) {
         let mut codes = Vec::new();
         for frame in frames.saturating_sub(self.max_delay).max(self.first)..frames {
@@ -144,8 +149,9 @@ impl Codes {
         self.ids[(column - self.first) as usize * self.delays.len() + k]
     }
 
-    /// Appends to `out` the ids to feed for `column` in a window whose position 0 is `start`: position 0 is always a
-    /// start column, and frames before the window are pads, exactly as if the voice had begun with frame `start`.
+    /// Appends to `out` the ids to feed for `column` in a window whose position 0 is `start`:
+    /// position 0 is always a start column, and frames before the window are pads, exactly as if
+    /// the voice had begun with frame `start`.
     pub(super) fn window_column(&self, column: u64, start: u64, out: &mut Vec<u32>) {
         for (k, &delay) in self.delays.iter().enumerate() {
             let inside = column > start && column > delay as u64 && column - 1 - delay as u64 >= start;

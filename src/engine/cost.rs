@@ -2,8 +2,8 @@
 
 use super::ModelInfo;
 
-/// Measured cost of a model's work: a step takes `fixed + row * rows` seconds. All figures fade slowly, so that a
-/// machine that becomes busy or free is noticed.
+/// Measured cost of a model's work: a step takes `fixed + row * rows` seconds. All figures fade
+/// slowly, so that a machine that becomes busy or free is noticed.
 #[derive(Default)]
 pub(super) struct CostModel {
     weight: f64,

@@ -1,4 +1,5 @@
-//! Codes that were heard into sound again, on the engine's thread: a job that gives way to the voices there.
+//! Codes that were heard into sound again, on the engine's thread: a job that gives way to the
+//! voices there.
 
 use std::panic::AssertUnwindSafe;
 
@@ -25,11 +26,13 @@ impl Decoding {
         Self { engine, fingerprint, state: None, begun: false }
     }
 
-    /// Takes the next frames `[frames][codebooks]`, flattened, and gives the interleaved sound that became final: that
-    /// of all frames so far but the codec's look-ahead, and of these too after the `last` ones.
+    /// Takes the next frames `[frames][codebooks]`, flattened, and gives the interleaved sound that
+    /// became final: that of all frames so far but the codec's look-ahead, and of these too after
+    /// the `last` ones.
     ///
     /// # Errors
-    /// [`EngineError::Failed`] when no model is loaded that understands the codes, or it fails over them.
+    /// [`EngineError::Failed`] when no model is loaded that understands the codes, or it fails over
+    /// them.
     pub async fn push(&mut self, codes: Vec<u32>, last: bool) -> Result<Vec<f32>, EngineError> {
         if std::mem::replace(&mut self.begun, true) && self.state.is_none() {
             return Err(EngineError::Failed("this sound could not be decoded up to here".into()));

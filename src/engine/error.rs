@@ -36,7 +36,8 @@ pub enum EngineError {
     /// The voice has ended already.
     #[error("This voice has ended: {0}.")]
     Gone(String),
-    /// Something could not be made, through no fault of whoever asked; a sentence without its full stop.
+    /// Something could not be made, through no fault of whoever asked; a sentence without its full
+    /// stop.
     #[error("{0}.")]
     Failed(String),
     /// The device failed; nothing more is generated until the server is started again.

@@ -1,4 +1,5 @@
-//! The engine as other rooms see it: handles that send commands to its thread and read its notice shared.
+//! The engine as other rooms see it: handles that send commands to its thread and read its notice
+//! shared.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,7 +30,8 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Warms `backend` up, then starts a thread that owns it as its default model. Blocks while warming up.
+    /// Warms `backend` up, then starts a thread that owns it as its default model. Blocks while
+    /// warming up.
     ///
     /// # Errors
     /// [`EngineError::DeviceLost`] when the first steps fail or no thread can be started.
@@ -76,8 +78,8 @@ impl Engine {
     /// Admits a voice, which begins to generate at once. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// [`EngineError::Invalid`], [`EngineError::Full`], [`EngineError::TooMany`], [`EngineError::UnknownModel`],
-    /// [`EngineError::DeviceLost`].
+    /// [`EngineError::Invalid`], [`EngineError::Full`], [`EngineError::TooMany`],
+    /// [`EngineError::UnknownModel`], [`EngineError::DeviceLost`].
     pub async fn join(&self, mut spec: VoiceSpec) -> Result<Voice, EngineError> {
         spec.validate()?;
         spec.sampling.seed.get_or_insert_with(|| {
@@ -89,8 +91,9 @@ impl Engine {
         Ok(Voice { id, model, reader, texts, engine: self.clone() })
     }
 
-    /// Adds a model under its id, warmed up on a thread of its own so that no voice waits for it; an older one of the
-    /// same id is replaced once its last voice has left it. Must be called within a tokio runtime.
+    /// Adds a model under its id, warmed up on a thread of its own so that no voice waits for it;
+    /// an older one of the same id is replaced once its last voice has left it. Must be called
+    /// within a tokio runtime.
     ///
     /// # Errors
     /// [`EngineError::DeviceLost`] when its first steps fail.
@@ -132,8 +135,8 @@ impl Engine {
         let _ = self.commands.send(Command::Submit { job });
     }
 
-    /// A decoder for codes that were heard, of the codec with this [`ModelInfo::codec_fingerprint`]: its work is done
-    /// between the steps of voices.
+    /// A decoder for codes that were heard, of the codec with this
+    /// [`ModelInfo::codec_fingerprint`]: its work is done between the steps of voices.
     pub fn decoding(&self, fingerprint: u64) -> Decoding {
         Decoding::new(self.clone(), fingerprint)
     }
@@ -143,16 +146,17 @@ impl Engine {
         lock(&self.shared.models).iter().map(|model| model.info.clone()).collect()
     }
 
-    /// Seconds of sound that a model makes per second for all its voices together while they want some: measured over
-    /// the last seconds of work, before that as its first steps promise. `None` if it is not loaded.
+    /// Seconds of sound that a model makes per second for all its voices together while they want
+    /// some: measured over the last seconds of work, before that as its first steps promise. `None`
+    /// if it is not loaded.
     pub fn realtime_factor(&self, id: &ModelId) -> Option<f64> {
         let models = lock(&self.shared.models);
         let model = models.iter().find(|model| model.info.id == *id)?;
         Some(f64::from_bits(model.speed.load(Ordering::Relaxed)))
     }
 
-    /// Tells admission what a live voice costs the machine beyond the engine's work: the share of the whole machine's time
-    /// that levelling, encoding and sending it takes.
+    /// Tells admission what a live voice costs the machine beyond the engine's work: the share of
+    /// the whole machine's time that levelling, encoding and sending it takes.
     pub fn set_upkeep(&self, share: f64) {
         self.shared.upkeep.store(share.to_bits(), Ordering::Relaxed);
     }
@@ -160,14 +164,15 @@ impl Engine {
     /// Removes a model that no voice uses, other than the default one.
     ///
     /// # Errors
-    /// [`EngineError::UnknownModel`], [`EngineError::Invalid`] for the default model and for one that plays.
+    /// [`EngineError::UnknownModel`], [`EngineError::Invalid`] for the default model and for one
+    /// that plays.
     pub async fn remove_model(&self, id: &ModelId) -> Result<(), EngineError> {
         let model = id.clone();
         self.commands.ask(|reply| Command::RemoveModel { model, reply }).await
     }
 
-    /// Encodes sound `[channels][samples]` at the model's rate, for a voice to continue from. The work is done on a
-    /// thread of its own. Must be called within a tokio runtime.
+    /// Encodes sound `[channels][samples]` at the model's rate, for a voice to continue from. The
+    /// work is done on a thread of its own. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// [`EngineError::UnknownModel`], [`EngineError::Invalid`] when the model cannot encode it.
@@ -206,18 +211,21 @@ impl Voice {
         &self.model
     }
 
-    /// Takes at most `max` samples (per channel) without waiting. What is taken can no longer be rewound.
+    /// Takes at most `max` samples (per channel) without waiting. What is taken can no longer be
+    /// rewound.
     pub fn read(&mut self, max: Samples) -> Read {
         self.reader.read(max)
     }
 
-    /// Waits until [`Voice::read`] would not answer [`Read::Pending`]. Cancel safe; does not borrow the voice.
+    /// Waits until [`Voice::read`] would not answer [`Read::Pending`]. Cancel safe; does not borrow
+    /// the voice.
     pub fn ready(&self) -> impl Future<Output = ()> + Send + use<> {
         let shared = self.reader.shared().clone();
         async move { shared.ready().await }
     }
 
-    /// Decoder steps made so far. A clip of `n` frames with a prefix of `p` takes `n - p` and the largest delay.
+    /// Decoder steps made so far. A clip of `n` frames with a prefix of `p` takes `n - p` and the
+    /// largest delay.
     pub fn steps(&self) -> u64 {
         self.reader.shared().steps.load(Ordering::Relaxed)
     }
@@ -264,7 +272,8 @@ pub struct VoiceControl {
 }
 
 impl VoiceControl {
-    /// Seconds of sound made per second while the voice wants sound; below 1 it will run dry. 0 before it is known.
+    /// Seconds of sound made per second while the voice wants sound; below 1 it will run dry. 0
+    /// before it is known.
     pub fn realtime_factor(&self) -> f32 {
         f32::from_bits(self.shared.realtime.load(Ordering::Relaxed))
     }
@@ -298,11 +307,12 @@ impl VoiceControl {
         self.engine.commands.ask(|reply| Command::Reset { voice: self.id, reply }).await
     }
 
-    /// Goes on with another loaded model: from its codes when both share the codec, else from nothing.
+    /// Goes on with another loaded model: from its codes when both share the codec, else from
+    /// nothing.
     ///
     /// # Errors
-    /// [`EngineError::UnknownModel`], [`EngineError::Invalid`] when the sample rates differ, [`EngineError::Gone`],
-    /// [`EngineError::DeviceLost`].
+    /// [`EngineError::UnknownModel`], [`EngineError::Invalid`] when the sample rates differ,
+    /// [`EngineError::Gone`], [`EngineError::DeviceLost`].
     pub async fn set_model(&self, id: &ModelId) -> Result<Ack, EngineError> {
         self.alive()?;
         self.engine.shared.model(Some(id))?.texts.prepare(self.texts.needed()).await?;
@@ -310,7 +320,8 @@ impl VoiceControl {
         self.engine.commands.ask(|reply| Command::SetModel { voice: self.id, model, reply }).await
     }
 
-    /// Stops generating and frees the voice's place in the batch; what is buffered can still be read.
+    /// Stops generating and frees the voice's place in the batch; what is buffered can still be
+    /// read.
     ///
     /// # Errors
     /// [`EngineError::Gone`].
@@ -328,8 +339,8 @@ impl VoiceControl {
         self.engine.commands.ask(|reply| Command::Resume { voice: self.id, reply }).await
     }
 
-    /// Has the voice go on as soon as the machine has room for it, behind those that wait already. Voices that ask
-    /// without waiting do not come before it.
+    /// Has the voice go on as soon as the machine has room for it, behind those that wait already.
+    /// Voices that ask without waiting do not come before it.
     ///
     /// # Errors
     /// [`EngineError::Gone`].

@@ -79,8 +79,8 @@ impl Held {
         (heard - held).max(head_start)
     }
 
-    /// Offers what need not be held any more; `live` if somebody listens while it is made. `codes` gives those that
-    /// are to go with it, up to a media time.
+    /// Offers what need not be held any more; `live` if somebody listens while it is made. `codes`
+    /// gives those that are to go with it, up to a media time.
     pub(super) fn offer(&mut self, writer: &mut Writer, live: bool, heard: u64, codes: impl FnOnce(u64) -> Codes) {
         let all = self.most == 0 || (live && self.is_short(writer));
         self.offer_until(if all { u64::MAX } else { self.free(heard) }, writer, codes);

@@ -84,7 +84,8 @@ impl<T> JobHandle<T> {
 
 /// A job behind a common face.
 pub(super) trait AnyJob: Send {
-    /// Does a step, with the models if it is theirs; `false` when nothing is left, or nobody waits any more.
+    /// Does a step, with the models if it is theirs; `false` when nothing is left, or nobody waits
+    /// any more.
     fn step(&mut self, models: &mut [LoadedModel]) -> bool;
     /// Ends it with an error.
     fn refuse(&mut self, error: EngineError);

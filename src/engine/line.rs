@@ -10,11 +10,13 @@ use super::command::stopped;
 pub struct Place {
     /// Voices of its kind before it.
     pub before: usize,
-    /// Seconds until it will come in, as far as voices with an end tell; `None` if it takes one that has none to leave.
+    /// Seconds until it will come in, as far as voices with an end tell; `None` if it takes one
+    /// that has none to leave.
     pub estimate: Option<f64>,
 }
 
-/// A voice that waits for room: it generates as soon as its turn comes. Dropping this leaves the line.
+/// A voice that waits for room: it generates as soon as its turn comes. Dropping this leaves the
+/// line.
 pub struct InLine {
     admitted: oneshot::Receiver<Result<(), EngineError>>,
     place: watch::Receiver<Place>,

@@ -27,7 +27,8 @@ pub(super) struct LoadedModel {
     pub(super) backend: Box<dyn Backend>,
     pub(super) info: Arc<ModelInfo>,
     pub(super) encoder: Arc<dyn Encoder>,
-    /// The lowest is given first: a device takes the rows between the first and the last as one batch.
+    /// The lowest is given first: a device takes the rows between the first and the last as one
+    /// batch.
     free: BTreeSet<Slot>,
     /// Those of them that still hold what was.
     stale: BTreeSet<Slot>,
@@ -56,15 +57,16 @@ impl LoadedModel {
         }
     }
 
-    /// Runs a few steps so that the first voice does not pay for first use and admission has a measure.
+    /// Runs a few steps so that the first voice does not pay for first use and admission has a
+    /// measure.
     ///
     /// # Errors
     /// [`Lost`] when the device fails at once.
     pub(super) fn warm_up(&mut self) -> Result<(), Lost> {
         let begun = Instant::now();
         let start = vec![self.info.card; self.info.codebooks];
-        // What is done for the first time touches memory and code for the first time: it is no measure, unless it was so
-        // slow that one must do.
+        // What is done for the first time touches memory and code for the first time: it is no
+        // measure, unless it was so slow that one must do.
         let counts = [4, 4, 2, 4].map(|voices: usize| voices.min(self.free.len()));
         for (pass, voices) in counts.into_iter().enumerate() {
             let row = |slot| StepRow {
@@ -145,8 +147,8 @@ impl LoadedModel {
         }
     }
 
-    /// A voice has ended or rests: what its windows held, and those that others moved out of, goes. Not at every move:
-    /// the next one would fill the same memory again.
+    /// A voice has ended or rests: what its windows held, and those that others moved out of, goes.
+    /// Not at every move: the next one would fill the same memory again.
     pub(super) fn tidy(&mut self) {
         for slot in std::mem::take(&mut self.stale) {
             self.backend.forget(slot);

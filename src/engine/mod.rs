@@ -1,8 +1,9 @@
 //! The engine: one thread per device that owns the models and turns voices into PCM.
 //!
-//! [`Engine`] is the handle that other rooms hold: it admits voices and answers questions. A [`Voice`] is the
-//! receiving end of one of them: PCM chunks stamped with media time and epoch, and a [`VoiceControl`] to steer it.
-//! Dropping the [`Voice`] frees its place. No HTTP types, no JSON, no tensors pass through here.
+//! [`Engine`] is the handle that other rooms hold: it admits voices and answers questions. A
+//! [`Voice`] is the receiving end of one of them: PCM chunks stamped with media time and epoch, and
+//! a [`VoiceControl`] to steer it. Dropping the [`Voice`] frees its place. No HTTP types, no JSON,
+//! no tensors pass through here.
 
 mod backend;
 mod blend;
@@ -69,9 +70,11 @@ use crate::units::{SampleRate, Samples};
 /// How an engine is run.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
-    /// Voices that generate at the same time at most, whatever the measured speed says; paused ones do not count.
+    /// Voices that generate at the same time at most, whatever the measured speed says; paused ones
+    /// do not count.
     pub max_voices: usize,
-    /// Seconds of nothing new after which a voice goes back and on differently, unless it says otherwise; 0 never.
+    /// Seconds of nothing new after which a voice goes back and on differently, unless it says
+    /// otherwise; 0 never.
     pub max_still: f32,
 }
 

@@ -1,7 +1,7 @@
 //! The codes that a piece of sound is made of, on their way to the reader beside it.
 //!
-//! A chunk brings those frames that its sound needs and that no chunk before it brought: what the reader has taken can
-//! then be made again from what it was brought, whatever is cut off behind.
+//! A chunk brings those frames that its sound needs and that no chunk before it brought: what the
+//! reader has taken can then be made again from what it was brought, whatever is cut off behind.
 
 use super::ModelInfo;
 
@@ -43,10 +43,11 @@ impl From<&ModelInfo> for CodecShape {
 pub struct Passage {
     /// What they are codes of.
     pub codec: CodecShape,
-    /// Counts beginnings: a reset, or a change to a model with another codec, is a new one. Frames are counted anew.
+    /// Counts beginnings: a reset, or a change to a model with another codec, is a new one. Frames
+    /// are counted anew.
     pub run: u32,
-    /// Media time, in samples, of the run's frame 0; below that of its first sound where the voice goes on from a sound
-    /// that is not heard.
+    /// Media time, in samples, of the run's frame 0; below that of its first sound where the voice
+    /// goes on from a sound that is not heard.
     pub origin: i64,
     /// The first of these frames.
     pub first: u64,

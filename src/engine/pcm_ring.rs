@@ -1,10 +1,12 @@
-//! The way of PCM from the engine thread to one reader: a lock-free ring of chunks whose unread tail can be cut off.
+//! The way of PCM from the engine thread to one reader: a lock-free ring of chunks whose unread
+//! tail can be cut off.
 //!
-//! The writer owns the future, the reader owns the past, and one atomic word says where the border is: it packs the
-//! epoch (raised by every cut) with the number of samples that the reader has *committed* to. The reader commits by
-//! compare-and-swap before it hands samples out; the writer cuts by compare-and-swap at a place that is not yet
-//! committed. Whoever comes second sees the other's change and tries again, so no sample is both cut and played.
-//! A cut needs no scan of the ring: chunks carry their start, and a chunk that starts before the end of an older one
+//! The writer owns the future, the reader owns the past, and one atomic word says where the border
+//! is: it packs the epoch (raised by every cut) with the number of samples that the reader
+//! has *committed* to. The reader commits by compare-and-swap before it hands samples out; the
+//! writer cuts by compare-and-swap at a place that is not yet committed. Whoever comes second sees
+//! the other's change and tries again, so no sample is both cut and played. A cut needs no scan of
+//! the ring: chunks carry their start, and a chunk that starts before the end of an older one
 //! replaces the older one's tail.
 
 mod border;
@@ -99,7 +101,8 @@ impl Shared {
     }
 }
 
-/// Both ends of a new time line. `chunks` bounds the ring; `engine` is the thread to wake when samples were taken.
+/// Both ends of a new time line. `chunks` bounds the ring; `engine` is the thread to wake when
+/// samples were taken.
 pub(super) fn pcm_ring(chunks: usize, engine: Thread) -> (Writer, Reader) {
     let shared = Arc::new(Shared {
         border: Border::new(),
@@ -146,12 +149,14 @@ impl Writer {
         self.shared.abandoned.load(Ordering::Acquire)
     }
 
-    /// Whether one more chunk fits; only a reader that never reads while its voice is steered over and over fills it.
+    /// Whether one more chunk fits; only a reader that never reads while its voice is steered over
+    /// and over fills it.
     pub(super) fn has_room(&self) -> bool {
         !self.ring.is_full()
     }
 
-    /// Appends interleaved samples and the codes that they are made of. The caller has asked [`Writer::has_room`].
+    /// Appends interleaved samples and the codes that they are made of. The caller has asked
+    /// [`Writer::has_room`].
     pub(super) fn push(&mut self, pcm: Vec<f32>, channels: usize, sample_rate: SampleRate, passage: Option<Passage>) {
         let samples = (pcm.len() / channels) as u64;
         if samples == 0 {
@@ -165,8 +170,8 @@ impl Writer {
         self.shared.wake_reader.notify_one();
     }
 
-    /// Takes back everything from a place that `choose` picks: it is given the committed position, and returns one
-    /// at or after it, or `None` to cut nothing. Returns the cut.
+    /// Takes back everything from a place that `choose` picks: it is given the committed position,
+    /// and returns one at or after it, or `None` to cut nothing. Returns the cut.
     pub(super) fn cut(&mut self, mut choose: impl FnMut(u64) -> Option<u64>) -> Option<u64> {
         let end = self.end;
         let (epoch, at) = self.shared.border.cut(|committed| {
@@ -226,7 +231,8 @@ impl Reader {
             truncate(&mut self.queue, chunk.start.0, |_| true);
             self.queue.push_back(chunk);
         }
-        // What is in the ring may be newer than the border that was read: that is another cut's business.
+        // What is in the ring may be newer than the border that was read: that is another cut's
+        // business.
         truncate(&mut self.queue, cut, |chunk| older(chunk.epoch, epoch));
     }
 
@@ -348,8 +354,8 @@ mod tests {
         assert!(writer.abandoned());
     }
 
-    /// Two threads race: whatever the interleaving, the reader sees an unbroken line, and every sample it sees after
-    /// a cut's place belongs to that cut's epoch or a later one.
+    /// Two threads race: whatever the interleaving, the reader sees an unbroken line, and every
+    /// sample it sees after a cut's place belongs to that cut's epoch or a later one.
     #[test]
     fn what_is_newer_than_the_border_that_was_read_is_kept() {
         let (mut writer, mut reader) = pcm_ring(8, std::thread::current());

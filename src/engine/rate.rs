@@ -7,7 +7,8 @@ const ENOUGH: f64 = 0.5;
 
 /// A mean that forgets: what happened `memory` seconds of wanting ago counts for a third.
 ///
-/// Time counts from one turn of the engine to the next, so that whatever else the thread did in between is in it.
+/// Time counts from one turn of the engine to the next, so that whatever else the thread did in
+/// between is in it.
 pub(super) struct Rate {
     memory: f64,
     wanted: f64,
@@ -31,8 +32,8 @@ impl Rate {
         self.made = (self.made - seconds).max(0.0);
     }
 
-    /// Sound was wanted during a turn from `begun` to `now`, and since the turn before if that one is not long ago by
-    /// [`Rate::rests`]. Gives the figure once in a while.
+    /// Sound was wanted during a turn from `begun` to `now`, and since the turn before if that one
+    /// is not long ago by [`Rate::rests`]. Gives the figure once in a while.
     pub(super) fn wants(&mut self, begun: Instant, now: Instant) -> Option<f64> {
         let seconds = now.duration_since(self.since.replace(now).unwrap_or(begun)).as_secs_f64();
         let kept = (-seconds / self.memory).exp();
@@ -57,7 +58,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    /// Wants sound for `seconds` in turns of 50 ms that make it at `speed`, and gives the last figure.
+    /// Wants sound for `seconds` in turns of 50 ms that make it at `speed`, and gives the last
+    /// figure.
     fn work(rate: &mut Rate, clock: &mut Instant, seconds: f64, speed: f64) -> f64 {
         let mut told = None;
         for _ in 0..(seconds / 0.05) as usize {

@@ -1,6 +1,7 @@
 //! Who is in the next step, and who may come in at all. Pure functions of what was measured.
 
-/// A voice whose buffer is below this many seconds is urgent: those far ahead of it wait, so that it gets a quicker step.
+/// A voice whose buffer is below this many seconds is urgent: those far ahead of it wait, so that
+/// it gets a quicker step.
 const URGENT: f64 = 1.0;
 /// Seconds ahead of the most urgent voice from which on a voice waits.
 const FAR_AHEAD: f64 = 2.0;
@@ -8,7 +9,8 @@ const FAR_AHEAD: f64 = 2.0;
 /// Seconds that spare voices count as buffered: live ones of another model that have less go first.
 pub(super) const SPARE: f64 = 3.0;
 
-/// Whether a live voice with `buffered` of `lead` seconds is short of sound, so that spare voices must wait.
+/// Whether a live voice with `buffered` of `lead` seconds is short of sound, so that spare voices
+/// must wait.
 pub(super) fn short(buffered: f64, lead: f64) -> bool {
     buffered < SPARE.min(0.5 * lead)
 }

@@ -18,7 +18,8 @@ pub(super) struct EngineShared {
     pub(super) upkeep: AtomicU64,
 }
 
-/// A lock that a panicking holder cannot poison for others: the boards hold plain values that are replaced whole.
+/// A lock that a panicking holder cannot poison for others: the boards hold plain values that are
+/// replaced whole.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,5 +1,5 @@
-//! What a caller may ask of a voice: prompts, sampling, steering. Parsed and bounded here once; the engine
-//! trusts these types.
+//! What a caller may ask of a voice: prompts, sampling, steering. Parsed and bounded here once; the
+//! engine trusts these types.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,8 @@ use utoipa::ToSchema;
 use super::{EngineError, ModelInfo};
 use crate::units::{Frames, ModelId};
 
-/// The longest prompt text accepted, in characters. T5 was trained on 512 tokens; music prompts are short.
+/// The longest prompt text accepted, in characters. T5 was trained on 512 tokens; music prompts are
+/// short.
 pub const MAX_PROMPT_CHARS: usize = 1000;
 /// The most prompts blended in one voice.
 pub const MAX_PROMPTS: usize = 8;
@@ -64,7 +65,8 @@ impl From<&str> for WeightedPrompt {
     }
 }
 
-/// Sampling parameters; what is `None` keeps the voice's present value, or the checkpoint's default for a new voice.
+/// Sampling parameters; what is `None` keeps the voice's present value, or the checkpoint's default
+/// for a new voice.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct SamplingPatch {
     /// Softmax temperature, 0 (greedy) to 4.
@@ -115,8 +117,8 @@ pub struct Prefix {
     pub fingerprint: u64,
     /// Whether the voice's sound begins with the prefix (decoded again), or behind it.
     pub heard: bool,
-    /// Frames at its beginning that are remembered and that the codec is not given: of a prefix that is heard the sound
-    /// begins behind them, without what they leave in the codec.
+    /// Frames at its beginning that are remembered and that the codec is not given: of a prefix
+    /// that is heard the sound begins behind them, without what they leave in the codec.
     pub skipped: usize,
 }
 
@@ -165,7 +167,8 @@ pub struct VoiceSpec {
     pub lead: Duration,
     /// Generates nothing before [`super::VoiceControl::resume`].
     pub paused: bool,
-    /// Seconds of nothing new after which it goes back and on differently, 1 to 30; 0 never. `None` is the engine's.
+    /// Seconds of nothing new after which it goes back and on differently, 1 to 30; 0 never. `None`
+    /// is the engine's.
     pub max_still: Option<f32>,
 }
 

@@ -1,9 +1,11 @@
-//! A deterministic backend without weights: tones instead of music, for tests of everything above the model.
+//! A deterministic backend without weights: tones instead of music, for tests of everything above
+//! the model.
 //!
-//! It honours the whole contract of [`Backend`]: codes depend only on what the slot holds, the blend, the seed and the
-//! draw; the codec has a look-ahead and carries state; every misuse of positions is noticed. A prompt can ask for
-//! trouble: `"fail after 30"` faults at that position, `"lose the device"` loses it, `"stuck from 300 through 2"` repeats
-//! one frame from draw 300 on, until the voice has been turned more than twice.
+//! It honours the whole contract of [`Backend`]: codes depend only on what the slot holds, the
+//! blend, the seed and the draw; the codec has a look-ahead and carries state; every misuse of
+//! positions is noticed. A prompt can ask for trouble: `"fail after 30"` faults at that position,
+//! `"lose the device"` loses it, `"stuck from 300 through 2"` repeats one frame from draw 300 on,
+//! until the voice has been turned more than twice.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -41,8 +43,8 @@ impl Default for Standin {
 }
 
 impl Standin {
-    /// A model of this name with room for `slots` windows: 32 kHz mono, 50 frames/s, four codebooks of 64, a window
-    /// of 500 columns of which 200 are kept.
+    /// A model of this name with room for `slots` windows: 32 kHz mono, 50 frames/s, four codebooks
+    /// of 64, a window of 500 columns of which 200 are kept.
     pub fn new(id: &str, slots: usize) -> Self {
         let info = ModelInfo {
             id: ModelId(id.into()),
@@ -79,7 +81,8 @@ impl Standin {
         self
     }
 
-    /// A model whose codec remembers nothing, so that the same codes are the same sound wherever it begins.
+    /// A model whose codec remembers nothing, so that the same codes are the same sound wherever it
+    /// begins.
     #[must_use]
     pub fn with_whole_waves(mut self) -> Self {
         self.whole_waves = true;

@@ -1,5 +1,5 @@
-//! The engine's promises, proved on the stand-in backend: it notices every wrong position, and its codes depend on
-//! everything that a real decoder's codes depend on.
+//! The engine's promises, proved on the stand-in backend: it notices every wrong position, and its
+//! codes depend on everything that a real decoder's codes depend on.
 #![allow(clippy::unwrap_used)]
 
 mod freezes;
@@ -273,7 +273,8 @@ async fn a_rewind_by_more_than_a_window_keeps_still_has_its_codes() {
     for _ in 0..4 {
         read(&mut voice, 3 * 32_000).await;
         until("the lead", || voice.buffered() > 7.9).await;
-        // A pause gives the windows up; the new one begins four seconds before the newest frame, eight ahead of us.
+        // A pause gives the windows up; the new one begins four seconds before the newest frame,
+        // eight ahead of us.
         control.pause().await.unwrap();
         control.resume().await.unwrap();
         read(&mut voice, 32_000 / 2).await;
@@ -432,8 +433,8 @@ async fn a_model_can_be_removed_but_not_the_default_one_nor_one_that_plays() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
-    /// An empty steer is a rewind: what follows is what would have followed. The windows of the stand-in are crossed
-    /// several times, and rewinds reach back over those places.
+    /// An empty steer is a rewind: what follows is what would have followed. The windows of the
+    /// stand-in are crossed several times, and rewinds reach back over those places.
     #[test]
     fn rewinding_and_going_on_equals_never_having_gone_past(
         steps in proptest::collection::vec((1usize..60_000, any::<bool>()), 1..30),

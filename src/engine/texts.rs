@@ -77,7 +77,8 @@ impl Texts {
     }
 }
 
-/// The texts that a voice needs, and the model that reads them: what its handles prepare a change with.
+/// The texts that a voice needs, and the model that reads them: what its handles prepare a change
+/// with.
 pub(super) struct VoiceTexts(Mutex<(Arc<Texts>, Vec<String>)>);
 
 impl VoiceTexts {

@@ -1,8 +1,10 @@
-//! One voice as the engine thread sees it: its codes, its windows in the KV pool, its codec decoder, and the way back.
+//! One voice as the engine thread sees it: its codes, its windows in the KV pool, its codec
+//! decoder, and the way back.
 //!
-//! A voice can be rewound to any codec snapshot that has not been played yet. That moves four things together: the
-//! PCM's end (a cut of the time line), the codec state (a snapshot), the codes (a truncation) and the window (an
-//! index; or the previous window, which is kept until the reader has passed the place where the voice left it).
+//! A voice can be rewound to any codec snapshot that has not been played yet. That moves four
+//! things together: the PCM's end (a cut of the time line), the codec state (a snapshot), the codes
+//! (a truncation) and the window (an index; or the previous window, which is kept until the reader
+//! has passed the place where the voice left it).
 
 mod recover;
 
@@ -73,12 +75,14 @@ struct Brought {
     frames: u64,
 }
 
-/// Over how long the real-time factor of a voice is taken: short enough to follow the machine, long enough to hold.
+/// Over how long the real-time factor of a voice is taken: short enough to follow the machine, long
+/// enough to hold.
 const RATE_MEMORY: Duration = Duration::from_secs(8);
 /// A factor that is expected and not measured is not told as more than this.
 const MOST_EXPECTED: f64 = 1000.0;
 
-/// Frames that one codec pass takes of a voice: what a long prefix brings must not hold the others up.
+/// Frames that one codec pass takes of a voice: what a long prefix brings must not hold the others
+/// up.
 const PASS: u64 = 25;
 
 /// A voice in the engine.
@@ -109,8 +113,8 @@ pub(super) struct VoiceState {
     fed: u64,
     finished: bool,
     snapshots: VecDeque<Snapshot>,
-    /// Columns at which a window counts as full: earlier than the trained window by up to an eighth, by seed, so
-    /// that voices which started together do not all refill at once.
+    /// Columns at which a window counts as full: earlier than the trained window by up to an
+    /// eighth, by seed, so that voices which started together do not all refill at once.
     full: u64,
     rate: Rate,
     /// What was made and is not offered to the reader yet.
@@ -221,8 +225,9 @@ impl VoiceState {
         self.codes.columns() - 1
     }
 
-    /// Begins a window in `slot` over the last `keep` frames, or over the whole run while that is short. A piece that
-    /// has not begun is given as much of its prefix as leaves room for the rest.
+    /// Begins a window in `slot` over the last `keep` frames, or over the whole run while that is
+    /// short. A piece that has not begun is given as much of its prefix as leaves room for the
+    /// rest.
     pub(super) fn open_window(&mut self, slot: Slot) {
         let newest = self.newest();
         let mut start = newest.saturating_sub(self.info.keep as u64).max(self.guard.fence());
@@ -279,7 +284,8 @@ impl VoiceState {
         }
     }
 
-    /// Frames for the codec now, if it is worth a pass: few while the reader waits, more when there is time.
+    /// Frames for the codec now, if it is worth a pass: few while the reader waits, more when there
+    /// is time.
     pub(super) fn frames_due(&self) -> Option<(u64, bool)> {
         if self.paused || self.finished || !self.writer.has_room() {
             return None;
@@ -309,12 +315,13 @@ impl VoiceState {
         (codes, self.codec.as_mut())
     }
 
-    /// Takes decoded PCM. A voice that stands still goes back from here; windows that it does not need any more are
-    /// returned.
+    /// Takes decoded PCM. A voice that stands still goes back from here; windows that it does not
+    /// need any more are returned.
     pub(super) fn decoded(&mut self, frames: u64, last: bool, mut pcm: Vec<f32>) -> Vec<Slot> {
         let silent = self.unheard.saturating_sub(self.sounded(self.fed));
         let end = self.held.end(&self.writer);
-        // A voice that was taken back to a place between two snapshots has some of its sound already.
+        // A voice that was taken back to a place between two snapshots has some of its sound
+        // already.
         let known = silent + end.saturating_sub(self.position(self.fed));
         pcm.drain(..(known as usize * self.info.channels).min(pcm.len()));
         self.fed += frames;
@@ -362,13 +369,15 @@ impl VoiceState {
         self.finished && self.held.is_empty() && self.writer.shared().buffered() == 0
     }
 
-    /// Drops what no rewind can reach any more; returns slots through [`VoiceState::release_unreachable`].
+    /// Drops what no rewind can reach any more; returns slots through
+    /// [`VoiceState::release_unreachable`].
     fn forget(&mut self) {
         if self.windows.is_empty() {
             return; // A prefix is decoded before it is read: the first window may want all of it.
         }
         let committed = self.writer.shared().committed();
-        // The last one before it stays: held sound may be taken back to a place between two of them.
+        // The last one before it stays: held sound may be taken back to a place between two of
+        // them.
         while self.snapshots.get(1).is_some_and(|next| self.position(next.fed) <= committed) {
             self.snapshots.pop_front();
         }
@@ -397,8 +406,9 @@ impl VoiceState {
         self.base + self.sounded(fed).saturating_sub(self.unheard)
     }
 
-    /// Goes back to the earliest place at least `margin` seconds after what the reader has, and returns the windows
-    /// that are not needed any more. Everything from the acknowledged time on is generated anew.
+    /// Goes back to the earliest place at least `margin` seconds after what the reader has, and
+    /// returns the windows that are not needed any more. Everything from the acknowledged time on
+    /// is generated anew.
     pub(super) fn rewind(&mut self, margin: f64) -> (Ack, Vec<Slot>) {
         let margin = (margin * f64::from(self.info.sample_rate.0)) as u64;
         self.offer_all();
@@ -478,7 +488,8 @@ impl VoiceState {
         (ack, freed)
     }
 
-    /// Notes that the voice wanted sound in a turn that began at `begun`; publishes its real-time factor now and then.
+    /// Notes that the voice wanted sound in a turn that began at `begun`; publishes its real-time
+    /// factor now and then.
     pub(super) fn was_hungry(&mut self, begun: Instant, now: Instant) {
         if let Some(factor) = self.rate.wants(begun, now) {
             self.publish_factor(factor);
@@ -490,7 +501,8 @@ impl VoiceState {
         self.rate.rests();
     }
 
-    /// It begins, or goes on after a pause: until it has been measured, the factor is what admission expects.
+    /// It begins, or goes on after a pause: until it has been measured, the factor is what
+    /// admission expects.
     pub(super) fn expect_factor(&mut self, factor: f64) {
         self.rate = Rate::new(RATE_MEMORY);
         self.publish_factor(factor.min(MOST_EXPECTED));
@@ -502,8 +514,8 @@ impl VoiceState {
 }
 
 impl Brought {
-    /// The codes that the sound before media time `end` needs and that were not brought yet; the run begins at `base`
-    /// behind `unheard` samples, and `fed` of its frames are decoded.
+    /// The codes that the sound before media time `end` needs and that were not brought yet; the
+    /// run begins at `base` behind `unheard` samples, and `fed` of its frames are decoded.
     fn up_to(&mut self, end: u64, info: &ModelInfo, codes: &Codes, (base, unheard): (u64, u64), fed: u64) -> Passage {
         let codec = info.into();
         let origin = base as i64 - unheard as i64;
@@ -516,7 +528,8 @@ impl Brought {
     }
 }
 
-/// See [`VoiceState::full`]; a voice with an end has all of the window, so that a piece of its length is read once.
+/// See [`VoiceState::full`]; a voice with an end has all of the window, so that a piece of its
+/// length is read once.
 fn full_window(info: &ModelInfo, seed: u64, end: Option<u64>) -> u64 {
     let window = info.window as u64;
     let stagger = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;

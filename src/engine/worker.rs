@@ -1,5 +1,6 @@
-//! The engine thread: takes commands, then makes one turn of work for the most urgent model, and sleeps when nobody
-//! wants sound. A turn is a decoder step for a batch of voices, at most one bounded prefill pass, and one codec pass.
+//! The engine thread: takes commands, then makes one turn of work for the most urgent model, and
+//! sleeps when nobody wants sound. A turn is a decoder step for a batch of voices, at most one
+//! bounded prefill pass, and one codec pass.
 
 mod admission;
 mod line;
@@ -28,7 +29,8 @@ use super::{
 use crate::telemetry::{VOICE_FAULTS, VOICES};
 use crate::units::{ModelId, VoiceId};
 
-/// Seconds between what the reader has taken and the earliest place of a rewind: time to make the new sound.
+/// Seconds between what the reader has taken and the earliest place of a rewind: time to make the
+/// new sound.
 const MARGIN: f64 = 0.1;
 
 pub(super) struct Worker {
@@ -245,7 +247,8 @@ impl Worker {
         Ok(self.let_in(index)?)
     }
 
-    /// Removes voices whose reader is gone, or has taken the whole of a complete voice: until then it can be steered.
+    /// Removes voices whose reader is gone, or has taken the whole of a complete voice: until then
+    /// it can be steered.
     fn reap(&mut self) {
         let before = self.voices.len();
         for index in (0..before).rev() {
@@ -269,7 +272,8 @@ impl Worker {
         voice
     }
 
-    /// Seconds of sound that the live voice with the least of it has; frames that are not decoded do not count.
+    /// Seconds of sound that the live voice with the least of it has; frames that are not decoded
+    /// do not count.
     fn least_lead(&self) -> f64 {
         let live = self.voices.iter().filter(|voice| voice.generates() && voice.priority == Priority::Live);
         live.map(VoiceState::lead_left).fold(f64::INFINITY, f64::min)
@@ -329,8 +333,8 @@ impl Worker {
     }
 }
 
-/// Chunks that a lead can be made of: one per frame at worst, and as many again for a rewind's replacement, or a longer
-/// lead, whose chunks are longer.
+/// Chunks that a lead can be made of: one per frame at worst, and as many again for a rewind's
+/// replacement, or a longer lead, whose chunks are longer.
 fn ring_chunks(info: &ModelInfo, lead: std::time::Duration) -> usize {
     2 * (lead.as_secs_f64() * info.frame_rate()).ceil() as usize + 256
 }

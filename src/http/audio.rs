@@ -1,4 +1,5 @@
-//! One listener's endless response: the right headers, titles by ICY when asked for, and an end to clients that stall.
+//! One listener's endless response: the right headers, titles by ICY when asked for, and an end to
+//! clients that stall.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -24,7 +25,8 @@ const STREAM_ID: HeaderName = HeaderName::from_static("x-stream-id");
 
 /// Headers of a response that carries `format`, without a body: what HEAD gets.
 ///
-/// A `Range: bytes=0-` that browsers send is answered with the whole as well: an endless stream has no ranges.
+/// A `Range: bytes=0-` that browsers send is answered with the whole as well: an endless stream has
+/// no ranges.
 pub(super) fn headers_only(format: Format, stream_id: Option<&str>) -> Response {
     let mut response = Response::default();
     let headers = response.headers_mut();
@@ -40,7 +42,8 @@ pub(super) fn headers_only(format: Format, stream_id: Option<&str>) -> Response 
 /// Joins `stream`, at its live edge or in its past, and answers with its sound.
 ///
 /// # Errors
-/// [`HttpError::Station`] when the station refuses the listener, or has no room for a stream that was idle.
+/// [`HttpError::Station`] when the station refuses the listener, or has no room for a stream that
+/// was idle.
 pub(super) async fn response(
     stream: &Arc<Stream>,
     (listen, from): (Listen, Option<u64>),
@@ -57,7 +60,8 @@ pub(super) async fn response(
         icy::announce(&stream.info(), listen, response.headers_mut());
     }
     let gone = CancellationToken::new();
-    // Over HTTP/2 the connection may carry other listeners (a proxy's): it stays, and this body ends when next polled.
+    // Over HTTP/2 the connection may carry other listeners (a proxy's): it stays, and this body
+    // ends when next polled.
     if !connection.multiplexed {
         let (given_up, gone, close) = (listener.given_up(), gone.clone(), connection.close.clone());
         tokio::spawn(async move {

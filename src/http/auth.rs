@@ -1,4 +1,5 @@
-//! Who may do what: a bearer token for everything, tokens with scopes, signed addresses for listeners.
+//! Who may do what: a bearer token for everything, tokens with scopes, signed addresses for
+//! listeners.
 //!
 //! `<audio>` elements and browsers' WebSockets cannot set headers, so `?token=` counts too.
 
@@ -23,7 +24,8 @@ use super::{App, HttpError, ops, page};
 /// Parameters that say who asks; they may stand in every query.
 pub(super) const PARAMETERS: [&str; 3] = ["token", "expires", "signature"];
 
-/// What the server asks of whoever comes. Without a token of either kind everybody may do everything.
+/// What the server asks of whoever comes. Without a token of either kind everybody may do
+/// everything.
 #[derive(Default)]
 pub struct Access {
     /// A token for everything.
@@ -73,7 +75,8 @@ impl Granted {
 }
 
 impl Grant {
-    /// Whether it is good for this, at a station or stream with a name; without one for the whole server.
+    /// Whether it is good for this, at a station or stream with a name; without one for the whole
+    /// server.
     ///
     /// # Errors
     /// [`HttpError::Forbidden`].
@@ -115,10 +118,12 @@ impl Access {
         self.token.is_some() || !self.tokens.is_empty()
     }
 
-    /// Lets a request pass that may do what it asks for. `of_original`: it is for the routes of an original alone.
+    /// Lets a request pass that may do what it asks for. `of_original`: it is for the routes of an
+    /// original alone.
     ///
     /// # Errors
-    /// [`HttpError::Unauthorized`] without a token that is known, [`HttpError::Forbidden`] when it is not good for this.
+    /// [`HttpError::Unauthorized`] without a token that is known, [`HttpError::Forbidden`] when it
+    /// is not good for this.
     pub(super) fn check<B>(&self, request: &Request<B>, of_original: bool, app: &App) -> Result<Grant, HttpError> {
         let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
         if !self.is_guarded() || ops::is_probe(path) || page::serves(path) {

@@ -1,8 +1,9 @@
 //! Base64 as it arrives: sound on its way through JSON, forms, shells and other people's libraries.
 //!
-//! What can only mean one thing is taken: white space, a `data:` URL, the URL alphabet, missing padding, spaces where a
-//! form decoder made them of plus signs. Anything else is refused in a sentence: a character that is dropped shifts all
-//! bits behind it, and the sound behind it is noise.
+//! What can only mean one thing is taken: white space, a `data:` URL, the URL alphabet, missing
+//! padding, spaces where a form decoder made them of plus signs. Anything else is refused in a
+//! sentence: a character that is dropped shifts all bits behind it, and the sound behind it is
+//! noise.
 
 use ::base64::Engine as _;
 use ::base64::alphabet::STANDARD;
@@ -76,8 +77,9 @@ fn content(text: &str) -> Result<&str, String> {
     }
 }
 
-/// Whether the spaces of a text were plus signs, and the text without those at its end that were not. A text has plus
-/// signs or none are left of them; spaces that fold it come at equal distances or at every line's edge.
+/// Whether the spaces of a text were plus signs, and the text without those at its end that were
+/// not. A text has plus signs or none are left of them; spaces that fold it come at equal distances
+/// or at every line's edge.
 fn spaces(text: &str) -> (&str, bool) {
     if !text.contains(' ') || text.contains(['+', '-', '_']) {
         return (text, false);

@@ -1,4 +1,5 @@
-//! Reading request bodies: counted while they arrive, JSON under any Content-Type, refusals that reach the client.
+//! Reading request bodies: counted while they arrive, JSON under any Content-Type, refusals that
+//! reach the client.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -22,12 +23,13 @@ const PATIENCE: Duration = Duration::from_secs(300);
 const STALLED: Duration = Duration::from_secs(30);
 /// Bytes by which a body's share of the memory grows.
 const STEP: usize = 256 << 10;
-/// How much of an upload that is too large is read away, so that the client sees our answer and not a reset. One that
-/// comes at a bad time is read to its end: its client is to try again.
+/// How much of an upload that is too large is read away, so that the client sees our answer and not
+/// a reset. One that comes at a bad time is read to its end: its client is to try again.
 const DRAIN_BYTES: usize = 4 << 20;
 const DRAIN_TIME: Duration = Duration::from_secs(10);
 
-/// The body of a request, in its extensions, of which it was read before it was known who answers it.
+/// The body of a request, in its extensions, of which it was read before it was known who answers
+/// it.
 #[derive(Clone)]
 pub(super) struct Whole(pub Bytes);
 
@@ -102,7 +104,8 @@ async fn read<B: Buf>(
     read
 }
 
-/// Takes a body of at most `limit` bytes in, and memory for what has come: what is announced is only set aside.
+/// Takes a body of at most `limit` bytes in, and memory for what has come: what is announced is
+/// only set aside.
 async fn take<B: Buf>(
     body: &mut (impl Stream<Item = Result<B, impl Display>> + Unpin),
     (announced, limit): (usize, usize),
@@ -147,7 +150,8 @@ async fn next<T>(body: &mut (impl Stream<Item = T> + Unpin)) -> Result<Option<T>
 /// Parses a JSON object, whatever the Content-Type says.
 ///
 /// # Errors
-/// [`HttpError::BadRequest`] when it is not JSON, [`HttpError::Unprocessable`] when it is not what the route takes.
+/// [`HttpError::BadRequest`] when it is not JSON, [`HttpError::Unprocessable`] when it is not what
+/// the route takes.
 pub(super) fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, HttpError> {
     // Structs would take an array of their fields' values as well.
     if json::first(body) == Some(b'[') {

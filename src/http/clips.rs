@@ -1,4 +1,5 @@
-//! `/v1/clips`: ask for a piece, watch it being made, hear it meanwhile, fetch it, give it up, turn it into a stream.
+//! `/v1/clips`: ask for a piece, watch it being made, hear it meanwhile, fetch it, give it up, turn
+//! it into a stream.
 
 use std::sync::Arc;
 

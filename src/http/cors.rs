@@ -1,5 +1,6 @@
-//! What a page of another origin that may read the answer is told: its origin is echoed, every header that is not simple
-//! is exposed, a preflight gets what it asks for. Which pages these are is decided in `origin`.
+//! What a page of another origin that may read the answer is told: its origin is echoed, every
+//! header that is not simple is exposed, a preflight gets what it asks for. Which pages these are
+//! is decided in `origin`.
 
 use warp::http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,

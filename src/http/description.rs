@@ -3,8 +3,8 @@
 //! `openapi.json` and compared with the router's table.
 //!
 //! A path like `/v1/streams/{id}/audio.{live}` stands for one per format; `{Format}` in it is the
-//! format's name, `{media_type}` its media type. Elsewhere `{media_type}` and `{live}` stand for those
-//! of all streams.
+//! format's name, `{media_type}` its media type. Elsewhere `{media_type}` and `{live}` stand for
+//! those of all streams.
 
 use std::sync::LazyLock;
 
@@ -32,9 +32,11 @@ pub(super) static OPENAPI: LazyLock<String> = LazyLock::new(|| {
     serde_json::to_string_pretty(&filled(&described, None)).unwrap_or_default()
 });
 
-/// Operations of a path under the heading that it belongs to: its thing of the native API, or its older client.
+/// Operations of a path under the heading that it belongs to: its thing of the native API, or its
+/// older client.
 fn tagged(path: String, mut item: Value) -> (String, Value) {
-    // Those of another original that one answers as well stand under the one they come from, which is listed later.
+    // Those of another original that one answers as well stand under the one they come from, which
+    // is listed later.
     let asked = path.replace("{id}", "x");
     let surface = || SURFACES.iter().rev().find(|surface| methods(surface.paths, &asked).is_some());
     let tag = match path.strip_prefix("/v1/").and_then(|rest| rest.split('/').next()) {

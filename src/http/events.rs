@@ -1,8 +1,9 @@
 //! `/v1/streams/{id}/events`: what happens to a stream, as server-sent events.
 //!
-//! Each has a name (`title`, `steer`, `freeze`, `status`, `end`: use `addEventListener`) and the same JSON object as data that
-//! the WebSocket sends, its `type` included. It begins with the present title and status and is over after `end`; a
-//! comment every 15 s keeps proxies from hanging up.
+//! Each has a name (`title`, `steer`, `freeze`, `status`, `end`: use `addEventListener`) and the
+//! same JSON object as data that the WebSocket sends, its `type` included. It begins with the
+//! present title and status and is over after `end`; a comment every 15 s keeps proxies from
+//! hanging up.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +20,8 @@ use super::router::get;
 use super::{App, Routes};
 use crate::station::{Event, Events};
 
-/// The id of the last event, and of no other: a browser names it when it comes again, which it does until it gets 204.
+/// The id of the last event, and of no other: a browser names it when it comes again, which it does
+/// until it gets 204.
 pub(super) const END: &str = "end";
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How long a browser waits before it connects again.

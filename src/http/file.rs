@@ -1,7 +1,8 @@
-//! Finished files: whole, in part, or not again to those who have them. They are sent from disk, piece by piece, so a
-//! client that reads slowly costs next to nothing.
+//! Finished files: whole, in part, or not again to those who have them. They are sent from disk,
+//! piece by piece, so a client that reads slowly costs next to nothing.
 //!
-//! A file's bytes never change, so its name is a strong entity tag (RFC 9110, sections 8.8.3 and 13 to 14).
+//! A file's bytes never change, so its name is a strong entity tag (RFC 9110, sections 8.8.3 and 13
+//! to 14).
 
 use std::convert::Infallible;
 use std::fs::File;
@@ -53,7 +54,8 @@ pub(super) fn wanted() -> impl Filter<Extract = (Wanted,), Error = Infallible> +
     })
 }
 
-/// A stored sound in a format, to be saved as `name`. HEAD makes no conversion; what was not made yet has no length.
+/// A stored sound in a format, to be saved as `name`. HEAD makes no conversion; what was not made
+/// yet has no length.
 pub(super) async fn sound(
     studio: &Studio,
     id: AudioId,
@@ -208,8 +210,8 @@ impl Wanted {
         !listed.split(',').map(str::trim).any(|one| one == "*" || one == tag)
     }
 
-    /// The range, unless it is for other bytes than these. Several ranges are answered with the whole, which is allowed
-    /// and what a list of thousands deserves; so is what is no range.
+    /// The range, unless it is for other bytes than these. Several ranges are answered with the
+    /// whole, which is allowed and what a list of thousands deserves; so is what is no range.
     fn part_of(&self, bytes: u64, tag: &str) -> Part {
         let Some(range) = self.range.as_deref() else { return Part::Whole };
         // A weak tag or a date does not say that the bytes are the same.

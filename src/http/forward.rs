@@ -1,7 +1,8 @@
-//! Requests about what another node of the cluster has: they are passed on to it, and its answer is the answer.
+//! Requests about what another node of the cluster has: they are passed on to it, and its answer is
+//! the answer.
 //!
-//! Who asks and what it may do was found out here; the other node takes our word for it and answers with its own routes,
-//! which pass nothing on, so a request goes one way at most.
+//! Who asks and what it may do was found out here; the other node takes our word for it and answers
+//! with its own routes, which pass nothing on, so a request goes one way at most.
 
 mod names;
 mod sessions;

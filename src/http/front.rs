@@ -1,5 +1,5 @@
-//! What happens to every request, whichever route answers it: who asks, which page, preflight, token, panics, HEAD,
-//! CORS, the access log.
+//! What happens to every request, whichever route answers it: who asks, which page, preflight,
+//! token, panics, HEAD, CORS, the access log.
 
 use std::any::Any;
 use std::convert::Infallible;
@@ -108,7 +108,8 @@ impl Front {
         Ok(response)
     }
 
-    /// Whether a page may ask this, and read the answer. Probes are answered whatever they say about themselves.
+    /// Whether a page may ask this, and read the answer. Probes are answered whatever they say
+    /// about themselves.
     fn check(
         &self,
         request: &Request<Incoming>,
@@ -161,7 +162,8 @@ where
     }
 }
 
-/// Behind the prefix of an original, its routes are where they were: a proxy or an old client needs no change.
+/// Behind the prefix of an original, its routes are where they were: a proxy or an old client needs
+/// no change.
 fn strip_prefix(request: &mut Request<Incoming>) -> Option<&'static Surface> {
     let (first, rest) = request.uri().path().strip_prefix('/')?.split_once('/')?;
     let surface = SURFACES.iter().find(|surface| surface.name == first)?;
@@ -171,7 +173,8 @@ fn strip_prefix(request: &mut Request<Incoming>) -> Option<&'static Surface> {
     Some(surface)
 }
 
-/// Methods that count by their name; anything else is a client's invention and must not make a metric of its own.
+/// Methods that count by their name; anything else is a client's invention and must not make a
+/// metric of its own.
 fn label(method: &Method) -> &'static str {
     let known = ["GET", "HEAD", "POST", "PATCH", "DELETE", "PUT", "OPTIONS"];
     known.into_iter().find(|name| method == name).unwrap_or("OTHER")

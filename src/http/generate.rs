@@ -1,5 +1,5 @@
-//! `GET /generate`: an address that any player can open. With `prompt` it is a stream of one's own, which ends when
-//! its listener leaves; with `station` it joins a named one.
+//! `GET /generate`: an address that any player can open. With `prompt` it is a stream of one's own,
+//! which ends when its listener leaves; with `station` it joins a named one.
 
 use std::sync::Arc;
 

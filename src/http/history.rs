@@ -1,5 +1,5 @@
-//! What a page that works on a session follows and says: `GET /v1/sessions/{id}/events`, and `PATCH /v1/clips/{id}`,
-//! by which a clip gets a name.
+//! What a page that works on a session follows and says: `GET /v1/sessions/{id}/events`, and `PATCH
+//! /v1/clips/{id}`, by which a clip gets a name.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -60,7 +60,8 @@ async fn rename(app: &App, id: &str, body: Result<Bytes, HttpError>, links: &Lin
     Ok(no_store(warp::reply::json(&ClipView::new(&studio.clip(id).await?, links))))
 }
 
-/// `session` events: the session whenever it changes, and at first; `clip` events: how far its clips are.
+/// `session` events: the session whenever it changes, and at first; `clip` events: how far its
+/// clips are.
 async fn follow(app: &App, id: &str, links: Links) -> Result<Response, HttpError> {
     let (studio, id) = (Arc::clone(app.studio()?), SessionId::parse(id)?);
     let mut watch =

@@ -1,5 +1,6 @@
-//! Titles inside an MP3 stream, as Shoutcast defined them: after every [`INTERVAL`] bytes of sound comes one byte that
-//! counts the 16-byte blocks of text that follow (none when the title is still the same).
+//! Titles inside an MP3 stream, as Shoutcast defined them: after every [`INTERVAL`] bytes of sound
+//! comes one byte that counts the 16-byte blocks of text that follow (none when the title is still
+//! the same).
 
 use bytes::{Bytes, BytesMut};
 use warp::http::{HeaderMap, HeaderName, HeaderValue};

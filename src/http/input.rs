@@ -1,4 +1,5 @@
-//! The JSON that streams are made and changed with: objects with known fields only, prompts as texts or objects.
+//! The JSON that streams are made and changed with: objects with known fields only, prompts as
+//! texts or objects.
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
@@ -101,8 +102,8 @@ pub(super) struct Create {
     guidance: Option<f32>,
     #[serde(default)]
     seed: Seed,
-    /// Seconds of nothing new after which the music goes back before it is heard, and on differently: 0 (never) or 1 to
-    /// 30; the server's without.
+    /// Seconds of nothing new after which the music goes back before it is heard, and on
+    /// differently: 0 (never) or 1 to 30; the server's without.
     #[schema(minimum = 0, maximum = 30)]
     max_still: Option<f32>,
     /// It stays however long nobody listens, and goes on after a restart of a server with a folder.
@@ -158,7 +159,8 @@ pub(super) struct Change {
 }
 
 impl Change {
-    /// Makes the change and says from when on it is heard. Nothing is changed when a value is out of bounds.
+    /// Makes the change and says from when on it is heard. Nothing is changed when a value is out
+    /// of bounds.
     pub async fn apply(self, stream: &Stream) -> Result<Ack, HttpError> {
         let sampling = SamplingPatch {
             temperature: self.temperature,

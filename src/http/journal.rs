@@ -1,5 +1,5 @@
-//! What was heard of a stream: its history, recordings, streams that go on from a moment of it, and parts of it as
-//! sessions of the studio.
+//! What was heard of a stream: its history, recordings, streams that go on from a moment of it, and
+//! parts of it as sessions of the studio.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -138,12 +138,14 @@ fn file_name(stream: &Stream, from: u64) -> String {
     time.map_or_else(|| name.clone(), |time| format!("{name}-{time}"))
 }
 
-/// A stream that goes on from a moment of another one; what is left out is as it was at that moment.
+/// A stream that goes on from a moment of another one; what is left out is as it was at that
+/// moment.
 #[derive(Deserialize, Default, ToSchema)]
 #[schema(as = StreamForkRequest)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Onward {
-    /// Seconds before now (-300), seconds of media time (81.5) or a time (2026-11-28T20:15:00Z); now without.
+    /// Seconds before now (-300), seconds of media time (81.5) or a time (2026-11-28T20:15:00Z);
+    /// now without.
     from: Option<Value>,
     #[schema(min_items = 1, max_items = 8)]
     prompts: Option<Vec<Prompt>>,
@@ -193,8 +195,8 @@ async fn go_on(
     Ok(super::streams::created(app, info, links))
 }
 
-/// A part of a stream, between two moments: seconds before now (-300), seconds of media time (81.5) or times
-/// (2026-11-28T20:15:00Z).
+/// A part of a stream, between two moments: seconds before now (-300), seconds of media time (81.5)
+/// or times (2026-11-28T20:15:00Z).
 #[derive(Deserialize, ToSchema)]
 #[schema(as = StreamClipRequest)]
 #[serde(deny_unknown_fields)]

@@ -1,5 +1,5 @@
-//! What goes over a connection, counted: to know what a client has taken, and to bound what of a WebSocket's message is
-//! in memory before it is whole.
+//! What goes over a connection, counted: to know what a client has taken, and to bound what of a
+//! WebSocket's message is in memory before it is whole.
 
 use std::io;
 use std::net::Shutdown;
@@ -37,7 +37,8 @@ impl Meter {
         let _ = self.tcp.set(Arc::downgrade(tcp));
     }
 
-    /// Ends the connection, whoever has it by now: of one that was upgraded nothing else here is left.
+    /// Ends the connection, whoever has it by now: of one that was upgraded nothing else here is
+    /// left.
     pub fn cut(&self) {
         if let Some(tcp) = self.tcp.get().and_then(Weak::upgrade) {
             // It may have ended by itself.

@@ -1,8 +1,9 @@
 //! HTTP: the native API, the compatible routes of musicgen-stream, the page, metrics.
 //!
-//! [`serve`] accepts connections and answers them from an [`App`]: a station, limits and a way to load models. Every
-//! route is a warp filter made by one of the modules below and joined in `router`; every error is an [`HttpError`],
-//! which is mapped to a status and RFC 9457 JSON in one place. No tensors pass through here.
+//! [`serve`] accepts connections and answers them from an [`App`]: a station, limits and a way to
+//! load models. Every route is a warp filter made by one of the modules below and joined in
+//! `router`; every error is an [`HttpError`], which is mapped to a status and RFC 9457 JSON in one
+//! place. No tensors pass through here.
 
 mod access_log;
 mod app;
@@ -78,5 +79,6 @@ pub use surface::{Port, SURFACES, Surface};
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-/// What every route module gives to the router: it answers, or rejects what is not its path or method.
+/// What every route module gives to the router: it answers, or rejects what is not its path or
+/// method.
 type Routes = BoxedFilter<(Response,)>;

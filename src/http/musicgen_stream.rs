@@ -1,8 +1,9 @@
 //! The compatible routes of musicgen-stream: `POST /generate`, `/set_prompts`, `/set_model`.
 //!
-//! Bytes on the wire are the original's: rounds of length-prefixed `f32` blocks, or MP3 that rotates through the
-//! prompts. Unlike there, every request has a set of voices of its own, mistakes are answered before the headers, and
-//! a model that fails to load leaves the old one in place. JSON is read under any Content-Type, as `curl -d` sends it.
+//! Bytes on the wire are the original's: rounds of length-prefixed `f32` blocks, or MP3 that
+//! rotates through the prompts. Unlike there, every request has a set of voices of its own,
+//! mistakes are answered before the headers, and a model that fails to load leaves the old one in
+//! place. JSON is read under any Content-Type, as `curl -d` sends it.
 
 mod model;
 mod sets;
@@ -143,7 +144,8 @@ struct SetPrompts {
     set: Option<u64>,
 }
 
-/// Addresses the named set; else, as with the original's one list, the newest: of this client if it has one.
+/// Addresses the named set; else, as with the original's one list, the newest: of this client if it
+/// has one.
 async fn set_prompts(
     sets: &Sets,
     client: &Client,

@@ -24,8 +24,9 @@ use crate::telemetry;
 /// Streams that run dry for so long are no passing trouble: the server is not ready for more.
 const BEHIND: Duration = Duration::from_secs(30);
 
-/// Installs the recorder of this process's metrics, which carry the name of its `node` if it is one of several; what it
-/// gives belongs into [`App::metrics`]. Call it once, early: what is counted before it is lost.
+/// Installs the recorder of this process's metrics, which carry the name of its `node` if it is one
+/// of several; what it gives belongs into [`App::metrics`]. Call it once, early: what is counted
+/// before it is lost.
 ///
 /// # Errors
 /// When a recorder is installed already.

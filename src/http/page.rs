@@ -1,7 +1,8 @@
-//! The player, the studio, the operators' page and the API's, embedded in the binary: plain files with an entity tag and a strict content policy.
+//! The player, the studio, the operators' page and the API's, embedded in the binary: plain files
+//! with an entity tag and a strict content policy.
 //!
-//! The pages need no build step and ask nobody but this server. `/stations.json` is the built-in prompt set, from
-//! which the player offers a first choice of styles.
+//! The pages need no build step and ask nobody but this server. `/stations.json` is the built-in
+//! prompt set, from which the player offers a first choice of styles.
 
 use std::borrow::Cow;
 
@@ -25,13 +26,14 @@ struct Web;
 #[folder = "prompts/"]
 struct Prompts;
 
-/// Nothing from elsewhere runs or loads; `data:` are the little pictures of a style sheet; `blob:` lets a recording be saved.
+/// Nothing from elsewhere runs or loads; `data:` are the little pictures of a style sheet; `blob:`
+/// lets a recording be saved.
 const POLICY: &str = "default-src 'self'; img-src 'self' data:; media-src 'self' blob:; object-src 'none'; base-uri 'none'; form-action 'none'";
 /// Where pages are, and their files.
 const PAGES: [(&str, &str); 4] = [("", "index.html"), STUDIO, ("status", "status.html"), ("docs", "docs.html")];
 const STUDIO: (&str, &str) = ("studio", "studio.html");
-/// Stands in the studio's page for a word of each answer: only the style sheets that say it count. The library that
-/// draws wave forms writes one.
+/// Stands in the studio's page for a word of each answer: only the style sheets that say it count.
+/// The library that draws wave forms writes one.
 const NONCE: &str = "STYLE_NONCE";
 
 /// Whether this path is one of the page's static files (these need no token).
@@ -81,7 +83,8 @@ fn answer(path: &str, known: Option<&str>) -> Result<Response, Rejection> {
             headers.insert(name, value);
         }
     }
-    // Asked for again each time, answered with 304: a new version of the server is a new page at once.
+    // Asked for again each time, answered with 304: a new version of the server is a new page at
+    // once.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     harden(&mut response);
@@ -178,7 +181,8 @@ mod tests {
 
     #[test]
     fn the_page_loads_nothing_from_elsewhere() {
-        // Libraries name addresses in licences and in code that is not used; the policy keeps them from asking there.
+        // Libraries name addresses in licences and in code that is not used; the policy keeps them
+        // from asking there.
         for name in Web::iter().filter(|name| !name.starts_with("vendor/")) {
             let file = Web::get(&name).unwrap();
             let text = std::str::from_utf8(&file.data).unwrap();

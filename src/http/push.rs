@@ -1,7 +1,7 @@
 //! Stations on the air: each is sent to Icecast servers as a source client does it.
 //!
-//! To a station its server is a listener like any other. Whatever breaks is begun again, after pauses that grow; nobody
-//! else notices.
+//! To a station its server is a listener like any other. Whatever breaks is begun again, after
+//! pauses that grow; nobody else notices.
 
 mod connection;
 mod target;

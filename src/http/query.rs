@@ -1,4 +1,5 @@
-//! Query strings: decoded once, every parameter known by name, every value turned into a type or a clear sentence.
+//! Query strings: decoded once, every parameter known by name, every value turned into a type or a
+//! clear sentence.
 
 mod decode;
 
@@ -36,7 +37,8 @@ const MAX_WAIT: f64 = 600.0;
 pub(super) struct Query(Vec<(String, String)>);
 
 impl Query {
-    /// Decodes a query string in which only `known` parameters (and those of [`PARAMETERS`]) may occur.
+    /// Decodes a query string in which only `known` parameters (and those of [`PARAMETERS`]) may
+    /// occur.
     pub fn parse(raw: &str, known: &[&[&str]]) -> Result<Self, HttpError> {
         let pairs = pairs(raw);
         let known: Vec<&str> = known.iter().flat_map(|names| names.iter().copied()).collect();
@@ -138,7 +140,8 @@ impl Query {
         }
     }
 
-    /// How the listener wants to be served; `format` overrules the parameter (it is in the path of some routes).
+    /// How the listener wants to be served; `format` overrules the parameter (it is in the path of
+    /// some routes).
     pub fn listen(&self, format: Option<Format>) -> Result<Listen, HttpError> {
         let asked = self.one("format")?;
         let format = match format.or_else(|| live_named(asked.unwrap_or(Format::ALL[0].extension()))) {

@@ -113,7 +113,8 @@ fn unmade(error: AudioError) -> HttpError {
     HttpError::Station(error.into())
 }
 
-/// Makes a recording as fast as the codec goes; the next piece is decoded while the one before is encoded.
+/// Makes a recording as fast as the codec goes; the next piece is decoded while the one before is
+/// encoded.
 async fn make(stream: &Stream, span: Range<u64>, format: Format) -> Result<NamedTempFile, HttpError> {
     let mut replay = Replay::open(stream, span)?;
     let long = format.long(replay.channels()).map_err(unmade)?;

@@ -29,7 +29,8 @@ use crate::studio::{
     random_seed,
 };
 
-/// What may be said of a transform in the query; its body is the recording, unless a session has one.
+/// What may be said of a transform in the query; its body is the recording, unless a session has
+/// one.
 const FIELDS: [&str; 7] = ["preset", "prompt", "flowstep", "solver", "steps", "seed", "session"];
 
 /// Everything under `/v1/transforms` and `/v1/loops`.

@@ -1,7 +1,8 @@
 //! Where all routes come together, and what is said when none of them fits.
 //!
-//! Each module gives a filter that rejects what is not its own; paths are matched before methods, and handlers turn
-//! their errors into responses themselves, so whatever arrives at the end of the chain is a 404 or a 405.
+//! Each module gives a filter that rejects what is not its own; paths are matched before methods,
+//! and handlers turn their errors into responses themselves, so whatever arrives at the end of the
+//! chain is a 404 or a 405.
 
 use std::sync::Arc;
 
@@ -124,7 +125,8 @@ pub(super) fn get() -> impl Filter<Extract = (), Error = warp::Rejection> + Clon
     warp::get().or(warp::head()).unify()
 }
 
-/// What is said at the end of a chain of routes; `allowed` gives the methods of a path, if there is one.
+/// What is said at the end of a chain of routes; `allowed` gives the methods of a path, if there is
+/// one.
 pub(super) fn nothing_there(allowed: impl Fn(&str) -> Option<&'static str> + Clone + Send + Sync + 'static) -> Routes {
     warp::method()
         .and(warp::path::full())

@@ -1,7 +1,9 @@
-//! The accept loop and the end of it: our own, because warp's sets no timeouts, no buffers and no limits.
+//! The accept loop and the end of it: our own, because warp's sets no timeouts, no buffers and no
+//! limits.
 //!
-//! A stalled client holds little (small send buffer, small write buffer, and no `pipeline_flush`, which would switch
-//! back-pressure off); a vanished one is noticed by TCP; one that says nothing loses its place.
+//! A stalled client holds little (small send buffer, small write buffer, and no `pipeline_flush`,
+//! which would switch back-pressure off); a vanished one is noticed by TCP; one that says nothing
+//! loses its place.
 
 use std::io;
 use std::sync::Arc;
@@ -27,7 +29,8 @@ use super::places::Places;
 use super::socket::Socket;
 use super::{App, Port};
 
-/// Bytes of sound that the kernel may hold for a client that does not read: seconds, not minutes, of Opus.
+/// Bytes of sound that the kernel may hold for a client that does not read: seconds, not minutes,
+/// of Opus.
 const SEND_BUFFER: usize = 64 << 10;
 /// Bytes that hyper may hold for one connection.
 const WRITE_BUFFER: usize = 64 << 10;
@@ -35,7 +38,8 @@ const WRITE_BUFFER: usize = 64 << 10;
 const STREAM_WINDOW: u32 = 256 << 10;
 /// How long bytes may stay unacknowledged, or a window closed, before the connection is given up.
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often the metrics recorder tidies its histograms, and memory of voices that have ended is given back.
+/// How often the metrics recorder tidies its histograms, and memory of voices that have ended is
+/// given back.
 const UPKEEP: Duration = Duration::from_secs(5);
 /// Pauses after failed accepts grow from the first to the second.
 const MIN_BACKOFF: Duration = Duration::from_millis(5);
@@ -43,8 +47,8 @@ const MAX_BACKOFF: Duration = Duration::from_secs(1);
 /// Time between two lines of the log about them.
 const COMPLAINTS: Duration = Duration::from_secs(10);
 
-/// Serves until `shutdown` completes, then ends every stream with a proper last page and closes within
-/// [`super::Limits::drain`] (twice that if listeners do not take their last bytes).
+/// Serves until `shutdown` completes, then ends every stream with a proper last page and closes
+/// within [`super::Limits::drain`] (twice that if listeners do not take their last bytes).
 ///
 /// # Errors
 /// None at present: listeners that fail are tried again.
@@ -95,8 +99,9 @@ pub async fn serve(
     Ok(())
 }
 
-/// Completes when the process is asked to end from now on: Ctrl-C, or SIGTERM as service managers send it. Whoever is
-/// told that a server is ready may ask it to end at once: this comes before. Must be called within a tokio runtime.
+/// Completes when the process is asked to end from now on: Ctrl-C, or SIGTERM as service managers
+/// send it. Whoever is told that a server is ready may ask it to end at once: this comes before.
+/// Must be called within a tokio runtime.
 ///
 /// # Errors
 /// When the system refuses to tell about signals.
@@ -150,7 +155,8 @@ struct Door {
 }
 
 impl Door {
-    /// Never ends; aborted at shutdown. Connections live on in tasks of their own, until `closing` at the latest.
+    /// Never ends; aborted at shutdown. Connections live on in tasks of their own, until `closing`
+    /// at the latest.
     async fn accept(self, port: Port, graceful: Arc<GracefulShutdown>, closing: CancellationToken) {
         let (mut backoff, mut complained) = (MIN_BACKOFF, None::<Instant>);
         loop {
@@ -180,13 +186,15 @@ impl Door {
     }
 }
 
-/// Errors of a connection that died while it waited; everything else (no file handles left) concerns all.
+/// Errors of a connection that died while it waited; everything else (no file handles left)
+/// concerns all.
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-/// Serves one connection until it closes, is closed by [`Connection::close`], or never says anything.
+/// Serves one connection until it closes, is closed by [`Connection::close`], or never says
+/// anything.
 async fn converse(socket: TcpStream, connection: Connection, front: Front, patience: Duration, watcher: Watcher) {
     let peer = connection.peer;
     let (socket, exchange) = (Arc::new(socket), Arc::clone(&connection.exchange));
@@ -208,7 +216,8 @@ async fn converse(socket: TcpStream, connection: Connection, front: Front, patie
         .keep_alive_interval(Some(Duration::from_secs(20)))
         .keep_alive_timeout(Duration::from_secs(20))
         .max_concurrent_streams(256)
-        // What a client may send before it is asked for: on all streams together little more than on one.
+        // What a client may send before it is asked for: on all streams together little more than
+        // on one.
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(2 * STREAM_WINDOW)
         .max_send_buf_size(WRITE_BUFFER);

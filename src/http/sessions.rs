@@ -1,4 +1,5 @@
-//! `/v1/sessions`: a producer's chain of clips: upload, continue, retry, undo, crop, fetch, keep, remove.
+//! `/v1/sessions`: a producer's chain of clips: upload, continue, retry, undo, crop, fetch, keep,
+//! remove.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! JSON that carries a sound in base64, sent from disk piece by piece: however large the sound and however slow its
-//! reader, little of it is in memory.
+//! JSON that carries a sound in base64, sent from disk piece by piece: however large the sound and
+//! however slow its reader, little of it is in memory.
 
 use std::io;
 

@@ -1,4 +1,5 @@
-//! Who listens: `/v1/stats`, and `/status-json.xsl` in Icecast's shape, for the widgets and directories that read that.
+//! Who listens: `/v1/stats`, and `/status-json.xsl` in Icecast's shape, for the widgets and
+//! directories that read that.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,7 +80,8 @@ fn stats(app: &App) -> Stats {
     Stats { uptime_seconds: app.started.elapsed().as_secs_f64(), listeners, streams }
 }
 
-/// Stations are mounts: one for each format that players of Icecast know. Streams without a name are nobody else's business.
+/// Stations are mounts: one for each format that players of Icecast know. Streams without a name
+/// are nobody else's business.
 fn icestats(app: &App, grant: &Grant, links: &Links, origin: &Origin) -> Value {
     let mut sources = Vec::new();
     for stream in app.station.live() {

@@ -1,7 +1,9 @@
-//! The originals that this server stands in for: what each of them answers behind its prefix and on a port of its own.
+//! The originals that this server stands in for: what each of them answers behind its prefix and on
+//! a port of its own.
 //!
-//! A new one is an entry of [`SURFACES`]: the router, the prefixes and the options of `serve` follow from it. On the
-//! server's own port the routes of all answer together, those of an earlier entry first where paths are the same.
+//! A new one is an entry of [`SURFACES`]: the router, the prefixes and the options of `serve`
+//! follow from it. On the server's own port the routes of all answer together, those of an earlier
+//! entry first where paths are the same.
 
 use std::sync::Arc;
 

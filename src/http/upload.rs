@@ -1,5 +1,5 @@
-//! Uploads and what comes with them: a JSON object, a form with a file, or the sound as the body and the rest in the
-//! query. All three end in the same fields.
+//! Uploads and what comes with them: a JSON object, a form with a file, or the sound as the body
+//! and the rest in the query. All three end in the same fields.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -30,7 +30,8 @@ const FILE: &str = "audio";
 #[schema(as = ClipRequest)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Fields {
-    /// `generate`, `bang` or `continue`. Without it: continue if there is a sound or a session, else generate.
+    /// `generate`, `bang` or `continue`. Without it: continue if there is a sound or a session,
+    /// else generate.
     pub verb: Option<String>,
     pub session: Option<String>,
     #[schema(max_length = 1000)]

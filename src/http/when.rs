@@ -1,5 +1,5 @@
-//! Moments of a stream as requests name them: `-300` (seconds before now), `81.5` (seconds of media time), or a
-//! wall-clock time such as `2026-11-28T20:15:00Z`.
+//! Moments of a stream as requests name them: `-300` (seconds before now), `81.5` (seconds of media
+//! time), or a wall-clock time such as `2026-11-28T20:15:00Z`.
 
 use std::time::SystemTime;
 
@@ -7,8 +7,8 @@ use super::HttpError;
 use crate::audio::OPUS_RATE;
 use crate::station::{Journal, parse_rfc3339};
 
-/// The frame of media time that a text names. Before the beginning of what is kept is its beginning, where the text
-/// counts from now.
+/// The frame of media time that a text names. Before the beginning of what is kept is its
+/// beginning, where the text counts from now.
 pub(super) fn frame(journal: &Journal, name: &str, text: &str) -> Result<u64, HttpError> {
     let text = text.trim();
     let kept = journal.kept();

@@ -1,24 +1,29 @@
 //! `/v1/streams/{id}/ws`: sound and control on one socket.
 //!
-//! The query is that of the audio routes (`format`, `kbps`, `latency`, `from` or `at`), and `format=none` asks for control alone.
+//! The query is that of the audio routes (`format`, `kbps`, `latency`, `from` or `at`), and
+//! `format=none` asks for control alone.
 //!
-//! **Server to client.** Binary messages are sound: put one after the other they are the bytes of `audio.ogg` (or mp3,
-//! wav). A message is never part of an Ogg page: the first holds the two header pages, each further one whole pages.
-//! Text messages are JSON objects with a `type`: the stream's events (`title`, `steer`, `freeze`, `status`, `end`), and replies:
-//! `{"type":"ack","id":..,"at":12.34,"epoch":3}` or `{"type":"error","id":..,"status":422,"detail":".."}`.
-//! `at` is the media time in seconds of the first sample that the change affects (`pause` and `resume` have none).
+//! **Server to client.** Binary messages are sound: put one after the other they are the bytes of
+//! `audio.ogg` (or mp3, wav). A message is never part of an Ogg page: the first holds the two
+//! header pages, each further one whole pages. Text messages are JSON objects with a `type`: the
+//! stream's events (`title`, `steer`, `freeze`, `status`, `end`), and replies:
+//! `{"type":"ack","id":..,"at":12.34,"epoch":3}` or
+//! `{"type":"error","id":..,"status":422,"detail":".."}`. `at` is the media time in seconds of the
+//! first sample that the change affects (`pause` and `resume` have none).
 //!
 //! **Client to server.** Text messages, one command each: `{"type":"steer", ..}` with the fields of
 //! `PATCH /v1/streams/{id}`, `{"type":"pause"}`, `{"type":"resume"}`, `{"type":"reset"}`, and
-//! `{"type":"seek","at":81.5}`: the sound goes on from there, as a new sound with headers of its own (`at` as the query
-//! has it; without it, at the live edge). Its `ack` has the media time at which it goes on, and comes before the first
-//! binary message of the new sound. An `id` of any JSON type is echoed in the reply. Commands are carried out in order; one that cannot be gets an `error` and the socket stays.
+//! `{"type":"seek","at":81.5}`: the sound goes on from there, as a new sound with headers of its
+//! own (`at` as the query has it; without it, at the live edge). Its `ack` has the media time at
+//! which it goes on, and comes before the first binary message of the new sound. An `id` of any
+//! JSON type is echoed in the reply. Commands are carried out in order; one that cannot be gets an
+//! `error` and the socket stays.
 //!
-//! The server pings every 15 s and hangs up on a client that says nothing for 45 s (unless it has closed its sending
-//! half and listens) or takes nothing for 30 s. It closes
-//! with 1000 when the stream is over, 1001 at shutdown, 1008 or 1009 when the client breaks these rules, 1013 when the
-//! client is too slow for the stream, or at once, behind an `error` with `retry_after`, when the machine has no room for
-//! a stream that was idle.
+//! The server pings every 15 s and hangs up on a client that says nothing for 45 s (unless it has
+//! closed its sending half and listens) or takes nothing for 30 s. It closes with 1000 when the
+//! stream is over, 1001 at shutdown, 1008 or 1009 when the client breaks these rules, 1013 when the
+//! client is too slow for the stream, or at once, behind an `error` with `retry_after`, when the
+//! machine has no room for a stream that was idle.
 
 mod command;
 mod session;

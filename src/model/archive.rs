@@ -1,5 +1,5 @@
-//! `torch.save` archives as audiocraft's exports are: tensors below `best_state`, the training run's configuration in
-//! `xp.cfg`, as YAML text or as a pickled OmegaConf object.
+//! `torch.save` archives as audiocraft's exports are: tensors below `best_state`, the training
+//! run's configuration in `xp.cfg`, as YAML text or as a pickled OmegaConf object.
 
 use std::collections::HashMap;
 use std::io::{BufReader, Cursor};
@@ -121,7 +121,8 @@ impl TensorSource for PthSource {
     }
 }
 
-/// What an OmegaConf object holds: containers keep it in `_content`, leaves in `_val`. Anything else is no value.
+/// What an OmegaConf object holds: containers keep it in `_content`, leaves in `_val`. Anything
+/// else is no value.
 fn plain(object: &Object) -> Option<Yaml> {
     let member = |members: &[(Object, Object)], wanted: &str| {
         let found = members.iter().find(|(key, _)| matches!(key, Object::Unicode(key) if key == wanted));
@@ -155,8 +156,8 @@ const MOST_TEXT: usize = 1 << 20;
 const MOST_NODES: usize = 100_000;
 const MOST_DEPTH: usize = 64;
 
-/// Counts what a YAML text unfolds to before it is built: an alias is a copy of what it stands for, and copies of
-/// copies make gigabytes of a few hundred bytes.
+/// Counts what a YAML text unfolds to before it is built: an alias is a copy of what it stands for,
+/// and copies of copies make gigabytes of a few hundred bytes.
 fn check_yaml(text: &str) -> std::result::Result<(), String> {
     if text.len() > MOST_TEXT {
         return Err(format!("xp.cfg has more than {} MB", MOST_TEXT >> 20));
@@ -197,7 +198,8 @@ fn check_yaml(text: &str) -> std::result::Result<(), String> {
     }
 }
 
-/// The configuration text of a training run: YAML whose `${...}` references are resolved when asked for.
+/// The configuration text of a training run: YAML whose `${...}` references are resolved when asked
+/// for.
 pub(crate) struct Settings(Yaml);
 
 impl Settings {

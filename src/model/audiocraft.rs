@@ -1,8 +1,9 @@
 //! Checkpoints as audiocraft exports them: `state_dict.bin` and `compression_state_dict.bin`.
 //!
-//! Both are zip archives with a pickle. The tensors are renamed to the Hugging Face layout and the training
-//! configuration (YAML text with unresolved references) is turned into a Hugging Face `config.json`, so that the rest
-//! of this room knows one layout. Reference: audiocraft's `models/loaders.py` and `utils/export.py`.
+//! Both are zip archives with a pickle. The tensors are renamed to the Hugging Face layout and the
+//! training configuration (YAML text with unresolved references) is turned into a Hugging Face
+//! `config.json`, so that the rest of this room knows one layout. Reference: audiocraft's
+//! `models/loaders.py` and `utils/export.py`.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -62,8 +63,8 @@ pub(super) fn folder(files: &Files) -> Result<&Path, ModelError> {
     }
 }
 
-/// Reads the pair; what audiocraft does not export (the frozen text encoder, often the codec) comes from `companion`,
-/// which is asked for Hugging Face ids.
+/// Reads the pair; what audiocraft does not export (the frozen text encoder, often the codec) comes
+/// from `companion`, which is asked for Hugging Face ids.
 pub(super) fn open(
     files: &Files,
     companion: &dyn Fn(&str) -> Result<Files, ModelError>,
@@ -201,7 +202,8 @@ fn decoder_config(archive: &Archive<'_>, settings: &Settings) -> Result<Value, M
     }))
 }
 
-/// The codec: its own weights, or a pointer to a published one. Names get the prefix `audio_encoder.`.
+/// The codec: its own weights, or a pointer to a published one. Names get the prefix
+/// `audio_encoder.`.
 fn codec_or_companion(
     files: &Files,
     folder: &Path,

@@ -1,4 +1,5 @@
-//! Where the Hugging Face hub's own library keeps its downloads and its token, found as it finds them.
+//! Where the Hugging Face hub's own library keeps its downloads and its token, found as it finds
+//! them.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -63,8 +64,9 @@ impl Surroundings<'_> {
     }
 }
 
-/// The folders that may hold a repository's files, the first to be asked first: what `main` was when it was downloaded; a
-/// copy or a download by its commit has no such mark, and is taken by its age.
+/// The folders that may hold a repository's files, the first to be asked first: what `main` was
+/// when it was downloaded; a copy or a download by its commit has no such mark, and is taken by its
+/// age.
 pub(super) fn snapshots(cache: &Path, id: &str) -> Vec<PathBuf> {
     let repository = cache.join(format!("models--{}", id.replace('/', "--")));
     let all = repository.join("snapshots");

@@ -12,15 +12,16 @@ pub struct Checkpoint {
     pub config: Value,
     /// As `generation_config.json`; an empty object when there is none.
     pub generation: Value,
-    /// Tensors by their Hugging Face names (`text_encoder.`, `audio_encoder.`, `decoder.`, `enc_to_dec_proj.`).
+    /// Tensors by their Hugging Face names (`text_encoder.`, `audio_encoder.`, `decoder.`,
+    /// `enc_to_dec_proj.`).
     pub weights: VarBuilder<'static>,
     /// Bytes of `tokenizer.json`.
     pub tokenizer: Vec<u8>,
 }
 
 impl Checkpoint {
-    /// Opens a checkpoint of either family. `companion` finds a published model by its Hugging Face id: audiocraft
-    /// exports leave out the text encoder and often the codec.
+    /// Opens a checkpoint of either family. `companion` finds a published model by its Hugging Face
+    /// id: audiocraft exports leave out the text encoder and often the codec.
     ///
     /// # Errors
     /// [`ModelError::Missing`], [`ModelError::Wrong`], and what `companion` answers.

@@ -1,7 +1,7 @@
 //! What a checkpoint says about itself, whatever layout it came in.
 //!
-//! Parsed from the Hugging Face `config.json` (audiocraft's YAML is turned into one before). Values that the code does
-//! not implement are refused by name.
+//! Parsed from the Hugging Face `config.json` (audiocraft's YAML is turned into one before). Values
+//! that the code does not implement are refused by name.
 
 use candle_transformers::models::t5;
 use serde::Deserialize;

@@ -1,8 +1,10 @@
-//! The MusicGen decoder (arXiv 2306.05284): a transformer over columns of codes, cross-attending to a text.
+//! The MusicGen decoder (arXiv 2306.05284): a transformer over columns of codes, cross-attending to
+//! a text.
 //!
-//! One function, [`Decoder::forward`], does decode steps, chunked prefill and teacher forcing for any number of voices
-//! at once. All keys and values of a pass are stored first, then every token attends to its own row of the pool up to
-//! its own position. On the CPU a token's logits are the same bits whatever shares the pass.
+//! One function, [`Decoder::forward`], does decode steps, chunked prefill and teacher forcing for
+//! any number of voices at once. All keys and values of a pass are stored first, then every token
+//! attends to its own row of the pool up to its own position. On the CPU a token's logits are the
+//! same bits whatever shares the pass.
 
 use std::sync::Arc;
 
@@ -25,7 +27,8 @@ const EPS: f32 = 1e-5;
 pub struct Token<'a> {
     /// Row of the KV pool.
     pub row: usize,
-    /// Position in the row; 0 is the start column. What the row held at and after it is overwritten.
+    /// Position in the row; 0 is the start column. What the row held at and after it is
+    /// overwritten.
     pub position: usize,
     /// One id per codebook; the pad id is allowed.
     pub ids: &'a [u32],
@@ -35,8 +38,9 @@ pub struct Token<'a> {
     pub logits: bool,
 }
 
-/// A part of a pass, in the order in which they come. What [`Part::SelfOut`], [`Part::CrossOut`] and [`Part::Fc2`] give
-/// is the residual stream behind them; on custom kernels what they add to it, and all in the weights' type.
+/// A part of a pass, in the order in which they come. What [`Part::SelfOut`], [`Part::CrossOut`]
+/// and [`Part::Fc2`] give is the residual stream behind them; on custom kernels what they add to
+/// it, and all in the weights' type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)]
 pub enum Part {
@@ -78,7 +82,8 @@ pub struct KvCache {
     /// Custom kernels on the device, and where their texts lie.
     fused: Option<Fused>,
     texts: TextSlots,
-    /// What is added at every position, `[window, hidden]`; none where it is computed anew in every pass.
+    /// What is added at every position, `[window, hidden]`; none where it is computed anew in every
+    /// pass.
     positions: Option<Tensor>,
 }
 
@@ -179,7 +184,8 @@ impl Layer {
     }
 }
 
-/// The format of the heads: what they err by is not mixed with anything any more, and they are a fortieth of the weights.
+/// The format of the heads: what they err by is not mixed with anything any more, and they are a
+/// fortieth of the weights.
 fn finer(format: WeightFormat) -> WeightFormat {
     match format {
         WeightFormat::Q4 => WeightFormat::Q8,
@@ -232,7 +238,8 @@ impl Decoder {
             .sum()
     }
 
-    /// Bytes of weights, or of keys and values, that a part of a step of `rows` rows at `position` reads over all layers.
+    /// Bytes of weights, or of keys and values, that a part of a step of `rows` rows at `position`
+    /// reads over all layers.
     pub fn part_bytes(&self, part: Part, rows: usize, position: usize) -> usize {
         let weights = |pick: fn(&Layer) -> &Linear| self.layers.iter().map(|layer| pick(layer).bytes()).sum();
         match part {
@@ -288,10 +295,12 @@ impl Decoder {
         }
     }
 
-    /// Computes a text's cross-attention keys and values from the text encoder's states `[length, text width]`.
+    /// Computes a text's cross-attention keys and values from the text encoder's states `[length,
+    /// text width]`.
     ///
-    /// `padding` zero keys are appended that take part in the softmax: audiocraft does so for the shorter texts of a
-    /// padded batch. The reference in transformers, and everything in this program, uses none.
+    /// `padding` zero keys are appended that take part in the softmax: audiocraft does so for the
+    /// shorter texts of a padded batch. The reference in transformers, and everything in this
+    /// program, uses none.
     ///
     /// # Errors
     /// When shapes do not fit.
@@ -308,7 +317,8 @@ impl Decoder {
         Ok(Arc::new(Prompt { layers: self.layers.iter().map(layer).collect::<Result<_>>()? }))
     }
 
-    /// Rows of the position table: cosines first, then sines, in f32 as the reference computes them.
+    /// Rows of the position table: cosines first, then sines, in f32 as the reference computes
+    /// them.
     pub fn positions(&self, positions: &[usize]) -> Result<Tensor> {
         let half = self.config.hidden / 2;
         let step = -(10_000f32.ln()) / (half - 1) as f32;
@@ -322,7 +332,8 @@ impl Decoder {
         Ok(Tensor::from_vec(data, (positions.len(), self.config.hidden), &self.target.device)?)
     }
 
-    /// One pass over `tokens`; returns the logits `[wanted, codebooks, card]` of those that want them, in order.
+    /// One pass over `tokens`; returns the logits `[wanted, codebooks, card]` of those that want
+    /// them, in order.
     ///
     /// Tokens of one row may come in any number per pass, but not two at one position.
     ///
@@ -332,8 +343,9 @@ impl Decoder {
         self.forward_with(cache, tokens, &mut |_, _, _| {})
     }
 
-    /// [`Decoder::forward`] that shows `tap` what every part computed, and in which layer ([`Part::Embed`],
-    /// [`Part::Norm`] and [`Part::Heads`] come once, the last two for wanted tokens only).
+    /// [`Decoder::forward`] that shows `tap` what every part computed, and in which layer
+    /// ([`Part::Embed`], [`Part::Norm`] and [`Part::Heads`] come once, the last two for wanted
+    /// tokens only).
     ///
     /// # Errors
     /// As [`Decoder::forward`].

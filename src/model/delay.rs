@@ -7,7 +7,8 @@
 //! book 2    P  P  P  0  1  2
 //! book 3    P  P  P  P  0  1
 //! ```
-//! Stereo books come in pairs, left before right, and a pair shares its delay. See MusicGen (arXiv 2306.05284).
+//! Stereo books come in pairs, left before right, and a pair shares its delay. See MusicGen (arXiv
+//! 2306.05284).
 
 /// Delay of every codebook in columns: 0, 1, 2, .. for mono, 0, 0, 1, 1, .. for stereo.
 pub fn delays(codebooks: usize, channels: usize) -> Vec<usize> {
@@ -24,7 +25,8 @@ pub fn columns(frames: usize, delays: &[usize]) -> usize {
     1 + frames + delays.iter().copied().max().unwrap_or(0)
 }
 
-/// Lays codes `[frames][books]` out as columns `[columns][books]`, with the pad id wherever no code belongs.
+/// Lays codes `[frames][books]` out as columns `[columns][books]`, with the pad id wherever no code
+/// belongs.
 pub fn apply(codes: &[u32], delays: &[usize], pad: u32) -> Vec<u32> {
     let books = delays.len();
     let frames = codes.len() / books;
@@ -50,8 +52,8 @@ pub fn remove(columns: &[u32], delays: &[usize]) -> Vec<u32> {
         .collect()
 }
 
-/// What is forced at `column` of `book` when a generation is to fill `length` columns after a prompt of codes
-/// `[frames][books]`; `None` where a code is to be generated.
+/// What is forced at `column` of `book` when a generation is to fill `length` columns after a
+/// prompt of codes `[frames][books]`; `None` where a code is to be generated.
 ///
 /// Below twice the number of delays the reference applies no pattern at all, and nothing is forced.
 pub fn forced(column: usize, book: usize, length: usize, delays: &[usize], prompt: &[u32], pad: u32) -> Option<u32> {

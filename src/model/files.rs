@@ -61,7 +61,8 @@ impl Files {
         serde_json::from_slice(&self.read(name)?).map_err(|error| self.wrong(name, error))
     }
 
-    /// All tensors of a checkpoint in safetensors, single or sharded, as `dtype` on `device` when they are asked for.
+    /// All tensors of a checkpoint in safetensors, single or sharded, as `dtype` on `device` when
+    /// they are asked for.
     ///
     /// # Errors
     /// [`ModelError::Missing`], [`ModelError::Wrong`].
@@ -125,7 +126,8 @@ impl Files {
         let mut shards: Vec<String> = map.values().filter_map(|shard| shard.as_str().map(str::to_owned)).collect();
         shards.sort_unstable();
         shards.dedup();
-        // A shard's name comes from a file that anybody may have written: it must not lead out of the folder.
+        // A shard's name comes from a file that anybody may have written: it must not lead out of
+        // the folder.
         match shards.iter().find(|shard| Path::new(shard).file_name().is_none_or(|name| *name != ***shard)) {
             Some(shard) => Err(self.wrong(INDEX, format!("the shard name `{shard}` is no plain file name"))),
             None => Ok(shards),
@@ -182,8 +184,9 @@ impl Files {
 
 #[allow(unsafe_code)]
 fn mapped(paths: &[PathBuf], dtype: DType, device: &Device) -> candle_core::Result<VarBuilder<'static>> {
-    // SAFETY: The files are mapped read-only and copied into tensors while loading; every offset was checked against
-    // the file's length. Somebody who truncates a checkpoint during its loading can still crash the program, as with
-    // every mapping; the safe twin is `Files::tensors`, which needs twice the memory.
+    // SAFETY: The files are mapped read-only and copied into tensors while loading; every offset
+    // was checked against the file's length. Somebody who truncates a checkpoint during its loading
+    // can still crash the program, as with every mapping; the safe twin is `Files::tensors`, which
+    // needs twice the memory.
     unsafe { VarBuilder::from_mmaped_safetensors(paths, dtype, device) }
 }

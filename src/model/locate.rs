@@ -30,8 +30,9 @@ pub fn has_bundled() -> bool {
     bundled("model.safetensors").is_some()
 }
 
-/// Finds the files of `name`. A Hugging Face id is looked up in the local cache first and downloaded only when
-/// something is missing there (the variables of the hub's own library and a stored token are honoured).
+/// Finds the files of `name`. A Hugging Face id is looked up in the local cache first and
+/// downloaded only when something is missing there (the variables of the hub's own library and a
+/// stored token are honoured).
 ///
 /// # Errors
 /// [`ModelError::NoSuchPlace`], [`ModelError::Download`], [`ModelError::NotBundled`].
@@ -61,7 +62,8 @@ fn is_hub_id(name: &str) -> bool {
     matches!(name.split('/').collect::<Vec<_>>().as_slice(), [owner, model] if good(owner) && good(model))
 }
 
-/// The layouts that a repository may have: every file of one of them must be there. The first file tells which.
+/// The layouts that a repository may have: every file of one of them must be there. The first file
+/// tells which.
 const LAYOUTS: [&[&str]; 5] = [
     &["model_config.json", "model.safetensors"],
     &["model.safetensors", "config.json"],

@@ -1,8 +1,8 @@
 //! Models on candle tensors: weights in, tensors out.
 //!
-//! The MusicGen decoder, the EnCodec codec, the T5 text encoder, the delay pattern and the sampler, with readers for
-//! the checkpoint layouts that users have. No threads of its own, no sockets, no clocks; the only files it reads are
-//! checkpoints. The engine drives it.
+//! The MusicGen decoder, the EnCodec codec, the T5 text encoder, the delay pattern and the sampler,
+//! with readers for the checkpoint layouts that users have. No threads of its own, no sockets, no
+//! clocks; the only files it reads are checkpoints. The engine drives it.
 
 mod archive;
 pub mod audiocraft;

@@ -37,8 +37,8 @@ pub struct MusicGen {
 }
 
 impl MusicGen {
-    /// Loads a checkpoint. `companion` finds a published model by its Hugging Face id: audiocraft exports leave out
-    /// the text encoder and often the codec.
+    /// Loads a checkpoint. `companion` finds a published model by its Hugging Face id: audiocraft
+    /// exports leave out the text encoder and often the codec.
     ///
     /// # Errors
     /// A [`ModelError`] that names the file.
@@ -92,7 +92,8 @@ impl MusicGen {
         Self::build(config, &RandomSource(seed), None, target)
     }
 
-    /// What stands for a text in a model of random weights: one state per word, made up from its letters.
+    /// What stands for a text in a model of random weights: one state per word, made up from its
+    /// letters.
     ///
     /// # Errors
     /// [`ModelError::Tensor`] when memory is short.
@@ -110,7 +111,8 @@ impl MusicGen {
         )
     }
 
-    /// Codes `[frames][codebooks]` of a voice as a batch for the codec: `[channels, frames, books per channel]`.
+    /// Codes `[frames][codebooks]` of a voice as a batch for the codec: `[channels, frames, books
+    /// per channel]`.
     ///
     /// # Errors
     /// [`ModelError::Input`] for codes that the codec does not have.

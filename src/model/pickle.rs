@@ -1,8 +1,8 @@
 //! Looks a pickle over before candle builds it.
 //!
-//! candle's reader builds what it is told to: objects nested as deep as the file is long (which overflow the stack when
-//! they are dropped), and copies of copies. Here the same machine runs on depths and sizes alone, within bounds that
-//! checkpoints are far below.
+//! candle's reader builds what it is told to: objects nested as deep as the file is long (which
+//! overflow the stack when they are dropped), and copies of copies. Here the same machine runs on
+//! depths and sizes alone, within bounds that checkpoints are far below.
 
 use std::collections::HashMap;
 use std::fs::File;

@@ -1,5 +1,5 @@
-//! From logits to a code: guidance, temperature, top-k, nucleus, softmax, and a draw that depends on nothing but the
-//! seed, the index of the draw and the codebook.
+//! From logits to a code: guidance, temperature, top-k, nucleus, softmax, and a draw that depends
+//! on nothing but the seed, the index of the draw and the codebook.
 
 use std::cmp::Ordering;
 
@@ -68,7 +68,8 @@ fn softmax(logits: &[f32]) -> Result<Vec<f64>, NotANumber> {
     Ok(weights.into_iter().map(|weight| weight / total).collect())
 }
 
-/// Drops the least probable codes whose probabilities sum to at most `1 - top_p`, and scales up the others.
+/// Drops the least probable codes whose probabilities sum to at most `1 - top_p`, and scales up the
+/// others.
 fn nucleus(shares: &mut [f64], top_p: f32) {
     let mut order: Vec<usize> = (0..shares.len()).collect();
     order.sort_by(|a, b| shares[*a].total_cmp(&shares[*b]).then(b.cmp(a)));
@@ -104,8 +105,8 @@ pub fn arg_max(logits: &[f32]) -> Result<u32, NotANumber> {
     Ok(best as u32)
 }
 
-/// The uniform number, from 0 to below 1, behind the choice for `book` in draw number `draw` of the sequence that `seed`
-/// stands for.
+/// The uniform number, from 0 to below 1, behind the choice for `book` in draw number `draw` of the
+/// sequence that `seed` stands for.
 pub fn uniform(seed: u64, draw: u64, book: usize) -> f64 {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(book as u64);

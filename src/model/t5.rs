@@ -1,6 +1,8 @@
-//! The T5 text encoder (arXiv 1910.10683; `T5EncoderModel` of transformers), with a mask for padded batches.
+//! The T5 text encoder (arXiv 1910.10683; `T5EncoderModel` of transformers), with a mask for padded
+//! batches.
 //!
-//! Runs once per prompt, so it is composed of plain operations; the results are shared by all voices.
+//! Runs once per prompt, so it is composed of plain operations; the results are shared by all
+//! voices.
 
 use candle_core::{D, DType, Device, Tensor};
 use candle_transformers::models::t5;
@@ -94,8 +96,9 @@ impl T5Encoder {
 
     /// Hidden states `[batch, length, width]` of token ids `[batch][length]`.
     ///
-    /// `mask` has 1 for every real token and 0 for padding; padding is not attended to. Without it all tokens count.
-    /// `tap` is shown the embedding (`embed`) and the state after every block (`block0`, ..).
+    /// `mask` has 1 for every real token and 0 for padding; padding is not attended to. Without it
+    /// all tokens count. `tap` is shown the embedding (`embed`) and the state after every block
+    /// (`block0`, ..).
     ///
     /// # Errors
     /// [`ModelError::Input`] for rows of different length or ids beyond the vocabulary.
@@ -162,7 +165,8 @@ impl T5Encoder {
         Ok(scaled.broadcast_mul(weight)?)
     }
 
-    /// What is added to the scores: relative positions, and minus infinity for padding. `[1 or batch, heads, n, n]`.
+    /// What is added to the scores: relative positions, and minus infinity for padding. `[1 or
+    /// batch, heads, n, n]`.
     fn bias(&self, length: usize, mask: Option<&[Vec<u32>]>, device: &Device) -> Result<Tensor> {
         let buckets: Vec<u32> = (0..length)
             .flat_map(|query| (0..length).map(move |key| key as i64 - query as i64))
@@ -187,8 +191,8 @@ impl T5Encoder {
     }
 }
 
-/// The bucket of a relative position (key minus query): half the buckets per side, exact near the query, then
-/// logarithmic up to `max_distance`.
+/// The bucket of a relative position (key minus query): half the buckets per side, exact near the
+/// query, then logarithmic up to `max_distance`.
 pub fn bucket(distance: i64, buckets: usize, max_distance: usize) -> usize {
     let side = buckets / 2;
     let offset = if distance > 0 { side } else { 0 };

@@ -29,7 +29,8 @@ impl TextEncoder {
         Self { tokenizer, t5 }
     }
 
-    /// Loads a published T5: `config.json`, `model.safetensors` and `tokenizer.json`; its decoder is left out.
+    /// Loads a published T5: `config.json`, `model.safetensors` and `tokenizer.json`; its decoder
+    /// is left out.
     ///
     /// # Errors
     /// A [`ModelError`] that names the file.
@@ -64,7 +65,8 @@ impl TextEncoder {
         self.tokens_within(text, MAX_TOKENS)
     }
 
-    /// Token ids of a text, the end token included; what lies beyond `most` is cut, the end token never.
+    /// Token ids of a text, the end token included; what lies beyond `most` is cut, the end token
+    /// never.
     ///
     /// # Errors
     /// [`ModelError::Input`].

@@ -6,8 +6,8 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 
 use super::error::Result;
 
-/// Gives the next tensor of standard normal draws of a shape. What it gives is fixed by whoever makes it, so that the
-/// same draws give the same sound.
+/// Gives the next tensor of standard normal draws of a shape. What it gives is fixed by whoever
+/// makes it, so that the same draws give the same sound.
 pub type NoiseSource = Box<dyn FnMut(&[usize]) -> Result<Tensor> + Send>;
 
 /// Standard normal draws of a seed, on a device.

@@ -17,8 +17,8 @@ use super::{
 pub trait TensorSource {
     /// Whether there is a tensor of this name.
     fn has(&self, name: &str) -> bool;
-    /// Reads a tensor in its stored type into CPU memory. `shape` is what the model expects; a file hands out what it
-    /// has.
+    /// Reads a tensor in its stored type into CPU memory. `shape` is what the model expects; a file
+    /// hands out what it has.
     ///
     /// # Errors
     /// When it is absent or the file is damaged.
@@ -132,7 +132,8 @@ impl<'a> Weights<'a> {
         self.packed(&weight, bias)
     }
 
-    /// Several linear layers without bias and with the same input as one: their outputs side by side.
+    /// Several linear layers without bias and with the same input as one: their outputs side by
+    /// side.
     ///
     /// # Errors
     /// As [`Weights::get`].
@@ -165,8 +166,8 @@ impl TensorSource for HashMap<String, Tensor> {
     }
 }
 
-/// Weights made up from a seed, their name and their shape: for benchmarks and tests without a checkpoint. Matrices
-/// keep the size of their input, biases are zero and norms one.
+/// Weights made up from a seed, their name and their shape: for benchmarks and tests without a
+/// checkpoint. Matrices keep the size of their input, biases are zero and norms one.
 pub struct RandomSource(pub u64);
 
 impl TensorSource for RandomSource {

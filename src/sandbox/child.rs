@@ -18,7 +18,8 @@ const BYTES_A_SECOND: u64 = 2 << 20;
 /// Seconds of sound whose decoding may take another second.
 const SOUND_A_SECOND: f64 = 15.0;
 
-/// Decodes `length` bytes from the standard input to the standard output, with `ffmpeg` if one is named.
+/// Decodes `length` bytes from the standard input to the standard output, with `ffmpeg` if one is
+/// named.
 pub fn run(length: u64, ffmpeg: Option<&Path>) -> ExitCode {
     let Limits { seconds } = Limits::set(length);
     if let Some(program) = ffmpeg {

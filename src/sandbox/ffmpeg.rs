@@ -12,9 +12,9 @@ use crate::audio::{AudioError, MAX_SECONDS, Parts, PcmSpec, Trust};
 /// Bytes of a WAV's head at most, as ffmpeg writes it.
 const HEAD: usize = 4096;
 
-/// Becomes ffmpeg, with the limits that this process has: standard input to a WAV on the standard output. It may read
-/// nothing but that pipe, and write nothing but the other and a nameless file in which it can go back: the index of a
-/// recording is often at its end.
+/// Becomes ffmpeg, with the limits that this process has: standard input to a WAV on the standard
+/// output. It may read nothing but that pipe, and write nothing but the other and a nameless file
+/// in which it can go back: the index of a recording is often at its end.
 pub(super) fn become_it(program: &Path) -> ExitCode {
     let mut command = Command::new(program);
     command

@@ -1,10 +1,11 @@
-//! Sound that clients send is decoded in a process of its own, so that no file can take the server's memory, its time
-//! or its life.
+//! Sound that clients send is decoded in a process of its own, so that no file can take the
+//! server's memory, its time or its life.
 //!
-//! The process is this program again, with a hidden command: it sets its own limits, reads the file from its standard
-//! input and writes PCM block by block to its standard output, so that both sides hold little. It is killed when whoever
-//! waits for the sound goes away. What it does not understand, or only in part, an installed ffmpeg is asked for, in the
-//! same way and within the same limits.
+//! The process is this program again, with a hidden command: it sets its own limits, reads the file
+//! from its standard input and writes PCM block by block to its standard output, so that both sides
+//! hold little. It is killed when whoever waits for the sound goes away. What it does not
+//! understand, or only in part, an installed ffmpeg is asked for, in the same way and within the
+//! same limits.
 
 mod child;
 mod ffmpeg;
@@ -69,7 +70,8 @@ impl From<Failed> for AudioError {
 }
 
 impl Sandbox {
-    /// Decodes in processes of `program`, which must answer to the hidden command, and asks `ffmpeg` for the rest.
+    /// Decodes in processes of `program`, which must answer to the hidden command, and asks
+    /// `ffmpeg` for the rest.
     pub fn new(program: PathBuf, ffmpeg: Option<PathBuf>) -> Self {
         Self::with(Some(program), ffmpeg)
     }
@@ -162,7 +164,8 @@ async fn converse<T>(command: &mut Command, file: &Bytes, read: T) -> Result<Hea
 where
     T: AsyncFnOnce(ChildStdout, &mut Parts) -> Result<Trust, Failed>,
 {
-    // What an operator keeps in the environment is none of its concern; libraries may lie in unusual places.
+    // What an operator keeps in the environment is none of its concern; libraries may lie in
+    // unusual places.
     let kept = ["PATH", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT"];
     command.env_clear().envs(kept.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
     let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());

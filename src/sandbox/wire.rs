@@ -81,7 +81,8 @@ fn head(kind: u32, spec: PcmSpec, count: usize) -> Vec<u8> {
     [kind, spec.rate, spec.channels as u32, count as u32].into_iter().flat_map(u32::to_le_bytes).collect()
 }
 
-/// The server's side: everything until the process says how it ended. The process may be in an attacker's hands.
+/// The server's side: everything until the process says how it ended. The process may be in an
+/// attacker's hands.
 pub(super) async fn read(out: ChildStdout, parts: &mut Parts) -> Result<Trust, Failed> {
     let mut out = BufReader::with_capacity(64 << 10, out);
     let (mut bytes, mut pcm) = (Vec::new(), Vec::new());

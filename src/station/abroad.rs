@@ -54,16 +54,17 @@ impl Stream {
         }
     }
 
-    /// The pages that are made from now on, and those that somebody who joins now has to be sent first; none of a stream
-    /// that is over.
-    /// `from` is where those go on who have heard another node until now.
+    /// The pages that are made from now on, and those that somebody who joins now has to be sent
+    /// first; none of a stream that is over. `from` is where those go on who have heard another
+    /// node until now.
     pub fn send_abroad(self: &Arc<Self>, listen: Listen, from: Option<u64>) -> Option<Sent> {
         let (ring, seat) = self.variants().join_abroad(listen.normal(), from)?;
         self.heard();
         Some(Sent { stream: Arc::clone(self), ring, seat, low_latency: listen.low_latency })
     }
 
-    /// What somebody who joins now has to be sent first; who goes on `from` a media time, all from there on.
+    /// What somebody who joins now has to be sent first; who goes on `from` a media time, all from
+    /// there on.
     pub fn recent(&self, listen: Listen, from: Option<u64>) -> Vec<Bytes> {
         let listen = listen.normal();
         let seat = match from {
@@ -88,8 +89,8 @@ impl Stream {
 }
 
 impl Sent {
-    /// The next page; `None` behind the last one. It comes once all of it is written down, so that whoever makes the stream
-    /// when this process has died knows it.
+    /// The next page; `None` behind the last one. It comes once all of it is written down, so that
+    /// whoever makes the stream when this process has died knows it.
     pub async fn next(&mut self) -> Option<Bytes> {
         let page = poll_fn(|context| self.ring.poll_next(self.seat, context)).await?;
         let journal = self.stream.journal();
@@ -128,7 +129,8 @@ fn write(Page { at, packets, .. }: &Page) -> Bytes {
     bytes.freeze()
 }
 
-/// A page as another node has sent it, without what lies before media time `from`; `None` of what is none.
+/// A page as another node has sent it, without what lies before media time `from`; `None` of what
+/// is none.
 pub(super) fn read(format: Format, mut bytes: Bytes, from: u64) -> Option<Page> {
     let live = format.live()?;
     let (start, end, last) = (bytes.try_get_u64().ok()?, bytes.try_get_u64().ok()?, bytes.try_get_u8().ok()? != 0);

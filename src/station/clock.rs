@@ -1,7 +1,8 @@
 //! The media clock: how much sound should have left by now.
 //!
-//! Listeners are kept `ahead` frames in front of real time, so that a late step does not stop them. If even that is
-//! used up, another clock begins where this one stopped: what could not be played in time is played late, never skipped.
+//! Listeners are kept `ahead` frames in front of real time, so that a late step does not stop them.
+//! If even that is used up, another clock begins where this one stopped: what could not be played
+//! in time is played late, never skipped.
 
 use std::time::Duration;
 

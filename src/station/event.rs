@@ -24,7 +24,8 @@ pub struct StreamInfo {
     pub prompts: Vec<WeightedPrompt>,
     /// Sampling values now in force.
     pub sampling: Sampling,
-    /// `queued` (it waits for room on the machine), `playing`, `buffering` (listeners wait for enough sound), `paused`, `idle` (paused because nobody listens), `ended`.
+    /// `queued` (it waits for room on the machine), `playing`, `buffering` (listeners wait for
+    /// enough sound), `paused`, `idle` (paused because nobody listens), `ended`.
     pub state: StreamState,
     /// Why it ended, if it failed.
     pub reason: Option<String>,
@@ -38,8 +39,8 @@ pub struct StreamInfo {
     pub buffer_target: Option<f64>,
     /// Why nothing is generated for it at present: the machine is full, or has fallen behind.
     pub waiting: Option<Waiting>,
-    /// Seconds of audio that this stream gets per second while it wants some, over the last seconds; below 1 it will run
-    /// dry.
+    /// Seconds of audio that this stream gets per second while it wants some, over the last
+    /// seconds; below 1 it will run dry.
     pub realtime_factor: f64,
     /// Times that the stream's players had nothing to play.
     pub underruns: u64,
@@ -70,7 +71,8 @@ pub enum StreamState {
 pub struct Waiting {
     /// In words.
     pub reason: String,
-    /// Seconds after which it is looked at again, or until there will be room as far as that is known.
+    /// Seconds after which it is looked at again, or until there will be room as far as that is
+    /// known.
     pub retry_after: u64,
     /// Streams before it, while it waits for room.
     pub before: Option<usize>,
@@ -108,7 +110,8 @@ pub enum Event {
         /// The blend from there on.
         prompts: Vec<WeightedPrompt>,
     },
-    /// The music stood still; before anybody heard it, it was taken back and goes on differently from media time `at`.
+    /// The music stood still; before anybody heard it, it was taken back and goes on differently
+    /// from media time `at`.
     Freeze {
         /// Media time in seconds.
         at: f64,

@@ -1,5 +1,5 @@
-//! The encoders of one stream: each format and bit rate is encoded once, while somebody listens to it, and its packets
-//! are gathered into pages once per latency.
+//! The encoders of one stream: each format and bit rate is encoded once, while somebody listens to
+//! it, and its packets are gathered into pages once per latency.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -45,7 +45,8 @@ impl Fanout {
         }
     }
 
-    /// Makes encoders for variants that found their first listener, drops those that lost their last one.
+    /// Makes encoders for variants that found their first listener, drops those that lost their
+    /// last one.
     pub(super) async fn follow_audience(&mut self) -> Result<(), AudioError> {
         let heard = self.variants.heard();
         self.encoders.retain_mut(|encoder| encoder.keep(&heard));
@@ -80,7 +81,8 @@ impl Fanout {
             None => usual,
         };
         let packet = variant.listen.format.live().map_or(1, |live| live.packet_frames());
-        // Packets of all nodes that ever make the stream lie on one grid, so that those of the next one follow.
+        // Packets of all nodes that ever make the stream lie on one grid, so that those of the next
+        // one follow.
         let origin = if self.variants.is_shared() { origin.next_multiple_of(packet) } else { origin };
         let follows = variant.from.map(|_| self.position);
         let mut encoder = SharedEncoder::new(variant.listen, self.channels, origin, follows)?;
@@ -88,7 +90,8 @@ impl Fanout {
             let frames = (block.len() / self.channels) as u64;
             if at + frames > origin {
                 encoder.push(at, block, self.variants.burst(false).max(back), &mut self.scratch)?;
-                // Two seconds take a few dozen milliseconds: other tasks of this thread must not wait for them.
+                // Two seconds take a few dozen milliseconds: other tasks of this thread must not
+                // wait for them.
                 tokio::task::yield_now().await;
             }
             at += frames;
@@ -98,7 +101,8 @@ impl Fanout {
         Ok(())
     }
 
-    /// Encodes the next block of finished sound for everybody. True if that made something to be heard.
+    /// Encodes the next block of finished sound for everybody. True if that made something to be
+    /// heard.
     pub(super) fn push(&mut self, block: Vec<f32>) -> Result<bool, AudioError> {
         let burst = self.variants.burst(false);
         let mut made = false;
@@ -131,7 +135,8 @@ impl Fanout {
         self.encoders.iter().for_each(|encoder| encoder.announce(&mut self.scratch));
     }
 
-    /// Keeps so many frames of sound, and forgets nothing: who heard another node until now goes on within them.
+    /// Keeps so many frames of sound, and forgets nothing: who heard another node until now goes on
+    /// within them.
     pub(super) fn keep(&mut self, frames: u64) {
         self.kept = frames;
     }

@@ -1,4 +1,5 @@
-//! The sound of one stream, block by block: the voice through its program, silence while paused, and the end.
+//! The sound of one stream, block by block: the voice through its program, silence while paused,
+//! and the end.
 //!
 //! It keeps the stream's media time: every frame that it gives counts, also those of silence.
 
@@ -83,8 +84,8 @@ impl<S: Source> Feed<S> {
         })
     }
 
-    /// A feed of a voice that goes on from another one's as if it were the same. Its first frames are made again; what is
-    /// written down of it is what is new.
+    /// A feed of a voice that goes on from another one's as if it were the same. Its first frames
+    /// are made again; what is written down of it is what is new.
     pub(super) fn joining(
         source: S,
         (journal, seam): (Arc<Journal>, &Seam),
@@ -104,8 +105,8 @@ impl<S: Source> Feed<S> {
         self.position
     }
 
-    /// Frames that are none of this voice: silence of pauses, and what was given before it. Stream time is voice time
-    /// plus this.
+    /// Frames that are none of this voice: silence of pauses, and what was given before it. Stream
+    /// time is voice time plus this.
     pub(super) fn silence(&self) -> u64 {
         self.silence
     }
@@ -185,7 +186,8 @@ impl<S: Source> Feed<S> {
         Ok(Some(block))
     }
 
-    /// A block that brings the sound to silence; `None` if it is silent already, or the voice has nothing to fade.
+    /// A block that brings the sound to silence; `None` if it is silent already, or the voice has
+    /// nothing to fade.
     pub(super) fn fade_out(&mut self) -> Result<Option<Vec<f32>>, Over> {
         if !std::mem::replace(&mut self.sounding, false) {
             return Ok(None);

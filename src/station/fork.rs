@@ -23,7 +23,8 @@ impl Station {
     /// Starts a stream that goes on from what `stream` played at a media time, in frames of 48 kHz.
     ///
     /// # Errors
-    /// [`StationError::NotKept`] when that moment is not in the journal, and those of [`Station::create`].
+    /// [`StationError::NotKept`] when that moment is not in the journal, and those of
+    /// [`Station::create`].
     pub async fn fork(&self, stream: &Stream, at: u64, fork: Fork) -> Result<Arc<Stream>, StationError> {
         let journal = stream.journal();
         let asked = journal.change_at(at).ok_or_else(|| StationError::not_kept(journal.kept()))?;

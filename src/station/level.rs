@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 
 use crate::audio::LEVEL_BLOCK;
 
-/// Levels in hundredths of a decibel, each from its block on. Blocks are those of the leveler, [`LEVEL_BLOCK`] frames
-/// each since the voice began; within a block the gain moves from the level before to its own.
+/// Levels in hundredths of a decibel, each from its block on. Blocks are those of the leveler,
+/// [`LEVEL_BLOCK`] frames each since the voice began; within a block the gain moves from the level
+/// before to its own.
 #[derive(Debug, Default)]
 pub(super) struct Levels(VecDeque<(u64, i16)>);
 

@@ -1,5 +1,5 @@
-//! The stations that a description asks for, kept in step with it: changed prompts glide in, new stations begin,
-//! removed ones end.
+//! The stations that a description asks for, kept in step with it: changed prompts glide in, new
+//! stations begin, removed ones end.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -31,7 +31,8 @@ impl Lineup {
         Self { station, streams: HashMap::new(), wanted: Vec::new(), taken: HashSet::new() }
     }
 
-    /// Keeps the stations as the newest timetable has them at each time, until nobody can send another.
+    /// Keeps the stations as the newest timetable has them at each time, until nobody can send
+    /// another.
     pub async fn keep(mut self, mut timetables: watch::Receiver<Timetable>, clock: impl Fn() -> Timestamp + Send) {
         let mut before = None;
         loop {
@@ -67,8 +68,8 @@ impl Lineup {
         self.follow(self.wanted.clone()).await;
     }
 
-    /// Makes the stations those of `airings`. One that the machine has no room for now is reported in the log, and tried
-    /// again at the next change. Must be called within a tokio runtime.
+    /// Makes the stations those of `airings`. One that the machine has no room for now is reported
+    /// in the log, and tried again at the next change. Must be called within a tokio runtime.
     pub async fn follow(&mut self, airings: Vec<Airing>) {
         self.wanted.clone_from(&airings);
         self.taken.retain(|name| airings.iter().any(|airing| airing.entry.name == *name));

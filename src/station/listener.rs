@@ -85,8 +85,9 @@ impl Listener {
         self.given_up.is_cancelled()
     }
 
-    /// Completes when the station gave this listener up because nothing was taken from it for too long: close
-    /// its connection then (its body is not polled while the socket is full, so it cannot tell by itself).
+    /// Completes when the station gave this listener up because nothing was taken from it for too
+    /// long: close its connection then (its body is not polled while the socket is full, so it
+    /// cannot tell by itself).
     pub fn given_up(&self) -> WaitForCancellationFutureOwned {
         self.given_up.clone().cancelled_owned()
     }

@@ -1,11 +1,13 @@
 //! The station: turns voices into packets and gives them to listeners.
 //!
-//! A [`Stream`] owns one voice. Its sound is paced to real time, kept loud enough and unclipped, encoded once per
-//! format and fanned out as shared bytes; a [`Listener`] is a cursor into those. This room knows nothing of HTTP.
+//! A [`Stream`] owns one voice. Its sound is paced to real time, kept loud enough and unclipped,
+//! encoded once per format and fanned out as shared bytes; a [`Listener`] is a cursor into those.
+//! This room knows nothing of HTTP.
 //!
 //! ```text
 //! voice ─► feed: program (48 kHz, loudness, limiter), pauses ─► task: media clock, audience
-//!     ─► fanout: one shared encoder per format and bit rate ─► a packetizer and a page ring per variant ─► listeners
+//!     ─► fanout: one shared encoder per format and bit rate
+//!     ─► a packetizer and a page ring per variant ─► listeners
 //! ```
 
 mod abroad;

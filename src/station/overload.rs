@@ -1,10 +1,12 @@
-//! What happens when the machine falls behind: the newest streams wait until the others are whole again.
+//! What happens when the machine falls behind: the newest streams wait until the others are whole
+//! again.
 //!
-//! Admission plans with what was measured, and other programs may take the machine afterwards. So every stream reports
-//! how it stands, once a second and when its players run dry. While together they get less sound than they play, those
-//! that came last stop generating: what they have plays out, and then they wait. As soon as all others have most of
-//! their lead again, the oldest of those that wait goes on, if the engine admits it; each time that was too early, it
-//! waits twice as long.
+//! Admission plans with what was measured, and other programs may take the machine afterwards. So
+//! every stream reports how it stands, once a second and when its players run dry. While together
+//! they get less sound than they play, those that came last stop generating: what they have plays
+//! out, and then they wait. As soon as all others have most of their lead again, the oldest of
+//! those that wait goes on, if the engine admits it; each time that was too early, it waits twice
+//! as long.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};

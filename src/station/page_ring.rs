@@ -1,9 +1,9 @@
 //! The bounded ring of pages from which all listeners of one variant read.
 //!
-//! A listener is a seat: a cursor and a waker. The writer never waits for anyone: it appends, drops what is too old,
-//! and wakes the seats that sleep, once per batch of pages: players have seconds in store, and a write of three pages
-//! costs the machine little more than a write of one. A seat whose page is gone goes on at the live edge; one that takes nothing for too
-//! long is given up.
+//! A listener is a seat: a cursor and a waker. The writer never waits for anyone: it appends, drops
+//! what is too old, and wakes the seats that sleep, once per batch of pages: players have seconds
+//! in store, and a write of three pages costs the machine little more than a write of one. A seat
+//! whose page is gone goes on at the live edge; one that takes nothing for too long is given up.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -118,8 +118,8 @@ impl PageRing {
         self.lock().listening
     }
 
-    /// Appends a page, and wakes everybody who waits for one if that completes a batch. `scratch` is kept to spare
-    /// allocations.
+    /// Appends a page, and wakes everybody who waits for one if that completes a batch. `scratch`
+    /// is kept to spare allocations.
     pub(super) fn publish(&self, page: Page, scratch: &mut Vec<Waker>) {
         let oldest = page.at.end.saturating_sub(self.capacity);
         {
@@ -202,7 +202,8 @@ impl PageRing {
         self.lock().seats[seat].as_ref().map_or(0, |seat| seat.skips)
     }
 
-    /// Gives up every seat that has taken nothing for `patience`, although there was something. Returns how many.
+    /// Gives up every seat that has taken nothing for `patience`, although there was something.
+    /// Returns how many.
     pub(super) fn give_up_stuck(&self, patience: Duration) -> usize {
         let now = Instant::now();
         let mut state = self.lock();
@@ -215,7 +216,8 @@ impl PageRing {
             .map(|seat| (seat.given_up.clone(), seat.waker.take()))
             .collect();
         state.listening -= stuck.len();
-        // Cancelled under the lock, so that `leave` counts each seat once; the tokens' wakers only schedule tasks.
+        // Cancelled under the lock, so that `leave` counts each seat once; the tokens' wakers only
+        // schedule tasks.
         for (token, _) in &stuck {
             token.cancel();
         }

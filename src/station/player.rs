@@ -1,5 +1,5 @@
-//! A plain player, as an ear for tests and benchmarks: it plays once it has a little in store, stops when it has nothing,
-//! and goes on when the store is there again.
+//! A plain player, as an ear for tests and benchmarks: it plays once it has a little in store,
+//! stops when it has nothing, and goes on when the store is there again.
 
 /// What such a player hears of a stream.
 #[derive(Debug, Clone)]

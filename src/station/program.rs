@@ -1,6 +1,8 @@
-//! From a voice's PCM to the sound that listeners get: 48 kHz, fixed channels, steady loudness, no clipping.
+//! From a voice's PCM to the sound that listeners get: 48 kHz, fixed channels, steady loudness, no
+//! clipping.
 //!
-//! Frame `n` of the output is the sound of media time `n / 48000`, whatever delays the filters have inside.
+//! Frame `n` of the output is the sound of media time `n / 48000`, whatever delays the filters have
+//! inside.
 
 use super::level::Levels;
 use crate::audio::{AudioError, LEVEL_BLOCK, Leveler, Limiter, OPUS_RATE, Room, StreamResampler, remix};
@@ -44,7 +46,8 @@ impl Program {
         })
     }
 
-    /// A program that goes on in the midst of a stream, at the level of that place, which it keeps for some frames.
+    /// A program that goes on in the midst of a stream, at the level of that place, which it keeps
+    /// for some frames.
     pub(super) fn going_on(rate: SampleRate, channels: usize, level: i16, frames: u64) -> Result<Self, AudioError> {
         let rests = frames.div_ceil(u64::from(LEVEL_BLOCK));
         let leveler = Leveler::going_on(OPUS_RATE, channels, level, rests);
@@ -52,7 +55,8 @@ impl Program {
         Ok(Self { level, ..Self::new(rate, channels)? })
     }
 
-    /// A program for sound that was heard already: from its frame `frame` on, at the levels of that time.
+    /// A program for sound that was heard already: from its frame `frame` on, at the levels of that
+    /// time.
     pub(super) fn again(rate: SampleRate, channels: usize, frame: u64, levels: Levels) -> Result<Self, AudioError> {
         Ok(Self { level: Level::Known(levels, frame), ..Self::new(rate, channels)? })
     }
@@ -63,7 +67,8 @@ impl Program {
         self
     }
 
-    /// The block of the leveler that is being filled, and the level that rules at its end in hundredths of a decibel.
+    /// The block of the leveler that is being filled, and the level that rules at its end in
+    /// hundredths of a decibel.
     pub(super) fn level(&self) -> (u64, i16) {
         match &self.level {
             Level::Leveler(leveler) => leveler.level(),

@@ -1,6 +1,7 @@
 //! Prompt sets: named stations described by files, kept in step with them while the server runs.
 //!
-//! An edited file takes effect without a restart. A mistake in an edit is reported in the log and changes nothing.
+//! An edited file takes effect without a restart. A mistake in an edit is reported in the log and
+//! changes nothing.
 
 mod parse;
 
@@ -29,7 +30,8 @@ impl Drop for PromptSets {
 }
 
 impl PromptSets {
-    /// Starts the stations of `path` and follows its changes. Must be called within a tokio runtime.
+    /// Starts the stations of `path` and follows its changes. Must be called within a tokio
+    /// runtime.
     ///
     /// # Errors
     /// [`PromptSetError`] when the prompts cannot be read or are wrong.

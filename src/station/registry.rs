@@ -26,7 +26,8 @@ use crate::units::{Frames, SampleRate};
 const REMEMBERED: Duration = Duration::from_secs(60);
 /// A stream ends within one step of its task; more means that the machine is stuck.
 const END: Duration = Duration::from_secs(2);
-/// Players need two pages in store, whatever the configuration says: one plays while the next comes. In seconds.
+/// Players need two pages in store, whatever the configuration says: one plays while the next
+/// comes. In seconds.
 const MIN_BURST: f64 = 0.4;
 /// How long listeners may take for their last bytes at shutdown.
 const LAST_BYTES: Duration = Duration::from_secs(5);
@@ -60,7 +61,8 @@ pub struct Station {
     pub(super) config: StationConfig,
     /// In order of their birth.
     streams: Mutex<Vec<Arc<Stream>>>,
-    /// Those that were deleted within the last minute: players of HLS have yet to read of their end.
+    /// Those that were deleted within the last minute: players of HLS have yet to read of their
+    /// end.
     deleted: Mutex<Vec<Arc<Stream>>>,
     names: Names,
     /// Places for listeners; a [`super::Listener`] holds one.
@@ -93,7 +95,8 @@ impl Station {
         })
     }
 
-    /// From now on other nodes find its streams in this directory, and names are theirs too. The first one counts.
+    /// From now on other nodes find its streams in this directory, and names are theirs too. The
+    /// first one counts.
     pub fn share(&self, directory: Arc<dyn Directory>) {
         let _ = self.directory.set(directory);
     }
@@ -171,7 +174,8 @@ impl Station {
         left: Option<Left>,
     ) -> Result<Arc<Stream>, StationError> {
         let asked = Instant::now();
-        // Held until the stream is in the list: of two that come together one is refused before it costs a voice.
+        // Held until the stream is in the list: of two that come together one is refused before it
+        // costs a voice.
         let _name = match &spec.name {
             Some(name) => Some(self.names.claim(name).ok_or_else(|| StationError::NameTaken(name.clone()))?),
             None => None,
@@ -359,8 +363,9 @@ impl Station {
         Ok(stream)
     }
 
-    /// Whether one more stream may be made, and which one has to give its place up for it. A name is no reason to hold a
-    /// place for ever: the stream that was idle for longest goes. One that `waits` need not begin at once.
+    /// Whether one more stream may be made, and which one has to give its place up for it. A name
+    /// is no reason to hold a place for ever: the stream that was idle for longest goes. One that
+    /// `waits` need not begin at once.
     fn admit(
         &self,
         streams: &[Arc<Stream>],
@@ -453,7 +458,8 @@ impl Station {
         Ok(())
     }
 
-    /// Lets a stream go that another node goes on with: it ends here, and nobody is told but those who hear it here.
+    /// Lets a stream go that another node goes on with: it ends here, and nobody is told but those
+    /// who hear it here.
     pub async fn let_go(&self, id: &str) {
         let Ok(stream) = self.get(id) else { return };
         stream.journal().leave();
@@ -464,8 +470,8 @@ impl Station {
         stream.journal().leave();
     }
 
-    /// Ends every stream with a proper last page and waits, for some seconds at most, until the listeners have been
-    /// given it. No stream can be made afterwards.
+    /// Ends every stream with a proper last page and waits, for some seconds at most, until the
+    /// listeners have been given it. No stream can be made afterwards.
     pub async fn shutdown(&self) {
         self.closing.store(true, Ordering::Release);
         let streams = self.heard();

@@ -1,7 +1,8 @@
-//! A stream that another node makes, for listeners of this one: its pages come once and go to all of them.
+//! A stream that another node makes, for listeners of this one: its pages come once and go to all
+//! of them.
 //!
-//! To listeners it is a stream as any other. It asks for what somebody here wants to hear, and ends when nobody has
-//! listened for a while; the stream itself goes on.
+//! To listeners it is a stream as any other. It asks for what somebody here wants to hear, and ends
+//! when nobody has listened for a while; the stream itself goes on.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -30,7 +31,8 @@ const RENEW: Duration = Duration::from_secs(1);
 const LINGER: Duration = Duration::from_secs(10);
 /// A listener that takes nothing for so long is given up.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Nothing comes for so long: whoever makes it is asked whether it is there. Pages are sent three at a time, of 0.2 s.
+/// Nothing comes for so long: whoever makes it is asked whether it is there. Pages are sent three
+/// at a time, of 0.2 s.
 const LATE: Duration = Duration::from_millis(750);
 /// The same where pages come one by one.
 const LATE_SOON: Duration = Duration::from_millis(250);
@@ -70,8 +72,8 @@ pub enum Heard {
 
 /// The node that makes a stream.
 pub trait Owner: Send + Sync + 'static {
-    /// Asks for what is to be heard here, from now on until it is asked for something else or not at all any more. Tells
-    /// under which generation of owners it comes.
+    /// Asks for what is to be heard here, from now on until it is asked for something else or not
+    /// at all any more. Tells under which generation of owners it comes.
     ///
     /// # Errors
     /// [`Lost`].
@@ -304,7 +306,8 @@ impl Relay {
             .collect()
     }
 
-    /// When it is asked again because nothing comes: an owner that has died is replaced before anybody hears it.
+    /// When it is asked again because nothing comes: an owner that has died is replaced before
+    /// anybody hears it.
     fn overdue(&self) -> Option<Instant> {
         let again = self.asked_at + AGAIN;
         if self.silent_since.is_some() {

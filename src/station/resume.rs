@@ -1,5 +1,5 @@
-//! Streams that go on from the journal that an earlier process has left: the same music, with the same prompts, at the
-//! next media time.
+//! Streams that go on from the journal that an earlier process has left: the same music, with the
+//! same prompts, at the next media time.
 
 use std::sync::Arc;
 
@@ -9,8 +9,9 @@ use super::{Idle, Station, StationError, Stream, StreamSpec};
 use crate::engine::{EngineError, Prefix, SamplingPatch};
 
 impl Station {
-    /// Lets the streams go on that an earlier process has left and that nobody else makes again. To be called once those
-    /// of prompt sets have begun; what is left of a station that is in no prompt set any more is given up.
+    /// Lets the streams go on that an earlier process has left and that nobody else makes again. To
+    /// be called once those of prompt sets have begun; what is left of a station that is in no
+    /// prompt set any more is given up.
     pub async fn resume(&self) {
         for journal in self.config.journals.left() {
             let origin = journal.origin().clone();
@@ -38,8 +39,8 @@ impl Station {
         }
     }
 
-    /// Starts a stream in its journal, from the music at the end of it. If it was begun with the same prompts as before,
-    /// what was asked of it since then is in force again.
+    /// Starts a stream in its journal, from the music at the end of it. If it was begun with the
+    /// same prompts as before, what was asked of it since then is in force again.
     pub(super) async fn take_up(
         &self,
         journal: Arc<Journal>,
@@ -94,7 +95,8 @@ impl Station {
         journal.codes_before(at, keep).await
     }
 
-    /// Starts a stream whose music cannot go on: in its journal if its sound has as many channels, else in another one.
+    /// Starts a stream whose music cannot go on: in its journal if its sound has as many channels,
+    /// else in another one.
     async fn anew(
         &self,
         journal: &Arc<Journal>,

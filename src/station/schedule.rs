@@ -1,7 +1,9 @@
-//! What stations play by the clock: at a time of day, of the week or of the year other prompts glide in.
+//! What stations play by the clock: at a time of day, of the week or of the year other prompts
+//! glide in.
 //!
-//! A timetable is looked up, not counted: whenever it is asked, the last cue of a station says what plays. So a server that
-//! begins at ten plays what began at six, and a clock that jumps is followed.
+//! A timetable is looked up, not counted: whenever it is asked, the last cue of a station says what
+//! plays. So a server that begins at ten plays what began at six, and a clock that jumps is
+//! followed.
 
 use std::time::Duration;
 

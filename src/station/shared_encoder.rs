@@ -30,8 +30,8 @@ pub(super) struct SharedEncoder {
 }
 
 impl SharedEncoder {
-    /// An encoder whose first frame has the media time `origin`; those of its packets that begin before `follows` may
-    /// follow another encoder's.
+    /// An encoder whose first frame has the media time `origin`; those of its packets that begin
+    /// before `follows` may follow another encoder's.
     pub(super) fn new(listen: Listen, channels: usize, origin: u64, follows: Option<u64>) -> Result<Self, AudioError> {
         let Listen { format, kbps, .. } = listen;
         let live = format.live().ok_or(AudioError::NoEncoder(format))?;
@@ -80,8 +80,8 @@ impl SharedEncoder {
         !self.packetizers.is_empty()
     }
 
-    /// Encodes a block that begins at media time `at`, and remembers the last `burst` frames of packets. What lies before
-    /// its origin is passed over. True if that made a packet.
+    /// Encodes a block that begins at media time `at`, and remembers the last `burst` frames of
+    /// packets. What lies before its origin is passed over. True if that made a packet.
     pub(super) fn push(
         &mut self,
         at: u64,

@@ -1,7 +1,8 @@
-//! Listeners in the past: a stream played from its journal at the pace of real time, for each of them apart.
+//! Listeners in the past: a stream played from its journal at the pace of real time, for each of
+//! them apart.
 //!
-//! They hear what was heard, in any format, and count as listeners of the stream: it goes on, so that they never reach
-//! the end of what there is while it plays.
+//! They hear what was heard, in any format, and count as listeners of the stream: it goes on, so
+//! that they never reach the end of what there is while it plays.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,7 +40,8 @@ struct Shift {
 }
 
 impl Stream {
-    /// Joins at a place in the past, in frames of 48 kHz of media time, and goes on from there at the pace of real time.
+    /// Joins at a place in the past, in frames of 48 kHz of media time, and goes on from there at
+    /// the pace of real time.
     ///
     /// # Errors
     /// [`StationError::NotKept`] when that place is not in the journal; [`StationError::Limit`],

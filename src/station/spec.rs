@@ -41,12 +41,13 @@ pub struct StreamSpec {
     pub sampling: SamplingPatch,
     /// Length in seconds; `None` is endless.
     pub seconds: Option<f64>,
-    /// Seconds of nothing new after which it goes back and on differently; 0 never, `None` is the engine's.
+    /// Seconds of nothing new after which it goes back and on differently; 0 never, `None` is the
+    /// engine's.
     pub max_still: Option<f32>,
     /// How long it may wait for room on a full machine; without, it is refused there.
     pub wait: Option<Duration>,
-    /// It stays however long nobody listens, keeps its place, and goes on from its journal when a server with the same
-    /// folder starts again.
+    /// It stays however long nobody listens, keeps its place, and goes on from its journal when a
+    /// server with the same folder starts again.
     pub keep: bool,
     /// What happens when its last listener leaves.
     pub idle: Idle,
@@ -62,10 +63,11 @@ impl StreamSpec {
 /// What a stream does when nobody listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Idle {
-    /// Pause after the grace time, resume from its codes for the next listener (`/v1/streams`). Without a name it
-    /// ends when nobody listened for an hour.
+    /// Pause after the grace time, resume from its codes for the next listener (`/v1/streams`).
+    /// Without a name it ends when nobody listened for an hour.
     Pause,
-    /// As [`Idle::Pause`], and nothing is generated before the first listener (stations of a prompt set).
+    /// As [`Idle::Pause`], and nothing is generated before the first listener (stations of a prompt
+    /// set).
     Wait,
     /// End within a second (a stream that belongs to one `GET /generate`).
     End,

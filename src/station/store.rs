@@ -1,15 +1,16 @@
-//! How much sound a stream has in store before it plays: none where the machine is fast, seconds where it is only just
-//! fast enough, and more after every stop.
+//! How much sound a stream has in store before it plays: none where the machine is fast, seconds
+//! where it is only just fast enough, and more after every stop.
 //!
-//! A machine at `speed` times real time that begins with `s` seconds in store plays for `s / (1 - speed)` seconds. So
-//! below real time a larger store means fewer stops for the same sound that is missing, and near it a store bridges
-//! what other work on the machine takes.
+//! A machine at `speed` times real time that begins with `s` seconds in store plays for `s / (1 -
+//! speed)` seconds. So below real time a larger store means fewer stops for the same sound that is
+//! missing, and near it a store bridges what other work on the machine takes.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// From this speed on nothing has to be in store: before a player has half a second the next is there.
+/// From this speed on nothing has to be in store: before a player has half a second the next is
+/// there.
 const FAST: f64 = 3.0;
 /// Seconds in store at the start when the machine makes just as much as is played.
 const AT_REAL_TIME: f64 = 6.0;
@@ -32,7 +33,8 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Seconds of sound to have before playing (on), when the machine makes `speed` seconds per second.
+    /// Seconds of sound to have before playing (on), when the machine makes `speed` seconds per
+    /// second.
     pub(super) fn wanted(&self, speed: f64) -> f64 {
         let start = if speed >= FAST { 0.0 } else { (AT_REAL_TIME / speed.powi(3)).min(MOST_AT_START) };
         match self.stops {

@@ -1,4 +1,5 @@
-//! The handle of a stream: what other rooms see and ask of it. The work is done by its [`super::task`].
+//! The handle of a stream: what other rooms see and ask of it. The work is done by its
+//! [`super::task`].
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -219,16 +220,19 @@ impl Stream {
         StreamInfo { listeners, ..info }
     }
 
-    /// Joins as [`Stream::listen`] does, once the machine has room for a stream that was idle or has not begun.
+    /// Joins as [`Stream::listen`] does, once the machine has room for a stream that was idle or
+    /// has not begun.
     ///
     /// # Errors
-    /// [`StationError::Waiting`], [`StationError::NoRoom`], [`StationError::Engine`] when it has none, and those of [`Stream::listen`].
+    /// [`StationError::Waiting`], [`StationError::NoRoom`], [`StationError::Engine`] when it has
+    /// none, and those of [`Stream::listen`].
     pub async fn join(self: &Arc<Self>, listen: Listen) -> Result<Listener, StationError> {
         self.wake().await?;
         self.listen(listen)
     }
 
-    /// Somebody is about to join, maybe at another node: makes sure that there will be something to hear.
+    /// Somebody is about to join, maybe at another node: makes sure that there will be something to
+    /// hear.
     ///
     /// # Errors
     /// Those of [`Stream::join`].
@@ -245,7 +249,8 @@ impl Stream {
         Ok(())
     }
 
-    /// Joins at the live edge: headers, a burst of what was just played, then packets as they are made.
+    /// Joins at the live edge: headers, a burst of what was just played, then packets as they are
+    /// made.
     ///
     /// # Errors
     /// [`StationError::Limit`], [`StationError::Ended`], [`StationError::NotSent`].
@@ -272,7 +277,8 @@ impl Stream {
     pub(super) fn heard(&self) {
         if self.silent.swap(false, Ordering::Relaxed) {
             let mut state = self.state();
-            // A request that made the stream listens at once; a station may wait an hour for its first listener.
+            // A request that made the stream listens at once; a station may wait an hour for its
+            // first listener.
             let now = Instant::now();
             if now.duration_since(state.waiting_since).as_secs() >= 1 {
                 state.waiting_since = now;
@@ -281,7 +287,8 @@ impl Stream {
         self.nudge();
     }
 
-    /// Notes that somebody begins to listen who is sent this format, until the answer is dropped. A [`Listener`] does it by itself.
+    /// Notes that somebody begins to listen who is sent this format, until the answer is dropped. A
+    /// [`Listener`] does it by itself.
     pub fn begin_session(&self, format: &'static str) -> Session {
         self.sessions.begin(format)
     }
@@ -301,7 +308,8 @@ impl Stream {
         self.variants.presentation()
     }
 
-    /// A player of HLS came for a playlist, as it does all the while that it listens. `player` is its name.
+    /// A player of HLS came for a playlist, as it does all the while that it listens. `player` is
+    /// its name.
     ///
     /// # Errors
     /// Those of [`Stream::join`], but for a stream that has ended: its playlists say so.
@@ -417,7 +425,8 @@ impl Stream {
         apply(&mut state.info);
         let after = title(&state.info.prompts);
         let at = (ack.at * f64::from(OPUS_RATE)).round() as u64;
-        // A rewind takes back what was to come from there on; what was asked with it is in force from here on.
+        // A rewind takes back what was to come from there on; what was asked with it is in force
+        // from here on.
         let dropped = state.pending.partition_point(|change| change.at < at);
         let dropped = state.pending.split_off(dropped);
         let cause = dropped.iter().map(|change| change.change.cause).fold(cause, Cause::max);
@@ -454,8 +463,8 @@ impl Stream {
         self.events.receiver_count() > 0 || self.variants.audience().listeners > 0
     }
 
-    /// Gives out nothing more, so that another node may go on; what was given out is written down. Tells which frame
-    /// players play now, while they play.
+    /// Gives out nothing more, so that another node may go on; what was given out is written down.
+    /// Tells which frame players play now, while they play.
     ///
     /// # Errors
     /// [`StationError::Ended`].
@@ -492,7 +501,8 @@ impl Stream {
         self.ended.is_cancelled()
     }
 
-    /// Since when its place could be given to another stream: nobody listens, watches or steers, and nothing is generated.
+    /// Since when its place could be given to another stream: nobody listens, watches or steers,
+    /// and nothing is generated.
     pub(super) fn spare_since(&self) -> Option<Instant> {
         let watched = self.kept || self.is_attended();
         self.state().idle_since.filter(|_| !watched && !self.gives_way() && !self.has_ended())

@@ -1,5 +1,5 @@
-//! Streams that go on here when the node that made them is gone: from their journal, at the next media time, so that those
-//! who heard it there hear nothing of it.
+//! Streams that go on here when the node that made them is gone: from their journal, at the next
+//! media time, so that those who heard it there hear nothing of it.
 
 use std::sync::Arc;
 
@@ -13,18 +13,20 @@ use super::{Idle, Station, StationError, Stream, StreamSpec};
 use crate::engine::{Prefix, SamplingPatch};
 
 impl Station {
-    /// From now on a copy of all journals goes to this place, from which another node can take them. The first one counts.
+    /// From now on a copy of all journals goes to this place, from which another node can take
+    /// them. The first one counts.
     pub fn copy_journals_to(&self, place: Arc<dyn Shelf>) {
         self.config.journals.copy_to(place);
     }
 
-    /// What follows in all journals is to be understood without what was written before: a copy has lost that.
+    /// What follows in all journals is to be understood without what was written before: a copy has
+    /// lost that.
     pub fn begin_journals_anew(&self) {
         self.live().iter().for_each(|stream| stream.journal().begin_anew());
     }
 
-    /// Goes on with a stream of another node, by the last pieces of its journal. `plays` is the frame that its listeners
-    /// play now, if there are any: they hear it go on.
+    /// Goes on with a stream of another node, by the last pieces of its journal. `plays` is the
+    /// frame that its listeners play now, if there are any: they hear it go on.
     ///
     /// # Errors
     /// [`StationError::Journal`] when the pieces are none, and those of [`Station::create`].
@@ -70,7 +72,8 @@ impl Station {
         begun
     }
 
-    /// How the stream's voice goes on as if it were the same; `None` where nobody hears that, or it cannot be.
+    /// How the stream's voice goes on as if it were the same; `None` where nobody hears that, or it
+    /// cannot be.
     async fn joins(
         &self,
         journal: &Arc<Journal>,

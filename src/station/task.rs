@@ -1,5 +1,5 @@
-//! The task of one stream: reads its voice at the pace of real time, hands finished sound to the encoders, and pauses
-//! or ends the stream when nobody hears it.
+//! The task of one stream: reads its voice at the pace of real time, hands finished sound to the
+//! encoders, and pauses or ends the stream when nobody hears it.
 
 mod pump;
 mod queue;
@@ -29,7 +29,8 @@ use crate::audio::{AudioError, OPUS_RATE};
 use crate::engine::EngineError;
 use crate::telemetry::{BUFFERED_SECONDS, LISTENERS_GIVEN_UP, STREAMS};
 
-/// A stream of its own request ends so soon after its last listener left: long enough for a page reload, if short.
+/// A stream of its own request ends so soon after its last listener left: long enough for a page
+/// reload, if short.
 const LEFT: Duration = Duration::from_millis(500);
 /// And so long after it was made if nobody came.
 const NEVER_CAME: Duration = Duration::from_secs(5);
@@ -103,7 +104,8 @@ pub(super) struct Task<S> {
     round_at: Instant,
     /// Sound before this media time is made again.
     again_until: Option<u64>,
-    /// Until when those are awaited who heard another node make it, and the clock by which they play.
+    /// Until when those are awaited who heard another node make it, and the clock by which they
+    /// play.
     joined_until: Option<Instant>,
     joined: Option<Clock>,
     /// Another node is about to go on with it.
@@ -241,14 +243,15 @@ impl<S: Source> Task<S> {
         self.heard_at + grace
     }
 
-    /// When a stream without listeners ends, if it does: a name means that it is expected to be there.
+    /// When a stream without listeners ends, if it does: a name means that it is expected to be
+    /// there.
     fn forgotten_at(&self) -> Option<Instant> {
         let forgotten = self.plan.idle == Idle::Pause && self.stream.name().is_none() && !self.plan.keep;
         forgotten.then(|| self.heard_at + FORGOTTEN)
     }
 
-    /// Pauses and resumes the voice as the stream and its place among the others have it. What the engine has no room for
-    /// waits; if the voice is gone, reading it says why.
+    /// Pauses and resumes the voice as the stream and its place among the others have it. What the
+    /// engine has no room for waits; if the voice is gone, reading it says why.
     async fn follow_engine(&mut self, now: Instant) {
         if let Err(error) = self.tell_engine(now).await {
             tracing::debug!(%error, "the voice stays as it is");

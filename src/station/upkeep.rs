@@ -1,7 +1,7 @@
 //! What a stream costs the machine beyond the engine's work: level, limiter, encoders.
 //!
-//! It is measured once when the station opens and all the while afterwards, and told to the engine, whose admission
-//! counts it for every live voice.
+//! It is measured once when the station opens and all the while afterwards, and told to the engine,
+//! whose admission counts it for every live voice.
 
 use std::sync::{Mutex, PoisonError};
 use std::thread::available_parallelism;

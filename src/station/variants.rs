@@ -1,4 +1,5 @@
-//! Who listens to a stream, and to which variant: the meeting point of listeners and the stream's task.
+//! Who listens to a stream, and to which variant: the meeting point of listeners and the stream's
+//! task.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +12,8 @@ use super::hls::Presentation;
 use super::page_ring::PageRing;
 use crate::audio::OPUS_RATE;
 
-/// Sound that a low-latency listener gets at once, in frames: enough for a page's jitter, little enough to steer by.
+/// Sound that a low-latency listener gets at once, in frames: enough for a page's jitter, little
+/// enough to steer by.
 pub(super) const LOW_LATENCY_BURST: u64 = OPUS_RATE as u64 * 6 / 25;
 
 /// How far behind a listener may be beyond the burst before it skips, in frames.
@@ -98,7 +100,8 @@ impl Variants {
         self.still.store(still, Ordering::Relaxed);
     }
 
-    /// Takes a seat at a variant's ring, which comes into being with its first listener. `None` once closed.
+    /// Takes a seat at a variant's ring, which comes into being with its first listener. `None`
+    /// once closed.
     pub(super) fn join(&self, listen: Listen, given_up: CancellationToken) -> Option<(Arc<PageRing>, usize)> {
         let burst = if self.still.load(Ordering::Relaxed) { 0 } else { self.burst(listen.low_latency) };
         self.seat(listen, burst, given_up, None)

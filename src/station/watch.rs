@@ -1,7 +1,7 @@
 //! Something outside of the program that is read again and again, until it is another.
 //!
-//! Systems that tell of changes tell of folders: not of what a link leads to (a configuration map is links to a folder
-//! behind a link that is swapped), not of network disks.
+//! Systems that tell of changes tell of folders: not of what a link leads to (a configuration map
+//! is links to a folder behind a link that is swapped), not of network disks.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,8 @@ pub struct Watch<T> {
 }
 
 impl<T: PartialEq + Send + 'static> Watch<T> {
-    /// Looks for the first time. `look` may block: later it is called where that holds up nobody else.
+    /// Looks for the first time. `look` may block: later it is called where that holds up nobody
+    /// else.
     pub fn begin(look: impl Fn() -> T + Send + Sync + 'static) -> Self {
         Self { seen: look(), look: Arc::new(look), settles: false }
     }

@@ -1,4 +1,5 @@
-//! A clip while it waits and while it is made: its status for whoever watches, its sound for whoever listens.
+//! A clip while it waits and while it is made: its status for whoever watches, its sound for
+//! whoever listens.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -148,7 +149,8 @@ impl ClipTask {
         Pcm { pcm: sound.pcm.clone(), channels: sound.channels, rate: SampleRate(sound.rate) }
     }
 
-    /// Waits for samples after the first `from`, the piece's prompt included; `None` when there will be none.
+    /// Waits for samples after the first `from`, the piece's prompt included; `None` when there
+    /// will be none.
     pub async fn hear(&self, from: usize) -> Option<Pcm> {
         let (mut grown, mut status) = (self.grown.subscribe(), self.status.subscribe());
         loop {

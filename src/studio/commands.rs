@@ -1,4 +1,5 @@
-//! What a producer has made. Every command answers once its effect is on disk, or leaves nothing behind.
+//! What a producer has made. Every command answers once its effect is on disk, or leaves nothing
+//! behind.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -25,7 +26,8 @@ pub struct Accepted {
     pub clip: ClipId,
 }
 
-/// A place in the queue, and a session's lane that nothing else may work in; given back unless the work is on disk.
+/// A place in the queue, and a session's lane that nothing else may work in; given back unless the
+/// work is on disk.
 struct Reservation {
     studio: Arc<Studio>,
     place: (SessionId, Lane),
@@ -60,7 +62,8 @@ impl Studio {
     /// A new piece from text alone, in a session of its own.
     ///
     /// # Errors
-    /// [`StudioError::Invalid`], [`StudioError::QueueFull`], [`StudioError::TooManyOfYours`], [`StudioError::Store`].
+    /// [`StudioError::Invalid`], [`StudioError::QueueFull`], [`StudioError::TooManyOfYours`],
+    /// [`StudioError::Store`].
     pub async fn generate(self: &Arc<Self>, owner: Owner, request: ClipRequest) -> Result<Accepted, StudioError> {
         self.generate_in(None, owner, request).await
     }
@@ -86,8 +89,8 @@ impl Studio {
         self.begin(owner, Kind::Generate, session, Work::Piece(params), (None, wait)).await
     }
 
-    /// A new piece that goes on from the first seconds of `audio`, in a new session, under an id that the caller has
-    /// made if it must know it before.
+    /// A new piece that goes on from the first seconds of `audio`, in a new session, under an id
+    /// that the caller has made if it must know it before.
     ///
     /// # Errors
     /// As [`Studio::generate`], and [`StudioError::Audio`].
@@ -125,11 +128,12 @@ impl Studio {
         self.begin(owner, Kind::Bang, session, Work::Piece(params), (Some(audio), wait)).await
     }
 
-    /// The session's sound, or `audio` in its place, with a piece at its end. Without a session there is a new one; an
-    /// unknown one is made if there is `audio`.
+    /// The session's sound, or `audio` in its place, with a piece at its end. Without a session
+    /// there is a new one; an unknown one is made if there is `audio`.
     ///
     /// # Errors
-    /// As [`Studio::bang`], and [`StudioError::NoSession`], [`StudioError::NoAudio`], [`StudioError::Busy`].
+    /// As [`Studio::bang`], and [`StudioError::NoSession`], [`StudioError::NoAudio`],
+    /// [`StudioError::Busy`].
     pub async fn extend(
         self: &Arc<Self>,
         owner: Owner,
@@ -276,8 +280,8 @@ impl Studio {
         Ok(accepted)
     }
 
-    /// A session as it is now. One that was not kept before is as it is given; one that was and is gone is not made again
-    /// from what is remembered of it.
+    /// A session as it is now. One that was not kept before is as it is given; one that was and is
+    /// gone is not made again from what is remembered of it.
     async fn present(&self, session: SessionRecord) -> Result<SessionRecord, StudioError> {
         let is_new = session.updated == 0;
         match self.known(&session.id).await? {
@@ -287,7 +291,8 @@ impl Studio {
         }
     }
 
-    /// A place in the queue, if there is one within `wait`. A session's lane is free at once or not.
+    /// A place in the queue, if there is one within `wait`. A session's lane is free at once or
+    /// not.
     async fn reserve(
         self: &Arc<Self>,
         session: &SessionId,
@@ -330,7 +335,8 @@ impl Studio {
         if self.queue().busy.contains(&(session.clone(), lane)) { Err(busy(lane)) } else { Ok(()) }
     }
 
-    /// The end of a clip, as codes for a stream to go on from on a loaded `model` (`None`: the default).
+    /// The end of a clip, as codes for a stream to go on from on a loaded `model` (`None`: the
+    /// default).
     ///
     /// # Errors
     /// [`StudioError::NotReady`], [`StudioError::NoClip`], [`StudioError::Engine`].
@@ -365,7 +371,8 @@ impl Studio {
         Ok(())
     }
 
-    /// Gives a clip up: at once if it waits, within a step if it is being made. One that has ended stays as it is.
+    /// Gives a clip up: at once if it waits, within a step if it is being made. One that has ended
+    /// stays as it is.
     ///
     /// # Errors
     /// [`StudioError::NoClip`], [`StudioError::Store`].

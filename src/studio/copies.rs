@@ -1,4 +1,5 @@
-//! Sessions that other processes can go on with: what is copied to them, and how one is taken up or let go.
+//! Sessions that other processes can go on with: what is copied to them, and how one is taken up or
+//! let go.
 
 use std::sync::Arc;
 
@@ -8,8 +9,8 @@ use super::{ClipId, ClipRecord, ClipState, Lane, MAX_ATTEMPTS, SessionId, Store,
 
 /// Keeps copies of sessions where other processes find them.
 pub trait Copies: Send + Sync {
-    /// Copies a session as it is in the store now; takes the copy of one that is not there any more away. What cannot be
-    /// copied now is made up for later.
+    /// Copies a session as it is in the store now; takes the copy of one that is not there any more
+    /// away. What cannot be copied now is made up for later.
     ///
     /// # Errors
     /// [`StudioError::Elsewhere`] when another process has gone on with it.
@@ -52,7 +53,8 @@ impl Studio {
         .await
     }
 
-    /// Forgets a session that another process goes on with: what is being made of it is not finished.
+    /// Forgets a session that another process goes on with: what is being made of it is not
+    /// finished.
     ///
     /// # Errors
     /// [`StudioError::Store`].

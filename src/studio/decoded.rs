@@ -9,7 +9,8 @@ use crate::budget::{Budget, Exhausted, Share};
 use crate::pcm::Pcm;
 use crate::sandbox::Sandbox;
 
-/// Bytes that a sound is expected to take at least and at most before it is decoded, and times its file.
+/// Bytes that a sound is expected to take at least and at most before it is decoded, and times its
+/// file.
 const LEAST: u64 = 16 << 20;
 const MOST: u64 = 240 << 20;
 const UNFOLDS: u64 = 6;
@@ -54,7 +55,8 @@ impl Studio {
         decode_within(&self.config.budget, &self.config.sandbox, file).await
     }
 
-    /// Decodes the sound of work that was accepted, however long memory for it has to be waited for.
+    /// Decodes the sound of work that was accepted, however long memory for it has to be waited
+    /// for.
     ///
     /// # Errors
     /// [`StudioError::Audio`].

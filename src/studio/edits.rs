@@ -1,4 +1,5 @@
-//! What a producer does to a session without making music: crop, restore, upload, undo, pin, remove.
+//! What a producer does to a session without making music: crop, restore, upload, undo, pin,
+//! remove.
 
 use std::sync::Arc;
 
@@ -12,8 +13,8 @@ use super::{
 };
 
 impl Studio {
-    /// Puts a sound in place of the session's (cut by the client); without a session a new one. Says which, and whether
-    /// it is new.
+    /// Puts a sound in place of the session's (cut by the client); without a session a new one.
+    /// Says which, and whether it is new.
     ///
     /// # Errors
     /// [`StudioError::Audio`], [`StudioError::Store`].
@@ -32,7 +33,8 @@ impl Studio {
     /// Keeps the seconds `from` to `to` of a session's sound, as a clip.
     ///
     /// # Errors
-    /// [`StudioError::Invalid`] when nothing would be left, [`StudioError::NoSession`], [`StudioError::NoAudio`].
+    /// [`StudioError::Invalid`] when nothing would be left, [`StudioError::NoSession`],
+    /// [`StudioError::NoAudio`].
     pub async fn crop_to(
         self: &Arc<Self>,
         owner: Owner,
@@ -55,8 +57,8 @@ impl Studio {
         self.replace(id, "crop", None, cut.await?.into(), Some((Kind::Crop, owner))).await
     }
 
-    /// A session with this sound and these parameters: a client brings back what it had kept. `session` is an id given
-    /// out for it, or `None`.
+    /// A session with this sound and these parameters: a client brings back what it had kept.
+    /// `session` is an id given out for it, or `None`.
     ///
     /// # Errors
     /// [`StudioError::Audio`], [`StudioError::Invalid`], [`StudioError::Store`].
@@ -93,7 +95,8 @@ impl Studio {
         Ok(id)
     }
 
-    /// Puts a file that is known to be a sound in place of a session's, perhaps as a clip of a kind.
+    /// Puts a file that is known to be a sound in place of a session's, perhaps as a clip of a
+    /// kind.
     async fn replace(
         self: &Arc<Self>,
         id: &SessionId,
@@ -142,7 +145,8 @@ impl Studio {
         })
     }
 
-    /// Goes back to the input of the last continue, retry or transform, and says which sound that is.
+    /// Goes back to the input of the last continue, retry or transform, and says which sound that
+    /// is.
     ///
     /// # Errors
     /// [`StudioError::NoSession`], [`StudioError::NothingToUndo`], [`StudioError::Store`].

@@ -11,7 +11,8 @@ use crate::audio::Format;
 use crate::pcm::Pcm;
 use crate::units::SampleRate;
 
-/// Times its size that a sound takes while it is converted: samples at another rate, as numbers of the encoder, as a file.
+/// Times its size that a sound takes while it is converted: samples at another rate, as numbers of
+/// the encoder, as a file.
 const CONVERSION: u64 = 3;
 
 impl Studio {

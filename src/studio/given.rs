@@ -26,7 +26,8 @@ impl From<Bytes> for GivenSound {
 }
 
 impl GivenSound {
-    /// A file that is written here: the sound in 16 bits. It is heard as whoever reads the file hears it.
+    /// A file that is written here: the sound in 16 bits. It is heard as whoever reads the file
+    /// hears it.
     pub fn written(sound: Decoded) -> Self {
         Self { file: sound.wav().into(), sound: Some(sound.in_16_bits()) }
     }
@@ -117,7 +118,8 @@ impl GivenSounds {
         self.lock().get(&file).map(|kept| Arc::clone(&kept.sound))
     }
 
-    /// Gives up the sound of a stored file; it belongs to whoever asked, unless others hear it as well.
+    /// Gives up the sound of a stored file; it belongs to whoever asked, unless others hear it as
+    /// well.
     pub(super) fn take(&self, file: AudioId) -> Option<Decoded> {
         let kept = self.lock().remove(&file)?;
         Arc::into_inner(kept.sound)

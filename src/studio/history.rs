@@ -1,4 +1,5 @@
-//! A session's clips as a history: which came of which, going on from any of them, and what they are called.
+//! A session's clips as a history: which came of which, going on from any of them, and what they
+//! are called.
 
 use std::sync::Arc;
 
@@ -7,8 +8,8 @@ use tokio::sync::broadcast;
 use super::{AudioId, ClipId, ClipSnapshot, SessionId, Studio, StudioError};
 
 impl Studio {
-    /// Makes the result of a clip its session's present sound. A retry repeats that clip from then on, and an undo
-    /// takes it back.
+    /// Makes the result of a clip its session's present sound. A retry repeats that clip from then
+    /// on, and an undo takes it back.
     ///
     /// # Errors
     /// [`StudioError::NoClip`] also for a clip of another session; [`StudioError::NotReady`],

@@ -10,12 +10,13 @@ use super::{
 use crate::engine::{FineTune, RenderInfo, RenderKey};
 
 impl Studio {
-    /// A loop, or another piece of the loop model's window, in a session that exists or in one of its
-    /// own; `given` is the sound that the parameters speak of.
+    /// A loop, or another piece of the loop model's window, in a session that exists or in one of
+    /// its own; `given` is the sound that the parameters speak of.
     ///
     /// # Errors
     /// [`StudioError::Absent`] without the model, [`StudioError::Invalid`] for what does not fit
-    /// into its window, [`StudioError::NoSession`], [`StudioError::Busy`], and as [`Studio::generate`].
+    /// into its window, [`StudioError::NoSession`], [`StudioError::Busy`], and as
+    /// [`Studio::generate`].
     pub async fn make_loop(
         self: &Arc<Self>,
         owner: Owner,

@@ -1,9 +1,9 @@
 //! Clips for producers: bang, continue, retry, crop, restore, undo, as verbs that know no protocol.
 //!
-//! A *session* is a producer's chain of clips; a *clip* is one piece of work with a result. The studio accepts work
-//! only when it is on disk, makes it in a fair order with what live streams leave of the engine, says how far it is,
-//! and keeps results for a while. A process that dies at any moment loses nothing that was accepted. How requests and
-//! answers look is left to `http`.
+//! A *session* is a producer's chain of clips; a *clip* is one piece of work with a result. The
+//! studio accepts work only when it is on disk, makes it in a fair order with what live streams
+//! leave of the engine, says how far it is, and keeps results for a while. A process that dies at
+//! any moment loses nothing that was accepted. How requests and answers look is left to `http`.
 
 mod clip;
 mod commands;
@@ -87,7 +87,8 @@ pub struct StudioConfig {
     pub retention: Retention,
     /// The models of transforms and loops.
     pub renders: RenderModels,
-    /// Time after the start in which no clip is made that was being made when a server ended without being asked to.
+    /// Time after the start in which no clip is made that was being made when a server ended
+    /// without being asked to.
     pub probation: Duration,
     /// Where given sounds are decoded.
     pub sandbox: Sandbox,
@@ -98,7 +99,8 @@ pub struct StudioConfig {
 }
 
 impl StudioConfig {
-    /// Clips of a lane that are made at the same time. Jobs take turns on one device: two at once would both be late.
+    /// Clips of a lane that are made at the same time. Jobs take turns on one device: two at once
+    /// would both be late.
     fn places(&self, lane: Lane) -> usize {
         match lane {
             Lane::Pieces => self.workers,
@@ -157,8 +159,9 @@ struct QueueState {
 }
 
 impl QueueState {
-    /// Takes the next clip to make. One that an earlier server ended over comes when nothing else is to be done, from the
-    /// time on that it `may`, and alone: if the server ends again, it is known over which.
+    /// Takes the next clip to make. One that an earlier server ended over comes when nothing else
+    /// is to be done, from the time on that it `may`, and alone: if the server ends again, it is
+    /// known over which.
     fn next(&mut self, config: &StudioConfig, may: bool) -> Option<Arc<ClipTask>> {
         if self.alone.is_some() {
             return None;
@@ -173,7 +176,8 @@ impl QueueState {
 }
 
 impl Studio {
-    /// Opens for work: what was accepted before a restart waits again. Must be called within a tokio runtime.
+    /// Opens for work: what was accepted before a restart waits again. Must be called within a
+    /// tokio runtime.
     ///
     /// # Errors
     /// [`StudioError::Store`].
@@ -276,7 +280,8 @@ impl Studio {
     }
 
     fn queue(&self) -> MutexGuard<'_, QueueState> {
-        // The queue holds plain values; a panicking holder leaves at worst a clip that is told as waiting.
+        // The queue holds plain values; a panicking holder leaves at worst a clip that is told as
+        // waiting.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,8 +1,9 @@
-//! Which models clients may name. Loading one costs the machine's memory, its disk and its network: that is the
-//! operator's to decide.
+//! Which models clients may name. Loading one costs the machine's memory, its disk and its network:
+//! that is the operator's to decide.
 //!
-//! What is loaded, offered or on disk may be named by its id, and what one of the operator's patterns fits. Anything
-//! else, folders too, only by clients on this machine, where nobody but its users comes in.
+//! What is loaded, offered or on disk may be named by its id, and what one of the operator's
+//! patterns fits. Anything else, folders too, only by clients on this machine, where nobody but its
+//! users comes in.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -30,8 +31,8 @@ impl Default for Naming {
 }
 
 impl Naming {
-    /// The spelling that a name is known under, if `owner` may name it. Whether there is such a folder is told to
-    /// those alone who may name folders.
+    /// The spelling that a name is known under, if `owner` may name it. Whether there is such a
+    /// folder is told to those alone who may name folders.
     ///
     /// # Errors
     /// [`StudioError::NotYours`].
@@ -56,8 +57,8 @@ impl Naming {
     }
 }
 
-/// The name of a loaded model that is meant by `name`: in any case, and of a folder in any spelling if `folders` may be
-/// looked at.
+/// The name of a loaded model that is meant by `name`: in any case, and of a folder in any spelling
+/// if `folders` may be looked at.
 fn loaded_as(engine: &Engine, name: &str, folders: bool) -> Option<String> {
     let loaded: Vec<String> = engine.models().iter().map(|model| model.id.0.clone()).collect();
     if let Some(same) = loaded

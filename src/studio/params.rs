@@ -118,8 +118,8 @@ pub enum Kind {
     Crop,
 }
 
-/// What waits in the same line: pieces for places among the voices, transforms and loops each for their solver. A loop of
-/// a moment does not wait for a transform of minutes.
+/// What waits in the same line: pieces for places among the voices, transforms and loops each for
+/// their solver. A loop of a moment does not wait for a transform of minutes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Lane {
     /// Pieces of music.
@@ -190,7 +190,8 @@ impl Kind {
     }
 }
 
-/// How a piece is made. What a request leaves out has its default here, decided by the surface that took the request.
+/// How a piece is made. What a request leaves out has its default here, decided by the surface that
+/// took the request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Params {
     /// A Hugging Face id, a folder or a short name; empty is the server's default model.
@@ -269,7 +270,8 @@ impl Params {
         }
     }
 
-    /// The text to play by: what was described; else the two orchestra fine-tunes want the words of their training.
+    /// The text to play by: what was described; else the two orchestra fine-tunes want the words of
+    /// their training.
     pub fn text(&self) -> &str {
         const ORCHESTRA: &str = "violin, epic, film, piano, strings, orchestra";
         match self.description.trim() {

@@ -1,5 +1,5 @@
-//! What a page draws and says of a sound before it has loaded it: wave form, length, tempo, loudness. Computed once,
-//! kept beside the conversions.
+//! What a page draws and says of a sound before it has loaded it: wave form, length, tempo,
+//! loudness. Computed once, kept beside the conversions.
 
 use ebur128::{EbuR128, Mode};
 use serde::Serialize;

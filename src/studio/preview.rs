@@ -1,4 +1,5 @@
-//! A clip heard while it is made: the sound that it goes on from, then the piece, in the shape of the result.
+//! A clip heard while it is made: the sound that it goes on from, then the piece, in the shape of
+//! the result.
 
 use std::sync::Arc;
 
@@ -12,7 +13,8 @@ use crate::units::{SampleRate, Samples};
 /// Seconds of the given sound that are handed out at once.
 const SLICE: f64 = 1.0;
 
-/// A clip that is being made, from its beginning. It is the result but for its level, if that has to be lowered.
+/// A clip that is being made, from its beginning. It is the result but for its level, if that has
+/// to be lowered.
 pub struct Preview {
     task: Arc<ClipTask>,
     /// Rate and channels; those of the model when there is no given sound.
@@ -33,8 +35,8 @@ pub struct Preview {
 }
 
 impl Studio {
-    /// A clip that waits or is being made; `None` when it has ended. Transforms and loops cannot be heard before their
-    /// end, which is waited for.
+    /// A clip that waits or is being made; `None` when it has ended. Transforms and loops cannot be
+    /// heard before their end, which is waited for.
     ///
     /// # Errors
     /// [`StudioError::Store`], [`StudioError::Audio`].
@@ -79,8 +81,8 @@ impl Studio {
 }
 
 impl Preview {
-    /// The next sound, at the same rate and with the same channels every time; `None` at the end, also of a clip that
-    /// was given up or has failed.
+    /// The next sound, at the same rate and with the same channels every time; `None` at the end,
+    /// also of a clip that was given up or has failed.
     ///
     /// # Errors
     /// [`StudioError::Audio`].

@@ -63,10 +63,12 @@ impl Studio {
         Ok(ClipSnapshot { status: unwritten.unwrap_or_else(|| Status::at_rest(&record)), record: Arc::new(record) })
     }
 
-    /// Waits for a clip and says which sound it made. A clip whose sound nobody waits for any more is given up.
+    /// Waits for a clip and says which sound it made. A clip whose sound nobody waits for any more
+    /// is given up.
     ///
     /// # Errors
-    /// [`StudioError::Failed`], [`StudioError::Cancelled`], [`StudioError::NotReady`] when the server ends first.
+    /// [`StudioError::Failed`], [`StudioError::Cancelled`], [`StudioError::NotReady`] when the
+    /// server ends first.
     pub async fn outcome(self: &Arc<Self>, clip: ClipId) -> Result<AudioId, StudioError> {
         let mut awaited = Awaited { studio: Arc::clone(self), clip, wanted: true };
         let status = match self.task(clip) {

@@ -1,8 +1,8 @@
 //! Who is next: fair between owners, bounded, and able to say where everybody stands.
 //!
-//! An owner's first waiting clip comes before anybody's second; what an owner already has running counts as earlier
-//! ones. Among equals, whoever was served longest ago comes first, then whoever came first. So one client with a hundred
-//! clips delays another's first by one.
+//! An owner's first waiting clip comes before anybody's second; what an owner already has running
+//! counts as earlier ones. Among equals, whoever was served longest ago comes first, then whoever
+//! came first. So one client with a hundred clips delays another's first by one.
 
 use std::collections::HashMap;
 

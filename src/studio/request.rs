@@ -13,7 +13,8 @@ pub struct ClipRequest {
     pub prompt_seconds: Option<f64>,
     /// See [`Params::seconds`].
     pub seconds: Option<f64>,
-    /// See [`Params::top_k`]; `None` is the default, not the session's: clients clear a value by leaving it out.
+    /// See [`Params::top_k`]; `None` is the default, not the session's: clients clear a value by
+    /// leaving it out.
     pub top_k: Option<u32>,
     /// Likewise.
     pub temperature: Option<f32>,

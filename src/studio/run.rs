@@ -39,7 +39,8 @@ impl Studio {
         task
     }
 
-    /// Starts clips while there is room, until the studio stops; suspects only from the moment `trusted` on.
+    /// Starts clips while there is room, until the studio stops; suspects only from the moment
+    /// `trusted` on.
     pub(super) async fn dispatch(self: Arc<Self>, trusted: tokio::time::Instant) {
         loop {
             let may = trusted <= tokio::time::Instant::now();

@@ -1,12 +1,13 @@
-//! What of a sound becomes the prompt, and how the piece and the sound are put together. Lengths are exact.
+//! What of a sound becomes the prompt, and how the piece and the sound are put together. Lengths
+//! are exact.
 
 use super::{Kind, Params, StudioError};
 use crate::engine::ModelInfo;
 use crate::pcm::Pcm;
 use crate::units::{SampleRate, Samples};
 
-/// The joint lies where the prompt begins: both sides hold the same music there, so a short cross-fade hides the step
-/// between the original and the codec's version of it and moves nothing.
+/// The joint lies where the prompt begins: both sides hold the same music there, so a short
+/// cross-fade hides the step between the original and the codec's version of it and moves nothing.
 const FADE_SECONDS: f64 = 0.02;
 
 /// The highest rate of results; what is sampled at a higher one is music no more.
@@ -14,8 +15,8 @@ const MAX_RATE: u32 = 96_000;
 /// The rate that takes the place of one that no whole share of is within [`MAX_RATE`].
 const RATE: u32 = 48_000;
 
-/// A given sound in a shape that results can have: one or two channels, at a rate that music is made at. What a file's
-/// header says is otherwise a wish for any amount of memory and disk.
+/// A given sound in a shape that results can have: one or two channels, at a rate that music is
+/// made at. What a file's header says is otherwise a wish for any amount of memory and disk.
 ///
 /// # Errors
 /// [`StudioError::Audio`] when the rate cannot be converted.
@@ -41,7 +42,8 @@ pub(super) fn piece_frames(params: &Params, model: &ModelInfo) -> u64 {
     (params.seconds * model.frame_rate()).ceil() as u64
 }
 
-/// Cuts the prompt out of a sound, mixes it to the model's channels and converts it to the model's rate.
+/// Cuts the prompt out of a sound, mixes it to the model's channels and converts it to the model's
+/// rate.
 ///
 /// # Errors
 /// [`StudioError::Audio`] when the rate cannot be converted.
@@ -74,8 +76,8 @@ fn prompt_samples(params: &Params, rate: SampleRate) -> usize {
     (params.prompt_seconds * f64::from(rate.0)) as usize
 }
 
-/// The result: of a bang the piece, mono, at the sound's rate; of a continue the sound without its prompt, then the
-/// piece, with at least two channels. Scaled down if it exceeds full scale.
+/// The result: of a bang the piece, mono, at the sound's rate; of a continue the sound without its
+/// prompt, then the piece, with at least two channels. Scaled down if it exceeds full scale.
 ///
 /// # Errors
 /// [`StudioError::Audio`] when the rate cannot be converted.
@@ -93,8 +95,8 @@ pub(super) fn result(kind: Kind, sound: Option<&Pcm>, piece: Pcm, params: &Param
     Ok(whole.within_full_scale())
 }
 
-/// What of a sound lies before the piece in the result, in the result's shape, and the moment after it, which the piece
-/// is faded from. Both are empty for a bang.
+/// What of a sound lies before the piece in the result, in the result's shape, and the moment after
+/// it, which the piece is faded from. Both are empty for a bang.
 pub(super) fn before(kind: Kind, sound: &Pcm, params: &Params) -> (Pcm, Pcm) {
     if !kind.keeps_sound() {
         let nothing = Pcm { pcm: Vec::new(), channels: 1, rate: sound.rate };

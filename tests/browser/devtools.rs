@@ -214,7 +214,8 @@ impl Browser {
         self.call("Input.insertText", json!({ "text": text })).await;
     }
 
-    /// A picture of the page, if the environment variable `CONTINUO_SCREENSHOTS` names a folder for it.
+    /// A picture of the page, if the environment variable `CONTINUO_SCREENSHOTS` names a folder for
+    /// it.
     pub async fn picture(&mut self, name: &str) {
         let Some(folder) = std::env::var_os("CONTINUO_SCREENSHOTS").map(PathBuf::from) else { return };
         let answer = self.call("Page.captureScreenshot", json!({ "format": "png" })).await;

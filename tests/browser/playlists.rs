@@ -1,4 +1,5 @@
-//! The page in a browser that plays playlists by itself, as phones do. hls.js stands in for what those have built in.
+//! The page in a browser that plays playlists by itself, as phones do. hls.js stands in for what
+//! those have built in.
 
 use std::path::Path;
 
@@ -6,7 +7,8 @@ use super::devtools::Browser;
 use super::server::{Server, start, until};
 use super::{TIME, page, texts};
 
-/// A browser whose elements play playlists, and know nothing of Ogg. `element` is the one that does it.
+/// A browser whose elements play playlists, and know nothing of Ogg. `element` is the one that does
+/// it.
 const PHONE: &str = r"
     delete window.AudioDecoder;
     const { prototype } = HTMLMediaElement;

@@ -1,5 +1,5 @@
-//! The studio's page: sounds come in, are heard, cut, gone on from, compared, and go out, in one window or two, with the mouse,
-//! with the keyboard, over a restart.
+//! The studio's page: sounds come in, are heard, cut, gone on from, compared, and go out, in one
+//! window or two, with the mouse, with the keyboard, over a restart.
 
 use std::path::Path;
 use std::time::Duration;

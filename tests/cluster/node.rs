@@ -1,5 +1,5 @@
-//! Nodes: `continuo serve --cluster`, and this very test program started again as a node that makes tones, which costs a
-//! busy machine nothing.
+//! Nodes: `continuo serve --cluster`, and this very test program started again as a node that makes
+//! tones, which costs a busy machine nothing.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -33,7 +33,8 @@ pub struct Node {
     process: Child,
 }
 
-/// Not a test: the node, when this program is started with its options. Put together as `continuo serve` does it.
+/// Not a test: the node, when this program is started with its options. Put together as `continuo
+/// serve` does it.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a node of the other tests"]
 async fn the_node_that_makes_tones() {
@@ -109,8 +110,8 @@ impl Node {
         Self::start_with(name, cluster, &json!({}))
     }
 
-    /// The same with `voices`, `burst`, `grace`, `token`, `prompts`, `data`, `edge`, `transforms` or `step_ms` of its
-    /// own; `trust` is a file with the authority of the NATS servers.
+    /// The same with `voices`, `burst`, `grace`, `token`, `prompts`, `data`, `edge`, `transforms`
+    /// or `step_ms` of its own; `trust` is a file with the authority of the NATS servers.
     pub fn start_with(name: &str, cluster: &str, options: &Value) -> Self {
         let addr = free();
         let mut options = options.clone();

@@ -1,4 +1,5 @@
-//! What `deploy/cluster/` ships: its NATS servers with accounts and TLS, its Caddyfile before real nodes, its compose file.
+//! What `deploy/cluster/` ships: its NATS servers with accounts and TLS, its Caddyfile before real
+//! nodes, its compose file.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

@@ -55,7 +55,8 @@ fn apart(one: &[f32], other: &[f32]) -> f32 {
     error / one.iter().map(|sample| sample.powi(2)).sum::<f32>().max(1e-6)
 }
 
-/// Checks that all that was heard is one piece of the recording: no gap, nothing twice, nothing else.
+/// Checks that all that was heard is one piece of the recording: no gap, nothing twice, nothing
+/// else.
 fn assert_one_piece(heard: &Listener, recording: &[f32]) {
     let pcm = heard.samples();
     assert!(pcm.len() > 4 * SECOND, "{}", pcm.len());
@@ -96,7 +97,8 @@ async fn playhead(node: &Node, place: &str) -> usize {
     node.get(place).await.json().await["playhead"].as_f64().unwrap_or_default() as usize
 }
 
-/// Two nodes without room under listeners, and one after the other that make the stream; each is ended like this.
+/// Two nodes without room under listeners, and one after the other that make the stream; each is
+/// ended like this.
 async fn one_owner_after_the_other(rounds: usize, end: impl Fn(&mut Node)) {
     let nats = Nats::start().await;
     let mut edges = ["x", "y"].map(|name| Node::start_with(name, &nats.url(), &json!({ "voices": 0 })));

@@ -7,7 +7,8 @@ use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng as _};
 
 use super::{ORDERS, agree, floats, header, numbers, run};
 
-/// What the kernel makes of a residual stream, in any order of threads: the stream behind it, and its norm.
+/// What the kernel makes of a residual stream, in any order of threads: the stream behind it, and
+/// its norm.
 fn normed(each: u32, narrow: bool, [residual, product, weight, bias]: [&[f32]; 4]) -> (Vec<f32>, Vec<f32>) {
     let width = weight.len() as u32;
     let rows = residual.len() as u32 / width;
@@ -26,14 +27,16 @@ fn normed(each: u32, narrow: bool, [residual, product, weight, bias]: [&[f32]; 4
 #[test]
 fn a_product_is_added_and_the_sum_is_normed() {
     let mut rng = ChaCha8Rng::seed_from_u64(11);
-    // Numbers in a thread, and rows of that many at most: what they hold, less, one number only, odd ones.
+    // Numbers in a thread, and rows of that many at most: what they hold, less, one number only,
+    // odd ones.
     let all = [(1, 256), (1, 40), (1, 1), (4, 1024), (4, 1000), (16, 4096), (16, 3001)];
     let wide = [(false, 6, 1536), (false, 6, 1285), (true, 8, 2048), (true, 8, 1793)];
     let both = all.iter().flat_map(|(each, width)| [false, true].map(|narrow| (narrow, *each, *width)));
     for (narrow, each, width) in both.chain(wide) {
         for (rows, adds) in [(1, true), (7, true), (3, false)] {
             let what = format!("{rows} rows of {width}, {each} in a thread, narrow: {narrow}, adds: {adds}");
-            // Far from zero, as a residual stream is: the variance is not a difference of large numbers.
+            // Far from zero, as a residual stream is: the variance is not a difference of large
+            // numbers.
             let residual: Vec<f32> = numbers(&mut rng, rows * width).iter().map(|x| 3.0 * x + 5.0).collect();
             let product = numbers(&mut rng, if adds { rows * width } else { 0 });
             let (weight, bias) = (numbers(&mut rng, width), numbers(&mut rng, width));
@@ -80,7 +83,8 @@ fn what_is_no_number_stays_so_in_its_row() {
 fn gelu_is_the_exact_one() {
     let mut rng = ChaCha8Rng::seed_from_u64(12);
     for narrow in [false, true] {
-        // One, less than a thread takes, what blocks take, more, and so many that the last thread has a few.
+        // One, less than a thread takes, what blocks take, more, and so many that the last thread
+        // has a few.
         for count in [1, 3, 7, 8, 1024, 2048, 2049, 5 * 88, 30_003] {
             let what = format!("{count} numbers, narrow: {narrow}");
             let rounded = |x: f32| if narrow { bf16::from_f32(x).to_f32() } else { x };
@@ -92,7 +96,8 @@ fn gelu_is_the_exact_one() {
             let exact = |x: f64| 0.5 * x * (1.0 + candle_core::cpu::erf::erf_f64(x / 2f64.sqrt()));
             let plain: Vec<f32> = x.iter().map(|x| exact(f64::from(*x)) as f32).collect();
             agree(&found, &plain, narrow, 1e-6, &what);
-            // The CPU's kernel, behind a product with one. Far below zero it errs by more than bf16 rounds.
+            // The CPU's kernel, behind a product with one. Far below zero it errs by more than bf16
+            // rounds.
             if narrow {
                 continue;
             }

@@ -1,5 +1,5 @@
-//! Sounds that are none, or too much of one, by every way in: each surface refuses them in its own shape, and nothing
-//! is left behind.
+//! Sounds that are none, or too much of one, by every way in: each surface refuses them in its own
+//! shape, and nothing is left behind.
 
 use std::path::Path;
 use std::process::{Command, Stdio};

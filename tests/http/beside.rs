@@ -1,4 +1,5 @@
-//! Clips beside live streams, and beside the clips of others: nobody's music stops for them, and nobody is starved.
+//! Clips beside live streams, and beside the clips of others: nobody's music stops for them, and
+//! nobody is starved.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -39,8 +40,9 @@ fn count(clips: &[Value], status: &str) -> usize {
     clips.iter().filter(|clip| clip["status"] == status).count()
 }
 
-/// A machine of which one voice needs a third and two need half. Six clips that shared every step with two streams would
-/// leave 36 steps a second, and a lead of two seconds would be gone within seven.
+/// A machine of which one voice needs a third and two need half. Six clips that shared every step
+/// with two streams would leave 36 steps a second, and a lead of two seconds would be gone within
+/// seven.
 fn machine() -> Standin {
     Standin::default().with_step_time(Duration::from_millis(4)).with_row_time(Duration::from_millis(3))
 }

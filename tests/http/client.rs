@@ -1,4 +1,5 @@
-//! A small HTTP/1.1 client over a plain socket, so that every byte on the wire is ours to send and to see.
+//! A small HTTP/1.1 client over a plain socket, so that every byte on the wire is ours to send and
+//! to see.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! HLS over real sockets: playlists by the rules, the same sound as others hear, listeners that are counted.
+//! HLS over real sockets: playlists by the rules, the same sound as others hear, listeners that are
+//! counted.
 
 use std::io::Read as _;
 use std::process::{Command, Stdio};
@@ -238,7 +239,8 @@ fn ffmpeg(input: &str, options: &[&str]) -> Vec<f32> {
         .output()
         .expect("ffmpeg is installed");
     let complaints = String::from_utf8_lossy(&output.stderr);
-    // Packed audio it dates by the segment that it reads, some frames ahead of the one that it decodes.
+    // Packed audio it dates by the segment that it reads, some frames ahead of the one that it
+    // decodes.
     let usual = |line: &&str| {
         line.contains("non monotonically increasing dts") || line.contains("Estimating duration from bitrate")
     };

@@ -140,7 +140,8 @@ async fn the_plug_in_bangs_continues_retries_undoes_and_crops() {
 async fn the_plug_in_transforms_undoes_and_retries_from_before() {
     let server = start_rendering(models()).await;
     let audio = wav(2);
-    // As the plug-in does: without a session, with words of its own beside a name that it always sends.
+    // As the plug-in does: without a session, with words of its own beside a name that it always
+    // sends.
     let request = json!({
         "audio_data": audio, "variation": "accordion_folk", "custom_prompt": "a choir", "flowstep": 0.1, "solver": "euler",
     });
@@ -154,7 +155,8 @@ async fn the_plug_in_transforms_undoes_and_retries_from_before() {
     assert_ne!(done["audio_data"], audio);
     // The session's own parameters are as they were.
     assert_eq!(done["session_data"]["prompt_duration"], 6.0);
-    // Once more, from what the session has now; then back to that, byte for byte, as often as it is asked.
+    // Once more, from what the session has now; then back to that, byte for byte, as often as it is
+    // asked.
     let again = json!({ "session_id": session, "variation": "celtic", "solver": "midpoint", "seed": 3 });
     assert_eq!(post(&server, "transform_audio", &again).await.0, 200);
     let twice = polled(&server, &session).await;

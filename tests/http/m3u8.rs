@@ -1,5 +1,5 @@
-//! A reader of playlists that knows the rules: RFC 8216, rfc8216bis, and what Apple's authoring specification says that
-//! streams must do.
+//! A reader of playlists that knows the rules: RFC 8216, rfc8216bis, and what Apple's authoring
+//! specification says that streams must do.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,5 @@
-//! The server over real sockets, with the stand-in model: every route, every kind of error, every kind of end.
+//! The server over real sockets, with the stand-in model: every route, every kind of error, every
+//! kind of end.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,4 +1,5 @@
-//! One budget of memory for all requests: what does not fit waits a moment and is told to come back.
+//! One budget of memory for all requests: what does not fit waits a moment and is told to come
+//! back.
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;

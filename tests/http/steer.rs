@@ -77,7 +77,8 @@ async fn a_steer_says_when_it_is_heard() {
     assert_eq!(shown["prompts"][0]["text"], "b");
     assert_eq!(shown["sampling"]["top_k"], 20);
     let at = first["at"].as_f64().unwrap();
-    // A listener at the beginning has been given a burst of two seconds, which cannot be changed any more.
+    // A listener at the beginning has been given a burst of two seconds, which cannot be changed
+    // any more.
     assert!(at > 0.0 && at < shown["playhead"].as_f64().unwrap() + 2.5, "at {at}: {shown}");
 
     let second = call(server.addr, "POST", &format!("{place}/reset"), "").await.json().await;

@@ -1,4 +1,5 @@
-//! Each original behind its prefix and on a port of its own: what it has, the probes, and nothing else.
+//! Each original behind its prefix and on a port of its own: what it has, the probes, and nothing
+//! else.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

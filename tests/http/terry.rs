@@ -80,7 +80,8 @@ async fn json_gets_base64_and_a_form_gets_the_file() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recording_half_as_long_again_as_the_window_keeps_its_length() {
-    // The published model has thirty seconds, and clients are told that 45 pass; this one has three.
+    // The published model has thirty seconds, and clients are told that 45 pass; this one has
+    // three.
     let server =
         start_rendering(RenderModels::new(Presets::default(), Some(RenderLoader::new(transformer)), None)).await;
     let frames = 9 * 8000 / 2 + 77;

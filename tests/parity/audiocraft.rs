@@ -86,7 +86,8 @@ fn forward(golden: &Golden, decoder: &Decoder, guidance: f64, padded: &[Arc<Prom
     golden.check("lm.logits_uncond", &uncond);
     golden.check("lm.logits_cond_unpadded", &run(&single.iter().map(share).collect::<Vec<_>>()));
     golden.check("lm.logits_guided", &(&uncond + ((&cond - &uncond).unwrap() * guidance).unwrap()).unwrap());
-    // Moved back to frames: codebook k of frame f is predicted by the column before the one that holds it.
+    // Moved back to frames: codebook k of frame f is predicted by the column before the one that
+    // holds it.
     let moved: Vec<Tensor> =
         (0..books).map(|book| cond.narrow(1, book, 1).unwrap().narrow(2, delays[book], frames).unwrap()).collect();
     golden.check("lm.predictions_cond", &Tensor::cat(&moved, 1).unwrap());

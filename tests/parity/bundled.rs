@@ -1,5 +1,6 @@
-//! The bundled checkpoint against `MusicgenForConditionalGeneration`: `fixture.safetensors` beside it holds the ids of a
-//! prompt, delayed ids, the logits of some columns with and without the prompt, and the sound of some codes.
+//! The bundled checkpoint against `MusicgenForConditionalGeneration`: `fixture.safetensors` beside
+//! it holds the ids of a prompt, delayed ids, the logits of some columns with and without the
+//! prompt, and the sound of some codes.
 
 use std::{collections::HashMap, path::Path};
 

@@ -79,7 +79,8 @@ impl Golden {
         self.compare(name, &floats(found), &floats(&expected));
     }
 
-    /// Compares a signal `[.., time]` with the whole of the reference or, where that is long, with its ends.
+    /// Compares a signal `[.., time]` with the whole of the reference or, where that is long, with
+    /// its ends.
     pub fn check_signal(&self, name: &str, found: &Tensor) {
         let mut there = self.has(name);
         if there {
@@ -108,7 +109,8 @@ impl Golden {
         serde_json::from_slice(&std::fs::read(self.folder.join(name)).unwrap()).unwrap()
     }
 
-    /// Compares the part of a reference for which `keep` (one flag per row of the last dimension) is true.
+    /// Compares the part of a reference for which `keep` (one flag per row of the last dimension)
+    /// is true.
     pub fn check_rows(&self, name: &str, found: &Tensor, keep: &[bool]) {
         let expected = self.input(name);
         if expected.dims() != found.dims() {

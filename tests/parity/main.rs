@@ -1,7 +1,9 @@
-//! Parity with the reference implementations: every tensor of every case, within the case's tolerances.
+//! Parity with the reference implementations: every tensor of every case, within the case's
+//! tolerances.
 //!
-//! The public cases lie beside this file. `CONTINUO_PARITY_DIR=<folder>` runs the same tests on another folder of
-//! cases, whose sizes may differ; a case of a kind that is not known is reported and left out.
+//! The public cases lie beside this file. `CONTINUO_PARITY_DIR=<folder>` runs the same tests on
+//! another folder of cases, whose sizes may differ; a case of a kind that is not known is reported
+//! and left out.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 

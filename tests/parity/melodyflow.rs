@@ -319,7 +319,8 @@ fn regulariser(golden: &Golden) {
     let (e, reference) = (golden.input("reg.clip.e"), golden.input("reg.clip.ref"));
     golden.check("reg.clip.grad", &loss(&e, &reference).unwrap().1);
     golden.check("reg.clip.out1", &regularise_rounds(&e, &reference, 0.2, 1).unwrap());
-    // The auto-correlation term has weight 0 in every call that the model makes: it is not computed here.
+    // The auto-correlation term has weight 0 in every call that the model makes: it is not computed
+    // here.
     golden.leave_out("reg.ac.");
 }
 

@@ -48,9 +48,10 @@ pub fn check(golden: &Golden) {
     golden.finish();
 }
 
-/// The same checkpoint as older versions of the reference write it: in a folder of its own, or, where that holds no
-/// weights, made in `scratch` from those of the case, which differ by names alone: those of the weight norm's parts, and
-/// of the text encoder's table, which is stored under either of two.
+/// The same checkpoint as older versions of the reference write it: in a folder of its own, or,
+/// where that holds no weights, made in `scratch` from those of the case, which differ by names
+/// alone: those of the weight norm's parts, and of the text encoder's table, which is stored under
+/// either of two.
 fn hub_layout(case: &Path, scratch: &Path) -> PathBuf {
     let folder = case.join("hub-layout");
     if !folder.is_dir() || folder.join("model.safetensors").is_file() {
@@ -388,7 +389,8 @@ fn delay_pattern(golden: &Golden) {
         let given = golden.dims(&format!("{base}.in"))[1];
         let input = by_frame(&golden.ids(&format!("{base}.in")), books, given).concat();
         let (pad, prompt) = (input[0], &input[books..]);
-        // The case does not say how many channels there are, but equal delays of a pair show in the pattern.
+        // The case does not say how many channels there are, but equal delays of a pair show in the
+        // pattern.
         let pattern: Vec<i64> = golden.input(&name).flatten_all().unwrap().to_vec1().unwrap();
         let found = [1, 2].into_iter().any(|channels| {
             let delays = delay::delays(books, channels);

@@ -1,4 +1,5 @@
-//! Resampling of whole recordings with a windowed sinc, as torchaudio does it by default: models were tried with it.
+//! Resampling of whole recordings with a windowed sinc, as torchaudio does it by default: models
+//! were tried with it.
 
 /// Zero crossings of the sinc on each side.
 const CROSSINGS: f64 = 6.0;

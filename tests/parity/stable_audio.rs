@@ -25,9 +25,9 @@ pub fn load(golden: &Golden) -> Arc<StableAudio> {
     StableAudio::load(&files, &|_| Ok(t5.clone()), &Target::new(&Device::Cpu)).unwrap()
 }
 
-/// `tuned.ckpt` is laid out as PyTorch Lightning saves a training: the averaged input projection is the original's with
-/// another sign, the last one nonsense; a bias of the duration is halved; the autoencoder, which no training changes, is
-/// nonsense.
+/// `tuned.ckpt` is laid out as PyTorch Lightning saves a training: the averaged input projection is
+/// the original's with another sign, the last one nonsense; a bias of the duration is halved; the
+/// autoencoder, which no training changes, is nonsense.
 pub fn check_tuned(case: &Path, checkpoint: &Path) {
     let files = Files::Folder(case.join("model"));
     let t5 = Files::Folder(case.join("t5-base"));
@@ -41,7 +41,8 @@ pub fn check_tuned(case: &Path, checkpoint: &Path) {
         apart.to_scalar::<f32>().unwrap() < 1e-5
     };
     assert!(!same(&of(&base).global, &of(&tuned).global), "the duration's bias is the training's");
-    // The input passes a linear layer alone before the network: its sign undoes that of the averaged projection.
+    // The input passes a linear layer alone before the network: its sign undoes that of the
+    // averaged projection.
     let row = |model: &StableAudio| model.prepare(&of(&base)).unwrap();
     let shape = (1, base.config.latents, base.config.frames());
     let x = Tensor::randn(0f32, 1.0, shape, &Device::Cpu).unwrap();

@@ -148,7 +148,8 @@ fn run_one(model: &Arc<StableAudio>, tensors: &Recorded, name: &str, run: &Value
     }
 }
 
-/// The arithmetic of the original's routes, without a model: a folder with `handlers.json` and `audio.safetensors`.
+/// The arithmetic of the original's routes, without a model: a folder with `handlers.json` and
+/// `audio.safetensors`.
 pub fn check_handlers(folder: &Path) {
     let requests: Value = serde_json::from_slice(&std::fs::read(folder.join("handlers.json")).unwrap()).unwrap();
     for run in requests.as_array().unwrap() {

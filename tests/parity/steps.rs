@@ -1,4 +1,5 @@
-//! Running a decoder as the engine does: many voices in one batch, joining at different times, column by column.
+//! Running a decoder as the engine does: many voices in one batch, joining at different times,
+//! column by column.
 
 use std::sync::Arc;
 
@@ -24,8 +25,8 @@ pub fn share(prompt: &Arc<Prompt>) -> Vec<CrossShare> {
     vec![CrossShare { prompt: prompt.clone(), share: 1.0 }]
 }
 
-/// Columns `[length][books]` of every voice. Voice `n` joins `2 n` passes after the first; a voice's prompt is read
-/// in one pass with the others' steps.
+/// Columns `[length][books]` of every voice. Voice `n` joins `2 n` passes after the first; a
+/// voice's prompt is read in one pass with the others' steps.
 pub fn generate(decoder: &Decoder, voices: &[Voice]) -> Vec<Vec<u32>> {
     let config = decoder.config();
     let (books, pad) = (config.codebooks, config.card as u32);

@@ -17,15 +17,17 @@ use super::packets::Packets;
 use super::{Trust, mp4, unreadable};
 use crate::audio::AudioError;
 
-/// The highest rate at which an AAC stream may be HE-AAC, of which only the lower half of the rate and the sound is read.
+/// The highest rate at which an AAC stream may be HE-AAC, of which only the lower half of the rate
+/// and the sound is read.
 const HALF_RATE: u32 = 24_000;
 
 pub(super) fn decode(bytes: &[u8], output: &mut Output<'_>) -> Result<Trust, AudioError> {
     decode_parts(bytes, None, output)
 }
 
-/// Matroska and WebM. A recording that was cut off ends before its segment does, by the size that this claims: then it
-/// is read as one of unknown size and without an index, as browsers write them.
+/// Matroska and WebM. A recording that was cut off ends before its segment does, by the size that
+/// this claims: then it is read as one of unknown size and without an index, as browsers write
+/// them.
 pub(super) fn decode_matroska(bytes: &[u8], output: &mut Output<'_>) -> Result<Trust, AudioError> {
     const SEGMENT: [u8; 4] = [0x18, 0x53, 0x80, 0x67];
     const SEEK_HEAD: [u8; 4] = [0x11, 0x4d, 0x9b, 0x74];
@@ -108,7 +110,8 @@ pub(super) fn decode_parts(
     Ok(trust.and(packets.trust))
 }
 
-/// An Opus header in MP4 has its numbers with the big end first, and its pre-skip again in the edit list.
+/// An Opus header in MP4 has its numbers with the big end first, and its pre-skip again in the edit
+/// list.
 fn opus_of_mp4<'a>(parameters: &'a AudioCodecParameters, kept: Option<&[Range<f64>]>) -> Cow<'a, AudioCodecParameters> {
     let head = parameters.extra_data.as_deref().filter(|head| head.len() >= 19);
     let Some(head) = head.filter(|_| parameters.codec == CODEC_ID_OPUS) else { return Cow::Borrowed(parameters) };

@@ -1,4 +1,5 @@
-//! FLAC streams: cut at the frames' own numbers, so that neither counts in the header nor what lies behind matters.
+//! FLAC streams: cut at the frames' own numbers, so that neither counts in the header nor what lies
+//! behind matters.
 
 use symphonia::core::codecs::audio::AudioCodecParameters;
 use symphonia::core::codecs::audio::well_known::CODEC_ID_FLAC;

@@ -1,8 +1,10 @@
-//! Files to PCM: WAV, AIFF, AU and CAF of every width, FLAC, MP3, Ogg (Vorbis, Opus, FLAC), MP4 and WebM.
+//! Files to PCM: WAV, AIFF, AU and CAF of every width, FLAC, MP3, Ogg (Vorbis, Opus, FLAC), MP4 and
+//! WebM.
 //!
-//! What comes in is hostile until it is decoded: the work stops at a length and at a size, whatever a header claims.
-//! A length that a header tells is a guess and never cuts sound; where a file is several, one behind the other, all of
-//! them are heard. Memory, time and crashes of parsers are bounded by whoever calls, see `sandbox`.
+//! What comes in is hostile until it is decoded: the work stops at a length and at a size, whatever
+//! a header claims. A length that a header tells is a guess and never cuts sound; where a file is
+//! several, one behind the other, all of them are heard. Memory, time and crashes of parsers are
+//! bounded by whoever calls, see `sandbox`.
 
 mod aiff;
 mod container;
@@ -45,15 +47,16 @@ impl Trust {
 /// Decodes a whole file, of which the container is found by its content.
 ///
 /// # Errors
-/// [`AudioError::Unreadable`], [`AudioError::Silent`] when there is no sample in it, [`AudioError::TooLong`].
+/// [`AudioError::Unreadable`], [`AudioError::Silent`] when there is no sample in it,
+/// [`AudioError::TooLong`].
 pub fn decode(bytes: impl AsRef<[u8]>) -> Result<Pcm, AudioError> {
     let mut parts = Parts::default();
     let _ = decode_to(bytes.as_ref(), &mut |spec, pcm| parts.push(spec, pcm))?;
     parts.join()
 }
 
-/// As [`decode`], but hands the sound on block by block, so that only the file is in memory. Blocks may differ in rate
-/// and channels: then the file consists of several.
+/// As [`decode`], but hands the sound on block by block, so that only the file is in memory. Blocks
+/// may differ in rate and channels: then the file consists of several.
 ///
 /// # Errors
 /// As [`decode`], and whatever `take` gives.

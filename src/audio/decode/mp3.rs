@@ -1,7 +1,7 @@
 //! MPEG audio, frame by frame: layers I to III, of one or several files one behind the other.
 //!
-//! A count in the first frame (Xing, Info, VBRI) is believed only where it is true: then the encoder's delay and
-//! padding are left out, as players do it.
+//! A count in the first frame (Xing, Info, VBRI) is believed only where it is true: then the
+//! encoder's delay and padding are left out, as players do it.
 
 use symphonia::core::codecs::audio::AudioCodecParameters;
 use symphonia::core::codecs::audio::well_known::{CODEC_ID_MP1, CODEC_ID_MP2, CODEC_ID_MP3};
@@ -214,7 +214,8 @@ pub(super) fn decode(bytes: &[u8], output: &mut Output<'_>) -> Result<Trust, Aud
         };
         frame.clear();
         frame.extend_from_slice(bytes);
-        // Joint stereo that joins nothing is stereo, where the channels may have blocks of different types.
+        // Joint stereo that joins nothing is stereo, where the channels may have blocks of
+        // different types.
         if frame[3] & 0xf0 == 0x40 {
             frame[3] &= 0x3f;
         }

@@ -43,7 +43,8 @@ fn inner<'a>(bytes: &'a [u8], path: &[&[u8; 4]]) -> Option<&'a [u8]> {
     path.iter().try_fold(bytes, |bytes, name| boxes(bytes).find(|(found, _)| found == name).map(|(_, body)| body))
 }
 
-/// Seconds of the first sound track that its edit list keeps; `None` when it has no list that can be followed.
+/// Seconds of the first sound track that its edit list keeps; `None` when it has no list that can
+/// be followed.
 fn edits(bytes: &[u8]) -> Option<Vec<Range<f64>>> {
     let movie = inner(bytes, &[b"moov"])?;
     let is_sound = |track: &&[u8]| {

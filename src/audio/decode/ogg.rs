@@ -1,4 +1,5 @@
-//! Ogg: chains of streams as a station's recording has them, each with whatever else is multiplexed beside it.
+//! Ogg: chains of streams as a station's recording has them, each with whatever else is multiplexed
+//! beside it.
 
 use symphonia::core::codecs::audio::AudioCodecParameters;
 use symphonia::core::codecs::audio::well_known::{CODEC_ID_OPUS, CODEC_ID_VORBIS};
@@ -54,7 +55,8 @@ pub(super) fn decode(bytes: &[u8], output: &mut Output<'_>) -> Result<Trust, Aud
     let mut stream: Option<Stream> = None;
     while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
         let Some((page, length)) = Page::parse(rest) else {
-            // A damaged page, or junk: on to the next one. A page that is cut off at the end is the end.
+            // A damaged page, or junk: on to the next one. A page that is cut off at the end is the
+            // end.
             let next = rest[1..].windows(4).position(|four| four == b"OggS");
             trust = if next.is_some() { Trust::Doubtful } else { trust };
             at = next.map_or(bytes.len(), |next| at + 1 + next);
@@ -145,8 +147,8 @@ impl Stream {
         // A granule position of -1 says that no packet ends here.
         let told = page.granule != u64::MAX;
         if self.base.is_none() && !blocks.is_empty() && told {
-            // A recording that begins in the middle of a stream begins at a later position; the end of a page that is
-            // also the last one says how much of it is padding instead.
+            // A recording that begins in the middle of a stream begins at a later position; the end
+            // of a page that is also the last one says how much of it is padding instead.
             self.base = Some(if page.last { 0 } else { page.granule.saturating_sub(self.frames) });
         }
         if page.last && told && self.kind != Kind::Flac {

@@ -13,7 +13,8 @@ const MAX_SAMPLES: usize = 128 << 20;
 const RATES: std::ops::RangeInclusive<u32> = 4_000..=384_000;
 /// Channels that any recorder has.
 const MAX_CHANNELS: usize = 64;
-/// Changes of rate or channels in one file: titles of a station's recording, not noise that looks like headers.
+/// Changes of rate or channels in one file: titles of a station's recording, not noise that looks
+/// like headers.
 const MAX_PARTS: usize = 1000;
 
 /// Rate and channels of a block.

@@ -46,7 +46,8 @@ impl Packets {
         Ok(Self { codec, pcm: Vec::new(), trust: Trust::Whole })
     }
 
-    /// Decodes a packet of `duration` frames (which only block codecs look at) into `pcm`; `None` when it is damaged.
+    /// Decodes a packet of `duration` frames (which only block codecs look at) into `pcm`; `None`
+    /// when it is damaged.
     pub(super) fn decode(&mut self, data: &[u8], duration: u64) -> Result<Option<PcmSpec>, AudioError> {
         let packet = PacketRef::new(0, Timestamp::ZERO, Duration::from(duration), data);
         self.decode_packet(&packet)

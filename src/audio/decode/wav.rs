@@ -1,4 +1,5 @@
-//! RIFF, RIFX, RF64, BW64 and Wave64, with sizes that lie: recorders that write into a pipe never come back to them.
+//! RIFF, RIFX, RF64, BW64 and Wave64, with sizes that lie: recorders that write into a pipe never
+//! come back to them.
 
 use symphonia::core::audio::Channels;
 use symphonia::core::codecs::audio::AudioCodecParameters;

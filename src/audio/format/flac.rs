@@ -112,8 +112,8 @@ fn encode(pcm: &[f32], rate: SampleRate, channels: usize) -> Result<Vec<u8>, Aud
     let mut sink = flacenc::bitsink::ByteSink::new();
     stream.write(&mut sink).map_err(|error| failed(&error))?;
     let mut file = sink.into_inner();
-    // The smallest block counts without the last one (RFC 9639, 8.2); the encoder counts it, and strict readers then
-    // find no frame.
+    // The smallest block counts without the last one (RFC 9639, 8.2); the encoder counts it, and
+    // strict readers then find no frame.
     if file.len() > SMALLEST_AT + 4 {
         file.copy_within(SMALLEST_AT + 2..SMALLEST_AT + 4, SMALLEST_AT);
     }
@@ -124,7 +124,8 @@ fn encode(pcm: &[f32], rate: SampleRate, channels: usize) -> Result<Vec<u8>, Aud
     Ok(file)
 }
 
-/// Puts another rate into the header of a file, of which the frames, with these lengths, then say nothing.
+/// Puts another rate into the header of a file, of which the frames, with these lengths, then say
+/// nothing.
 fn set_rate(file: &mut [u8], rate: u32, lengths: &[usize]) {
     let Some(mut at) = file.len().checked_sub(lengths.iter().sum()).filter(|&at| at > RATE_AT + 2) else { return };
     let [_, high, middle, low] = (rate << 4).to_be_bytes();

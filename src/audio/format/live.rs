@@ -31,8 +31,8 @@ pub trait LiveFormat: Sync {
     /// [`AudioError`] of the codec concerned.
     fn encoder(&self, channels: usize, kbps: u32) -> Result<Box<dyn LiveEncoder>, AudioError>;
 
-    /// The same, for whoever was sent packets of another encoder of the same sound on the same grid: each packet that
-    /// begins within the first `frames` frames may follow those.
+    /// The same, for whoever was sent packets of another encoder of the same sound on the same
+    /// grid: each packet that begins within the first `frames` frames may follow those.
     ///
     /// # Errors
     /// [`AudioError`] of the codec concerned.
@@ -65,8 +65,8 @@ pub trait LiveEncoder: Send {
     /// [`AudioError`] of the codec concerned.
     fn push(&mut self, pcm: &[f32], packet: &mut dyn FnMut(Encoded<'_>)) -> Result<(), AudioError>;
 
-    /// Hands over the last packets. Returns how many frames all packets are worth, if the sound ends
-    /// within the last one.
+    /// Hands over the last packets. Returns how many frames all packets are worth, if the sound
+    /// ends within the last one.
     ///
     /// # Errors
     /// [`AudioError`] of the codec concerned.

@@ -90,8 +90,8 @@ pub trait StreamingFile: Send {
     fn finish(self: Box<Self>) -> Result<Vec<u8>, AudioError>;
 }
 
-/// Interleaved PCM of 48 kHz in, bytes of one file out, in order, with a beginning that is known at the end. Any pieces
-/// give the same file.
+/// Interleaved PCM of 48 kHz in, bytes of one file out, in order, with a beginning that is known at
+/// the end. Any pieces give the same file.
 pub trait LongFile: Send {
     /// Takes sound, and gives the next bytes.
     ///

@@ -1,8 +1,8 @@
 //! Ogg Opus (RFC 3533, RFC 7845).
 //!
-//! A [`SharedPage`] holds packets once for all listeners; [`SharedPage::header`] makes the few bytes
-//! that differ: each listener's own serial number, page sequence and granule position, with a right
-//! checksum for the shared body.
+//! A [`SharedPage`] holds packets once for all listeners; [`SharedPage::header`] makes the few
+//! bytes that differ: each listener's own serial number, page sequence and granule position, with a
+//! right checksum for the shared body.
 
 mod crc;
 mod file;
@@ -23,7 +23,8 @@ use crate::units::SampleRate;
 const FILE_KBPS: u32 = 160;
 /// Bit rate of files that are heard while they are made.
 const PREVIEW_KBPS: u32 = 128;
-/// Frames that a decoder needs to converge when it begins in the middle: 80 ms (RFC 7845 section 4.6).
+/// Frames that a decoder needs to converge when it begins in the middle: 80 ms (RFC 7845 section
+/// 4.6).
 const CONVERGENCE: u64 = 3840;
 /// Pages that a stream's headers take.
 const HEADER_PAGES: u32 = 2;

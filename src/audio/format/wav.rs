@@ -159,7 +159,8 @@ impl PageBody for Body {
     }
 }
 
-/// The 44 bytes before the samples. The sizes are 0xFFFFFFFF, which players read as "until the end".
+/// The 44 bytes before the samples. The sizes are 0xFFFFFFFF, which players read as "until the
+/// end".
 pub(in crate::audio) fn wav_header(rate: u32, channels: u16) -> [u8; 44] {
     let frame_bytes = channels * 2;
     let mut header = [0xff; 44];
@@ -176,7 +177,8 @@ pub(in crate::audio) fn wav_header(rate: u32, channels: u16) -> [u8; 44] {
     header
 }
 
-/// The same for `frames` frames of sound; more of them than the format can count are "until the end".
+/// The same for `frames` frames of sound; more of them than the format can count are "until the
+/// end".
 pub(in crate::audio) fn wav_header_of(rate: u32, channels: u16, frames: u64) -> [u8; 44] {
     let mut header = wav_header(rate, channels);
     let bytes = frames.checked_mul(2 * u64::from(channels)).and_then(|bytes| u32::try_from(bytes).ok());

@@ -6,8 +6,9 @@ use super::{PART, Part, Rendition, SEGMENT};
 use crate::audio::format::mp3_segments;
 use crate::audio::{AudioError, LiveEncoder, OPUS_FRAME, OpusEncoder};
 
-/// Frames that an encoder hears before its segment, so that it has forgotten that it began: 0.48 s, whole packets of
-/// every codec. Its slowest part, a filter against direct current at 3 Hz, forgets 99.99 % of it.
+/// Frames that an encoder hears before its segment, so that it has forgotten that it began: 0.48 s,
+/// whole packets of every codec. Its slowest part, a filter against direct current at 3 Hz, forgets
+/// 99.99 % of it.
 const WARM_UP: u64 = 23_040;
 
 /// Encodes the sound of one segment. Any pieces give the same parts.
@@ -26,7 +27,8 @@ enum Codec {
 
 /// Gathers the segment's packets into parts.
 struct Taker {
-    /// Media time of the next packet. Negative before the first segment, where the codec is given silence.
+    /// Media time of the next packet. Negative before the first segment, where the codec is given
+    /// silence.
     at: i64,
     start: u64,
     end: u64,
@@ -70,8 +72,8 @@ impl SegmentEncoder {
         if from == 0 { 0 } else { unaligned }
     }
 
-    /// Takes sound that begins at media time `at`; what lies before the part that it wants is passed over. Hands over the
-    /// parts that became full.
+    /// Takes sound that begins at media time `at`; what lies before the part that it wants is
+    /// passed over. Hands over the parts that became full.
     ///
     /// # Errors
     /// [`AudioError`] of the codec concerned.

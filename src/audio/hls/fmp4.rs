@@ -1,4 +1,5 @@
-//! Fragmented MP4 with Opus (ISO/IEC 14496-12, CMAF, "Encapsulation of Opus in ISO Base Media File Format").
+//! Fragmented MP4 with Opus (ISO/IEC 14496-12, CMAF, "Encapsulation of Opus in ISO Base Media File
+//! Format").
 
 use super::{Part, Title, id3};
 use crate::audio::{OPUS_FRAME, OPUS_RATE};
@@ -147,8 +148,8 @@ pub(super) fn fragment(part: &Part, titles: &[Title]) -> Vec<u8> {
     boxes.0
 }
 
-/// A title as an event (ISO/IEC 23009-1 section 5.10.3.3) with an ID3 tag in it. It lasts until the next one. Told again
-/// to those who come later, the same title has the same id (FNV-1a).
+/// A title as an event (ISO/IEC 23009-1 section 5.10.3.3) with an ID3 tag in it. It lasts until the
+/// next one. Told again to those who come later, the same title has the same id (FNV-1a).
 fn event(boxes: &mut Boxes, title: &Title, at: u64) {
     let id = title.text.bytes().fold(0x811c_9dc5, |id: u32, byte| (id ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     boxes.full(b"emsg", (1, 0), |emsg| {

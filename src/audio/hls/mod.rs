@@ -1,12 +1,14 @@
-//! HTTP Live Streaming (RFC 8216): sound in segments and parts that begin at fixed multiples of media time.
+//! HTTP Live Streaming (RFC 8216): sound in segments and parts that begin at fixed multiples of
+//! media time.
 //!
 //! ```text
 //! PCM ─► SegmentEncoder, one per segment ─► Part: packets ─► Rendition::mux ─► Muxed: bytes
 //! ```
 //!
-//! Every segment has an encoder of its own that begins a fixed time before it. So its packets depend on the sound there
-//! and on nothing else: whoever has that sound makes the same bytes, whenever it begins. The packets at the seams need
-//! nothing of those before them, and packets lie exactly at their media time: the codecs' delays are taken off.
+//! Every segment has an encoder of its own that begins a fixed time before it. So its packets
+//! depend on the sound there and on nothing else: whoever has that sound makes the same bytes,
+//! whenever it begins. The packets at the seams need nothing of those before them, and packets lie
+//! exactly at their media time: the codecs' delays are taken off.
 
 mod encoder;
 mod fmp4;
@@ -79,8 +81,9 @@ impl Rendition {
         }
     }
 
-    /// Bits per second with the container's: of the largest segment at most, and in the mean. Players that can choose take
-    /// the most that their line carries: Opus sounds better with less, so what it may take is said to be more.
+    /// Bits per second with the container's: of the largest segment at most, and in the mean.
+    /// Players that can choose take the most that their line carries: Opus sounds better with less,
+    /// so what it may take is said to be more.
     pub fn bandwidth(self) -> (u32, u32) {
         match self {
             Self::Opus => (131_000, 102_000),
@@ -96,8 +99,8 @@ impl Rendition {
         }
     }
 
-    /// Whether players are offered parts of segments. hls.js lays every part of packed audio at the beginning of its
-    /// segment, so of MP3 only whole segments are.
+    /// Whether players are offered parts of segments. hls.js lays every part of packed audio at the
+    /// beginning of its segment, so of MP3 only whole segments are.
     pub fn in_parts(self) -> bool {
         matches!(self, Self::Opus)
     }
@@ -110,7 +113,8 @@ impl Rendition {
         }
     }
 
-    /// The bytes of a part, with what plays there: the first title was in force before it, the others begin within it.
+    /// The bytes of a part, with what plays there: the first title was in force before it, the
+    /// others begin within it.
     pub fn mux(self, part: &Part, titles: &[Title]) -> Muxed {
         match self {
             Self::Opus => Muxed { head: Bytes::new(), body: fmp4::fragment(part, titles).into() },

@@ -18,7 +18,8 @@ fn music(frames: u64, channels: usize) -> Vec<f32> {
     (0..frames as usize).flat_map(mixed).collect()
 }
 
-/// The parts of a segment, encoded from sound that begins at media time `from`, in pieces of so many frames.
+/// The parts of a segment, encoded from sound that begins at media time `from`, in pieces of so
+/// many frames.
 fn encoded(rendition: Rendition, channels: usize, segment: u64, pcm: &[f32], from: u64, piece: usize) -> Vec<Part> {
     let mut encoder = SegmentEncoder::new(rendition, channels, segment).unwrap();
     let (mut parts, mut at) = (Vec::new(), from);

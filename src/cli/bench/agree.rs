@@ -1,8 +1,8 @@
 //! `bench agree`: whether the GPU's own kernels compute what candle's operations compute there.
 //!
-//! The same passes go over two pools of one decoder: pieces and steps of several rows, without a text, with one, with a blend.
-//! Then the codes of the last logits are chosen on the device and by the sampler. Fails when either differs by more than
-//! rounding explains.
+//! The same passes go over two pools of one decoder: pieces and steps of several rows, without a
+//! text, with one, with a blend. Then the codes of the last logits are chosen on the device and by
+//! the sampler. Fails when either differs by more than rounding explains.
 
 use candle_core::Tensor;
 use clap::Args;
@@ -24,7 +24,8 @@ pub(super) struct AgreeArgs {
 const ROWS: usize = 6;
 const WINDOW: usize = 400;
 
-/// Rows and positions of the passes: pieces of one row and of several, then steps of all rows at different depths.
+/// Rows and positions of the passes: pieces of one row and of several, then steps of all rows at
+/// different depths.
 fn passes() -> Vec<Vec<(usize, usize)>> {
     let piece = |row: usize, range: std::ops::Range<usize>| range.map(move |position| (row, position));
     let mut passes = vec![

@@ -1,4 +1,5 @@
-//! Live voices while a transform is made on the same device: whether a listener would have heard a gap.
+//! Live voices while a transform is made on the same device: whether a listener would have heard a
+//! gap.
 
 use std::time::{Duration, Instant};
 

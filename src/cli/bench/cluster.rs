@@ -1,5 +1,6 @@
-//! `bench cluster`: nodes of this program over a NATS server that runs already. What listeners cost at edges, whose stream
-//! another node makes, and what is heard at an edge when the node that makes it is killed.
+//! `bench cluster`: nodes of this program over a NATS server that runs already. What listeners cost
+//! at edges, whose stream another node makes, and what is heard at an edge when the node that makes
+//! it is killed.
 
 mod ear;
 mod node;
@@ -22,7 +23,8 @@ const ARRIVAL: Duration = Duration::from_secs(5);
 
 #[derive(Args)]
 pub(super) struct ClusterArgs {
-    /// NATS servers with JetStream, as `serve --cluster` takes them; what this leaves there is called `continuo-bench-...`
+    /// NATS servers with JetStream, as `serve --cluster` takes them; what this leaves there is
+    /// called `continuo-bench-...`
     #[arg(long, value_name = "ADDRESS", default_value = "nats://127.0.0.1:4222")]
     cluster: String,
     /// Edges that have the listeners

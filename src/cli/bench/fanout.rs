@@ -1,5 +1,6 @@
-//! `bench fanout`: one stream, many listeners over loopback, in processes of their own so that their work is not
-//! counted as the server's. `bench listeners` is the listening half alone, to measure another server with the same load.
+//! `bench fanout`: one stream, many listeners over loopback, in processes of their own so that
+//! their work is not counted as the server's. `bench listeners` is the listening half alone, to
+//! measure another server with the same load.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

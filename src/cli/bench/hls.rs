@@ -1,5 +1,5 @@
-//! `bench hls`: one station, many players of HLS over loopback, in a process of their own. `bench players` is the
-//! playing half alone, to measure another server with the same load.
+//! `bench hls`: one station, many players of HLS over loopback, in a process of their own. `bench
+//! players` is the playing half alone, to measure another server with the same load.
 
 mod player;
 mod playlist;

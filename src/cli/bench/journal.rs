@@ -1,5 +1,5 @@
-//! `bench journal`: what journals cost, and how soon the past is heard. `bench recording`: how fast a part of a stream
-//! becomes a file. Both ask a server over loopback, as clients do.
+//! `bench journal`: what journals cost, and how soon the past is heard. `bench recording`: how fast
+//! a part of a stream becomes a file. Both ask a server over loopback, as clients do.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -71,7 +71,8 @@ pub(super) fn journal(args: &JournalArgs) -> Result<Vec<Row>, Failure> {
             client.hear(&format!("{place}/audio.wav?from=-{back:.3}&latency=low"), SOUND).await?;
             times.push(timer.elapsed());
         }
-        // One after the other, those that nobody has asked for: players that seek come from anywhere.
+        // One after the other, those that nobody has asked for: players that seek come from
+        // anywhere.
         let mut client = Client::open(&address).await?;
         let whole = (args.seconds / 3.0) as usize;
         for segment in 0..whole.saturating_sub(1).min(args.seeks) {

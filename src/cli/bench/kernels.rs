@@ -1,4 +1,5 @@
-//! `bench kernels` and `bench bandwidth`: where the time of a decoder step goes, and how fast memory could be read.
+//! `bench kernels` and `bench bandwidth`: where the time of a decoder step goes, and how fast
+//! memory could be read.
 
 use std::{
     collections::BTreeMap,
@@ -46,7 +47,8 @@ const WINDOW: usize = 1500;
 /// Time per step of every part, over all layers.
 type Times = BTreeMap<Part, Duration>;
 
-/// Steps on an otherwise empty pool: times per part and of whole steps. `between` is called before every few steps.
+/// Steps on an otherwise empty pool: times per part and of whole steps. `between` is called before
+/// every few steps.
 fn measure(
     decoder: &Decoder,
     args: &KernelsArgs,
@@ -138,7 +140,8 @@ pub(super) fn bandwidth(args: &BandwidthArgs) -> Result<Vec<Row>, Failure> {
     })?;
     let (model, dtype) = args.step.model.model()?;
     let states = model.made_up_states("a prompt of ordinary length, with a few words")?;
-    // In turns: what other tenants of the machine leave of its memory changes from second to second.
+    // In turns: what other tenants of the machine leave of its memory changes from second to
+    // second.
     let mut passes = Vec::new();
     let (_, steps) = measure(&model.decoder, &args.step, &states, || {
         let start = Instant::now();

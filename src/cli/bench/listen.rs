@@ -1,7 +1,9 @@
-//! `bench listen`: what a player with half a second in store hears of a machine that is only just fast enough.
+//! `bench listen`: what a player with half a second in store hears of a machine that is only just
+//! fast enough.
 //!
-//! The decoder is slowed down to each speed, so that a machine on which it is faster shows what slower ones do; a speed
-//! that the machine does not reach is what it is. Everything else is real: steps, codec, refills, encoder and clock.
+//! The decoder is slowed down to each speed, so that a machine on which it is faster shows what
+//! slower ones do; a speed that the machine does not reach is what it is. Everything else is real:
+//! steps, codec, refills, encoder and clock.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -99,7 +101,8 @@ pub(super) fn run(args: &ListenArgs) -> Result<Vec<Row>, Failure> {
     Ok(rows)
 }
 
-/// Plays a stream for `seconds`. Gives what was heard, the stream's speed at the end, and the underruns counted.
+/// Plays a stream for `seconds`. Gives what was heard, the stream's speed at the end, and the
+/// underruns counted.
 async fn hear(stream: Arc<Stream>, seconds: f64, store: f64) -> Result<(Player, f64, u64), Failure> {
     let mut listener = stream.listen(Listen { format: Format::OGG, kbps: 96, low_latency: false })?;
     let (mut player, mut granule) = (Player::new(store), 0);
@@ -118,7 +121,8 @@ async fn hear(stream: Arc<Stream>, seconds: f64, store: f64) -> Result<(Player, 
     Ok((player, info.realtime_factor, info.underruns))
 }
 
-/// The granule position of the last page whose head is in a piece, which begins with one or is a page's body.
+/// The granule position of the last page whose head is in a piece, which begins with one or is a
+/// page's body.
 fn end_of_page(piece: &[u8]) -> Option<u64> {
     let head = piece.starts_with(b"OggS").then(|| piece.windows(4).rposition(|four| four == b"OggS"))??;
     Some(u64::from_le_bytes(piece.get(head + 6..head + 14)?.try_into().ok()?))

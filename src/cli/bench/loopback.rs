@@ -48,7 +48,8 @@ pub(super) fn make_room(clients: usize) -> Result<(), Failure> {
 /// User and system time of a process in seconds, from Linux's `/proc`.
 pub(super) fn cpu_seconds(pid: u32) -> Option<f64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name is in parentheses and may hold anything; fields 14 and 15 are counted from behind it.
+    // The name is in parentheses and may hold anything; fields 14 and 15 are counted from behind
+    // it.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let ticks: f64 = fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?;
     Some(ticks / 100.0)

@@ -63,7 +63,8 @@ enum Bench {
     Fanout(fanout::FanoutArgs),
     /// Many players of HLS on one station over loopback: CPU per player, memory
     Hls(hls::HlsArgs),
-    /// Listeners at the edges of a cluster, and nodes that are killed under them; needs a NATS server that runs
+    /// Listeners at the edges of a cluster, and nodes that are killed under them; needs a NATS
+    /// server that runs
     Cluster(cluster::ClusterArgs),
     /// Solver steps and codec of the transform model with random weights
     Transform(transform::TransformArgs),
@@ -75,7 +76,8 @@ enum Bench {
     Stillness(stillness::StillnessArgs),
     /// What journals cost, and how soon a place in the past is heard
     Journal(journal::JournalArgs),
-    /// How fast a part of a stream becomes a file: of the model, and with a codec of full size and random weights
+    /// How fast a part of a stream becomes a file: of the model, and with a codec of full size and
+    /// random weights
     Recording(journal::RecordingArgs),
     /// The listeners of `fanout`, for measuring another server beside it
     Listeners(fanout::ListenersArgs),
@@ -131,7 +133,8 @@ impl SizeChoice {
 }
 
 impl RandomModel {
-    /// The backend, the name of its number format, and the bytes of decoder weights that a step reads.
+    /// The backend, the name of its number format, and the bytes of decoder weights that a step
+    /// reads.
     fn build(&self) -> Result<(MusicGenBackend, &'static str, usize), Failure> {
         let (model, dtype) = self.model()?;
         let bytes = model.decoder.bytes();

@@ -1,8 +1,10 @@
-//! `bench quality`: what rounded weights, keys and values change in a model's choices, token by token.
+//! `bench quality`: what rounded weights, keys and values change in a model's choices, token by
+//! token.
 //!
-//! Music is made with f32; then the same columns are read by a decoder of each format, with the text and without. The
-//! answers with the text are compared with those of f32, and so are the mixtures of both that a stream with guidance
-//! draws from: guidance g multiplies what the two differ by, and their errors, by g.
+//! Music is made with f32; then the same columns are read by a decoder of each format, with the
+//! text and without. The answers with the text are compared with those of f32, and so are the
+//! mixtures of both that a stream with guidance draws from: guidance g multiplies what the two
+//! differ by, and their errors, by g.
 
 use clap::Args;
 use serde_json::json;

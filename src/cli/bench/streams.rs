@@ -1,8 +1,9 @@
 //! `bench streams`: how many endless streams a machine makes at once.
 //!
-//! Voices stand at all positions between the kept part and the end of the window, as they do when they began at
-//! different times. What a frame costs is a step, its share of the codec, and its share of the passes that read a full
-//! window again. The number of voices is doubled, then bisected, until the slowest steps or the sum no longer fit.
+//! Voices stand at all positions between the kept part and the end of the window, as they do when
+//! they began at different times. What a frame costs is a step, its share of the codec, and its
+//! share of the passes that read a full window again. The number of voices is doubled, then
+//! bisected, until the slowest steps or the sum no longer fit.
 
 use std::time::{Duration, Instant};
 
@@ -29,7 +30,8 @@ pub(super) struct StreamsArgs {
     /// Windows in seconds
     #[arg(long, value_delimiter = ',', default_value = "10,30")]
     windows: Vec<f64>,
-    /// The 99th percentile of a step may take so many milliseconds; by default the length of a frame
+    /// The 99th percentile of a step may take so many milliseconds; by default the length of a
+    /// frame
     #[arg(long)]
     limit_ms: Option<f64>,
     /// Voices at most

@@ -1,4 +1,5 @@
-//! `bench transform` and `bench loop`: solver steps and codecs of the flow models, random weights at published sizes.
+//! `bench transform` and `bench loop`: solver steps and codecs of the flow models, random weights
+//! at published sizes.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,7 +20,8 @@ use crate::model::weights::Target;
 pub(super) struct TransformArgs {
     #[command(flatten)]
     solver: SolverArgs,
-    /// Live voices that play meanwhile: their gaps are counted during a whole transform of --seconds
+    /// Live voices that play meanwhile: their gaps are counted during a whole transform
+    /// of --seconds
     #[arg(long, default_value_t = 0)]
     voices: usize,
     /// Size of the voices' model

@@ -1,4 +1,5 @@
-//! Lists of tables as typed values. Every key is read by itself, so that all faults are found at once.
+//! Lists of tables as typed values. Every key is read by itself, so that all faults are found at
+//! once.
 
 use serde::de::value::Error;
 use serde::de::{DeserializeOwned, Error as _, Visitor};

@@ -1,8 +1,10 @@
-//! Which number format and window a machine without a GPU makes a model in real time with: measured, not guessed.
+//! Which number format and window a machine without a GPU makes a model in real time with:
+//! measured, not guessed.
 //!
-//! A few layers of random weights at the model's sizes make steps and prefill passes for a moment each; the rest of the
-//! model takes as long per layer. What a second of music costs is then known for any window: a step per frame, the
-//! kept part of the window read again once per window, and the codec.
+//! A few layers of random weights at the model's sizes make steps and prefill passes for a moment
+//! each; the rest of the model takes as long per layer. What a second of music costs is then known
+//! for any window: a step per frame, the kept part of the window read again once per window, and
+//! the codec.
 
 use std::time::{Duration, Instant};
 
@@ -24,9 +26,11 @@ const ENOUGH: f64 = 1.15;
 const SHORT_SECONDS: f64 = 10.0;
 /// Weights of decoders that are fast anywhere.
 const LIGHT: usize = 16 << 20;
-/// Weights that the measured layers have at least, so that threads wait for each other as often as in a whole step.
+/// Weights that the measured layers have at least, so that threads wait for each other as often as
+/// in a whole step.
 const SAMPLE: usize = 32 << 20;
-/// Bytes that are read between two measurements: more than caches hold, which otherwise would still have the sample.
+/// Bytes that are read between two measurements: more than caches hold, which otherwise would still
+/// have the sample.
 const FLUSH: usize = 96 << 20;
 /// Time per figure.
 const MOMENT: Duration = Duration::from_millis(120);
@@ -65,7 +69,8 @@ struct CostModel {
 }
 
 impl CostModel {
-    /// Seconds of music per second with a window of `window` frames, of which `keep` are read again when it is full.
+    /// Seconds of music per second with a window of `window` frames, of which `keep` are read again
+    /// when it is full.
     fn realtime(&self, window: usize, keep: usize, frame_rate: f64) -> f64 {
         let between = (window - keep) as f64;
         let middle = (window + keep) as f64 / 2.0;
@@ -74,8 +79,8 @@ impl CostModel {
     }
 }
 
-/// Finds a format and a window for a model on the CPU. Measures for about two seconds if the constraints leave anything open
-/// and the model is not a small one.
+/// Finds a format and a window for a model on the CPU. Measures for about two seconds if the
+/// constraints leave anything open and the model is not a small one.
 ///
 /// # Errors
 /// When memory is short.
@@ -108,7 +113,8 @@ fn kept(keep: usize, full: usize, window: usize) -> usize {
     if window < full { keep * window / full } else { keep }
 }
 
-/// The first that is enough: exact formats before the shorter window, the shorter window before four bits.
+/// The first that is enough: exact formats before the shorter window, the shorter window before
+/// four bits.
 fn choose(
     config: &Config,
     constraints: FitConstraints,
@@ -185,7 +191,8 @@ fn measure(config: &Config, format: WeightFormat) -> Result<CostModel> {
     let codes = Tensor::zeros((1, frames, config.codec.codebooks), candle_core::DType::U32, &Device::Cpu)?;
     let mut state = model.codec.decoder.start();
     let codec = median(&flush, || model.codec.push(&mut state, &codes, false).map(drop))? / frames as f64;
-    // The heads are measured once with the layers; they are a part of every layer's share, which errs to the safe side.
+    // The heads are measured once with the layers; they are a part of every layer's share, which
+    // errs to the safe side.
     let whole = config.decoder.layers as f64 / layers as f64;
     let position = (step - near).max(0.0) / far as f64 * whole;
     Ok(CostModel { step: near * whole, position, prefill: prefill * whole, codec })
@@ -240,8 +247,8 @@ mod tests {
         Config::from_hf(&config, &json!({ "max_length": 1500 })).unwrap()
     }
 
-    /// What `choose` finds where a step with f32 takes `f32` seconds and positions cost nothing, or as much again by
-    /// `far` of them.
+    /// What `choose` finds where a step with f32 takes `f32` seconds and positions cost nothing, or
+    /// as much again by `far` of them.
     fn found(step: f64, far: f64, constraints: FitConstraints) -> (WeightFormat, usize) {
         let config = config(64, 2);
         let share = |format| {

@@ -1,7 +1,8 @@
-//! MusicGen as a [`Backend`]: KV slots with two rows each, guidance, sampling, and the codec batched over voices.
+//! MusicGen as a [`Backend`]: KV slots with two rows each, guidance, sampling, and the codec
+//! batched over voices.
 //!
-//! What a slot's rows hold is tracked, so a row that was not needed before (guidance switched on, a description added)
-//! is filled from the voice's own columns the moment it is.
+//! What a slot's rows hold is tracked, so a row that was not needed before (guidance switched on, a
+//! description added) is filled from the voice's own columns the moment it is.
 
 mod fit;
 #[cfg(test)]
@@ -32,7 +33,8 @@ use crate::{
     units::{ModelId, SampleRate},
 };
 
-/// Memory set aside for keys and values unless said otherwise. On the CPU it is only used as far as slots are filled.
+/// Memory set aside for keys and values unless said otherwise. On the CPU it is only used as far as
+/// slots are filled.
 pub const KV_BUDGET: usize = 4 << 30;
 /// Slots at most, however small the model.
 const MAX_SLOTS: usize = 256;
@@ -62,7 +64,8 @@ const CONDITIONAL: usize = 0;
 const NULL: usize = 1;
 
 impl MusicGenBackend {
-    /// A backend of random weights at the sizes of `config`, without a text encoder: for benchmarks.
+    /// A backend of random weights at the sizes of `config`, without a text encoder: for
+    /// benchmarks.
     ///
     /// # Errors
     /// [`ModelError::Tensor`] when memory is short.
@@ -90,7 +93,8 @@ impl MusicGenBackend {
         &self.model
     }
 
-    /// Checks one voice's part of a pass and writes its columns down. `count` columns begin at `position`.
+    /// Checks one voice's part of a pass and writes its columns down. `count` columns begin at
+    /// `position`.
     fn admit(&mut self, slot: Slot, position: usize, ids: &[u32]) -> Result<(), Fault> {
         let (books, window) = (self.info.codebooks, self.cache.window());
         let slots = self.slots.len();
@@ -115,7 +119,8 @@ impl MusicGenBackend {
         Ok(())
     }
 
-    /// The tokens that bring `row` of a slot up to its columns' end; the last of them gives logits if `logits`.
+    /// The tokens that bring `row` of a slot up to its columns' end; the last of them gives logits
+    /// if `logits`.
     fn tokens<'a>(&'a self, slot: Slot, row: usize, cross: &'a [CrossShare], logits: bool) -> Vec<Token<'a>> {
         let books = self.info.codebooks;
         let state = &self.slots[slot.0];
@@ -131,7 +136,8 @@ impl MusicGenBackend {
             .collect()
     }
 
-    /// Chooses the codes of a step on the device, where it has a kernel for that: only codes are copied.
+    /// Chooses the codes of a step on the device, where it has a kernel for that: only codes are
+    /// copied.
     fn choose_there(
         &self,
         logits: &Tensor,

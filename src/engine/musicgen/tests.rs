@@ -1,4 +1,5 @@
-//! The backend on a tiny checkpoint: what shares the batch, and how a position was reached, never shows.
+//! The backend on a tiny checkpoint: what shares the batch, and how a position was reached, never
+//! shows.
 
 #![allow(clippy::unwrap_used)]
 
@@ -290,7 +291,8 @@ fn models_that_share_a_codec_share_its_fingerprint() {
     assert!(random.info().lookahead > 0 && random.slots() > 1);
 }
 
-/// `gen.cont.*` of the case: the reference's continuation of two sounds, greedy, with guidance, read from a voice.
+/// `gen.cont.*` of the case: the reference's continuation of two sounds, greedy, with guidance,
+/// read from a voice.
 #[tokio::test]
 async fn a_continuation_is_the_references_to_the_sample() {
     use crate::engine::{Engine, EngineConfig, Prefix, Read, SamplingPatch, VoiceSpec};

@@ -9,8 +9,8 @@ const SAMPLES_MASK: u64 = (1 << EPOCH_SHIFT) - 1;
 pub(super) struct Border {
     /// Epoch in the upper 16 bits, committed samples in the lower 48 (280 years at 32 kHz).
     word: AtomicU64,
-    /// First sample that the cut which began epoch `e` took away, at index `e % 2`: the writer prepares the next
-    /// epoch's place while the reader may still use the present one's.
+    /// First sample that the cut which began epoch `e` took away, at index `e % 2`: the writer
+    /// prepares the next epoch's place while the reader may still use the present one's.
     cuts: [AtomicU64; 2],
 }
 
@@ -40,8 +40,9 @@ impl Border {
         unpack(self.word.load(Ordering::Acquire)).1
     }
 
-    /// The writer's: raises the epoch, with a cut at a place that `choose` picks at or after the committed position that
-    /// it is given. Returns the new epoch and the cut; `None` when nothing was chosen.
+    /// The writer's: raises the epoch, with a cut at a place that `choose` picks at or after the
+    /// committed position that it is given. Returns the new epoch and the cut; `None` when nothing
+    /// was chosen.
     pub(super) fn cut(&self, mut choose: impl FnMut(u64) -> Option<u64>) -> Option<(u32, u64)> {
         let mut word = self.word.load(Ordering::Acquire);
         loop {

@@ -154,7 +154,8 @@ impl VoiceState {
     /// another way.
     fn take_back(&mut self, since: u64) -> Option<Vec<Slot>> {
         let (hop, limit) = (self.info.hop as u64, self.guard.limit);
-        // What was free before the last block is offered by now, or may be: passes of the codec decide.
+        // What was free before the last block is offered by now, or may be: passes of the codec
+        // decide.
         let before = self.guard.watch.as_ref()?;
         let before = before.heard().saturating_sub(before.block());
         let since = since.max(self.held.free(before)).max(self.writer.end());

@@ -33,9 +33,9 @@ impl From<NoRoom> for EngineError {
 }
 
 impl Worker {
-    /// Whether the machine can carry one more voice in real time, what the station does for each of them included, and
-    /// the real-time factor that it can expect. The first voice always comes in: a slow machine plays below real time
-    /// and says so.
+    /// Whether the machine can carry one more voice in real time, what the station does for each of
+    /// them included, and the real-time factor that it can expect. The first voice always comes in:
+    /// a slow machine plays below real time and says so.
     pub(super) fn room_for(&self, new: &VoiceState) -> Result<f64, NoRoom> {
         let spare = |voice: &VoiceState| voice.priority == Priority::Spare;
         let generating = self.voices.iter().filter(|voice| voice.generates()).count();

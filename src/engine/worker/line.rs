@@ -12,7 +12,8 @@ use crate::engine::voice_state::VoiceState;
 use crate::engine::{EngineError, ModelInfo, Place, Priority};
 use crate::units::VoiceId;
 
-/// How often it is looked whether the machine has become faster; that a voice has left is seen at once.
+/// How often it is looked whether the machine has become faster; that a voice has left is seen at
+/// once.
 const LOOK: Duration = Duration::from_millis(500);
 
 pub(super) struct Waiter {

@@ -7,8 +7,8 @@ use crate::engine::voice_state::VoiceState;
 use crate::engine::{Priority, Slot};
 
 impl Worker {
-    /// A free slot, if need be from a window that only a rewind could still want, then from a voice that gives way, in
-    /// the last resort the voice's own.
+    /// A free slot, if need be from a window that only a rewind could still want, then from a voice
+    /// that gives way, in the last resort the voice's own.
     pub(super) fn slot(&mut self, model: usize, voice: usize) -> Option<Slot> {
         if let Some(slot) = self.models[model].take_slot() {
             return Some(slot);

@@ -1,5 +1,5 @@
-//! One turn of work for the most urgent model: a decoder step for a batch of voices, at most one bounded prefill pass,
-//! and one codec pass.
+//! One turn of work for the most urgent model: a decoder step for a batch of voices, at most one
+//! bounded prefill pass, and one codec pass.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -149,8 +149,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Decodes for every voice that has enough frames, if any; spare ones not while others are `pressed`. A complete
-    /// voice gives its windows up.
+    /// Decodes for every voice that has enough frames, if any; spare ones not while others are
+    /// `pressed`. A complete voice gives its windows up.
     fn decode(&mut self, model: usize, pressed: bool, faults: &mut Vec<(VoiceId, Fault)>) -> Result<bool, Lost> {
         let info = self.models[model].info.clone();
         let mut due = Vec::new();

@@ -1,7 +1,7 @@
 //! What a request needs, by its method and path: a scope, and for which station.
 //!
-//! Paths that are not named here change something or are an original's: they need [`Scope::Produce`] for the whole
-//! server, so that nothing new is open by oversight.
+//! Paths that are not named here change something or are an original's: they need
+//! [`Scope::Produce`] for the whole server, so that nothing new is open by oversight.
 
 use warp::http::Method;
 

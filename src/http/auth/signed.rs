@@ -1,8 +1,8 @@
 //! Signed addresses: whoever has one hears one station until a given moment, without a token.
 //!
-//! `expires` and `signature` in the query are the same for every path of the station, so that a playlist can put them on
-//! all that it names. The signature is HMAC-SHA256, in hexadecimal digits, of `EXPIRES STATION`: whatever has the key can
-//! make one, a shop's own pages too.
+//! `expires` and `signature` in the query are the same for every path of the station, so that a
+//! playlist can put them on all that it names. The signature is HMAC-SHA256, in hexadecimal digits,
+//! of `EXPIRES STATION`: whatever has the key can make one, a shop's own pages too.
 
 use std::fmt;
 use std::str::FromStr;
@@ -78,7 +78,8 @@ impl Signature {
         Some(Self { expires, tag: Option::unwrap_or_default(tag) })
     }
 
-    /// Lets it pass if it opens any of the names under which something is known, and has not expired.
+    /// Lets it pass if it opens any of the names under which something is known, and has not
+    /// expired.
     ///
     /// # Errors
     /// [`HttpError::Forbidden`].

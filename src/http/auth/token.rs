@@ -108,7 +108,8 @@ impl Token {
         Ok(format!("{BEGINNING}{}", URL_SAFE_NO_PAD.encode(drawn)))
     }
 
-    /// What is kept of a secret. It has 256 random bits, so that no slow hash is needed against guessing.
+    /// What is kept of a secret. It has 256 random bits, so that no slow hash is needed against
+    /// guessing.
     pub fn hash(secret: &str) -> String {
         let digits = digest(&SHA256, secret.as_bytes()).as_ref().iter().fold(String::new(), |mut digits, byte| {
             let _ = write!(digits, "{byte:02x}");
@@ -126,7 +127,8 @@ impl Token {
         Granted::Token { name: self.name.clone(), scopes: self.scopes.clone(), stations: self.stations.clone() }
     }
 
-    /// Whether this is the secret. Hashes are compared: how long that takes tells nothing of the secret.
+    /// Whether this is the secret. Hashes are compared: how long that takes tells nothing of the
+    /// secret.
     pub(super) fn is(&self, secret: &str) -> bool {
         digest(&SHA256, secret.as_bytes()).as_ref() == self.hash
     }

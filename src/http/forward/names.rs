@@ -24,7 +24,8 @@ const PIECE: usize = 64 << 10;
 /// Texts in texts.
 const DEPTH: usize = 2;
 
-/// The session that a body names. What cannot be read names none: whoever answers says what is wrong with it.
+/// The session that a body names. What cannot be read names none: whoever answers says what is
+/// wrong with it.
 pub(super) async fn named(headers: &HeaderMap, body: &Bytes) -> Option<String> {
     if form::is_multipart(headers) {
         return of_form(headers, body).await;

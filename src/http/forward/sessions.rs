@@ -1,4 +1,5 @@
-//! Requests about sessions and clips: each session has a home, and what is new has one where fewest clips wait.
+//! Requests about sessions and clips: each session has a home, and what is new has one where fewest
+//! clips wait.
 
 use std::time::Duration;
 
@@ -118,7 +119,8 @@ pub(super) async fn answered(
         Wants::Own => {
             let client = request.extensions().get::<Client>().map(|client| client.address.to_string());
             let node = match cluster.engines() {
-                // The one that is nearest to the client in a circle: others come and go without a difference.
+                // The one that is nearest to the client in a circle: others come and go without a
+                // difference.
                 Ok(engines) => engines.into_iter().min_by_key(|node| tag(&node.name, client.as_deref())),
                 Err(error) => return Ok(HttpError::from(error).into_response()),
             };

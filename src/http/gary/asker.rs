@@ -1,4 +1,5 @@
-//! Who sent an event, and who hears of a session: sockets of this node, and those of other nodes through them.
+//! Who sent an event, and who hears of a session: sockets of this node, and those of other nodes
+//! through them.
 
 use std::sync::{Mutex, PoisonError};
 

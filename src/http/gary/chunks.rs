@@ -1,7 +1,8 @@
-//! Restoring in pieces: slices of one base64 text, in any order, kept in memory while their socket lives.
+//! Restoring in pieces: slices of one base64 text, in any order, kept in memory while their socket
+//! lives.
 //!
-//! A piece is kept as it came, whatever number it claims to be of. What a socket may have unfinished is bounded, and
-//! what all have; their bytes are taken from the memory for requests.
+//! A piece is kept as it came, whatever number it claims to be of. What a socket may have
+//! unfinished is bounded, and what all have; their bytes are taken from the memory for requests.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};

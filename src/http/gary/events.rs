@@ -349,7 +349,8 @@ impl Call<'_> {
         Ok(())
     }
 
-    /// After a reconnect: the room is joined by now; a result that nobody was there to take is handed over once.
+    /// After a reconnect: the room is joined by now; a result that nobody was there to take is
+    /// handed over once.
     async fn verify(&self) -> Done {
         let Some(session) = &self.session else { return Ok(()) };
         let missed = self.studio()?.undelivered(session).await.map_err(|error| error.to_string())?;

@@ -1,8 +1,9 @@
 //! Sockets of one node and sessions of another.
 //!
-//! An event about a session that lives elsewhere is handed to its home, which answers with what the socket is to be told. From
-//! then on this node follows the session for all of its sockets that are in the room: its home sends what the room hears,
-//! and when that is gone, whoever goes on with the session does.
+//! An event about a session that lives elsewhere is handed to its home, which answers with what the
+//! socket is to be told. From then on this node follows the session for all of its sockets that are
+//! in the room: its home sends what the room hears, and when that is gone, whoever goes on with the
+//! session does.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -41,7 +42,8 @@ const BEHIND: usize = 256;
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// How long a node that is expected to follow a session may take.
 const EXPECTED: Duration = Duration::from_secs(30);
-/// How often it is looked whether somebody is still in a room, and whether a session can be followed again.
+/// How often it is looked whether somebody is still in a room, and whether a session can be
+/// followed again.
 const LOOK: Duration = Duration::from_millis(500);
 /// A home that has just died is waited for until another node goes on with what it had.
 const MOVING: Duration = Duration::from_secs(15);

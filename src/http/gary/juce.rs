@@ -1,5 +1,6 @@
-//! gary over plain HTTP, as the DAW plug-in uses it: `/api/juce/*`, `/api/latest_generated_audio/*`. Every failure is
-//! `{success: false, error}`; the plug-in looks at nothing else.
+//! gary over plain HTTP, as the DAW plug-in uses it: `/api/juce/*`,
+//! `/api/latest_generated_audio/*`. Every failure is `{success: false, error}`; the plug-in looks
+//! at nothing else.
 
 use std::sync::Arc;
 
@@ -170,9 +171,11 @@ async fn perform(app: &App, verb: &str, body: Result<Bytes, HttpError>, owner: O
     .into())
 }
 
-/// The clip that a session waits for, else its latest; and whether a piece and whether a transform is being made.
+/// The clip that a session waits for, else its latest; and whether a piece and whether a transform
+/// is being made.
 async fn state(studio: &Studio, id: &SessionId) -> Result<(Option<ClipSnapshot>, [bool; 2]), StudioError> {
-    // Read first, and once: a clip that ends in between is then told as running once more, never as missing.
+    // Read first, and once: a clip that ends in between is then told as running once more, never as
+    // missing.
     let tasks = [Lane::Pieces, Lane::Transforms].map(|lane| {
         let task = studio.task_in(id, lane)?;
         let status = task.status().borrow().clone();

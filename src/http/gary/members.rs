@@ -1,5 +1,6 @@
-//! What is kept of each socket, so that no one of them, and no client, holds more than its part: the sessions whose rooms
-//! it is in, the events that are being answered, and the bytes that it was sent and has not taken.
+//! What is kept of each socket, so that no one of them, and no client, holds more than its part:
+//! the sessions whose rooms it is in, the events that are being answered, and the bytes that it was
+//! sent and has not taken.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
@@ -145,7 +146,8 @@ impl Members {
     pub(super) fn enter(&self, socket: &SocketRef) {
         let extensions = &socket.req_parts().extensions;
         self.take_in(socket.id, client_of(extensions));
-        // One that began with polls and has changed over already came by another connection than its first.
+        // One that began with polls and has changed over already came by another connection than
+        // its first.
         let is_carried = self.sockets().get(&socket.id).is_some_and(|member| member.carrier.is_some());
         if let Some(connection) = extensions.get::<Connection>().filter(|_| !is_carried)
             && socket.transport_type() == socketioxide::TransportType::Websocket
@@ -227,7 +229,8 @@ impl Members {
         }
     }
 
-    /// Begins to answer an event, unless too many of its socket are being answered or the socket is gone.
+    /// Begins to answer an event, unless too many of its socket are being answered or the socket is
+    /// gone.
     pub(super) async fn turn(&self, socket: Sid) -> Option<Turn<'_>> {
         self.used(socket);
         let mut welcomed = self.sockets().get(&socket)?.welcomed.subscribe();
@@ -268,7 +271,8 @@ impl Members {
         behind
     }
 
-    /// Sends a large message to a session's room. Sockets that have not taken the one before are closed.
+    /// Sends a large message to a session's room. Sockets that have not taken the one before are
+    /// closed.
     ///
     /// # Errors
     /// [`Exhausted`] when there is no memory for it.

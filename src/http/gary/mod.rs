@@ -1,6 +1,7 @@
-//! gary: the back end that the Ableton device and its relatives speak to (betweentwomidnights/gary-backend-combined,
-//! `g4lwebsockets.py`). Its events and texts are kept; its defects are not: every request is answered, results reach
-//! sockets that reconnect, a retried or malformed request leaves nothing behind.
+//! gary: the back end that the Ableton device and its relatives speak to
+//! (betweentwomidnights/gary-backend-combined, `g4lwebsockets.py`). Its events and texts are kept;
+//! its defects are not: every request is answered, results reach sockets that reconnect, a retried
+//! or malformed request leaves nothing behind.
 
 mod asker;
 mod chunks;

@@ -31,8 +31,8 @@ const LARGE: [&str; 11] = [
     "thepatch/keygen-gary-v2-large-16",
 ];
 
-/// `{small, medium, large}`: the loaded models first, then those that are offered or on disk, then those that can be
-/// downloaded and that the client may name.
+/// `{small, medium, large}`: the loaded models first, then those that are offered or on disk, then
+/// those that can be downloaded and that the client may name.
 pub(super) fn grouped(
     loaded: &[Arc<ModelInfo>],
     here: impl IntoIterator<Item = String>,

@@ -16,7 +16,8 @@ use super::super::{HttpError, base64, json};
 use crate::budget::{Budget, Share};
 use crate::studio::{ClipRequest, SessionId, TransformRequest};
 
-/// Fields whose texts are sounds in base64: they are decoded as they are read, and never kept as text.
+/// Fields whose texts are sounds in base64: they are decoded as they are read, and never kept as
+/// text.
 const SOUNDS: [&str; 2] = ["audio_data", "audio"];
 /// The field that holds a slice of such a text.
 const SLICE: &str = "chunk";
@@ -28,7 +29,8 @@ const FIELDS: usize = 64;
 /// Bytes from which on a body is read off the runtime's threads.
 const LARGE: usize = 64 << 10;
 
-/// A payload's fields: numbers, short texts, sounds. What else is sent is read over, whatever its size.
+/// A payload's fields: numbers, short texts, sounds. What else is sent is read over, whatever its
+/// size.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Payload {
     /// Arrays and objects are kept as empty ones.
@@ -39,8 +41,9 @@ pub(crate) struct Payload {
 }
 
 impl Payload {
-    /// Reads a body: an object, or a text as the JSON in it, strictly first (also twice over), then without its
-    /// backslashes: one client escapes more than it should. Sounds in it are taken from `budget`.
+    /// Reads a body: an object, or a text as the JSON in it, strictly first (also twice over), then
+    /// without its backslashes: one client escapes more than it should. Sounds in it are taken from
+    /// `budget`.
     ///
     /// # Errors
     /// A sentence.

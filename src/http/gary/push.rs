@@ -1,7 +1,8 @@
 //! What sockets are told without asking: places in the queue, progress, results, failures.
 //!
-//! A request's own answer comes first: while a request for a session is being taken on, what happens to the session is
-//! held back. Progress is thinned out as the original does it; the last one before a result is never dropped.
+//! A request's own answer comes first: while a request for a session is being taken on, what
+//! happens to the session is held back. Progress is thinned out as the original does it; the last
+//! one before a result is never dropped.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -155,7 +156,8 @@ async fn tell(gary: &Gary, studio: &Studio, pace: &mut Pace, Event { clip, statu
     }
 }
 
-/// Tells a room that is heard again where its session stands: what is being made, or a result that nobody was handed.
+/// Tells a room that is heard again where its session stands: what is being made, or a result that
+/// nobody was handed.
 pub(super) async fn catch_up(gary: &Gary, session: &SessionId) {
     let Ok(studio) = gary.studio() else { return };
     for task in Lane::ALL.into_iter().filter_map(|lane| studio.task_in(session, lane)) {

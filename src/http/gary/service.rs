@@ -1,4 +1,5 @@
-//! What gary answers about itself: health, models, cleaning up, warming up, and the door of its former queue.
+//! What gary answers about itself: health, models, cleaning up, warming up, and the door of its
+//! former queue.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -17,7 +18,8 @@ use super::models;
 use super::payload::Payload;
 use crate::studio::Owner;
 
-/// Fine-tunes that the original warms up, besides the default model; here only when no download is needed for it.
+/// Fine-tunes that the original warms up, besides the default model; here only when no download is
+/// needed for it.
 const WARM: [(&str, &str); 2] =
     [("thepatch/hoenn_lofi", "lofi fine-tune, large"), ("thepatch/bleeps-medium", "bleeps fine-tune, medium")];
 
@@ -98,7 +100,8 @@ fn to_warm(app: &App) -> Vec<(String, &'static str)> {
     default.into_iter().chain(tuned.map(|(name, what)| (name.to_owned(), what))).collect()
 }
 
-/// Loads what is not loaded; a model makes its first steps while it is loaded, so that nobody waits for them later.
+/// Loads what is not loaded; a model makes its first steps while it is loaded, so that nobody waits
+/// for them later.
 async fn warm_up(app: &App) -> Result<Value, Failure> {
     let studio = app.studio()?;
     let mut results = Map::new();

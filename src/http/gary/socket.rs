@@ -1,7 +1,8 @@
 //! The Socket.IO end point: Engine.IO 4, and 3 for old clients; events in, rooms by session.
 //!
-//! A socket joins the room of every session that it names, before anything else happens, so that nothing said about the
-//! session is lost to it. Answers go to the session's room, or to the sender when no session is meant.
+//! A socket joins the room of every session that it names, before anything else happens, so that
+//! nothing said about the session is lost to it. Answers go to the session's room, or to the sender
+//! when no session is meant.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -102,7 +103,8 @@ impl Gary {
         }
     }
 
-    /// To everybody in a session's room: whoever asked, other sockets of this node, and those of others.
+    /// To everybody in a session's room: whoever asked, other sockets of this node, and those of
+    /// others.
     pub(super) async fn tell(&self, asker: Option<&Asker<'_>>, session: &SessionId, event: &str, data: &JsonValue) {
         self.emit(session, event, data).await;
         self.tell_far(asker, session, event, || data.clone());
@@ -150,7 +152,8 @@ pub(crate) struct Sockets {
 }
 
 impl Sockets {
-    /// Sockets that speak to the studio, or to other nodes, until the app stops. Must be called within a tokio runtime.
+    /// Sockets that speak to the studio, or to other nodes, until the app stops. Must be called
+    /// within a tokio runtime.
     pub(crate) fn new(app: &App) -> Self {
         let (push, inbox) = Push::new();
         let gary = Gary {
@@ -175,7 +178,8 @@ impl Sockets {
             .with_parser(ParserConfig::common().max_incoming_binary_buf_size(MESSAGE))
             .with_state(gary.clone())
             .build_svc();
-        // What a client sends as soon as it is told that it has joined must find who listens, so they are there before it is told.
+        // What a client sends as soon as it is told that it has joined must find who listens, so
+        // they are there before it is told.
         let join = async |socket: SocketRef, State(gary): State<Gary>| {
             listen(&socket, &gary);
             Ok::<_, Infallible>(())
@@ -258,8 +262,8 @@ impl Sockets {
     }
 }
 
-/// What came with an event, if it is JSON as this server reads it anywhere; and as it came, if another node may have to
-/// answer it.
+/// What came with an event, if it is JSON as this server reads it anywhere; and as it came, if
+/// another node may have to answer it.
 struct Sent(Option<Parsed>, Bytes);
 
 impl<A: Adapter> FromMessageParts<A> for Sent {

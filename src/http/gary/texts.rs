@@ -15,7 +15,8 @@ pub(crate) fn about(seconds: f64) -> String {
     }
 }
 
-/// The `queue_status` of a clip; all fields are always there. `load` is clips that wait and clips that are made.
+/// The `queue_status` of a clip; all fields are always there. `load` is clips that wait and clips
+/// that are made.
 pub(crate) fn queue_status(session: &SessionId, clip: ClipId, status: &Status, load: (usize, usize)) -> Value {
     let (name, position, seconds, message) = match status {
         Status::Queued { position, seconds, .. } => {
@@ -71,7 +72,8 @@ pub(crate) fn said(error: &StudioError) -> String {
     }
 }
 
-/// Why there is no transform: clients look for the words that the original had when its other half was down.
+/// Why there is no transform: clients look for the words that the original had when its other half
+/// was down.
 pub(crate) fn no_transform(error: &StudioError) -> String {
     match error {
         StudioError::Absent(reason) => format!("Connection refused: {reason}"),

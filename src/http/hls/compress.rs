@@ -1,5 +1,6 @@
-//! Long playlists are compressed for who takes that. Six hours of segments are 150 KB, and each line is nearly the one
-//! before; a player that knows no delta updates fetches all of it every three seconds.
+//! Long playlists are compressed for who takes that. Six hours of segments are 150 KB, and each
+//! line is nearly the one before; a player that knows no delta updates fetches all of it every
+//! three seconds.
 
 use std::io::Write as _;
 

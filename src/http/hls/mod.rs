@@ -1,8 +1,9 @@
-//! HLS: a stream as playlists and segments, for players and caches that fetch pieces over plain HTTP.
+//! HLS: a stream as playlists and segments, for players and caches that fetch pieces over plain
+//! HTTP.
 //!
-//! The multivariant playlist gives its player a name, which is in the addresses of the media playlists: whoever fetches
-//! those is a listener. Segments have no name in their address. They are the same for everybody and never change, so a
-//! cache in front fetches each of them once.
+//! The multivariant playlist gives its player a name, which is in the addresses of the media
+//! playlists: whoever fetches those is a listener. Segments have no name in their address. They are
+//! the same for everybody and never change, so a cache in front fetches each of them once.
 
 mod compress;
 mod playlist;
@@ -208,7 +209,8 @@ fn number(text: &str) -> Option<u64> {
     text.parse().ok().filter(|number| is_plain && *number < 1 << 32)
 }
 
-/// What a player said to be let in, as it was sent: it has to say it again for everything that a playlist names.
+/// What a player said to be let in, as it was sent: it has to say it again for everything that a
+/// playlist names.
 fn credentials(query: &str) -> impl Iterator<Item = String> {
     let is_one = |pair: &&str| pair.split_once('=').is_some_and(|(name, _)| PARAMETERS.contains(&name));
     query.split('&').filter(is_one).map(str::to_owned)

@@ -9,7 +9,8 @@ use crate::audio::hls::{PART, Rendition, SEGMENT};
 use crate::station::hls::{Listing, Position, SKIP_UNTIL, Segment};
 use crate::station::rfc3339;
 
-/// Lengths in frames: of how much before the end parts are listed, and how far from the end players stay.
+/// Lengths in frames: of how much before the end parts are listed, and how far from the end players
+/// stay.
 const IN_PARTS: u64 = 3 * SEGMENT;
 const HOLD_BACK: u64 = 3 * SEGMENT;
 const PART_HOLD_BACK: u64 = 3 * PART;
@@ -81,7 +82,8 @@ fn write(playlist: &Media<'_>, out: &mut String) -> fmt::Result {
     if listing.ended {
         return writeln!(out, "#EXT-X-ENDLIST");
     }
-    // Whoever came first to a rendition finds it without parts for a moment: so far it was made from the journal.
+    // Whoever came first to a rendition finds it without parts for a moment: so far it was made
+    // from the journal.
     if in_parts && last.parts > 0 {
         let (number, part) = if last.whole { (last.number + 1, 0) } else { (last.number, last.parts) };
         let extension = playlist.rendition.extension();

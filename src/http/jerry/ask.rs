@@ -1,4 +1,5 @@
-//! What a request says, as JSON or as a form; every value within its bounds, every mistake a sentence.
+//! What a request says, as JSON or as a form; every value within its bounds, every mistake a
+//! sentence.
 
 use bytes::Bytes;
 use warp::http::HeaderMap;

@@ -1,7 +1,8 @@
 //! jerry: loops and short pieces in a moment (betweentwomidnights/stable-audio-api, `api.py`).
 //!
-//! Every route is there with and without `/audio` before it. Pieces are clips like any other, so they wait in the
-//! queue of transforms and loops and are given up when the client leaves. A failure is always `{success: false, error}`.
+//! Every route is there with and without `/audio` before it. Pieces are clips like any other, so
+//! they wait in the queue of transforms and loops and are given up when the client leaves. A
+//! failure is always `{success: false, error}`.
 
 mod ask;
 mod models;
@@ -58,7 +59,8 @@ pub(super) const AUDIO_PATHS: Paths = &[
     ("/audio/health", "GET, HEAD"),
 ];
 
-/// All routes of jerry. On the server's own port `POST /generate` is shared with others, which ask [`claims`].
+/// All routes of jerry. On the server's own port `POST /generate` is shared with others, which ask
+/// [`claims`].
 pub(super) fn routes(app: &Arc<App>) -> Routes {
     let behind = warp::path("audio").and(all(app));
     behind.or(all(app)).unify().boxed()
@@ -81,7 +83,8 @@ fn all(app: &Arc<App>) -> Routes {
     pieces.or(models::routes(app)).unify().boxed()
 }
 
-/// Whether a `POST /generate` is meant for this surface: it has one prompt, and neither an address nor prompts.
+/// Whether a `POST /generate` is meant for this surface: it has one prompt, and neither an address
+/// nor prompts.
 pub(super) fn claims(body: &[u8]) -> bool {
     match json::parse::<serde_json::Value>(body) {
         Ok(serde_json::Value::Object(fields)) => {

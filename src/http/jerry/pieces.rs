@@ -158,7 +158,8 @@ fn bpm(prompt: &str) -> Result<f64, Failure> {
     tempo(prompt).ok_or_else(|| "The prompt names no tempo; add one, as in `128bpm`.".to_owned().into())
 }
 
-/// Bars of a loop: those that were asked for, halved until they fit; else the most that leave `most` seconds.
+/// Bars of a loop: those that were asked for, halved until they fit; else the most that leave
+/// `most` seconds.
 fn bars_of(asked: Option<u32>, bpm: f64, most: f64, info: &RenderInfo) -> u32 {
     let fits = |bars: u32| bar_seconds(bpm) * f64::from(bars) <= info.longest_loop();
     match asked {
@@ -209,7 +210,8 @@ fn of_loop(metadata: &mut Value, (bpm, bars): (f64, u32), original: &str, kind: 
     }
 }
 
-/// `POST /generate/loop`: whole bars at the prompt's tempo, from text, or from a given sound as well.
+/// `POST /generate/loop`: whole bars at the prompt's tempo, from text, or from a given sound as
+/// well.
 pub(super) async fn make_loop(app: &App, ask: Ask, owner: Owner) -> Result<Response, Failure> {
     let prompt = ask.prompt()?;
     let (bpm, model, seed) = (bpm(prompt)?, ask.model(app.studio()?, &owner)?, ask.seed()?);
@@ -282,7 +284,8 @@ pub(super) async fn guided(app: &App, ask: Ask, owner: Owner) -> Result<Response
     deliver(app, owner, Wanted { params, given: Some(audio.into()), metadata, name, base64 }).await
 }
 
-/// `POST /generate/loop-with-riff`: a loop that begins with one of the user's riffs, brought to its tempo.
+/// `POST /generate/loop-with-riff`: a loop that begins with one of the user's riffs, brought to its
+/// tempo.
 pub(super) async fn with_riff(app: &App, ask: Ask, owner: Owner) -> Result<Response, Failure> {
     let prompt = ask.prompt()?;
     let (bpm, seed, base64) = (bpm(prompt)?, ask.seed()?, ask.wants_base64()?);

@@ -1,4 +1,5 @@
-//! The running sets: one per `POST /generate`, so that two clients never meet in one list of prompts.
+//! The running sets: one per `POST /generate`, so that two clients never meet in one list of
+//! prompts.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -86,8 +87,8 @@ impl Sets {
 }
 
 impl Set {
-    /// Replaces prompts in place, as the original does: extra ones are ignored, missing ones keep the old text, and
-    /// none at all ends the set after its round.
+    /// Replaces prompts in place, as the original does: extra ones are ignored, missing ones keep
+    /// the old text, and none at all ends the set after its round.
     pub async fn change(&self, wanted: &[String]) -> Result<(), HttpError> {
         if wanted.is_empty() {
             self.over.cancel();

@@ -1,4 +1,5 @@
-//! From voices to the original's bytes, as fast as the client reads: 32 kHz mono in blocks of two seconds.
+//! From voices to the original's bytes, as fast as the client reads: 32 kHz mono in blocks of two
+//! seconds.
 
 use std::io;
 
@@ -50,7 +51,8 @@ impl Format {
 }
 
 impl Format {
-    /// Only one voice is heard at a time; the others rest, so that a machine for one carries them all.
+    /// Only one voice is heard at a time; the others rest, so that a machine for one carries them
+    /// all.
     pub fn takes_turns(&self) -> bool {
         !matches!(self, Self::Frames)
     }
@@ -93,7 +95,8 @@ impl Track {
         self.voice.control()
     }
 
-    /// The next block. Takes from the voice no more than it needs, so that a change of prompt reaches the rest.
+    /// The next block. Takes from the voice no more than it needs, so that a change of prompt
+    /// reaches the rest.
     async fn block(&mut self) -> Result<Vec<f32>, Stop> {
         while self.ready.len() < BLOCK {
             let missing = RATE.samples(1.0).0.min((BLOCK - self.ready.len()) as u64);
@@ -127,7 +130,8 @@ impl Track {
     }
 }
 
-/// The body: made only as far as the client reads, ended at a block's end, and gone when the client is.
+/// The body: made only as far as the client reads, ended at a block's end, and gone when the client
+/// is.
 pub(super) fn play(tracks: Vec<Track>, format: Format, running: Running, stopping: CancellationToken) -> impl Reply {
     let (sender, mut receiver) = mpsc::channel(1);
     tokio::spawn(async move {
@@ -185,9 +189,9 @@ fn frame(block: &[f32]) -> Bytes {
     bytes.into()
 }
 
-/// The listener hears `blocks` of the first prompt, then of the second, ... The original collects them all before it
-/// sends the first byte; here the
-/// other voices rest, and the music begins at once.
+/// The listener hears `blocks` of the first prompt, then of the second, ... The original collects
+/// them all before it sends the first byte; here the other voices rest, and the music begins at
+/// once.
 #[cfg(feature = "mp3")]
 async fn mp3(
     mut tracks: Vec<Track>,
@@ -218,8 +222,8 @@ async fn mp3(
     outlet.send(encode(&mut encoder, None)).await
 }
 
-/// Encodes a block, or the end. LAME needs some tens of milliseconds for a block: too long for a thread that others
-/// wait for.
+/// Encodes a block, or the end. LAME needs some tens of milliseconds for a block: too long for a
+/// thread that others wait for.
 #[cfg(feature = "mp3")]
 async fn encode(encoder: &mut Option<Box<crate::audio::Mp3Encoder>>, block: Option<Vec<f32>>) -> Result<Bytes, Stop> {
     let Some(mut lame) = encoder.take() else { return Err(Stop::Quiet) };

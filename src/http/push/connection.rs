@@ -1,4 +1,5 @@
-//! What a source client says to an Icecast server: `PUT` with sound without end, and titles beside it.
+//! What a source client says to an Icecast server: `PUT` with sound without end, and titles beside
+//! it.
 //!
 //! The sound has no length and comes in no chunks, which no HTTP client sends and Icecast expects.
 

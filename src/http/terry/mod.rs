@@ -1,8 +1,10 @@
-//! terry: the transform server behind gary (betweentwomidnights/melodyflow, `flask_melodyflow_2.py`).
+//! terry: the transform server behind gary (betweentwomidnights/melodyflow,
+//! `flask_melodyflow_2.py`).
 //!
-//! A transform is a clip of the session that the request names, so its steps are told to the session's room as gary's
-//! are; the request itself is answered when the sound is there. What the original does to lengths and rates is not
-//! repeated: the result is as long as the recording, at its rate.
+//! A transform is a clip of the session that the request names, so its steps are told to the
+//! session's room as gary's are; the request itself is answered when the sound is there. What the
+//! original does to lengths and rates is not repeated: the result is as long as the recording, at
+//! its rate.
 
 use std::sync::Arc;
 

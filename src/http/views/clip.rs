@@ -44,7 +44,8 @@ pub(in crate::http) struct ClipView {
     sampling: Option<ClipSampling>,
     /// Unix seconds.
     created: i64,
-    /// Where to fetch it, by format, to watch it (`events`) and to hear it while it is made (`live`).
+    /// Where to fetch it, by format, to watch it (`events`) and to hear it while it is made
+    /// (`live`).
     urls: BTreeMap<String, String>,
     /// How a transform or a loop is made.
     #[serde(skip_serializing_if = "Option::is_none")]

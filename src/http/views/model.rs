@@ -9,7 +9,8 @@ use crate::engine::ModelInfo;
 #[derive(Serialize, ToSchema)]
 pub(in crate::http) struct ModelList {
     pub models: Vec<ModelView>,
-    /// Names that are offered or need no download, and are not loaded: a clip that asks for one loads it.
+    /// Names that are offered or need no download, and are not loaded: a clip that asks for one
+    /// loads it.
     pub more: Vec<String>,
 }
 
@@ -27,7 +28,8 @@ pub(in crate::http) struct ModelView {
     /// Codec frames per second.
     frame_rate: f64,
     codebooks: usize,
-    /// Seconds of sound that it makes per second for all its streams together, over the last seconds of work.
+    /// Seconds of sound that it makes per second for all its streams together, over the last
+    /// seconds of work.
     realtime_factor: Option<f64>,
     /// Seconds of its own music that it remembers.
     window_seconds: f64,

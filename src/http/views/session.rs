@@ -20,7 +20,8 @@ pub(in crate::http) struct SessionList {
 #[schema(as = Session)]
 pub(in crate::http) struct SessionView {
     id: String,
-    /// How it came to be: `bang`, `continue`, `crop`, `restore`, `upload`, `generate`, `transform`, `loop`.
+    /// How it came to be: `bang`, `continue`, `crop`, `restore`, `upload`, `generate`, `transform`,
+    /// `loop`.
     origin: String,
     /// The model that was last asked for; `null` is the server's.
     model: Option<String>,

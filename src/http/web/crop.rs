@@ -26,7 +26,8 @@ const KBPS: u32 = 128;
 /// Sounds of one combination at most.
 const CLIPS: usize = 64;
 
-/// `/crop-audio`, `/combine-audio` and a `/health` that the original's own composition asks for in vain.
+/// `/crop-audio`, `/combine-audio` and a `/health` that the original's own composition asks for in
+/// vain.
 pub(in crate::http) fn routes(app: &Arc<App>) -> Routes {
     let (for_crop, for_combine) = (Arc::clone(app), Arc::clone(app));
     let crop = warp::path!("crop-audio").and(warp::post()).and(body::upload(app)).then(move |body| {

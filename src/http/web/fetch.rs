@@ -1,8 +1,9 @@
 //! Sound from the web, for a server that must not be made to look into its own network.
 //!
-//! A YouTube address goes through `yt-dlp` when that is installed; any other http(s) address is fetched directly. Names
-//! are resolved once, here, and private addresses refused unless the server allows them: redirects included, and a name
-//! cannot point elsewhere between the check and the connection.
+//! A YouTube address goes through `yt-dlp` when that is installed; any other http(s) address is
+//! fetched directly. Names are resolved once, here, and private addresses refused unless the server
+//! allows them: redirects included, and a name cannot point elsewhere between the check and the
+//! connection.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
@@ -60,7 +61,8 @@ impl Place {
         fits.then(|| Self::Video(format!("https://www.youtube.com/watch?v={id}")))
     }
 
-    /// Fetches the sound: of a video `seconds` from `from` on, of a file all of it. Says where in what came `from` is.
+    /// Fetches the sound: of a video `seconds` from `from` on, of a file all of it. Says where in
+    /// what came `from` is.
     ///
     /// # Errors
     /// A sentence.
@@ -193,7 +195,8 @@ fn public_v4(ip: Ipv4Addr) -> bool {
 
 fn public_v6(ip: Ipv6Addr) -> bool {
     let [first, second, ..] = ip.segments();
-    // Global unicast is 2000::/3; of it, 6to4 and Teredo wrap other addresses, and 2001:db8::/32 is for examples.
+    // Global unicast is 2000::/3; of it, 6to4 and Teredo wrap other addresses, and 2001:db8::/32 is
+    // for examples.
     first & 0xe000 == 0x2000 && first != 0x2002 && !(first == 0x2001 && (second == 0 || second == 0xdb8))
 }
 

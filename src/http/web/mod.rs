@@ -1,6 +1,8 @@
-//! gary4web: the web app's and the browser extension's routes (`concurrent_gary.py`), and the crop server's (`express`).
+//! gary4web: the web app's and the browser extension's routes (`concurrent_gary.py`), and the crop
+//! server's (`express`).
 //!
-//! A task is a session whose id has 24 hexadecimal digits; its result is levelled to -14 LUFS when it is fetched.
+//! A task is a session whose id has 24 hexadecimal digits; its result is levelled to -14 LUFS when
+//! it is fetched.
 
 mod crop;
 mod fetch;
@@ -31,7 +33,8 @@ pub(super) const PATHS: Paths = &[
 /// Paths of [`crop_routes`].
 pub(super) const CROP_PATHS: Paths = &[("/crop-audio", "POST"), ("/combine-audio", "POST"), ("/health", "GET, HEAD")];
 
-/// All routes of gary4web. On the server's own port `POST /generate` is shared with others, which ask [`claims`].
+/// All routes of gary4web. On the server's own port `POST /generate` is shared with others, which
+/// ask [`claims`].
 pub(super) fn routes(app: &Arc<App>) -> Routes {
     let for_health = Arc::clone(app);
     let health = warp::path!("health").and(get()).map(move || health(&for_health));

@@ -1,4 +1,5 @@
-//! Tasks of the web app: a piece from a place in a video or file, ending with a bar; more of it; how far it is.
+//! Tasks of the web app: a piece from a place in a video or file, ending with a bar; more of it;
+//! how far it is.
 
 use std::sync::Arc;
 
@@ -198,8 +199,8 @@ fn range(text: &str) -> Result<(f64, f64), String> {
     if least <= most { Ok((least, most)) } else { Err(wrong()) }
 }
 
-/// Whole bars of four beats: the fewest that last `least` seconds, fewer if that is more than `most`. Fast tempos are
-/// taken at half, as the original does.
+/// Whole bars of four beats: the fewest that last `least` seconds, fewer if that is more than
+/// `most`. Fast tempos are taken at half, as the original does.
 fn bars(bpm: f64, least: f64, most: f64) -> f64 {
     let bpm = if bpm > 120.0 && bpm < 200.0 { bpm / 2.0 } else { bpm };
     let bar = 240.0 / bpm;

@@ -1,4 +1,5 @@
-//! One open socket: commands are obeyed and sound is sent beside each other until either has a reason to stop.
+//! One open socket: commands are obeyed and sound is sent beside each other until either has a
+//! reason to stop.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -36,8 +37,9 @@ impl Goodbye {
     }
 }
 
-/// Serves one socket to its end. Reading and writing go on beside each other, so that a client whose sound is stuck
-/// can still be heard; replies are bounded, so that one that never reads is not listened to for ever.
+/// Serves one socket to its end. Reading and writing go on beside each other, so that a client
+/// whose sound is stuck can still be heard; replies are bounded, so that one that never reads is
+/// not listened to for ever.
 pub(super) async fn converse(
     socket: Socket,
     (exchange, grant): (&Exchange, &Grant),
@@ -51,7 +53,8 @@ pub(super) async fn converse(
         goodbye = obey(source, exchange, grant, heard, replies) => goodbye,
         goodbye = play(&mut sink, listener, heard.stream.events(), answers) => goodbye,
     };
-    // Without one the client has gone or closed already; the pending answer to its close is still sent.
+    // Without one the client has gone or closed already; the pending answer to its close is still
+    // sent.
     let close = async {
         if let Some(Goodbye(code, reason)) = goodbye {
             let code = if stopping() { CloseCode::Away } else { code };

@@ -19,8 +19,9 @@ fn decoder(kernels: Kernels, format: WeightFormat) -> Arc<Decoder> {
     MusicGen::load(&Files::Folder(folder), &none, &target).unwrap().decoder
 }
 
-/// Rows and positions of the passes, and every how many tokens want logits: pieces of one row and of several, a pass without
-/// logits, steps of all rows at different depths, of one row, of one row's two next positions.
+/// Rows and positions of the passes, and every how many tokens want logits: pieces of one row and
+/// of several, a pass without logits, steps of all rows at different depths, of one row, of one
+/// row's two next positions.
 fn passes() -> Vec<(usize, Vec<(usize, usize)>)> {
     let piece = |row: usize, range: std::ops::Range<usize>| range.map(move |position| (row, position));
     let mut passes = vec![
@@ -35,7 +36,8 @@ fn passes() -> Vec<(usize, Vec<(usize, usize)>)> {
     passes
 }
 
-/// The logits of all passes. Row 0 has no text, row 1 one, row 2 another, row 3 a blend of both, row 4 the first.
+/// The logits of all passes. Row 0 has no text, row 1 one, row 2 another, row 3 a blend of both,
+/// row 4 the first.
 fn logits(decoder: &Decoder, plain: bool) -> Vec<f32> {
     let config = decoder.config();
     let states = |length: usize| {
@@ -87,7 +89,8 @@ fn passes_on_kernels_of_our_own_compute_what_the_others_do() {
     let full = decoder(Kernels::Composed, WeightFormat::F32);
     assert!(worst(&logits(&full, false), &exact) < 2e-5);
     assert!(worst(&logits(&full, true), &exact) < 2e-5);
-    // Weights, keys, values and what is multiplied are rounded to 11 bits. candle's products on ARM round their sums, too.
+    // Weights, keys, values and what is multiplied are rounded to 11 bits. candle's products on ARM
+    // round their sums, too.
     let most = if cfg!(target_arch = "aarch64") { 0.008 } else { 0.005 };
     let narrow = decoder(Kernels::Composed, WeightFormat::Bf16);
     let (composed, own) = (logits(&narrow, false), logits(&narrow, true));

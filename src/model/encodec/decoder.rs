@@ -19,7 +19,8 @@ pub struct CodecDecoder {
     lookahead: usize,
 }
 
-/// Where streams of equal progress stand, a batch of them or one. A clone is a snapshot: tensors are shared.
+/// Where streams of equal progress stand, a batch of them or one. A clone is a snapshot: tensors
+/// are shared.
 #[derive(Debug, Clone)]
 pub struct StreamState {
     layers: Vec<LayerState>,
@@ -114,8 +115,8 @@ impl CodecDecoder {
         StreamState { layers: self.stack.start(), rest: None, owed: 0 }
     }
 
-    /// Takes the next latents `[batch, frames, dim]` of streams, or their end; gives whole frames of sound
-    /// `[batch, samples, channels]`.
+    /// Takes the next latents `[batch, frames, dim]` of streams, or their end; gives whole frames
+    /// of sound `[batch, samples, channels]`.
     ///
     /// # Errors
     /// When shapes do not fit or the device fails.
@@ -139,8 +140,9 @@ impl CodecDecoder {
     }
 }
 
-/// Frames after a frame that must be known before it is final, in the midst of a stream and at its beginning, where
-/// mirroring needs more than a convolution's own look-ahead. Found by counting samples through the layers.
+/// Frames after a frame that must be known before it is final, in the midst of a stream and at its
+/// beginning, where mirroring needs more than a convolution's own look-ahead. Found by counting
+/// samples through the layers.
 fn lookahead(config: &CodecConfig) -> usize {
     let conv = |count: usize, shape: Shape| {
         let padding = padding(config, shape);

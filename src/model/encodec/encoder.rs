@@ -43,8 +43,8 @@ impl CodecEncoder {
         self.stack.start()
     }
 
-    /// Takes the next samples `[batch, samples, channels]` of signals, or their end; gives the frames
-    /// `[batch, frames, dim]` that became final. The last frame is filled up.
+    /// Takes the next samples `[batch, samples, channels]` of signals, or their end; gives the
+    /// frames `[batch, frames, dim]` that became final. The last frame is filled up.
     ///
     /// # Errors
     /// When the device fails.

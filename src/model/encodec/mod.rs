@@ -1,8 +1,10 @@
-//! The EnCodec codec at 32 kHz (arXiv 2210.13438; `EncodecModel` of transformers and audiocraft's SEANet).
+//! The EnCodec codec at 32 kHz (arXiv 2210.13438; `EncodecModel` of transformers and audiocraft's
+//! SEANet).
 //!
-//! The decoder streams exactly: state carries each layer's left context, its right context is held back, and the
-//! mirror padding happens only at the true beginning and end, so any chunking gives the same sound at constant cost
-//! per frame. Signals are `[batch, time, channels]`; a stereo model runs the mono codec once per channel.
+//! The decoder streams exactly: state carries each layer's left context, its right context is held
+//! back, and the mirror padding happens only at the true beginning and end, so any chunking gives
+//! the same sound at constant cost per frame. Signals are `[batch, time, channels]`; a stereo model
+//! runs the mono codec once per channel.
 
 mod decoder;
 mod encoder;
@@ -64,7 +66,8 @@ impl Codec {
         Ok(hash)
     }
 
-    /// Encodes whole waveforms `[batch, samples]` to codes `[batch, frames, books]`; the last frame is filled up.
+    /// Encodes whole waveforms `[batch, samples]` to codes `[batch, frames, books]`; the last frame
+    /// is filled up.
     ///
     /// # Errors
     /// When the device fails.
@@ -81,8 +84,9 @@ impl Codec {
         Ok(wave.unwrap_or(Tensor::zeros((codes.dim(0)?, 0), candle_core::DType::F32, codes.device())?))
     }
 
-    /// Decodes the next frames `[batch, frames, books]` of streams to waveforms `[batch, samples]`: whole frames, all
-    /// that are final ([`CodecDecoder::lookahead`] frames less than were given so far, all of them after `last`).
+    /// Decodes the next frames `[batch, frames, books]` of streams to waveforms `[batch, samples]`:
+    /// whole frames, all that are final ([`CodecDecoder::lookahead`] frames less than were given so
+    /// far, all of them after `last`).
     ///
     /// # Errors
     /// When a code is out of bounds or the device fails.

@@ -1,9 +1,10 @@
 //! y = x Wᵀ on CPU memory, with weights packed into panels.
 //!
-//! A panel holds the weights of a few outputs (four SIMD vectors), input by input, so that one pass streams memory in
-//! order and every output is one chain of multiply-adds over the inputs. With many rows the chain is cut into blocks of
-//! inputs, whose weights stay in the cache while the rows pass; sums wait in memory in between. The order is the same
-//! for any number of rows, blocks and threads: a row's result never depends on what else is in the batch.
+//! A panel holds the weights of a few outputs (four SIMD vectors), input by input, so that one pass
+//! streams memory in order and every output is one chain of multiply-adds over the inputs. With
+//! many rows the chain is cut into blocks of inputs, whose weights stay in the cache while the rows
+//! pass; sums wait in memory in between. The order is the same for any number of rows, blocks and
+//! threads: a row's result never depends on what else is in the batch.
 
 use std::ops::Range;
 
@@ -28,7 +29,8 @@ pub(super) enum Panels<'a> {
     /// Not packed at all: for at most [`FEW`] outputs.
     Unpacked(&'a [f32]),
     F32(&'a [f32]),
-    /// Two bf16 in a word: vectors 0 and 1 of a row in the low and high halves of its first words, then 2 and 3.
+    /// Two bf16 in a word: vectors 0 and 1 of a row in the low and high halves of its first words,
+    /// then 2 and 3.
     Bf16(&'a [u32]),
 }
 
@@ -41,9 +43,9 @@ const AHEAD: usize = 8 << 10;
 /// Rows whose sums wait together.
 const ROWS: usize = 256;
 
-/// Where the rows of x begin: `batches` times `per_batch` rows, `stride` apart, the batches `batch_stride` apart.
-/// Overlapping rows make a convolution out of the product. A row's inputs lie in `runs` of equal length, `run_stride`
-/// apart.
+/// Where the rows of x begin: `batches` times `per_batch` rows, `stride` apart, the batches
+/// `batch_stride` apart. Overlapping rows make a convolution out of the product. A row's inputs lie
+/// in `runs` of equal length, `run_stride` apart.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RowMap {
     pub batches: usize,
@@ -181,8 +183,8 @@ impl Format for Bf16 {
     }
 }
 
-/// `R` rows against `V` vectors of one panel's block of inputs: adds to the sums of row `r`, which begin at
-/// `r * width`, or begins them.
+/// `R` rows against `V` vectors of one panel's block of inputs: adds to the sums of row `r`, which
+/// begin at `r * width`, or begins them.
 #[inline(always)]
 fn micro<S: Simd, F: Format, const R: usize, const V: usize>(
     simd: S,
@@ -235,7 +237,8 @@ pub(super) struct Product<'a> {
     pub finish: Finish<'a>,
 }
 
-/// A rectangle of the product: rows `rows` and panels `panels`, into `out`, which begins with the first of them.
+/// A rectangle of the product: rows `rows` and panels `panels`, into `out`, which begins with the
+/// first of them.
 struct Rectangle<'a, 'b, F: Format> {
     product: Product<'a>,
     words: &'a [F::Word],
@@ -254,7 +257,8 @@ impl<F: Format> WithSimd for Rectangle<'_, '_, F> {
         let width = VECTORS * S::F32_LANES;
         let step = F::words(width);
         let first = panels.start * width;
-        // Sums are held in registers: with sixteen of them only half as many rows fit beside the weights.
+        // Sums are held in registers: with sixteen of them only half as many rows fit beside the
+        // weights.
         let most = if S::REGISTER_COUNT >= 32 { 4 } else { 2 };
         let run = inputs / map.runs;
         // A few rows pass each weight once: nothing is gained by blocks.
@@ -351,8 +355,8 @@ pub(super) fn alone(words: &[f32], product: Product<'_>) -> Vec<f32> {
     out
 }
 
-/// Makes a product with a few outputs and plain weights `[outputs, inputs]`, one dot product each: panels would be all
-/// but empty.
+/// Makes a product with a few outputs and plain weights `[outputs, inputs]`, one dot product each:
+/// panels would be all but empty.
 fn few(weights: &[f32], product: Product<'_>) -> Vec<f32> {
     let Product { inputs, outputs, x, map, finish } = product;
     let mut out = vec![0f32; map.rows() * outputs];
@@ -394,8 +398,8 @@ fn multiply_as<F: Format>(words: &[F::Word], product: Product<'_>) -> Vec<f32> {
     spread(product, panel(), |rows, panels, out| arch.dispatch(Rectangle::<F> { product, words, rows, panels, out }))
 }
 
-/// Makes a product of panels `width` outputs wide: `rectangle` fills rows and panels, on as many threads
-/// as are worth it.
+/// Makes a product of panels `width` outputs wide: `rectangle` fills rows and panels, on as many
+/// threads as are worth it.
 pub(super) fn spread(
     product: Product<'_>,
     width: usize,

@@ -1,12 +1,14 @@
 //! Threads that wait for each other's kernels.
 //!
-//! A decoder step is some two hundred kernels of a few dozen microseconds. Waking a thread for each of them costs as
-//! much again, so the members of the pool look out for the next kernel for a moment before they sleep, and the thread
-//! that makes the step works along with them. Nobody spins for longer than [`PATIENCE`].
+//! A decoder step is some two hundred kernels of a few dozen microseconds. Waking a thread for each
+//! of them costs as much again, so the members of the pool look out for the next kernel for a
+//! moment before they sleep, and the thread that makes the step works along with them. Nobody spins
+//! for longer than [`PATIENCE`].
 //!
-//! Every thread begins with its own share of a kernel's parts, which lie one behind the other in memory, and then takes what
-//! others have left. While it waits it fetches the beginning of its share of the weights that come next ([`prefetch_next`]), so
-//! that memory is not idle between kernels.
+//! Every thread begins with its own share of a kernel's parts, which lie one behind the other in
+//! memory, and then takes what others have left. While it waits it fetches the beginning of its
+//! share of the weights that come next ([`prefetch_next`]), so that memory is not idle between
+//! kernels.
 //!
 //! One thread at a time has the pool; whoever finds it taken, shares his work by rayon instead.
 #![allow(unsafe_code)]
@@ -45,7 +47,8 @@ const AHEAD: usize = 256 << 10;
 /// Lines of 64 bytes that are fetched between two looks.
 const LINES: usize = 16;
 
-/// A kernel with its lifetime taken off: [`KernelPool::run`] does not return while anybody may call it.
+/// A kernel with its lifetime taken off: [`KernelPool::run`] does not return while anybody may call
+/// it.
 #[derive(Clone, Copy)]
 struct Job {
     call: *const (dyn Fn(usize) + Sync),
@@ -65,7 +68,8 @@ struct Shared {
 #[repr(align(64))]
 struct Share(AtomicUsize);
 
-// SAFETY: `job` is only written while no member reads it (see `KernelPool::run`), and what it points to may be shared.
+// SAFETY: `job` is only written while no member reads it (see `KernelPool::run`), and what it
+// points to may be shared.
 unsafe impl Sync for Shared {}
 // SAFETY: as above.
 unsafe impl Send for Shared {}
@@ -83,11 +87,13 @@ struct KernelPool {
 
 static POOL: LazyLock<KernelPool> = LazyLock::new(|| KernelPool::new(rayon::current_num_threads().saturating_sub(1)));
 
-/// What comes next: the address of the first thread's part, the bytes from there to the next thread's, and the bytes of a
-/// part. Nothing is read there, so it does not matter if it is gone, or if the three do not belong together.
+/// What comes next: the address of the first thread's part, the bytes from there to the next
+/// thread's, and the bytes of a part. Nothing is read there, so it does not matter if it is gone,
+/// or if the three do not belong together.
 static NEXT: [AtomicUsize; 3] = [const { AtomicUsize::new(0) }; 3];
 
-/// Says which weights are needed after the kernel that comes now. Threads that have nothing to do fetch them.
+/// Says which weights are needed after the kernel that comes now. Threads that have nothing to do
+/// fetch them.
 pub(super) fn prefetch_next<T>(weights: &[T]) {
     let part = size_of_val(weights) / size();
     prefetch_next_at(weights.as_ptr(), part, part);
@@ -132,7 +138,8 @@ pub(super) fn size() -> usize {
     POOL.members.len() + 1
 }
 
-/// Calls `f` with `0..parts`, each once, on as many threads as there are. A part should be worth some microseconds.
+/// Calls `f` with `0..parts`, each once, on as many threads as there are. A part should be worth
+/// some microseconds.
 pub(super) fn run(parts: usize, f: impl Fn(usize) + Sync) {
     if parts < 2 || POOL.members.is_empty() {
         return (0..parts).for_each(f);
@@ -159,7 +166,8 @@ pub(super) fn chunks<T: Send>(items: &mut [T], size: usize, f: impl Fn(usize, &m
     let (len, base) = (items.len(), Base(items.as_mut_ptr()));
     run(len.div_ceil(size.max(1)), |index| {
         let from = index * size;
-        // SAFETY: `from` lies within the items, every index comes once, and `items` is borrowed until all are done.
+        // SAFETY: `from` lies within the items, every index comes once, and `items` is borrowed
+        // until all are done.
         let part = unsafe { std::slice::from_raw_parts_mut(base.at(from), size.min(len - from)) };
         f(index, part);
     });
@@ -186,13 +194,14 @@ impl<'a, T> Columns<'a, T> {
     #[inline(always)]
     pub(super) fn row(&mut self, row: usize) -> &mut [T] {
         assert!(row < self.rows, "row {row} of {}", self.rows);
-        // SAFETY: the row lies in the matrix, which is borrowed for 'a, and these columns of it belong to nobody else.
+        // SAFETY: the row lies in the matrix, which is borrowed for 'a, and these columns of it
+        // belong to nobody else.
         unsafe { std::slice::from_raw_parts_mut(self.first.add(row * self.stride), self.width) }
     }
 }
 
-/// Calls `f` with the index of each `width` columns (the last may be fewer) of a matrix with rows of `stride` items, and
-/// these columns.
+/// Calls `f` with the index of each `width` columns (the last may be fewer) of a matrix with rows
+/// of `stride` items, and these columns.
 pub(super) fn columns<T: Send>(
     matrix: &mut [T],
     stride: usize,
@@ -202,7 +211,8 @@ pub(super) fn columns<T: Send>(
     let (base, rows) = (Base(matrix.as_mut_ptr()), matrix.len() / stride.max(1));
     run(stride.div_ceil(width.max(1)), |index| {
         let from = index * width;
-        // Columns of different calls do not overlap, every index comes once, and `matrix` is borrowed until all are done.
+        // Columns of different calls do not overlap, every index comes once, and `matrix` is
+        // borrowed until all are done.
         let columns =
             Columns { first: base.at(from), rows, stride, width: width.min(stride - from), matrix: PhantomData };
         f(index, columns);

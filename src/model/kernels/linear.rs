@@ -15,8 +15,8 @@ use super::{
 use crate::units::WeightFormat;
 
 impl WeightFormat {
-    /// The type of weights, keys and values where candle's operations run: 16 bits for every format but f32. candle
-    /// multiplies bf16 on GPUs only.
+    /// The type of weights, keys and values where candle's operations run: 16 bits for every format
+    /// but f32. candle multiplies bf16 on GPUs only.
     pub(super) fn dtype(self, device: &Device) -> DType {
         match (self, device) {
             (Self::F32, _) => DType::F32,
@@ -114,7 +114,8 @@ impl Linear {
         }
     }
 
-    /// Says that this weight is needed after the operation that comes now, so that memory is not idle until then.
+    /// Says that this weight is needed after the operation that comes now, so that memory is not
+    /// idle until then.
     pub fn prefetch(&self) {
         match &self.body {
             Body::Packed(words) => kernel_pool::prefetch_next(words),
@@ -145,8 +146,8 @@ impl Linear {
         self.native(&x.contiguous()?, map, shape, epilogue)
     }
 
-    /// `[rows, inputs]` to `[rows, outputs]`, both in the weight's own type. Only where candle's operations run, and for a weight
-    /// without a bias.
+    /// `[rows, inputs]` to `[rows, outputs]`, both in the weight's own type. Only where candle's
+    /// operations run, and for a weight without a bias.
     ///
     /// # Errors
     /// When shapes, types or devices do not fit.
@@ -157,8 +158,8 @@ impl Linear {
         }
     }
 
-    /// A convolution over time without padding: `[batch, time, channels]` to `[batch, steps, outputs]`, where
-    /// `inputs = span * channels`, the earlier step first.
+    /// A convolution over time without padding: `[batch, time, channels]` to `[batch, steps,
+    /// outputs]`, where `inputs = span * channels`, the earlier step first.
     ///
     /// # Errors
     /// When shapes or devices do not fit, or the signal is shorter than one window.
@@ -326,8 +327,8 @@ mod tests {
 
     #[test]
     fn quantised_weights_err_by_their_steps_and_no_more() {
-        // Rounding to steps of 1/127 of the largest of uniform values: 0.8 % of a weight's mean square, the same for x
-        // and its blocks. Sixteen steps: eight times as much.
+        // Rounding to steps of 1/127 of the largest of uniform values: 0.8 % of a weight's mean
+        // square, the same for x and its blocks. Sixteen steps: eight times as much.
         assert!(error(WeightFormat::Q8) < 0.008, "{}", error(WeightFormat::Q8));
         assert!(error(WeightFormat::Q4) < 0.08, "{}", error(WeightFormat::Q4));
     }

@@ -1,12 +1,13 @@
 //! Elementary functions in f32, written so that loops over them become SIMD code.
 //!
-//! Every function is a fixed sequence of IEEE operations, so an element's result does not depend on its
-//! neighbours. Errors against f64 are a few units in the last place (tested below).
+//! Every function is a fixed sequence of IEEE operations, so an element's result does not depend on
+//! its neighbours. Errors against f64 are a few units in the last place (tested below).
 
 use pulp::Arch;
 
-/// Calls `f`, a closure that is `#[inline(always)]`, compiled for the widest vectors of this processor. Passed to pulp
-/// itself it may get a shim around it that is compiled for the narrowest ones.
+/// Calls `f`, a closure that is `#[inline(always)]`, compiled for the widest vectors of this
+/// processor. Passed to pulp itself it may get a shim around it that is compiled for the narrowest
+/// ones.
 #[inline(always)]
 pub(super) fn dispatch_simd<R>(f: impl FnOnce() -> R) -> R {
     Arch::new().dispatch(f)

@@ -1,8 +1,9 @@
 //! Memory for weights, keys and values, in large pages.
 //!
-//! A step reads all weights in order. In pages of 4 KiB the processor looks up an address every 64 lines and stops
-//! fetching ahead at every page; in pages of 2 MiB it reads up to twice as fast. Weights are smaller than such a page,
-//! so they share chunks. The system is asked for large pages and may decline: only speed depends on it.
+//! A step reads all weights in order. In pages of 4 KiB the processor looks up an address every 64
+//! lines and stops fetching ahead at every page; in pages of 2 MiB it reads up to twice as fast.
+//! Weights are smaller than such a page, so they share chunks. The system is asked for large pages
+//! and may decline: only speed depends on it.
 #![allow(unsafe_code)]
 
 use std::{
@@ -69,8 +70,8 @@ impl<T: Plain> HugePageBuf<T> {
         Ok(block)
     }
 
-    /// Zeros in memory of their own that is not used before it is written to: in small pages if `part` of the values,
-    /// which are used together, are less than a large one.
+    /// Zeros in memory of their own that is not used before it is written to: in small pages if
+    /// `part` of the values, which are used together, are less than a large one.
     ///
     /// # Errors
     /// When the system has no memory left.
@@ -79,8 +80,8 @@ impl<T: Plain> HugePageBuf<T> {
         Ok(Self { chunk, from, len, values: PhantomData })
     }
 
-    /// Gives the memory of values that nobody needs back to the system, as far as others share no page with them. They
-    /// are zeros or what they were until they are written to again.
+    /// Gives the memory of values that nobody needs back to the system, as far as others share no
+    /// page with them. They are zeros or what they were until they are written to again.
     pub(super) fn forget(&mut self, values: Range<usize>) {
         let own = &self[values];
         #[cfg(target_os = "linux")]
@@ -89,7 +90,8 @@ impl<T: Plain> HugePageBuf<T> {
             let first = own.as_ptr().addr().next_multiple_of(SMALL_PAGES);
             let end = (own.as_ptr().addr() + size_of_val(own)) / SMALL_PAGES * SMALL_PAGES;
             if first < end {
-                // SAFETY: the pages belong to this block alone, which is borrowed for writing, and zeros are values.
+                // SAFETY: the pages belong to this block alone, which is borrowed for writing, and
+                // zeros are values.
                 let gone =
                     unsafe { self.chunk.unchecked_advise_range(UncheckedAdvice::DontNeed, first - begin, end - first) };
                 if let Err(error) = gone {
@@ -107,7 +109,8 @@ impl<T> Deref for HugePageBuf<T> {
 
     #[inline]
     fn deref(&self) -> &[T] {
-        // SAFETY: the range lies in the chunk, is aligned, belongs to this block alone, and any bytes are a `T`.
+        // SAFETY: the range lies in the chunk, is aligned, belongs to this block alone, and any
+        // bytes are a `T`.
         unsafe { std::slice::from_raw_parts(self.chunk.as_ptr().add(self.from).cast(), self.len) }
     }
 }
@@ -126,7 +129,8 @@ impl<T> std::fmt::Debug for HugePageBuf<T> {
     }
 }
 
-/// Defines a function that asks the processor to fetch a cache line, by its names for the hint on x86-64 and on ARM.
+/// Defines a function that asks the processor to fetch a cache line, by its names for the hint on
+/// x86-64 and on ARM.
 macro_rules! fetch {
     ($(#[$doc:meta])* $name:ident, $x86:ident, $arm:literal) => {
         $(#[$doc])*
@@ -152,7 +156,8 @@ macro_rules! fetch {
 }
 
 fetch! {
-    /// Asks for the cache line at an address, which may be any, into the nearest cache: nothing is read.
+    /// Asks for the cache line at an address, which may be any, into the nearest cache: nothing is
+    /// read.
     fetch, _MM_HINT_T0, "pldl1keep"
 }
 fetch! {
@@ -164,7 +169,8 @@ fetch! {
     fetch_once, _MM_HINT_NTA, "pldl1strm"
 }
 
-/// A large block, to measure how fast the machine reads: in the order and the pages in which weights are read.
+/// A large block, to measure how fast the machine reads: in the order and the pages in which
+/// weights are read.
 pub struct Probe(HugePageBuf<u32>);
 
 /// Words that a thread takes at once.
@@ -234,7 +240,8 @@ fn reserve(bytes: usize) -> io::Result<(Arc<MmapRaw>, usize)> {
     Ok((chunk, from))
 }
 
-/// A chunk with room for `bytes` from a large page's beginning, in `large` pages if the system has them. Memory that is not written to is not used.
+/// A chunk with room for `bytes` from a large page's beginning, in `large` pages if the system has
+/// them. Memory that is not written to is not used.
 fn fresh(bytes: usize, large: bool) -> io::Result<(Arc<MmapRaw>, usize)> {
     let map = MmapRaw::from(memmap2::MmapMut::map_anon(bytes.next_multiple_of(PAGE) + PAGE)?);
     let from = map.as_ptr().align_offset(PAGE);

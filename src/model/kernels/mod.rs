@@ -1,9 +1,10 @@
 //! The few operations in which the models spend their time.
 //!
-//! Each is one function on candle tensors with two bodies: a native one for the CPU, whose result for a row is the
-//! same bit for bit whatever else is in the batch, and one composed of candle's own operations for other devices
-//! (and, in tests, to compare the native one with). What a decoder's step consists of has a third one on NVIDIA GPUs, [`Fused`]:
-//! [`Stream`] and [`KvLayer`] choose it where a [`Pass`] is made for it.
+//! Each is one function on candle tensors with two bodies: a native one for the CPU, whose result
+//! for a row is the same bit for bit whatever else is in the batch, and one composed of candle's
+//! own operations for other devices (and, in tests, to compare the native one with). What a
+//! decoder's step consists of has a third one on NVIDIA GPUs, [`Fused`]: [`Stream`] and [`KvLayer`]
+//! choose it where a [`Pass`] is made for it.
 
 mod attention;
 #[cfg_attr(not(feature = "cuda"), path = "cuda/plain.rs")]

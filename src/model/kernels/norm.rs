@@ -146,7 +146,8 @@ mod tests {
             (Tensor::randn(0f32, 1.0, 67, &Device::Cpu).unwrap(), Tensor::randn(0f32, 1.0, 67, &Device::Cpu).unwrap());
         let close = |a: Tensor, b: Tensor| {
             let worst = (a - b).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap();
-            // Values are random and up to some dozens; a rounding of an angle of that size is 2e-6 already.
+            // Values are random and up to some dozens; a rounding of an angle of that size is 2e-6
+            // already.
             assert!(worst.to_scalar::<f32>().unwrap() < 2e-5);
         };
         close(

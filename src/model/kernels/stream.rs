@@ -4,10 +4,12 @@ use candle_core::{DType, Result, Tensor};
 
 use super::{Epilogue, Fused, Kernels, Linear, Pass, layer_norm};
 
-/// The residual stream of a pass, `[tokens, width]` in f32. What its norms and products give is f32 too, but of the weights' type
-/// where the pass is on custom kernels, so that nothing is converted between them.
+/// The residual stream of a pass, `[tokens, width]` in f32. What its norms and products give is f32
+/// too, but of the weights' type where the pass is on custom kernels, so that nothing is converted
+/// between them.
 ///
-/// A product is added to the stream with the product itself, or, on custom kernels, by the norm that reads it next.
+/// A product is added to the stream with the product itself, or, on custom kernels, by the norm
+/// that reads it next.
 #[derive(Debug)]
 pub struct Stream<'a> {
     x: Tensor,
@@ -56,7 +58,8 @@ impl<'a> Stream<'a> {
         }
     }
 
-    /// Adds the product to the stream. Returns the stream behind it or, on custom kernels, the product.
+    /// Adds the product to the stream. Returns the stream behind it or, on custom kernels, the
+    /// product.
     ///
     /// # Errors
     /// When shapes or devices do not fit.

@@ -1,4 +1,5 @@
-//! Audiocraft's pair of files: `state_dict.bin` with the transformer, `compression_state_dict.bin` with the codec.
+//! Audiocraft's pair of files: `state_dict.bin` with the transformer, `compression_state_dict.bin`
+//! with the codec.
 
 use std::path::Path;
 

@@ -34,7 +34,8 @@ pub struct FlowConfig {
 
 /// Features of the flow step; fixed in the original's code.
 pub(super) const STEP_FEATURES: usize = 256;
-/// The original never reads its configuration's `inference_coef`: this is its constructor's default.
+/// The original never reads its configuration's `inference_coef`: this is its constructor's
+/// default.
 const GUIDANCE: f32 = 4.0;
 
 impl FlowConfig {

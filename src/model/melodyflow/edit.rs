@@ -14,7 +14,8 @@ use super::{
     transformer::Tap,
 };
 
-/// An edit in progress. The length of the result is that of the recording, filled up to a whole latent frame.
+/// An edit in progress. The length of the result is that of the recording, filled up to a whole
+/// latent frame.
 pub struct EditTask {
     model: Arc<MelodyFlow>,
     settings: EditSettings,
@@ -33,9 +34,9 @@ enum Stage {
 }
 
 impl EditTask {
-    /// An edit of `sound` `[samples, channels]` at the codec's rate. `source` describes it (nobody does), `targets` what
-    /// it is to become, a row of the result each. `draws` is asked for the posterior's noise, then for two of each
-    /// regularised iteration.
+    /// An edit of `sound` `[samples, channels]` at the codec's rate. `source` describes it (nobody
+    /// does), `targets` what it is to become, a row of the result each. `draws` is asked for the
+    /// posterior's noise, then for two of each regularised iteration.
     ///
     /// # Errors
     /// [`ModelError::Input`] for settings or a length out of bounds.
@@ -63,7 +64,8 @@ impl EditTask {
         Ok(Self { model: model.clone(), settings, source, targets, stage, sound: Vec::new() })
     }
 
-    /// Evaluations made and to be made, as the original counts them; encoding and decoding do not count.
+    /// Evaluations made and to be made, as the original counts them; encoding and decoding do not
+    /// count.
     pub fn progress(&self) -> Progress {
         let steps = self.settings.steps;
         let back = steps * self.settings.regularise.map_or(1, |regularise| regularise.iterations);
@@ -89,8 +91,8 @@ impl EditTask {
         self.step_shown(&mut |_, _| {})
     }
 
-    /// [`EditTask::step`] that shows what the reference records: what the walks show with `inv.` or `fwd.` before it, and
-    /// `prompt_latent`, `intermediate` and `tokens`.
+    /// [`EditTask::step`] that shows what the reference records: what the walks show with `inv.` or
+    /// `fwd.` before it, and `prompt_latent`, `intermediate` and `tokens`.
     ///
     /// # Errors
     /// When the device fails.

@@ -1,9 +1,10 @@
-//! MelodyFlow (arXiv 2407.03648): a flow-matching transformer over the latents of a 48 kHz stereo autoencoder, here for
-//! editing recordings by text.
+//! MelodyFlow (arXiv 2407.03648): a flow-matching transformer over the latents of a 48 kHz stereo
+//! autoencoder, here for editing recordings by text.
 //!
-//! [`MelodyFlow`] holds the weights; [`EditTask`] and [`OdeSolver`] do the work in steps of one transformer layer or one piece of
-//! sound, so that whoever drives them can do something else in between. The codec is EnCodec's with another activation and
-//! a variational bottleneck instead of codebooks.
+//! [`MelodyFlow`] holds the weights; [`EditTask`] and [`OdeSolver`] do the work in steps of one
+//! transformer layer or one piece of sound, so that whoever drives them can do something else in
+//! between. The codec is EnCodec's with another activation and a variational bottleneck instead of
+//! codebooks.
 
 mod checkpoint;
 mod config;

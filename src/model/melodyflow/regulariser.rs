@@ -1,8 +1,8 @@
 //! Keeps the velocities of an inversion looking like those of real noise.
 //!
-//! The loss compares means and variances of blocks of 4 channels by 4 frames with those of a reference velocity; its
-//! gradient is written out, so that no graph has to be kept. Channels and frames beyond the last whole block are left as
-//! they are.
+//! The loss compares means and variances of blocks of 4 channels by 4 frames with those of a
+//! reference velocity; its gradient is written out, so that no graph has to be kept. Channels and
+//! frames beyond the last whole block are left as they are.
 
 use candle_core::Tensor;
 

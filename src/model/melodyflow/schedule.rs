@@ -3,7 +3,8 @@
 /// How strongly the grid sways.
 const SWAY: f64 = -0.8;
 
-/// `steps + 1` flow steps from `from` to `to`. Both directions between two values have the same points.
+/// `steps + 1` flow steps from `from` to `to`. Both directions between two values have the same
+/// points.
 pub fn grid(from: f32, to: f32, steps: usize) -> Vec<f32> {
     swayed(from, to, steps, SWAY)
 }

@@ -1,8 +1,9 @@
 //! Generation and editing, step by step.
 //!
-//! A [`OdeSolver`] follows velocities along a grid of flow steps: from noise to music under guidance, or backwards from a
-//! recording towards noise, where a regulariser keeps the way close to one that the model would have gone. An edit is a
-//! walk back and a walk forth. One [`OdeSolver::step`] runs one layer of the transformer, so that others need not wait long.
+//! A [`OdeSolver`] follows velocities along a grid of flow steps: from noise to music under
+//! guidance, or backwards from a recording towards noise, where a regulariser keeps the way close
+//! to one that the model would have gone. An edit is a walk back and a walk forth. One
+//! [`OdeSolver::step`] runs one layer of the transformer, so that others need not wait long.
 
 use std::sync::Arc;
 
@@ -134,7 +135,8 @@ struct Back {
 }
 
 impl OdeSolver {
-    /// From noise `[rows, channels, frames]` at flow step `from` up to music; one row per text. Guided.
+    /// From noise `[rows, channels, frames]` at flow step `from` up to music; one row per text.
+    /// Guided.
     ///
     /// # Errors
     /// [`ModelError::Input`] for a clip that is too long.
@@ -150,8 +152,8 @@ impl OdeSolver {
         Self::new(model, rows, true, grid(from, 1.0, steps), start, method, None)
     }
 
-    /// From the latent of a recording `[rows, channels, frames]` down to `settings.flowstep`; one row per text that
-    /// describes the recording. Not guided.
+    /// From the latent of a recording `[rows, channels, frames]` down to `settings.flowstep`; one
+    /// row per text that describes the recording. Not guided.
     ///
     /// # Errors
     /// [`ModelError::Input`] for settings out of bounds or a clip that is too long.
@@ -198,7 +200,8 @@ impl OdeSolver {
         Ok(Self { model: model.clone(), rows, guided, method, grid, x, back, k: 0, half: None, pass: None })
     }
 
-    /// Counted as the original counts: every iteration of the way back, every evaluation of the way forth.
+    /// Counted as the original counts: every iteration of the way back, every evaluation of the way
+    /// forth.
     pub fn progress(&self) -> Progress {
         let per = self.back.as_ref().map_or(1, |back| back.settings.iterations);
         let now = self.back.as_ref().map_or(0, |back| back.iteration);
@@ -218,8 +221,9 @@ impl OdeSolver {
         self.step_shown(&mut |_, _| {})
     }
 
-    /// [`OdeSolver::step`] that shows what the reference records: `z` and `t` of every evaluation, `v_cond` and `v_null`, and
-    /// of a regularised one `iter_z`, `iter_v`, `reg_z`, `reg_v`, `reg_out` and `avg_v`.
+    /// [`OdeSolver::step`] that shows what the reference records: `z` and `t` of every evaluation,
+    /// `v_cond` and `v_null`, and of a regularised one `iter_z`, `iter_v`, `reg_z`, `reg_v`,
+    /// `reg_out` and `avg_v`.
     ///
     /// # Errors
     /// When the device fails.
@@ -321,7 +325,8 @@ impl Back {
         self.iteration >= self.settings.iterations - self.settings.keep
     }
 
-    /// Takes an iteration's velocity; after the last gives the weighted average of those that were kept.
+    /// Takes an iteration's velocity; after the last gives the weighted average of those that were
+    /// kept.
     fn take(&mut self, x: &Tensor, velocity: &Tensor, delta: f64, tap: &mut Tap<'_>) -> Result<Option<Tensor>> {
         let count = x.dim(0)?;
         let mut own = velocity.narrow(0, 0, count)?.contiguous()?;

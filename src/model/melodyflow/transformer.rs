@@ -1,8 +1,10 @@
-//! The flow transformer: noisy latents, a flow step and texts in, velocities out, one layer at a time.
+//! The flow transformer: noisy latents, a flow step and texts in, velocities out, one layer at a
+//! time.
 //!
-//! Pre-norm layers with self attention (rotary positions), cross attention and a feed-forward part; the embedding of the
-//! flow step is added to the input of both attentions. Outputs of the first half come back in the second, last in first
-//! out, joined by a matrix each. Reference: audiocraft's `modules/transformer.py` and `models/flow.py`.
+//! Pre-norm layers with self attention (rotary positions), cross attention and a feed-forward part;
+//! the embedding of the flow step is added to the input of both attentions. Outputs of the first
+//! half come back in the second, last in first out, joined by a matrix each. Reference:
+//! audiocraft's `modules/transformer.py` and `models/flow.py`.
 
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
 //! Convolutions and transposed convolutions over time on `[batch, time, channels]`, piece by piece.
 //!
-//! With channels innermost a convolution is a linear layer over overlapping windows, so its results are the same bits
-//! for any chunking and any batch. The padding rules are EnCodec's (`StreamableConv1d`, `StreamableConvTranspose1d`)
-//! and plain zero padding.
+//! With channels innermost a convolution is a linear layer over overlapping windows, so its results
+//! are the same bits for any chunking and any batch. The padding rules are EnCodec's
+//! (`StreamableConv1d`, `StreamableConvTranspose1d`) and plain zero padding.
 
 use candle_core::{D, Tensor};
 
@@ -13,8 +13,8 @@ use super::super::{
     weights::Weights,
 };
 
-/// The effective weight `shape` of a weight-normalised layer: g v / ‖v‖, the norm over all axes but the first. Reads
-/// both namings of the two parts, or a weight that was fused before.
+/// The effective weight `shape` of a weight-normalised layer: g v / ‖v‖, the norm over all axes but
+/// the first. Reads both namings of the two parts, or a weight that was fused before.
 ///
 /// # Errors
 /// When no weight of that shape is there.
@@ -67,7 +67,8 @@ pub struct Padding {
     pub right: usize,
     /// Their values.
     pub mode: PadMode,
-    /// The last window is filled up, so that no input is lost to the stride; else what does not fill one is left out.
+    /// The last window is filled up, so that no input is lost to the stride; else what does not
+    /// fill one is left out.
     pub fill: bool,
 }
 
@@ -95,8 +96,8 @@ pub struct StreamingConv1d {
 pub enum ConvState {
     /// Too little has come to mirror the beginning.
     Start(Option<Tensor>),
-    /// The last inputs (padding included) that coming outputs see, and how many at their beginning are only there to
-    /// be mirrored.
+    /// The last inputs (padding included) that coming outputs see, and how many at their beginning
+    /// are only there to be mirrored.
     Running(Option<Tensor>, usize),
 }
 
@@ -114,7 +115,8 @@ impl ConvState {
         }
     }
 
-    /// Equal for states whose next piece can be joined to a batch, apart from the lengths of their tensors.
+    /// Equal for states whose next piece can be joined to a batch, apart from the lengths of their
+    /// tensors.
     pub fn phase(&self) -> usize {
         match self {
             Self::Start(_) => 0,
@@ -202,8 +204,8 @@ impl StreamingConv1d {
         Ok(Some(self.take(&signal.narrow(1, begin, length - begin)?, add)?))
     }
 
-    /// How much padding the end of a signal needs of which `length` steps (left padding included) are not used up;
-    /// `None` when nothing more comes out.
+    /// How much padding the end of a signal needs of which `length` steps (left padding included)
+    /// are not used up; `None` when nothing more comes out.
     fn end(&self, length: usize) -> Option<usize> {
         let (extent, stride) = (self.shape.extent(), self.shape.stride);
         let padded = length + self.padding.right;
@@ -262,8 +264,8 @@ pub(in super::super) fn joined(first: Option<Tensor>, second: Option<&Tensor>) -
     })
 }
 
-/// Fills up a signal over time. Mirroring needs more samples than padding: a shorter signal is first filled up with
-/// zeros on the right, mirrored, and the surplus cut.
+/// Fills up a signal over time. Mirroring needs more samples than padding: a shorter signal is
+/// first filled up with zeros on the right, mirrored, and the surplus cut.
 fn pad(x: &Tensor, left: usize, right: usize, mode: PadMode) -> Result<Tensor> {
     if left + right == 0 {
         return Ok(x.clone());
@@ -305,7 +307,8 @@ pub struct UpsampleState {
 }
 
 impl StreamingConvTranspose1d {
-    /// A layer of kernel `2 ratio` and stride `ratio`, read below `weights`; `trim` outputs are cut at each end.
+    /// A layer of kernel `2 ratio` and stride `ratio`, read below `weights`; `trim` outputs are cut
+    /// at each end.
     ///
     /// # Errors
     /// When a weight is absent or of another shape.
@@ -318,7 +321,8 @@ impl StreamingConvTranspose1d {
     ) -> Result<Self> {
         let span = 2;
         let weight = fused_weight(weights, [inputs, outputs, span * ratio])?;
-        // [in, out, tap block, tap] to [tap, out, tap block reversed, in]: the earlier frame meets the later taps.
+        // [in, out, tap block, tap] to [tap, out, tap block reversed, in]: the earlier frame meets
+        // the later taps.
         let weight = weight.reshape((inputs, outputs, span, ratio))?.permute((3, 1, 2, 0))?.contiguous()?;
         let order: Vec<u32> = (0..span as u32).rev().collect();
         let weight = weight.index_select(&Tensor::new(order, weight.device())?, 2)?;

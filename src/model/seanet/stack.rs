@@ -8,7 +8,8 @@ use super::super::{
 };
 use super::{Activation, ConvState, DelayLine, StreamingConv1d, StreamingConvTranspose1d, UpsampleState};
 
-/// Shown the output of every layer, with its path: the layer's index, within a nested stack preceded by that stack's.
+/// Shown the output of every layer, with its path: the layer's index, within a nested stack
+/// preceded by that stack's.
 pub type Tap<'a> = dyn FnMut(&[usize], &Tensor) + 'a;
 
 /// One layer.

@@ -25,7 +25,8 @@ pub struct Conditions {
 }
 
 impl Conditions {
-    /// What takes the place of a text that one wants to keep away from: nothing at all, with the same global condition.
+    /// What takes the place of a text that one wants to keep away from: nothing at all, with the
+    /// same global condition.
     ///
     /// # Errors
     /// When the device fails.

@@ -1,5 +1,5 @@
-//! The diffusion transformer: noisy latents, a noise level and conditions in, velocities out, one block at a time.
-//! Reference: `stable_audio_tools/models/{dit,transformer}.py`.
+//! The diffusion transformer: noisy latents, a noise level and conditions in, velocities out, one
+//! block at a time. Reference: `stable_audio_tools/models/{dit,transformer}.py`.
 
 use std::sync::Arc;
 
@@ -144,7 +144,8 @@ impl Dit {
         self.blocks.len()
     }
 
-    /// Makes conditions ready: tokens `[length, cond width]` and the global condition `[1, global width]`.
+    /// Makes conditions ready: tokens `[length, cond width]` and the global condition `[1, global
+    /// width]`.
     ///
     /// # Errors
     /// When shapes or devices do not fit.

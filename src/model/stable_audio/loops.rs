@@ -52,8 +52,9 @@ pub fn normalise(samples: &mut [f32], peak: f32) {
     }
 }
 
-/// Makes the join of a loop seamless: the first `fade` frames of `samples` (interleaved, the loop's `frames` and at
-/// least `fade` more) are faded in over what would have come after the loop's end, at equal power. Gives the loop alone.
+/// Makes the join of a loop seamless: the first `fade` frames of `samples` (interleaved, the loop's
+/// `frames` and at least `fade` more) are faded in over what would have come after the loop's end,
+/// at equal power. Gives the loop alone.
 pub fn seamless(samples: &[f32], channels: usize, frames: usize, fade: usize) -> Vec<f32> {
     let fade = fade.min(frames).min((samples.len() / channels).saturating_sub(frames));
     let mut out = samples[..(frames * channels).min(samples.len())].to_vec();

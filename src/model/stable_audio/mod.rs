@@ -1,7 +1,9 @@
-//! Stable Audio Open Small and its fine-tunes: a diffusion transformer over the latents of a 44.1 kHz stereo autoencoder
-//! (arXiv 2404.10301, 2505.08175; `stable_audio_tools`). It always fills a window of some twelve seconds.
+//! Stable Audio Open Small and its fine-tunes: a diffusion transformer over the latents of a 44.1
+//! kHz stereo autoencoder (arXiv 2404.10301, 2505.08175; `stable_audio_tools`). It always fills a
+//! window of some twelve seconds.
 //!
-//! [`StableAudio`] holds the weights; [`DenoiseTask`] makes one window in steps of one transformer block or one piece of sound.
+//! [`StableAudio`] holds the weights; [`DenoiseTask`] makes one window in steps of one transformer
+//! block or one piece of sound.
 
 mod conditions;
 mod config;
@@ -52,7 +54,8 @@ pub struct StableAudio {
 }
 
 impl StableAudio {
-    /// Loads `model_config.json` and `model.safetensors`. `companion` finds the published text encoder by its id.
+    /// Loads `model_config.json` and `model.safetensors`. `companion` finds the published text
+    /// encoder by its id.
     ///
     /// # Errors
     /// A [`super::ModelError`] that names the file.
@@ -63,8 +66,8 @@ impl StableAudio {
         Self::build(config, &weights, Some(text), target)
     }
 
-    /// Loads the checkpoint of a training over the model that it began with, whose files these are. `config` is the
-    /// training's own, if it has one.
+    /// Loads the checkpoint of a training over the model that it began with, whose files these are.
+    /// `config` is the training's own, if it has one.
     ///
     /// # Errors
     /// A [`super::ModelError`] that names the file.

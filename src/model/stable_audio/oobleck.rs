@@ -1,5 +1,5 @@
-//! Oobleck, the variational autoencoder of Stable Audio: convolutions and snakes, strided down and up again.
-//! Reference: `stable_audio_tools/models/autoencoders.py`.
+//! Oobleck, the variational autoencoder of Stable Audio: convolutions and snakes, strided down and
+//! up again. Reference: `stable_audio_tools/models/autoencoders.py`.
 
 use candle_core::Tensor;
 
@@ -127,8 +127,8 @@ impl Oobleck {
         self.decoder.start()
     }
 
-    /// The next samples `[batch, samples, channels]`, or their end; gives the frames `[batch, frames, 2 latents]` that
-    /// became final.
+    /// The next samples `[batch, samples, channels]`, or their end; gives the frames `[batch,
+    /// frames, 2 latents]` that became final.
     ///
     /// # Errors
     /// When the device fails.
@@ -150,8 +150,8 @@ impl Oobleck {
         Ok((super::super::vae::sample(mean, scale, noise)? / self.scale)?)
     }
 
-    /// The next latents `[batch, frames, latents]`, or their end; gives the samples `[batch, samples, channels]` that
-    /// became final.
+    /// The next latents `[batch, frames, latents]`, or their end; gives the samples `[batch,
+    /// samples, channels]` that became final.
     ///
     /// # Errors
     /// When the device fails.

@@ -49,9 +49,10 @@ enum Stage {
 }
 
 impl DenoiseTask {
-    /// A window that is to be `wanted` and not `avoided` (nothing, when absent). A given sound `[samples, channels]` is
-    /// cut or filled up to the window. NoiseSource are asked for the first noise, the posterior's noise of a given sound and a
-    /// noise per step; of a sound that pulls, the posterior's noise comes first.
+    /// A window that is to be `wanted` and not `avoided` (nothing, when absent). A given sound
+    /// `[samples, channels]` is cut or filled up to the window. NoiseSource are asked for the first
+    /// noise, the posterior's noise of a given sound and a noise per step; of a sound that pulls,
+    /// the posterior's noise comes first.
     ///
     /// # Errors
     /// [`ModelError::Input`] for settings out of bounds.
@@ -105,7 +106,8 @@ impl DenoiseTask {
         self.step_shown(&mut |_, _| {})
     }
 
-    /// [`DenoiseTask::step`] that shows `init_latents`, `latents` and what [`Diffusion::step`] shows.
+    /// [`DenoiseTask::step`] that shows `init_latents`, `latents` and what [`Diffusion::step`]
+    /// shows.
     ///
     /// # Errors
     /// When the device fails.

@@ -1,4 +1,5 @@
-//! From noise to latents, step by step, under guidance and, if wanted, pulled towards a given piece.
+//! From noise to latents, step by step, under guidance and, if wanted, pulled towards a given
+//! piece.
 
 use std::sync::Arc;
 
@@ -80,7 +81,8 @@ impl LatentGuidance {
     }
 }
 
-/// Noise levels of `steps` steps, evenly spaced in logarithmic signal-to-noise ratio, from `start` down to 0.
+/// Noise levels of `steps` steps, evenly spaced in logarithmic signal-to-noise ratio, from `start`
+/// down to 0.
 pub fn schedule(start: f64, steps: usize) -> Vec<f32> {
     let (first, last) = (if start < 1.0 { ((1.0 - start) / start + 1e-6).ln() } else { -6.0 }, 2.0);
     let level = |i: usize| match i {
@@ -109,8 +111,9 @@ pub struct Diffusion {
 }
 
 impl Diffusion {
-    /// From `x` `[batch, channels, frames]` at the first of `levels`. Under guidance (a scale other than 1) there are two
-    /// rows per piece: what it is to be, of all pieces, then what to keep away from.
+    /// From `x` `[batch, channels, frames]` at the first of `levels`. Under guidance (a scale other
+    /// than 1) there are two rows per piece: what it is to be, of all pieces, then what to keep
+    /// away from.
     ///
     /// # Errors
     /// [`ModelError::Input`] when numbers do not fit.
@@ -164,8 +167,8 @@ impl Diffusion {
         &self.x
     }
 
-    /// Runs one block of the transformer, and what belongs to a step's beginning or end. `tap` is shown `model_x` and
-    /// `model_v` of every step.
+    /// Runs one block of the transformer, and what belongs to a step's beginning or end. `tap` is
+    /// shown `model_x` and `model_v` of every step.
     ///
     /// # Errors
     /// When the device fails.
@@ -212,7 +215,8 @@ impl Diffusion {
             }
             Sampler::Euler => {
                 let mut velocity = velocity.clone();
-                // The original adds here where every other estimate subtracts; what it makes is what is wanted.
+                // The original adds here where every other estimate subtracts; what it makes is
+                // what is wanted.
                 let estimate = (&self.x + (&velocity * (1.0 - t))?)?;
                 if let Some(off) = self.pull.as_ref().map(|pull| pull.off(&estimate, t)).transpose()?.flatten() {
                     velocity = (velocity - off)?;

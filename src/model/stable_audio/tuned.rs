@@ -6,8 +6,8 @@ use candle_core::Tensor;
 
 use super::super::{archive::PthSource, error::Result, weights::TensorSource};
 
-/// The tensors of a model that was trained further: averaged weights before the last ones, the autoencoder always the
-/// original's.
+/// The tensors of a model that was trained further: averaged weights before the last ones, the
+/// autoencoder always the original's.
 pub(super) struct Tuned<'a> {
     pub(super) tuned: &'a dyn TensorSource,
     pub(super) base: &'a dyn TensorSource,

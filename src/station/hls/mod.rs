@@ -1,8 +1,9 @@
 //! HLS: a stream as segments that lie ready, for players that come and ask.
 //!
-//! The [`Segmenter`] in the stream's task encodes the renditions that somebody follows; the [`Presentation`] keeps what it
-//! made of the last minutes and lets requests wait for what is about to be made. What lies further back is made again
-//! from the stream's journal. Whoever fetches playlists is a listener ([`Sessions`]).
+//! The [`Segmenter`] in the stream's task encodes the renditions that somebody follows; the
+//! [`Presentation`] keeps what it made of the last minutes and lets requests wait for what is about
+//! to be made. What lies further back is made again from the stream's journal. Whoever fetches
+//! playlists is a listener ([`Sessions`]).
 
 mod rewind;
 mod segmenter;
@@ -28,7 +29,8 @@ use super::journal::Journal;
 use super::{StationError, Stream};
 use crate::audio::hls::{Muxed, PART, Part, Rendition, SEGMENT, Title};
 
-/// Frames before the end of a presentation that a playlist has in full, whatever its player had before.
+/// Frames before the end of a presentation that a playlist has in full, whatever its player had
+/// before.
 pub const SKIP_UNTIL: u64 = 6 * SEGMENT;
 /// Segments beyond the newest that a player may wait for.
 const AHEAD: u64 = 2;
@@ -92,8 +94,8 @@ pub struct Position {
 }
 
 impl Position {
-    /// What comes after it: a segment and a part of it. A part beyond a segment's last one is the first of the next
-    /// (rfc8216bis section 6.2.5.2).
+    /// What comes after it: a segment and a part of it. A part beyond a segment's last one is the
+    /// first of the next (rfc8216bis section 6.2.5.2).
     fn after(self) -> (u64, u64) {
         match self.part {
             None => (self.segment + 1, 0),
@@ -177,8 +179,9 @@ impl Presentation {
         self.added.send_modify(|count| *count += 1);
     }
 
-    /// What can be fetched of a rendition, as soon as there is a whole segment, and `until` is there if that is given. A
-    /// `delta` leaves out what lies more than [`SKIP_UNTIL`] before the end.
+    /// What can be fetched of a rendition, as soon as there is a whole segment, and `until` is
+    /// there if that is given. A `delta` leaves out what lies more than [`SKIP_UNTIL`] before the
+    /// end.
     ///
     /// # Errors
     /// [`Missing`].
@@ -204,7 +207,8 @@ impl Presentation {
         .await
     }
 
-    /// The bytes of a segment or of a part of `stream`, whose presentation this is; waits for them if they come next.
+    /// The bytes of a segment or of a part of `stream`, whose presentation this is; waits for them
+    /// if they come next.
     ///
     /// # Errors
     /// [`Missing`].

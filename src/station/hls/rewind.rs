@@ -31,7 +31,8 @@ struct Made {
     bytes: Arc<OnceCell<Bytes>>,
 }
 
-/// The numbers of the segments that can be made again; of a stream that is over the last one may be short.
+/// The numbers of the segments that can be made again; of a stream that is over the last one may be
+/// short.
 pub(super) fn numbers(journal: &Journal, rendition: Rendition, ended: bool) -> Range<u64> {
     let kept = journal.kept();
     let first = SegmentEncoder::first_from(rendition, kept.start);

@@ -42,7 +42,8 @@ impl Segmenter {
         followed.into_iter().filter(is_missing).collect()
     }
 
-    /// Encodes a rendition from the first segment on for which sound from a media time on is enough.
+    /// Encodes a rendition from the first segment on for which sound from a media time on is
+    /// enough.
     pub(in crate::station) fn begin(&mut self, rendition: Rendition, from: u64) {
         let next = SegmentEncoder::first_from(rendition, from);
         self.tracks.push(Encoders { rendition, next, open: VecDeque::new() });

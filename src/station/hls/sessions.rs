@@ -1,5 +1,5 @@
-//! Who listens by HLS: players have no connection that stays, so each has a name in the address of its playlists and is
-//! there for as long as it comes for them.
+//! Who listens by HLS: players have no connection that stays, so each has a name in the address of
+//! its playlists and is there for as long as it comes for them.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -70,8 +70,8 @@ impl Sessions {
         self.lock().iter().any(|players| players.get(name).is_some_and(|player| player.is_here(now)))
     }
 
-    /// A player came for a playlist. One that did not come for it before, or has left since, is new, and takes a seat if
-    /// it has none.
+    /// A player came for a playlist. One that did not come for it before, or has left since, is
+    /// new, and takes a seat if it has none.
     pub(in crate::station) fn came<E>(
         &self,
         name: &str,

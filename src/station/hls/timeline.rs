@@ -1,5 +1,5 @@
-//! When the sound of a stream plays, and what plays: from its journal, or from what is remembered where nothing is
-//! written down.
+//! When the sound of a stream plays, and what plays: from its journal, or from what is remembered
+//! where nothing is written down.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -11,7 +11,8 @@ use super::rewind;
 use crate::audio::OPUS_RATE;
 use crate::audio::hls::{Rendition, Title};
 
-/// Changes that are remembered: more than there can be in what is kept of the sound, unless somebody plays with them.
+/// Changes that are remembered: more than there can be in what is kept of the sound, unless
+/// somebody plays with them.
 const CHANGES: usize = 256;
 
 /// Both kinds of changes, in media time.

@@ -10,8 +10,8 @@ use crate::audio::hls::{Muxed, Part, SEGMENT};
 
 /// Segments in a playlist: a minute.
 const LISTED: usize = 20;
-/// Segments that are kept. Whoever has an old playlist may fetch what is in it for as long as it lasts (RFC 8216 section
-/// 6.2.2).
+/// Segments that are kept. Whoever has an old playlist may fetch what is in it for as long as it
+/// lasts (RFC 8216 section 6.2.2).
 const KEPT: usize = 2 * LISTED;
 
 /// Segments that follow each other; the last one may be growing.

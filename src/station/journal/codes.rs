@@ -13,8 +13,8 @@ use crate::engine::Prefix;
 const BESIDE: u64 = 3 * OPUS_RATE as u64;
 
 impl Journal {
-    /// The last frames of codes whose sound lies before media time `at`, of the run that plays there; `most` says how
-    /// many of a codec with a fingerprint are wanted.
+    /// The last frames of codes whose sound lies before media time `at`, of the run that plays
+    /// there; `most` says how many of a codec with a fingerprint are wanted.
     ///
     /// # Errors
     /// [`StationError::NotKept`] when there are none, [`StationError::Journal`].

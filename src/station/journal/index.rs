@@ -1,4 +1,5 @@
-//! What is known of a journal without its codes: marks, and where sound and silence lie in media time.
+//! What is known of a journal without its codes: marks, and where sound and silence lie in media
+//! time.
 
 use std::collections::VecDeque;
 use std::mem::discriminant;

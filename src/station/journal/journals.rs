@@ -51,8 +51,8 @@ impl Journals {
         Self::with(None, hours)
     }
 
-    /// In a folder, so many hours of every stream. What an earlier process has left there is found again: streams with
-    /// a name, and those that were to be kept.
+    /// In a folder, so many hours of every stream. What an earlier process has left there is found
+    /// again: streams with a name, and those that were to be kept.
     ///
     /// # Errors
     /// [`StationError::Journal`] when the folder cannot be used.
@@ -81,7 +81,8 @@ impl Journals {
         let _ = self.0.abroad.set(place);
     }
 
-    /// A journal of another process, by the bytes of its last pieces; `None` if these are none, or nothing is kept here.
+    /// A journal of another process, by the bytes of its last pieces; `None` if these are none, or
+    /// nothing is kept here.
     pub(in super::super) fn of_others(&self, pieces: Vec<(u64, Vec<u8>)>) -> Option<Arc<Journal>> {
         let mut found = None;
         let mut bytes = HashMap::new();

@@ -1,10 +1,12 @@
-//! The journal of a stream: everything that was heard of it, as codes, with what was asked of it and when.
+//! The journal of a stream: everything that was heard of it, as codes, with what was asked of it
+//! and when.
 //!
-//! Codes are written down once the stream's task has taken their sound, so a rewind rewrites nothing. From them, and from
-//! the levels and the silences that stand beside them, [`Replay`] makes the sound again that was heard.
+//! Codes are written down once the stream's task has taken their sound, so a rewind rewrites
+//! nothing. From them, and from the levels and the silences that stand beside them, [`Replay`]
+//! makes the sound again that was heard.
 //!
-//! Media time is counted in frames of 48 kHz, as everywhere in the station. *Voice time* is media time without the
-//! silence of pauses; the runs of codes lie in it.
+//! Media time is counted in frames of 48 kHz, as everywhere in the station. *Voice time* is media
+//! time without the silence of pauses; the runs of codes lie in it.
 
 mod bits;
 mod codes;
@@ -51,8 +53,8 @@ use crate::telemetry::JOURNAL_BYTES;
 
 /// Frames of a piece: five minutes.
 const PIECE: u64 = 300 * OPUS_RATE as u64;
-/// Frames behind the beginning of what is kept that are needed to make sound from there, unless it is the stream's own
-/// beginning.
+/// Frames behind the beginning of what is kept that are needed to make sound from there, unless it
+/// is the stream's own beginning.
 const WARM_UP: u64 = 5 * OPUS_RATE as u64;
 /// Pieces that stay in memory although they are on a shelf: whatever it was, it is written by then.
 const IN_MEMORY: usize = 2;
@@ -178,7 +180,8 @@ impl Journal {
         self.lock().index.wall_of(frame)
     }
 
-    /// The frame that players play at this time; of a time in which nothing was played the next one.
+    /// The frame that players play at this time; of a time in which nothing was played the next
+    /// one.
     pub fn frame_at(&self, wall: SystemTime) -> Option<u64> {
         self.lock().index.frame_at(wall)
     }

@@ -5,7 +5,8 @@
 //! piece    a head, the change, the run and the clock in force, then records as they come
 //! ```
 //!
-//! Heads and marks are JSON: they are few, and readers of another version skip what they do not know. Sound is packed.
+//! Heads and marks are JSON: they are few, and readers of another version skip what they do not
+//! know. Sound is packed.
 
 use serde::{Deserialize, Serialize};
 
@@ -96,7 +97,8 @@ pub(super) enum What {
     Change(Change),
     /// Another run of codes, or the first one.
     Run(Run),
-    /// Players play this frame at the wall-clock time of the mark, and the following ones at the pace of real time.
+    /// Players play this frame at the wall-clock time of the mark, and the following ones at the
+    /// pace of real time.
     Play,
     /// So many frames of silence were put in.
     Silence { frames: u64 },
@@ -178,7 +180,8 @@ pub(super) struct Sound {
     pub(super) card: u32,
     /// `[frames][codebooks]`, flattened.
     pub(super) codes: Vec<u32>,
-    /// Levels, in hundredths of a decibel, from these blocks of 100 ms on; the first one is that in force before.
+    /// Levels, in hundredths of a decibel, from these blocks of 100 ms on; the first one is that in
+    /// force before.
     pub(super) levels: Vec<(u64, i16)>,
 }
 
@@ -205,8 +208,8 @@ impl Record {
         out.extend(sum.to_le_bytes());
     }
 
-    /// The record at the beginning of `bytes` and its length; `None` where no whole one is. A record that this version
-    /// does not know is `None` with its length.
+    /// The record at the beginning of `bytes` and its length; `None` where no whole one is. A
+    /// record that this version does not know is `None` with its length.
     pub(super) fn read(bytes: &[u8]) -> Option<(Option<Self>, usize)> {
         let &[kind, a, b, c, d, ref rest @ ..] = bytes else { return None };
         let length = u32::from_le_bytes([a, b, c, d]) as usize;

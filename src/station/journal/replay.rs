@@ -1,17 +1,22 @@
-//! Sound of a stream again, from its journal: codes through the codec and through the stream's own processing.
+//! Sound of a stream again, from its journal: codes through the codec and through the stream's own
+//! processing.
 //!
 //! ```ignore
-//! let kept = stream.journal().kept();                    // 48 kHz frames of media time that can be had now
-//! let mut replay = Replay::open(&stream, from..to)?;     // 48 kHz frames of media time
-//! while let Some(block) = replay.next().await? { .. }    // interleaved f32, stream.channels() of them, as limited
-//!                                                        // and levelled as it was heard; `to - from` frames in all
-//! stream.journal().wall_of(frame)                        // Option<SystemTime>: when players played this frame
-//! stream.journal().frame_at(wall)                        // Option<u64>: and back
-//! stream.journal().title_at(frame)                       // Option<String>: what played there, in words
+//! // Times are 48 kHz frames of media time; this is what can be had now.
+//! let kept = stream.journal().kept();
+//! let mut replay = Replay::open(&stream, from..to)?;
+//! // Interleaved f32, `stream.channels()` of them, as limited and levelled as it was heard;
+//! // `to - from` frames in all.
+//! while let Some(block) = replay.next().await? { .. }
+//! // When players played a frame, and back; what played there, in words.
+//! let at: Option<SystemTime> = stream.journal().wall_of(frame);
+//! let frame: Option<u64> = stream.journal().frame_at(wall);
+//! let title: Option<String> = stream.journal().title_at(frame);
 //! ```
 //!
-//! The codec's work is done on the engine's thread between the steps of voices. A piece that begins with the stream, or
-//! where its music began anew, is what was heard bit for bit; elsewhere it differs by one step of 16 bits at most.
+//! The codec's work is done on the engine's thread between the steps of voices. A piece that begins
+//! with the stream, or where its music began anew, is what was heard bit for bit; elsewhere it
+//! differs by one step of 16 bits at most.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -58,7 +63,8 @@ impl Replay {
         Self::in_room(false, stream.journal(), stream.engine(), span.start, Some(span.end))
     }
 
-    /// The sound from a place in media time on. At the journal's end it waits for the stream to go on.
+    /// The sound from a place in media time on. At the journal's end it waits for the stream to go
+    /// on.
     ///
     /// # Errors
     /// [`StationError::NotKept`] when that place does not lie in [`Journal::kept`].
@@ -112,8 +118,8 @@ impl Replay {
     /// The next block, interleaved; `None` at the end. What it holds is given once.
     ///
     /// # Errors
-    /// [`StationError::Engine`] when no model understands the codes any more; [`StationError::Journal`] when they
-    /// cannot be read.
+    /// [`StationError::Engine`] when no model understands the codes any more;
+    /// [`StationError::Journal`] when they cannot be read.
     pub async fn next(&mut self) -> Result<Option<Vec<f32>>, StationError> {
         loop {
             let Grown { end, over } = *self.grown.borrow_and_update();

@@ -1,4 +1,5 @@
-//! Writes a stream's journal beside its feed: gathers what was taken of the voice, and puts it down every other second.
+//! Writes a stream's journal beside its feed: gathers what was taken of the voice, and puts it down
+//! every other second.
 
 use std::sync::Arc;
 
@@ -7,8 +8,8 @@ use super::{Journal, Journals, Seam};
 use crate::audio::{LEVEL_BLOCK, OPUS_RATE};
 use crate::engine::{CodecShape, Passage};
 
-/// Sound that is gathered before it is written: what a process that dies takes with it. Listeners are kept as far ahead
-/// of real time, so nothing of it was heard.
+/// Sound that is gathered before it is written: what a process that dies takes with it. Listeners
+/// are kept as far ahead of real time, so nothing of it was heard.
 const GATHERED: u64 = 2 * OPUS_RATE as u64;
 /// The same where somebody listens at another node, who is to hear what was sent go on: a page.
 const SOON: u64 = OPUS_RATE as u64 / 5;
@@ -21,7 +22,8 @@ pub(in super::super) struct Scribe {
     run: Option<(u32, Run)>,
     runs: u32,
     sound: Option<Sound>,
-    /// The block of 100 ms that is being filled, and the level in force, in hundredths of a decibel.
+    /// The block of 100 ms that is being filled, and the level in force, in hundredths of a
+    /// decibel.
     level: (u64, i16),
     /// What was in force when the last sound was written, and changes since.
     levels: Vec<(u64, i16)>,
@@ -31,7 +33,8 @@ pub(in super::super) struct Scribe {
     silence: Option<(u64, u64)>,
     /// Sound that is gathered before it is written.
     gathered: u64,
-    /// Where the voice goes on from another one's run: what its first run and its samples and blocks are there.
+    /// Where the voice goes on from another one's run: what its first run and its samples and
+    /// blocks are there.
     joined: Option<Joined>,
 }
 
@@ -103,7 +106,8 @@ impl Scribe {
         self.written
     }
 
-    /// The voice's sound was taken up to where these codes, and those before them, reach; media time is `at`.
+    /// The voice's sound was taken up to where these codes, and those before them, reach; media
+    /// time is `at`.
     pub(in super::super) fn passage(&mut self, at: u64, passage: &Passage) {
         if !self.journal.keeps() {
             return;
@@ -216,7 +220,8 @@ impl Scribe {
     }
 }
 
-/// Writes so many seconds of a stream that nobody plays, for benchmarks; gives the bytes of its journal.
+/// Writes so many seconds of a stream that nobody plays, for benchmarks; gives the bytes of its
+/// journal.
 #[doc(hidden)]
 pub fn rehearse(journals: &Journals, stream: &str, codec: CodecShape, seconds: u64) -> u64 {
     let journal = journals.begin(stream, Origin::default(), codec.channels);

@@ -1,5 +1,5 @@
-//! Where a voice goes on in the midst of another one's sound, as if it were the same: with the codes of the other, at its
-//! samples, in its run.
+//! Where a voice goes on in the midst of another one's sound, as if it were the same: with the
+//! codes of the other, at its samples, in its run.
 
 use std::sync::Arc;
 
@@ -10,7 +10,8 @@ use super::record::{Record, Run, What};
 use crate::audio::{LEVEL_BLOCK, OPUS_RATE};
 use crate::engine::Prefix;
 
-/// Frames of 48 kHz before the place that are made again: whoever encodes has to hear what others have sent already.
+/// Frames of 48 kHz before the place that are made again: whoever encodes has to hear what others
+/// have sent already.
 const AGAIN: u64 = 2 * OPUS_RATE as u64;
 /// Frames before these that the codec needs until it gives what it gave.
 const COLD: u64 = OPUS_RATE as u64;
@@ -49,8 +50,9 @@ struct Tail {
 }
 
 impl Journal {
-    /// How a voice goes on at the end of what is written down; `most` says how many frames of a codec with a fingerprint
-    /// are remembered, 0 of one that is not known. `None` where that cannot be done without being heard.
+    /// How a voice goes on at the end of what is written down; `most` says how many frames of a
+    /// codec with a fingerprint are remembered, 0 of one that is not known. `None` where that
+    /// cannot be done without being heard.
     ///
     /// # Errors
     /// [`StationError::Journal`].

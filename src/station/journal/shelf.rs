@@ -1,7 +1,8 @@
-//! Where the pieces of journals lie beyond the memory of the process: a folder of files, written by a thread of its own.
+//! Where the pieces of journals lie beyond the memory of the process: a folder of files, written by
+//! a thread of its own.
 //!
-//! A stream's task never waits for a disk. What the thread has written survives the end of the process; what a machine
-//! without power loses is what the system had not written yet.
+//! A stream's task never waits for a disk. What the thread has written survives the end of the
+//! process; what a machine without power loses is what the system had not written yet.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
@@ -125,7 +126,8 @@ fn stream(path: &Path) -> io::Result<Option<Found>> {
 }
 
 impl Found {
-    /// Adds the next piece to what was found; gives the length of what can be read of it, `None` if it is none.
+    /// Adds the next piece to what was found; gives the length of what can be read of it, `None` if
+    /// it is none.
     pub(super) fn piece(found: &mut Option<Self>, number: u64, bytes: &[u8]) -> Option<usize> {
         let (all, ends): (Vec<Record>, Vec<usize>) = records(bytes).unzip();
         let whole = ends.last().copied().unwrap_or(0);

@@ -1,8 +1,9 @@
-//! The sound of a stream's voice again, block by block in voice time: codes through the codec, then the program that
-//! listeners heard it through, with the levels of that time.
+//! The sound of a stream's voice again, block by block in voice time: codes through the codec, then
+//! the program that listeners heard it through, with the levels of that time.
 //!
-//! Whoever begins in the midst of a run gives the codec some frames before the place, whose sound is thrown away: it
-//! carries a state that fades, and then gives what it gave when it had heard everything.
+//! Whoever begins in the midst of a run gives the codec some frames before the place, whose sound
+//! is thrown away: it carries a state that fades, and then gives what it gave when it had heard
+//! everything.
 
 use super::super::StationError;
 use super::super::level::Levels;
@@ -13,8 +14,9 @@ use crate::audio::OPUS_RATE;
 use crate::engine::{Chunk, Decoding, Engine};
 use crate::units::{SampleRate, Samples};
 
-/// Frames of 48 kHz that the program hears before the wanted place, and the codec before these: the limiter lets go in
-/// 150 ms a time constant, and wholly after eleven of them; the state of a codec fades in about a second.
+/// Frames of 48 kHz that the program hears before the wanted place, and the codec before these: the
+/// limiter lets go in 150 ms a time constant, and wholly after eleven of them; the state of a codec
+/// fades in about a second.
 const PROGRAM_WARM_UP: u64 = 2 * OPUS_RATE as u64;
 const CODEC_WARM_UP: u64 = OPUS_RATE as u64;
 /// Frames of codes that are decoded at once: few while somebody waits for the first sound.
@@ -62,7 +64,8 @@ struct Playing {
 }
 
 impl VoiceSound {
-    /// Sound from voice time `from` on, of which the reader stands before [`VoiceSound::BEFORE`] frames earlier.
+    /// Sound from voice time `from` on, of which the reader stands before [`VoiceSound::BEFORE`]
+    /// frames earlier.
     pub(super) fn new(engine: Engine, reader: Reader, (channels, room): (usize, bool), from: u64) -> Self {
         Self {
             engine,
@@ -81,7 +84,8 @@ impl VoiceSound {
         }
     }
 
-    /// How much earlier than the wanted sound its reader begins: codes lie a little before their sound.
+    /// How much earlier than the wanted sound its reader begins: codes lie a little before their
+    /// sound.
     pub(super) const BEFORE: u64 = PROGRAM_WARM_UP + CODEC_WARM_UP + OPUS_RATE as u64;
 
     /// The next block; `None` if there is none at present.
@@ -154,7 +158,8 @@ impl VoiceSound {
         sound.levels.iter().for_each(|&(block, level)| levels.set(block, level));
         let first = match &self.decoder {
             Some(decoder) => decoder.next,
-            // The frame to begin with: where the run's own beginning is near, with all that it goes on from.
+            // The frame to begin with: where the run's own beginning is near, with all that it goes
+            // on from.
             None => {
                 let wanted = self.next.saturating_sub(PROGRAM_WARM_UP + CODEC_WARM_UP);
                 if wanted <= run.begins() {
@@ -206,8 +211,8 @@ impl VoiceSound {
         let playing = match &mut self.program {
             Some(playing) => playing,
             none => {
-                // The resampler takes blocks of 20 ms from the voice's beginning on; whatever the rate, a block begins
-                // with a sample of both rates.
+                // The resampler takes blocks of 20 ms from the voice's beginning on; whatever the
+                // rate, a block begins with a sample of both rates.
                 let common = rate / gcd(rate, OPUS_RATE.into());
                 let grid = (rate / 50).next_multiple_of(common);
                 let wanted = self.next.saturating_sub(run.base + PROGRAM_WARM_UP) * rate / u64::from(OPUS_RATE);
@@ -221,7 +226,8 @@ impl VoiceSound {
                 none.insert(Playing { program, taken: first, gives: run.base + frame })
             }
         };
-        // Of a new run whose beginning was heard before it took over, or of a sound that only leads there.
+        // Of a new run whose beginning was heard before it took over, or of a sound that only leads
+        // there.
         let known = (playing.taken as i64 - sample).max(0) as usize * codec.channels;
         let pcm = pcm.get(known..).unwrap_or_default();
         let mut sounded = Vec::new();

@@ -1,4 +1,5 @@
-//! What was heard can be heard again: a feed that plays the engine's stand-in beside the journal that it writes.
+//! What was heard can be heard again: a feed that plays the engine's stand-in beside the journal
+//! that it writes.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,4 +1,5 @@
-//! The files of prompt sets: the original's shape (`{"prompts": ["..."]}`) and ours with `stations`.
+//! The files of prompt sets: the original's shape (`{"prompts": ["..."]}`) and ours with
+//! `stations`.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -83,7 +84,8 @@ struct File {
     prompts: Vec<Prompt>,
     #[serde(default)]
     stations: Vec<Station>,
-    // For the original's client, which sends such a file as it is to `POST /generate`; stations do not need them.
+    // For the original's client, which sends such a file as it is to `POST /generate`; stations do
+    // not need them.
     #[serde(default, rename = "mp3")]
     _mp3: bool,
     #[serde(default, rename = "buffer_seconds")]
@@ -176,7 +178,8 @@ pub(super) fn entries(path: &Path, texts: &Texts) -> Result<Vec<Entry>, PromptSe
     if entries.is_empty() { Err(PromptSetError::Empty(path.display().to_string())) } else { Ok(entries) }
 }
 
-/// The stations of one file. Where there are none, each of its `prompts` is one, named after the file: `radio-1`, ...
+/// The stations of one file. Where there are none, each of its `prompts` is one, named after the
+/// file: `radio-1`, ...
 ///
 /// # Errors
 /// [`PromptSetError::Malformed`], [`PromptSetError::Invalid`].

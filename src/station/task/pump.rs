@@ -97,7 +97,8 @@ impl<S: Source> Task<S> {
         Ok(pumped)
     }
 
-    /// Makes the sound before a media time again, for encoders to begin with: it was sent by another node.
+    /// Makes the sound before a media time again, for encoders to begin with: it was sent by
+    /// another node.
     pub(super) async fn make_again(&mut self, until: u64) -> Result<(), Over> {
         self.fanout.keep(KEPT);
         let mut turn = 0;
@@ -140,7 +141,8 @@ impl<S: Source> Task<S> {
         self.plan.place.ran_dry(now);
     }
 
-    /// Whether there is enough in store to play, and to go on playing. Has the voice make as much as it takes.
+    /// Whether there is enough in store to play, and to go on playing. Has the voice make as much
+    /// as it takes.
     fn is_stocked(&mut self, now: Instant) -> bool {
         let wanted = self.store.wanted(self.stream.remote().realtime_factor());
         let wanted = self.feed.left().map_or(wanted, |left| wanted.min(left - WITHIN));
@@ -173,7 +175,8 @@ impl<S: Source> Task<S> {
         Ok(())
     }
 
-    /// The last sound of a stream that is asked to end. If it cannot be had, the sound stops without it.
+    /// The last sound of a stream that is asked to end. If it cannot be had, the sound stops
+    /// without it.
     pub(super) fn fade_out(&mut self) {
         if self.clock.is_some()
             && let Ok(Some(block)) = self.feed.fade_out()

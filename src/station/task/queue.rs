@@ -17,7 +17,8 @@ const RETRY_AFTER: u64 = 10;
 
 /// A stream's wait for room.
 pub(super) struct Queue {
-    /// Its place in the engine's line. There is none while streams that were heard already wait: they come first.
+    /// Its place in the engine's line. There is none while streams that were heard already wait:
+    /// they come first.
     line: Option<(InLine, watch::Receiver<Place>)>,
     patience: Duration,
     until: Instant,

@@ -87,7 +87,8 @@ async fn bit_rates_are_rounded_to_what_the_format_has() {
     assert_eq!(metrics.value(telemetry::PACKETS_ENCODED), 2.0 * 101.0);
 }
 
-/// What one listener does: when it comes, how it wants its pages, how long it reads and sleeps in turn.
+/// What one listener does: when it comes, how it wants its pages, how long it reads and sleeps in
+/// turn.
 type Habit = (f64, bool, Vec<(f64, f64)>);
 
 fn habit() -> impl Strategy<Value = Habit> {
@@ -128,7 +129,8 @@ proptest! {
             files
         });
         for file in files.into_iter().filter(|file| !file.is_empty()) {
-            // A listener may leave between a page's head and its body; what is complete must be right.
+            // A listener may leave between a page's head and its body; what is complete must be
+            // right.
             let mut granule = 0;
             for (n, (_, page, _)) in packets(&file).1.into_iter().enumerate() {
                 prop_assert!(page >= (n as u64 + 1) * 960 && page >= granule && page <= granule + 9600);

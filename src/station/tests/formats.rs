@@ -5,8 +5,8 @@ use std::f64::consts::TAU;
 use super::tone::PITCH;
 use super::*;
 
-/// Follows a sine through its decoded samples: in windows of 10 ms, its level and its phase against an ideal one. A
-/// gap, a click or a repeated piece shows as a jump of either.
+/// Follows a sine through its decoded samples: in windows of 10 ms, its level and its phase against
+/// an ideal one. A gap, a click or a repeated piece shows as a jump of either.
 pub(super) fn assert_steady(pcm: &[f32], what: &str) {
     let windows: Vec<(f64, f64)> = pcm
         .chunks_exact(480)

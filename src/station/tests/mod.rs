@@ -86,7 +86,8 @@ fn joined(pieces: &[(f64, Bytes)]) -> Vec<u8> {
 /// A packet of an Ogg stream: (bytes, granule position of its page, last of the stream).
 type Packet = (Vec<u8>, u64, bool);
 
-/// Reads with the `ogg` crate, which checks checksums and page numbers; checks the two headers itself.
+/// Reads with the `ogg` crate, which checks checksums and page numbers; checks the two headers
+/// itself.
 fn packets(file: &[u8]) -> (u64, Vec<Packet>) {
     let mut reader = ogg::reading::PacketReader::new(std::io::Cursor::new(file));
     let head = reader.read_packet_expected().unwrap();
@@ -120,8 +121,8 @@ fn run(tool: &str, before: &[&str], file: &[u8], after: &[&str]) -> (Vec<u8>, St
 fn decode(file: &[u8]) -> Vec<f32> {
     let (pcm, complaints) =
         run("ffmpeg", &["-v", "warning", "-i"], file, &["-ac", "1", "-ar", "48000", "-f", "f32le", "-"]);
-    // Plain WAV cannot name its channels, an MP3 stream cannot tell its length, and an open-ended WAV stops in the middle
-    // of what ffmpeg reads at once.
+    // Plain WAV cannot name its channels, an MP3 stream cannot tell its length, and an open-ended
+    // WAV stops in the middle of what ffmpeg reads at once.
     const USUAL: [&str; 5] = [
         "Guessed Channel Layout",
         "Estimating duration",
@@ -135,7 +136,8 @@ fn decode(file: &[u8]) -> Vec<f32> {
     pcm.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect()
 }
 
-/// Counts what the code records while this lives (on this thread, which is where a test's runtime lives).
+/// Counts what the code records while this lives (on this thread, which is where a test's runtime
+/// lives).
 struct Metrics {
     handle: PrometheusHandle,
     _guard: metrics::LocalRecorderGuard<'static>,

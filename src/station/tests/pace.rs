@@ -22,7 +22,8 @@ async fn ten_minutes_are_paced_exactly_in_bounded_memory() {
             sent += bytes.len();
             let ahead = wav_seconds(sent) - f64::from(second - 1) - at;
             let first = second == 1 && at < 0.01;
-            // Three pages of 0.2 s leave together: the first two of them when they are that much older.
+            // Three pages of 0.2 s leave together: the first two of them when they are that much
+            // older.
             assert!(first || (1.35..=2.03).contains(&ahead), "{ahead} s ahead at {second} s + {at}");
         }
         held = held.max(stream.variants().heard()[0].ring.held());

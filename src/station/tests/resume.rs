@@ -1,4 +1,5 @@
-//! Streams that go on when a server starts again. What a killed one leaves is what its folder holds at some moment.
+//! Streams that go on when a server starts again. What a killed one leaves is what its folder holds
+//! at some moment.
 
 use std::fs;
 use std::path::Path;

@@ -147,7 +147,8 @@ async fn what_two_nodes_send_one_after_the_other_is_one_sound() {
         let differs = |(n, (one, other)): (usize, (&i16, &i16))| ((one - other).abs() > 400).then_some(n);
         let wrong: Vec<usize> = again.iter().zip(&heard).enumerate().filter_map(differs).collect();
         assert!(wrong.is_empty(), "{seconds}: {} samples from {} on", wrong.len(), wrong[0]);
-        // The others are the same sound: what a codec makes of it differs nowhere by more than at the seam of two encoders.
+        // The others are the same sound: what a codec makes of it differs nowhere by more than at
+        // the seam of two encoders.
         for (ear, delay) in [(&ears[1], 0), (&ears[2], 1105)] {
             let pcm = decode(&ear.bytes);
             let off = |from: usize| {

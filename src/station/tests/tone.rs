@@ -19,7 +19,8 @@ const MEMORY: f64 = 8.0;
 /// Real time in steps.
 const STEP: Duration = Duration::from_millis(10);
 
-/// What makes the sound of some tones: so many seconds of it per second, in equal parts for those that want some.
+/// What makes the sound of some tones: so many seconds of it per second, in equal parts for those
+/// that want some.
 pub(super) struct Machine {
     /// Of the seconds since it began.
     speed: Box<dyn Fn(f64) -> f64 + Send + Sync>,

@@ -1,4 +1,5 @@
-//! Clips of the table, from the moment that they are taken on to their end. Every change is one transaction.
+//! Clips of the table, from the moment that they are taken on to their end. Every change is one
+//! transaction.
 
 use rusqlite::{OptionalExtension, params};
 
@@ -8,7 +9,8 @@ use super::rows::{clip_of, forget_unused, put_audio, put_session, text, understo
 use super::{Draft, Store, stored};
 
 impl Store {
-    /// Writes a session, a new sound of it, and perhaps a clip, at once; says when. Unused sounds are removed.
+    /// Writes a session, a new sound of it, and perhaps a clip, at once; says when. Unused sounds
+    /// are removed.
     ///
     /// # Errors
     /// [`StudioError::NoRoom`], [`StudioError::Store`].
@@ -58,7 +60,8 @@ impl Store {
         .await
     }
 
-    /// Writes that the making of a clip begins, so that a clip that ends the server is not begun for ever.
+    /// Writes that the making of a clip begins, so that a clip that ends the server is not begun
+    /// for ever.
     ///
     /// # Errors
     /// [`StudioError::NoRoom`], [`StudioError::Store`].
@@ -83,8 +86,8 @@ impl Store {
         .await
     }
 
-    /// Writes that a clip is complete: its result is the session's present sound, its input the session's input (but
-    /// not that of a bang).
+    /// Writes that a clip is complete: its result is the session's present sound, its input the
+    /// session's input (but not that of a bang).
     ///
     /// # Errors
     /// [`StudioError::NoRoom`], [`StudioError::Store`].

@@ -1,9 +1,10 @@
 //! The time that sessions have lived, which is not what the machine's clock says.
 //!
-//! A clock may be set while the server runs, or may have been wrong before: boards without a battery begin in the past,
-//! snapshots resume in it. So ages count what was seen to pass: the monotonic clock while the server runs, and at most
-//! [`TRUSTED`] of a time in which it looked at no clock. Whatever else a clock does is a jump, and all moments that were
-//! written down move with it: they keep their distances from now.
+//! A clock may be set while the server runs, or may have been wrong before: boards without a
+//! battery begin in the past, snapshots resume in it. So ages count what was seen to pass: the
+//! monotonic clock while the server runs, and at most [`TRUSTED`] of a time in which it looked at
+//! no clock. Whatever else a clock does is a jump, and all moments that were written down move with
+//! it: they keep their distances from now.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

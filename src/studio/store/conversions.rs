@@ -1,7 +1,8 @@
-//! Sounds in other formats: each conversion is made once, by whoever asks first, and kept beside the sounds.
+//! Sounds in other formats: each conversion is made once, by whoever asks first, and kept beside
+//! the sounds.
 //!
-//! Together they stay within a size; those that were not asked for longest go first. A conversion is written under a
-//! temporary name and renamed, so a file under its proper name is whole.
+//! Together they stay within a size; those that were not asked for longest go first. A conversion
+//! is written under a temporary name and renamed, so a file under its proper name is whole.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -26,12 +27,14 @@ pub const LEVELLED: &str = "levelled.wav";
 pub const PEAKS: &str = "peaks.json";
 /// Bytes of all conversions.
 const MOST: u64 = 2 << 30;
-/// Conversions that are made at the same time: each takes a processor, and memory for a whole sound.
+/// Conversions that are made at the same time: each takes a processor, and memory for a whole
+/// sound.
 const AT_ONCE: usize = 2;
 /// Another version may convert the same sound to other bytes.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// A stored sound or a conversion of one, open for reading. It can be read to its end whatever is removed meanwhile.
+/// A stored sound or a conversion of one, open for reading. It can be read to its end whatever is
+/// removed meanwhile.
 #[derive(Debug)]
 pub struct SoundFile {
     /// At its beginning.
@@ -146,7 +149,8 @@ impl Conversions {
     }
 }
 
-/// Removes the conversions of a sound that goes. What is still counted is found to be gone when it is asked for.
+/// Removes the conversions of a sound that goes. What is still counted is found to be gone when it
+/// is asked for.
 pub(super) fn forget(folder: &Path, id: &str) {
     let Ok(id) = id.parse::<AudioId>() else { return };
     let folder = folder.join(FOLDER);
@@ -190,8 +194,9 @@ impl Store {
         blocking(move || Ok(folder.conversions.at_hand(&name))).await
     }
 
-    /// A sound's conversion, made by `make` from the stored bytes unless that was done before. Whoever asks for the same
-    /// at the same time waits for the one that is being made, which is finished even when nobody waits any more.
+    /// A sound's conversion, made by `make` from the stored bytes unless that was done before.
+    /// Whoever asks for the same at the same time waits for the one that is being made, which is
+    /// finished even when nobody waits any more.
     ///
     /// # Errors
     /// [`StudioError::Store`], and what `make` answers.

@@ -1,5 +1,6 @@
-//! A session as a text that another process can go on with: its rows as the table keeps them, each value under the name
-//! of its column. The version is that of the tables; columns that one of the two does not know have their defaults.
+//! A session as a text that another process can go on with: its rows as the table keeps them, each
+//! value under the name of its column. The version is that of the tables; columns that one of the
+//! two does not know have their defaults.
 
 use rusqlite::types::{ToSqlOutput, Value as Sql, ValueRef};
 use rusqlite::{Connection, OptionalExtension, ToSql, params, params_from_iter};

@@ -182,8 +182,8 @@ impl Store {
         (!folder.has_room_for(0)).then_some("the disk for clips and sessions is full; make room")
     }
 
-    /// Writes a sound's bytes for a session, durably. What was not touched for longest goes for it if need be, but
-    /// nothing of that session.
+    /// Writes a sound's bytes for a session, durably. What was not touched for longest goes for it
+    /// if need be, but nothing of that session.
     ///
     /// # Errors
     /// [`StudioError::NoRoom`], [`StudioError::Store`].
@@ -233,7 +233,8 @@ impl Store {
     }
 }
 
-/// Removes the files of rows that are gone. What is interrupted here is done when the folder is opened again.
+/// Removes the files of rows that are gone. What is interrupted here is done when the folder is
+/// opened again.
 pub(super) fn remove_gone(connection: &Connection, folder: &Path, stuck: &mut HashSet<String>) -> rusqlite::Result<()> {
     let mut statement = connection.prepare_cached("SELECT id FROM gone")?;
     let gone: Vec<String> = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;

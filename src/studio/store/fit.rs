@@ -1,7 +1,9 @@
-//! Whether a table and the sounds beside it belong together, and what to do with files that are not understood.
+//! Whether a table and the sounds beside it belong together, and what to do with files that are not
+//! understood.
 //!
-//! Nothing is removed here but what this program itself has left half done. A table that is damaged, missing, or of
-//! another folder stops the start with a sentence: served, it would let go of sounds that are somebody's work.
+//! Nothing is removed here but what this program itself has left half done. A table that is
+//! damaged, missing, or of another folder stops the start with a sentence: served, it would let go
+//! of sounds that are somebody's work.
 
 use std::collections::HashSet;
 use std::fs;
@@ -65,7 +67,8 @@ pub(super) fn open(path: &Path) -> Result<Connection, StudioError> {
     Ok(connection)
 }
 
-/// Whether most of the sounds that a table names are there, and most of those that are there are named.
+/// Whether most of the sounds that a table names are there, and most of those that are there are
+/// named.
 fn check(connection: &Connection, path: &Path) -> rusqlite::Result<Result<(), StudioError>> {
     let named = named(connection)?;
     let kept: Vec<AudioId> = connection
@@ -109,7 +112,8 @@ fn does_not_fit(path: &Path, named: usize, missing: usize, unknown: usize) -> St
     ))
 }
 
-/// Finishes or undoes what an interrupted process left half done, and moves aside what is not understood.
+/// Finishes or undoes what an interrupted process left half done, and moves aside what is not
+/// understood.
 pub(super) fn tidy(connection: &Connection, path: &Path) -> Result<(), StudioError> {
     let audio = path.join("audio");
     let named = named(connection).map_err(|error| broken(&path.join(TABLE), error))?;

@@ -1,8 +1,9 @@
 //! What outlives the process: sessions and clips in SQLite, sounds in files beside it.
 //!
-//! One thread owns the connection; everybody else sends it closures. A sound is written under a temporary name and
-//! synced, then named by a row, then renamed: whatever moment the process dies at, a row's file is whole, and what it
-//! began is finished or undone when the folder is opened. What nobody here can have written is moved aside, not removed.
+//! One thread owns the connection; everybody else sends it closures. A sound is written under a
+//! temporary name and synced, then named by a row, then renamed: whatever moment the process dies
+//! at, a row's file is whole, and what it began is finished or undone when the folder is opened.
+//! What nobody here can have written is moved aside, not removed.
 
 mod clips;
 mod clock;
@@ -110,11 +111,12 @@ const EPHEMERAL: &str = "continuo-";
 const SETTLED: Duration = Duration::from_secs(60);
 
 impl Store {
-    /// Opens a folder, creating what is missing, and finishes what an interrupted process left half done.
+    /// Opens a folder, creating what is missing, and finishes what an interrupted process left half
+    /// done.
     ///
     /// # Errors
-    /// [`StudioError::Store`] when the folder cannot be used, another process uses it, or its table is damaged or does
-    /// not belong to its sounds; nothing is changed then.
+    /// [`StudioError::Store`] when the folder cannot be used, another process uses it, or its table
+    /// is damaged or does not belong to its sounds; nothing is changed then.
     pub fn open(path: &Path) -> Result<Self, StudioError> {
         Self::open_as(path, false, clock::of_the_machine())
     }
@@ -215,7 +217,8 @@ impl Store {
         }
     }
 
-    /// Runs `call` on the store's thread. Once it was sent it is done, whether or not somebody waits for the answer.
+    /// Runs `call` on the store's thread. Once it was sent it is done, whether or not somebody
+    /// waits for the answer.
     ///
     /// # Errors
     /// [`StudioError::NoRoom`], [`StudioError::Store`], and whatever `call` answers.

@@ -9,11 +9,13 @@ use super::super::{AudioId, ClipId, Kind, Owner, Params, Render, SessionId};
 pub struct SessionRecord {
     /// Its name.
     pub id: SessionId,
-    /// How it came to be: `bang`, `continue`, `crop`, `restore`, `upload`, `generate`, `transform`, `loop`.
+    /// How it came to be: `bang`, `continue`, `crop`, `restore`, `upload`, `generate`, `transform`,
+    /// `loop`.
     pub origin: String,
     /// Parameters of the latest accepted request.
     pub params: Params,
-    /// What is kept of them, if another version wrote it in a shape that is not known here; it stays as it is.
+    /// What is kept of them, if another version wrote it in a shape that is not known here; it
+    /// stays as it is.
     pub unreadable: Option<String>,
     /// Kept whatever its age and size.
     pub pinned: bool,

@@ -61,7 +61,8 @@ pub(super) fn clip_of(row: &Row<'_>) -> rusqlite::Result<ClipRecord> {
     })
 }
 
-/// Rows as values. A row that is not understood (somebody's hand, a worn disk) is told and left where it is.
+/// Rows as values. A row that is not understood (somebody's hand, a worn disk) is told and left
+/// where it is.
 pub(super) fn understood<T>(rows: impl Iterator<Item = rusqlite::Result<T>>) -> rusqlite::Result<Vec<T>> {
     let strange = |error: &rusqlite::Error| {
         matches!(
@@ -113,7 +114,8 @@ pub(super) fn put_audio(connection: &Connection, session: &SessionId, id: AudioI
     Ok(())
 }
 
-/// Forgets the sounds of a session that nothing names any more; their files go after the transaction.
+/// Forgets the sounds of a session that nothing names any more; their files go after the
+/// transaction.
 pub(super) fn forget_unused(connection: &Connection, session: &SessionId) -> rusqlite::Result<()> {
     let mut statement = connection.prepare_cached(
         "DELETE FROM audio WHERE session = ?1

@@ -49,7 +49,8 @@ const STEPS: &[&str] = &[
     "
     ALTER TABLE clips ADD COLUMN flow TEXT;
 ",
-    // How often the making of a clip was begun and not ended; files to be removed; when a server was last seen to run.
+    // How often the making of a clip was begun and not ended; files to be removed; when a server
+    // was last seen to run.
     "
     ALTER TABLE clips ADD COLUMN attempts INTEGER NOT NULL DEFAULT 0;
     CREATE TABLE gone (id TEXT PRIMARY KEY) STRICT;

@@ -1,4 +1,5 @@
-//! What is removed, and when: what is too old, what is too much, what a killed server need not have remembered.
+//! What is removed, and when: what is too old, what is too much, what a killed server need not have
+//! remembered.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +15,8 @@ use super::{EPHEMERAL, Store, Table};
 /// How long and how much is kept; `None` is for ever, and whatever it takes.
 #[derive(Debug, Clone, Copy)]
 pub struct Retention {
-    /// Sessions that were not touched for so long go with their clips. The time that a server runs counts.
+    /// Sessions that were not touched for so long go with their clips. The time that a server runs
+    /// counts.
     pub age: Option<Duration>,
     /// Bytes of all sounds at most: for more the sessions untouched for longest go.
     pub bytes: Option<u64>,
@@ -82,8 +84,8 @@ impl Table {
     }
 }
 
-/// Makes sure that `wanted` more bytes are within `most`, by letting go of what was not touched for longest, but nothing
-/// of the session `of`.
+/// Makes sure that `wanted` more bytes are within `most`, by letting go of what was not touched for
+/// longest, but nothing of the session `of`.
 ///
 /// # Errors
 /// [`StudioError::NoRoom`] when what may go is not enough; nothing goes then.
@@ -106,7 +108,8 @@ pub(super) fn make_room(table: &mut Table, most: u64, wanted: u64, of: &SessionI
     Ok(())
 }
 
-/// Lets go of at least `over` bytes, at most of so many sessions; says how many went and what was freed.
+/// Lets go of at least `over` bytes, at most of so many sessions; says how many went and what was
+/// freed.
 fn let_go(connection: &Connection, over: u64, but: &str, most: usize) -> rusqlite::Result<(usize, u64)> {
     let mut statement = connection.prepare_cached(&format!(
         "SELECT id, (SELECT coalesce(sum(bytes), 0) FROM audio WHERE session = sessions.id)
@@ -139,11 +142,12 @@ pub(super) fn sounds_of(connection: &Connection, session: &SessionId) -> rusqlit
     ids.filter_map(|id| id.map(|id| id.parse().ok()).transpose()).collect()
 }
 
-/// Removes from `folder` what killed servers left there that need not have remembered anything: nobody holds its lock,
-/// which is older than `age`. What cannot be removed stays.
+/// Removes from `folder` what killed servers left there that need not have remembered anything:
+/// nobody holds its lock, which is older than `age`. What cannot be removed stays.
 pub(super) fn remove_abandoned(folder: &Path, age: Duration) {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    // Anybody may have called a folder of his own something like it: only names that are made here count.
+    // Anybody may have called a folder of his own something like it: only names that are made here
+    // count.
     let ephemeral = |name: &str| {
         let id = name.strip_prefix(EPHEMERAL)?;
         Uuid::try_parse(id).ok().filter(|parsed| parsed.simple().to_string() == id)

@@ -1,4 +1,5 @@
-//! What a studio holds on to when clients leave, when work ends the server, and when there is no room.
+//! What a studio holds on to when clients leave, when work ends the server, and when there is no
+//! room.
 
 use futures_util::FutureExt;
 

@@ -228,7 +228,8 @@ async fn a_transform_reads_and_writes_a_session_as_the_contract_says() {
     assert_eq!((done.input, done.params), (done.transform_input, Params::default()));
     let undone = studio.undo(&session).await.unwrap();
     assert_eq!(studio.store().read(undone).await.unwrap(), input);
-    // From what the session has now; the retry after it goes on from the sound before the transform.
+    // From what the session has now; the retry after it goes on from the sound before the
+    // transform.
     let second = studio.transform(owner(), Some(session.clone()), celtic(), None).await.unwrap();
     result(&studio, &second).await;
     let request = ClipRequest { prompt_seconds: Some(1.0), ..ClipRequest::default() };
@@ -411,7 +412,8 @@ async fn an_upload_is_decoded_once_for_its_clip_and_whoever_listens_meanwhile() 
     assert_eq!((heard, sandbox.decoded()), (made.frames(), 1));
     drop(preview);
     assert_eq!(studio.config.budget.free(), studio.config.budget.bytes(), "nothing is kept after the end");
-    // Where it does not fit beside what comes and goes it is read from disk, and the clip is the same.
+    // Where it does not fit beside what comes and goes it is read from disk, and the clip is the
+    // same.
     let (small, sandbox) = counted(4 << 20).await;
     let accepted = small.extend(owner(), None, request(), Some(wav(8.0, 44_100, 2))).await.unwrap();
     assert_eq!(ended(&small, accepted.clip).await, Status::Completed);

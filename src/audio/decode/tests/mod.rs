@@ -57,7 +57,8 @@ fn heard_alike(name: &str, bytes: &[u8], extension: &str, slack: usize) {
     assert!((ours.level - theirs.level).abs() <= 0.03 * theirs.level.max(0.01), "{told}");
 }
 
-/// Three seconds of a sine per channel, each of its own frequency, in the given format as ffmpeg writes it.
+/// Three seconds of a sine per channel, each of its own frequency, in the given format as ffmpeg
+/// writes it.
 fn file(extension: &str, rate: u32, channels: usize, arguments: &[&str]) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(format!("x.{extension}"));

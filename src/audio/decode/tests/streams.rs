@@ -77,7 +77,8 @@ fn a_pre_skip_may_span_packets_and_a_gain_is_applied() {
 #[test]
 fn a_recording_that_begins_and_ends_anywhere_is_whole() {
     let file = opus(2);
-    // Headers, then pages from the middle on, as who came late has recorded them; then without the last page.
+    // Headers, then pages from the middle on, as who came late has recorded them; then without the
+    // last page.
     let pages: Vec<usize> = file.windows(4).enumerate().filter(|(_, four)| four == b"OggS").map(|(at, _)| at).collect();
     let late = [&file[..pages[2]], &file[pages[3]..]].concat();
     heard_alike("from the second page on", &late, "ogg", 0);

@@ -1,4 +1,5 @@
-//! MP3 through LAME: an encoder for PCM that keeps coming, and the cutting of its output into frames.
+//! MP3 through LAME: an encoder for PCM that keeps coming, and the cutting of its output into
+//! frames.
 
 use mp3lame_encoder::{Bitrate, Builder, DualPcm, Encoder, FlushGap, Mode, MonoPcm, Quality, ffi};
 use std::num::NonZeroU32;
@@ -38,13 +39,14 @@ pub struct Mp3Encoder {
 }
 
 impl Mp3Encoder {
-    /// `channels` is 1 or 2, the bit rate the nearest that LAME has; for a rate of MPEG-1 layer III.
+    /// `channels` is 1 or 2, the bit rate the nearest that LAME has; for a rate of MPEG-1 layer
+    /// III.
     fn new(rate: u32, channels: usize, kbps: u32) -> Result<Self, AudioError> {
         Self::build(builder(rate, channels, kbps, Quality::Good, false)?, channels)
     }
 
-    /// The parameters of the original streaming server: 96 kbit/s, mono, 32 kHz, quality 2. Unlike there, samples
-    /// above full scale are clipped and do not wrap.
+    /// The parameters of the original streaming server: 96 kbit/s, mono, 32 kHz, quality 2. Unlike
+    /// there, samples above full scale are clipped and do not wrap.
     ///
     /// # Errors
     /// [`AudioError::Mp3`].
@@ -120,7 +122,8 @@ fn builder(rate: u32, channels: usize, kbps: u32, quality: Quality, tag: bool) -
 /// The crate has no word for it.
 #[allow(unsafe_code)]
 fn disable_reservoir(builder: &mut Builder) {
-    // SAFETY: the pointer is the builder's, which lives on; LAME notes the number and keeps nothing else.
+    // SAFETY: the pointer is the builder's, which lives on; LAME notes the number and keeps nothing
+    // else.
     unsafe { ffi::lame_set_disable_reservoir(builder.as_ptr(), 1) };
 }
 
@@ -165,7 +168,8 @@ impl Live {
         Ok(Self::of(Mp3Encoder::new(rate, channels, kbps)?))
     }
 
-    /// For segments, which follow those of other encoders: no frame needs anything of those before it.
+    /// For segments, which follow those of other encoders: no frame needs anything of those before
+    /// it.
     pub(super) fn segments(rate: u32, channels: usize, kbps: u32) -> Result<Self, AudioError> {
         let mut builder = builder(rate, channels, kbps, Quality::Good, false)?;
         disable_reservoir(&mut builder);
@@ -226,7 +230,8 @@ impl Mp3Frames {
     }
 }
 
-/// Length in bytes of the MPEG-1 layer III frame that begins here; `None` if its header is not complete or not one.
+/// Length in bytes of the MPEG-1 layer III frame that begins here; `None` if its header is not
+/// complete or not one.
 fn frame_length(bytes: &[u8]) -> Option<usize> {
     let &[0xff, second, third, _, ..] = bytes else { return None };
     if second & 0xfe != 0xfa {
@@ -243,7 +248,8 @@ fn length(kbps: usize, rate: usize, padding: usize) -> Option<usize> {
     (length > 4).then_some(length)
 }
 
-/// What frames leave for later ones: a frame's data may begin in the frames before it, up to 511 bytes earlier.
+/// What frames leave for later ones: a frame's data may begin in the frames before it, up to 511
+/// bytes earlier.
 #[derive(Debug, Default)]
 struct Mp3Reservoir {
     data: Vec<u8>,
@@ -253,9 +259,9 @@ impl Mp3Reservoir {
     /// Bytes that a frame may look back.
     const LONGEST: usize = 511;
 
-    /// Takes note of a frame that goes by, which is MPEG-1 layer III without a checksum. Returns a silent frame that
-    /// holds what this one needs of those before it: whoever begins here and hears that frame first, hears this one
-    /// whole. Empty when it needs nothing.
+    /// Takes note of a frame that goes by, which is MPEG-1 layer III without a checksum. Returns a
+    /// silent frame that holds what this one needs of those before it: whoever begins here and
+    /// hears that frame first, hears this one whole. Empty when it needs nothing.
     fn pass(&mut self, frame: &[u8]) -> Vec<u8> {
         let mono = frame.get(3).is_some_and(|byte| byte >> 6 == 3);
         let start = 4 + if mono { 17 } else { 32 };
@@ -329,7 +335,8 @@ mod tests {
                 let joined = crate::audio::decode([&carrier[..], &frames[first..].concat()].concat()).unwrap();
                 let block = 1152 * channels;
                 let from = if carrier.is_empty() { 0 } else { block };
-                // What it overlaps with was not sent, and the filters' memory of it is 1056 samples long.
+                // What it overlaps with was not sent, and the filters' memory of it is 1056 samples
+                // long.
                 let settled = 1060 * channels;
                 let (ours, theirs) = (&joined.pcm[from + settled..from + block], &whole.pcm[first * block + settled..]);
                 let off = ours.iter().zip(theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);

@@ -1,8 +1,10 @@
-//! The checksum of Ogg pages: CRC-32 with polynomial 0x04c11db7, not reflected, starting at 0 (RFC 3533).
+//! The checksum of Ogg pages: CRC-32 with polynomial 0x04c11db7, not reflected, starting at 0 (RFC
+//! 3533).
 //!
-//! Starting at 0 makes it linear: `crc(a ^ b) = crc(a) ^ crc(b)` for equal lengths. So a page's checksum is that of
-//! the page with its variable fields zeroed, changed by what those fields alone contribute. A register `r` that is
-//! fed `k` zero bytes becomes `r · x^(8k)` modulo the polynomial, which [`zeros`] and [`multiply`] compute.
+//! Starting at 0 makes it linear: `crc(a ^ b) = crc(a) ^ crc(b)` for equal lengths. So a page's
+//! checksum is that of the page with its variable fields zeroed, changed by what those fields alone
+//! contribute. A register `r` that is fed `k` zero bytes becomes `r · x^(8k)` modulo the
+//! polynomial, which [`zeros`] and [`multiply`] compute.
 
 const POLYNOMIAL: u32 = 0x04c1_1db7;
 
@@ -59,7 +61,8 @@ pub(super) fn multiply(a: u32, b: u32) -> u32 {
     })
 }
 
-/// `x^(8 · count)` modulo the polynomial: multiplying by it is what `count` zero bytes do to a register.
+/// `x^(8 · count)` modulo the polynomial: multiplying by it is what `count` zero bytes do to a
+/// register.
 pub(super) fn zeros(count: usize) -> u32 {
     let (mut result, mut square, mut left) = (1, 1 << 8, count);
     while left > 0 {
@@ -80,7 +83,8 @@ mod tests {
 
     #[test]
     fn it_is_the_known_crc() {
-        // CRC-32/MPEG-2 of "123456789" is 0x0376e6e7; it differs from Ogg's only in starting at all ones.
+        // CRC-32/MPEG-2 of "123456789" is 0x0376e6e7; it differs from Ogg's only in starting at all
+        // ones.
         assert_eq!(update(0xffff_ffff, b"123456789"), 0x0376_e6e7);
     }
 

@@ -25,7 +25,8 @@ pub(super) struct StreamHead {
 }
 
 impl StreamHead {
-    /// The two header pages, sequence 0 and 1: `OpusHead`, and `OpusTags` with `tags` as (name, value).
+    /// The two header pages, sequence 0 and 1: `OpusHead`, and `OpusTags` with `tags` as (name,
+    /// value).
     pub(super) fn pages(&self, tags: &[(&str, &str)]) -> Bytes {
         let (head, comments) = (self.packet(), opus_tags(tags));
         let mut pages = BytesMut::new();
@@ -92,7 +93,8 @@ impl PageBuilder {
         register = crc::update(register, &[0; FIXED - 1 - 4]);
         register = crc::update(register, &tail[..=self.lacing.len()]);
         register = crc::update(register, &self.body);
-        // Bytes that follow the last variable field: the checksum itself, the segment table, the body.
+        // Bytes that follow the last variable field: the checksum itself, the segment table, the
+        // body.
         let after = 4 + 1 + self.lacing.len() + self.body.len();
         SharedPage { lacing: self.lacing.into(), body: self.body.freeze(), crc: register, shift: crc::zeros(after) }
     }
@@ -120,8 +122,8 @@ impl SharedPage {
         &self.body
     }
 
-    /// The header for one listener: `granule` is the position after the last frame, on the listener's time line.
-    /// Costs well under a microsecond, whatever the length of the body.
+    /// The header for one listener: `granule` is the position after the last frame, on the
+    /// listener's time line. Costs well under a microsecond, whatever the length of the body.
     pub(super) fn header(&self, granule: u64, serial: u32, sequence: u32, last: bool) -> Bytes {
         self.header_with(if last { LAST } else { 0 }, granule, serial, sequence)
     }

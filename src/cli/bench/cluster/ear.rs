@@ -24,7 +24,8 @@ pub(super) struct Ear {
 pub(super) struct Heard {
     /// The longest wait for sound.
     pub(super) silence: Duration,
-    /// The least sound in store, in seconds, of a player that began with the first byte; below zero it had stopped.
+    /// The least sound in store, in seconds, of a player that began with the first byte; below zero
+    /// it had stopped.
     pub(super) least: f64,
     last: Instant,
 }

@@ -97,7 +97,8 @@ impl Nodes {
         Ok(found.ok_or_else(|| Failure(format!("There is no node {name}.")))?.1.kill().await?)
     }
 
-    /// Asks all of them to end, so that nothing is left of them in the cluster, and waits until they have.
+    /// Asks all of them to end, so that nothing is left of them in the cluster, and waits until
+    /// they have.
     pub(super) async fn end(mut self) {
         let pids = self.processes.iter().filter_map(|(_, process)| process.id());
         let kill = pids.fold("kill".to_owned(), |kill, pid| format!("{kill} {pid}"));

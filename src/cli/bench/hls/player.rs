@@ -98,7 +98,8 @@ impl Player {
                 return Ok(());
             }
             if !self.low_latency {
-                // A playlist that has not changed is asked for again sooner (RFC 8216 section 6.3.4).
+                // A playlist that has not changed is asked for again sooner (RFC 8216 section
+                // 6.3.4).
                 let pause = if count > 0 { listed.target } else { listed.target / 2.0 };
                 sleep_until(asked + Duration::from_secs_f64(pause)).await;
             }

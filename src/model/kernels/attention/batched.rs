@@ -1,8 +1,10 @@
-//! Attention of a whole pass in a few operations, for devices where starting an operation is what costs.
+//! Attention of a whole pass in a few operations, for devices where starting an operation is what
+//! costs.
 //!
-//! The rows between the lowest and the highest of a pass are taken as one batch, straight out of the pool and without a
-//! copy; each has as many places as the row with the most tokens. Places without a token and positions that a token
-//! does not see are masked. What only depends on the pass is made once, for all layers.
+//! The rows between the lowest and the highest of a pass are taken as one batch, straight out of
+//! the pool and without a copy; each has as many places as the row with the most tokens. Places
+//! without a token and positions that a token does not see are masked. What only depends on the
+//! pass is made once, for all layers.
 
 use std::sync::Arc;
 
@@ -30,7 +32,8 @@ pub(super) struct Plan {
     gather: Tensor,
     /// The place of every token, `[tokens]`.
     back: Tensor,
-    /// Where keys and values are stored, `[rows, 1, width, 1]`; places without a token write behind the window.
+    /// Where keys and values are stored, `[rows, 1, width, 1]`; places without a token write behind
+    /// the window.
     positions: Tensor,
     /// Added to the scores, `[rows, 1, width, length]`.
     mask: Tensor,
@@ -96,8 +99,8 @@ impl Plan {
     }
 }
 
-/// Scores, softmax in f32, and the weighted values: queries `[rows, heads, width, dim]`, keys and values
-/// `[rows, heads, length, dim]`, something to add to the scores.
+/// Scores, softmax in f32, and the weighted values: queries `[rows, heads, width, dim]`, keys and
+/// values `[rows, heads, length, dim]`, something to add to the scores.
 fn attend(queries: &Tensor, keys: &Tensor, values: &Tensor, add: &Tensor) -> Result<Tensor> {
     let scale = 1.0 / (queries.dim(D::Minus1)? as f64).sqrt();
     let scores = (queries * scale)?.to_dtype(keys.dtype())?.matmul(&keys.t()?)?.to_dtype(DType::F32)?;
@@ -152,8 +155,8 @@ impl Texts {
     }
 }
 
-/// The prompts' part: `blends` holds one entry per token, equal for those of one row. `texts` is the layer's memory of
-/// the pass before, `like` a tensor of the type to calculate in.
+/// The prompts' part: `blends` holds one entry per token, equal for those of one row. `texts` is
+/// the layer's memory of the pass before, `like` a tensor of the type to calculate in.
 pub(super) fn attend_texts(
     texts: &mut Option<Texts>,
     queries: &Tensor,

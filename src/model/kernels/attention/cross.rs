@@ -110,8 +110,8 @@ impl CrossKeys {
 
 /// Lets each token attend to its own blend of prompts; a token without parts gets zeros.
 ///
-/// `queries` is `[tokens, heads * dim]`, and so is the result. The softmax runs over the keys of all parts together,
-/// each part's scores raised by the logarithm of its share.
+/// `queries` is `[tokens, heads * dim]`, and so is the result. The softmax runs over the keys of
+/// all parts together, each part's scores raised by the logarithm of its share.
 ///
 /// # Errors
 /// When shapes or devices do not fit.

@@ -24,8 +24,9 @@ pub struct FullAttention {
 }
 
 impl FullAttention {
-    /// Lets the positions of row `b` of `queries` `[batch, time, heads * dim]` attend to `rows[b]`: keys and values
-    /// `[length, key_heads * dim]` each, or to nothing, which gives zeros. Scores are divided by √dim.
+    /// Lets the positions of row `b` of `queries` `[batch, time, heads * dim]` attend to `rows[b]`:
+    /// keys and values `[length, key_heads * dim]` each, or to nothing, which gives zeros. Scores
+    /// are divided by √dim.
     ///
     /// # Errors
     /// When shapes or devices do not fit.

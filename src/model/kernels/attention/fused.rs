@@ -1,4 +1,5 @@
-//! A pass on custom kernels: where its tokens live and where their texts lie goes to the device once for all layers.
+//! A pass on custom kernels: where its tokens live and where their texts lie goes to the device
+//! once for all layers.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -13,7 +14,8 @@ use super::{
 };
 use crate::model::kernels::{Fused, Kernels, WeightFormat};
 
-/// How keys lie in a tensor, the values behind all of them: numbers from row to row, head to head, position to position.
+/// How keys lie in a tensor, the values behind all of them: numbers from row to row, head to head,
+/// position to position.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::model::kernels) struct Lines {
     pub row: usize,
@@ -46,8 +48,9 @@ impl Fused {
         if kernels == Kernels::Composed { Self::new(device, format.dtype(device), heads) } else { None }
     }
 
-    /// Chooses the codes of every voice, `[voices * codebooks]`, from logits `[rows, codebooks, card]`; `u32::MAX` where a
-    /// codebook's numbers are none. None where there are too many codes for the kernel.
+    /// Chooses the codes of every voice, `[voices * codebooks]`, from logits `[rows, codebooks,
+    /// card]`; `u32::MAX` where a codebook's numbers are none. None where there are too many codes
+    /// for the kernel.
     ///
     /// # Errors
     /// When the device fails.
@@ -96,7 +99,8 @@ struct Placed {
 /// Which texts lie in which slot of the layers' memory of texts.
 #[derive(Debug, Default)]
 pub struct TextSlots {
-    /// Texts of a slot, and the pass that used it last. Holding them keeps their addresses their own.
+    /// Texts of a slot, and the pass that used it last. Holding them keeps their addresses their
+    /// own.
     slots: Vec<Option<(Vec<Arc<CrossKeys>>, u64)>>,
     found: HashMap<Vec<usize>, usize>,
     length: usize,
@@ -160,7 +164,8 @@ impl TextSlots {
         missing.sort_unstable();
         let mut copies = Vec::new();
         for token in missing {
-            // The slot that was not used for longest; there are at least as many as the pass has texts.
+            // The slot that was not used for longest; there are at least as many as the pass has
+            // texts.
             let used = |slot: &Option<(_, u64)>| slot.as_ref().map_or(0, |(_, used)| *used);
             let slot = (0..self.slots.len()).min_by_key(|slot| used(&self.slots[*slot])).unwrap_or(0);
             self.found.retain(|_, other| *other != slot);
@@ -193,8 +198,8 @@ impl TextSlots {
     }
 }
 
-/// Keys and values of `qkv` into the pool `[2, rows, heads, positions, dim]`, then every token's attention to its row; all of
-/// the pool's type.
+/// Keys and values of `qkv` into the pool `[2, rows, heads, positions, dim]`, then every token's
+/// attention to its row; all of the pool's type.
 pub(super) fn attend_pool(pool: &Tensor, qkv: &Tensor, plan: &Plan) -> Result<Tensor> {
     let (_, _, heads, depth, dim) = pool.dims5()?;
     let lines = Lines { row: heads * depth * dim, head: depth * dim, position: dim, heads, dim };
@@ -205,7 +210,8 @@ pub(super) fn attend_pool(pool: &Tensor, qkv: &Tensor, plan: &Plan) -> Result<Te
     plan.fused.attend(&qkv, pool, &plan.places, None, lines, plan.alone)
 }
 
-/// Every token's attention to its texts. `memory` is the layer's memory of texts, `[2 * slots * length, heads * dim]`.
+/// Every token's attention to its texts. `memory` is the layer's memory of texts, `[2 * slots *
+/// length, heads * dim]`.
 pub(super) fn attend_texts(
     memory: &mut Option<Tensor>,
     queries: &Tensor,

@@ -25,7 +25,8 @@ pub struct AttendRow {
 
 /// Keys and values of one decoder layer for every row of the pool.
 ///
-/// Memory is reserved at once but, on the CPU, only touched (and thus used) as far as rows are filled.
+/// Memory is reserved at once but, on the CPU, only touched (and thus used) as far as rows are
+/// filled.
 #[derive(Debug)]
 pub struct KvLayer {
     body: Body,
@@ -35,7 +36,8 @@ pub struct KvLayer {
 enum Body {
     F32(Pool<f32>),
     Bf16(Pool<u32>),
-    /// Keys, then values, `[2, rows, heads, window + 1, dim]`: what nobody needs is written behind the window.
+    /// Keys, then values, `[2, rows, heads, window + 1, dim]`: what nobody needs is written behind
+    /// the window.
     Composed {
         pool: Tensor,
         texts: Option<Texts>,
@@ -86,8 +88,9 @@ impl KvLayer {
         2 * size * heads * dim
     }
 
-    /// Stores the keys and values in `qkv` (`[tokens, 3 * heads * dim]`), then lets each token attend to its own row up
-    /// to its own position. Returns `[tokens, heads * dim]` in the same type: what the pass's [`Stream`](super::Stream) multiplies in.
+    /// Stores the keys and values in `qkv` (`[tokens, 3 * heads * dim]`), then lets each token
+    /// attend to its own row up to its own position. Returns `[tokens, heads * dim]` in the same
+    /// type: what the pass's [`Stream`](super::Stream) multiplies in.
     ///
     /// # Errors
     /// When shapes or devices do not fit.
@@ -112,7 +115,8 @@ impl KvLayer {
         }
     }
 
-    /// Says that keys and values are needed after the operation that comes now, so that memory is not idle until then.
+    /// Says that keys and values are needed after the operation that comes now, so that memory is
+    /// not idle until then.
     pub fn prefetch(&self, pass: &Pass) {
         match (&self.body, &pass.0) {
             (Body::F32(pool), Plan::Native(at)) => pool.prefetch(at),
@@ -121,11 +125,11 @@ impl KvLayer {
         }
     }
 
-    /// Lets each token attend to its own blend of prompts; a token without parts gets zeros. The tokens of one row have the
-    /// same blend.
+    /// Lets each token attend to its own blend of prompts; a token without parts gets zeros. The
+    /// tokens of one row have the same blend.
     ///
-    /// `queries` is `[tokens, heads * dim]`, and so is the result. The softmax runs over the keys of all parts together,
-    /// each part's scores raised by the logarithm of its share.
+    /// `queries` is `[tokens, heads * dim]`, and so is the result. The softmax runs over the keys
+    /// of all parts together, each part's scores raised by the logarithm of its share.
     ///
     /// # Errors
     /// When shapes or devices do not fit.
@@ -165,8 +169,8 @@ impl Pass {
         }))
     }
 
-    /// A pass on custom kernels over composed pools; `blends` are its tokens' texts in any one layer. Every layer of
-    /// the pools that `texts` belongs to must make the pass.
+    /// A pass on custom kernels over composed pools; `blends` are its tokens' texts in any one
+    /// layer. Every layer of the pools that `texts` belongs to must make the pass.
     ///
     /// # Errors
     /// When the device fails.
@@ -246,7 +250,8 @@ impl<C: Cell> Pool<C> {
         for (token, at) in at.iter().enumerate() {
             rows.entry(at.row).or_default().push(token);
         }
-        // Every task owns its line, so it writes its keys and values itself, just before it reads them.
+        // Every task owns its line, so it writes its keys and values itself, just before it reads
+        // them.
         let mut tasks = Vec::with_capacity(rows.len() * heads);
         let mut sums = vec![0f32; at.len() * hidden];
         let (mut rest, mut begin, mut sums_left) = (&mut self.cells[..], 0, &mut sums[..]);
@@ -326,7 +331,8 @@ mod tests {
         Tensor::from_vec(data, shape, &Device::Cpu).unwrap()
     }
 
-    /// Passes of several rows, lengths and gaps, and after each what the texts say; all results in order.
+    /// Passes of several rows, lengths and gaps, and after each what the texts say; all results in
+    /// order.
     fn results(kernels: Kernels, format: WeightFormat) -> Vec<f32> {
         results_on(kernels, format, None)
     }

@@ -1,9 +1,10 @@
 //! Attention of one query over segments of keys, on CPU memory.
 //!
-//! Keys are stored in blocks of sixteen positions, `[block][dim][16]`, so that sixteen scores grow side by side without
-//! a horizontal sum; values are stored as `[position][dim]`, the dimension filled up with zeros to a multiple of
-//! sixteen. In bf16 two numbers share a word: those of dimensions 2i and 2i + 1 of a key, those sixteen apart of a value.
-//! The order of every sum is fixed, so a query's result depends on nothing but its own keys.
+//! Keys are stored in blocks of sixteen positions, `[block][dim][16]`, so that sixteen scores grow
+//! side by side without a horizontal sum; values are stored as `[position][dim]`, the dimension
+//! filled up with zeros to a multiple of sixteen. In bf16 two numbers share a word: those of
+//! dimensions 2i and 2i + 1 of a key, those sixteen apart of a value. The order of every sum is
+//! fixed, so a query's result depends on nothing but its own keys.
 
 use half::bf16;
 use pulp::{Simd, WithSimd};
@@ -15,8 +16,8 @@ use crate::model::kernels::{
 
 /// Positions in a block of keys, and the multiple to which a value's dimension is filled up.
 pub(super) const BLOCK: usize = 16;
-/// Blocks between what is read and what is fetched. Keys end long before the values of the same head begin, so the
-/// processor cannot guess where reading goes on.
+/// Blocks between what is read and what is fetched. Keys end long before the values of the same
+/// head begin, so the processor cannot guess where reading goes on.
 const AHEAD: usize = 4;
 
 /// How keys and values are kept.
@@ -170,7 +171,8 @@ impl<C: Cell> WithSimd for Query<'_, '_, C> {
     }
 }
 
-/// Dot products of the query with every key of whole blocks, in the order in which they lie in memory.
+/// Dot products of the query with every key of whole blocks, in the order in which they lie in
+/// memory.
 #[inline(always)]
 fn score<S: Simd, C: Cell>(simd: S, query: &[f32], segment: &Segment<'_, C>, scores: &mut [f32]) {
     let size = BLOCK * query.len() / C::NUMBERS;
@@ -182,7 +184,8 @@ fn score<S: Simd, C: Cell>(simd: S, query: &[f32], segment: &Segment<'_, C>, sco
             later if later < count => segment.keys.as_ptr().wrapping_add(later * size),
             later => segment.values.as_ptr().wrapping_add((later - count) * size),
         };
-        // Two sums of each score, where two numbers share a cell, hide the latency of a multiply-add.
+        // Two sums of each score, where two numbers share a cell, hide the latency of a
+        // multiply-add.
         let (mut sums, mut others) = ([simd.splat_f32s(0.0); BLOCK], [simd.splat_f32s(0.0); BLOCK]);
         let cells = segment.keys[index * size..][..size].chunks_exact(BLOCK);
         for (at, (q, cells)) in query.chunks_exact(C::NUMBERS).zip(cells).enumerate() {

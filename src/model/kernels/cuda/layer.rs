@@ -12,8 +12,8 @@ use half::bf16;
 use super::{Beside, Fused, THREADS, grid, on_gpu, range, view, written};
 
 impl Fused {
-    /// Adds a product to the residual stream `[rows, width]` in f32, in place; what comes back is the stream's layer norm in the
-    /// type that weights are multiplied in.
+    /// Adds a product to the residual stream `[rows, width]` in f32, in place; what comes back is
+    /// the stream's layer norm in the type that weights are multiplied in.
     pub(in super::super) fn add_norm(
         &self,
         residual: &Tensor,
@@ -74,7 +74,8 @@ impl AddNorm<'_> {
             None => launch.arg(&nothing),
         };
         launch.arg(&weight).arg(&bias).arg(&mut out).arg(&row_width).arg(&self.eps);
-        // SAFETY: these are the kernel's parameters in their order and types, of the lengths that were checked.
+        // SAFETY: these are the kernel's parameters in their order and types, of the lengths that
+        // were checked.
         #[allow(unsafe_code)]
         let launched = unsafe { launch.launch(grid(rows, 1)) };
         launched.w()?;

@@ -1,8 +1,8 @@
-//! Custom kernels for NVIDIA GPUs: keys and values into the pool, attention straight out of it, what lies between a layer's
-//! products, the choice of codes.
+//! Custom kernels for NVIDIA GPUs: keys and values into the pool, attention straight out of it,
+//! what lies between a layer's products, the choice of codes.
 //!
-//! Their text is compiled when a model is put to work, by the NVRTC library of the machine's CUDA, for that GPU and that
-//! model. `tests/cuda.rs` runs the same text on a CPU.
+//! Their text is compiled when a model is put to work, by the NVRTC library of the machine's CUDA,
+//! for that GPU and that model. `tests/cuda.rs` runs the same text on a CPU.
 
 mod layer;
 mod ops;
@@ -104,8 +104,8 @@ impl Fused {
         })
     }
 
-    /// A first launch of every kernel, with results that are known: what one position sees is its own value, and the layer norm
-    /// of two numbers that come in turns is one of two, too.
+    /// A first launch of every kernel, with results that are known: what one position sees is its
+    /// own value, and the layer norm of two numbers that come in turns is one of two, too.
     fn tried(self, device: &Device, (heads, dim): (usize, usize)) -> Result<Self> {
         let near = |found: &Tensor, expected: &[f32]| -> Result<bool> {
             let found = found.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
@@ -172,7 +172,8 @@ fn view<'a, T: CudaDType>(storage: &'a CudaStorage, layout: &Layout) -> Result<C
     Ok(storage.as_cuda_slice::<T>()?.slice(range("a kernel", layout)?))
 }
 
-/// What a kernel writes beside the tensor that it changes: candle's in-place operations have no result of their own.
+/// What a kernel writes beside the tensor that it changes: candle's in-place operations have no
+/// result of their own.
 type Beside = OnceCell<CudaStorage>;
 
 /// The tensor that a kernel wrote.
@@ -209,8 +210,9 @@ impl Fused {
         let (stream, card) = (self.device.cuda_stream(), card as i32);
         let mut launch = stream.launch_builder(&self.sample);
         launch.arg(&logits).arg(&words).arg(&targets).arg(&mut codes).arg(&card);
-        // SAFETY: these are the kernel's parameters in their order and types; `Fused::sample` has checked that every row is
-        // one of the logits, that every voice has a target per codebook, and that `card` fits the kernel's memory.
+        // SAFETY: these are the kernel's parameters in their order and types; `Fused::sample` has
+        // checked that every row is one of the logits, that every voice has a target per codebook,
+        // and that `card` fits the kernel's memory.
         #[allow(unsafe_code)]
         let launched = unsafe { launch.launch(grid(books, voices.len())) };
         launched.w()?;

@@ -13,15 +13,16 @@ use half::bf16;
 use super::{Beside, Fused, Lines, THREADS, grid, on_gpu, range, view, written};
 
 impl Fused {
-    /// Copies the keys and values of `qkv` `[tokens, 3 * heads * dim]` into `pool`. `places` is `[2, tokens]`: the row of
-    /// every token, and the positions that it sees, of which it is the last.
+    /// Copies the keys and values of `qkv` `[tokens, 3 * heads * dim]` into `pool`. `places` is
+    /// `[2, tokens]`: the row of every token, and the positions that it sees, of which it is the
+    /// last.
     pub(in super::super) fn store(&self, pool: &Tensor, qkv: &Tensor, places: &Tensor, lines: Lines) -> Result<()> {
         pool.inplace_op2(qkv, &Store { fused: self, places, lines })
     }
 
-    /// What every token of `queries` `[tokens, heads * dim or more]` sees in `pool`, `[tokens, heads * dim]`. `bias` is
-    /// `[tokens, positions]`. With `stores`, `queries` are a qkv whose keys and values are copied into the pool first; no row
-    /// has two tokens then.
+    /// What every token of `queries` `[tokens, heads * dim or more]` sees in `pool`, `[tokens,
+    /// heads * dim]`. `bias` is `[tokens, positions]`. With `stores`, `queries` are a qkv whose
+    /// keys and values are copied into the pool first; no row has two tokens then.
     pub(in super::super) fn attend(
         &self,
         queries: &Tensor,
@@ -66,8 +67,8 @@ impl Store<'_> {
         let mut launch = stream.launch_builder(&self.fused.store);
         launch.arg(&qkv).arg(&mut keys).arg(&mut values).arg(&rows).arg(&seen);
         launch.arg(&row).arg(&head).arg(&all_heads).arg(&all_dim);
-        // SAFETY: these are the kernel's parameters in their order and types; rows and positions lie in the pool, which the
-        // decoder checks for every pass.
+        // SAFETY: these are the kernel's parameters in their order and types; rows and positions
+        // lie in the pool, which the decoder checks for every pass.
         #[allow(unsafe_code)]
         let launched = unsafe { launch.launch(grid((heads * dim).div_ceil(THREADS as usize), tokens)) };
         launched.w()?;
@@ -142,8 +143,9 @@ impl Attend<'_> {
         };
         launch.arg(&mut out).arg(&row).arg(&head).arg(&position).arg(&stride).arg(&bias_stride);
         launch.arg(&all_heads).arg(&all_dim).arg(&stores);
-        // SAFETY: these are the kernel's parameters in their order and types; rows and positions lie in the pool, which the
-        // decoder checks for every pass, and slots and lengths in the memory of texts, whose plan they come from.
+        // SAFETY: these are the kernel's parameters in their order and types; rows and positions
+        // lie in the pool, which the decoder checks for every pass, and slots and lengths in the
+        // memory of texts, whose plan they come from.
         #[allow(unsafe_code)]
         let launched = unsafe { launch.launch(grid(heads, tokens)) };
         launched.w()?;

@@ -1,5 +1,6 @@
-//! Stands where the GPU's kernels would be in a program that is built without them: the same by plain loops on the CPU, so
-//! that tests reach what lies around the kernels. No device offers it. It takes the types that the kernels take, and no others.
+//! Stands where the GPU's kernels would be in a program that is built without them: the same by
+//! plain loops on the CPU, so that tests reach what lies around the kernels. No device offers it.
+//! It takes the types that the kernels take, and no others.
 
 use candle_core::{DType, Device, Result, Tensor};
 

@@ -34,7 +34,8 @@ impl Door {
         }
     }
 
-    /// A glance, not to be relied on: whether it is open for a member that has been inside in round `done`.
+    /// A glance, not to be relied on: whether it is open for a member that has been inside in round
+    /// `done`.
     pub(super) fn is_open(&self, done: usize) -> bool {
         let round = self.round.load(Ordering::Relaxed);
         round % 2 == 1 && round != done

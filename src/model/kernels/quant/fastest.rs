@@ -1,5 +1,6 @@
-//! Which body multiplies fastest here, found out by trying: generations of processors differ in how far ahead memory
-//! must be asked for, and some do better with narrower vectors. All bodies give the same bits.
+//! Which body multiplies fastest here, found out by trying: generations of processors differ in how
+//! far ahead memory must be asked for, and some do better with narrower vectors. All bodies give
+//! the same bits.
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -11,7 +12,8 @@ use crate::model::kernels::memory::{HugePageBuf, Probe};
 /// Weights that are tried: more than a core's own caches hold.
 const BYTES: usize = 16 << 20;
 const INPUTS: usize = 1024;
-/// Read between two tries, so that the weights come from memory as they do between the steps of a decoder.
+/// Read between two tries, so that the weights come from memory as they do between the steps of a
+/// decoder.
 const FLUSH: usize = 96 << 20;
 const ROUNDS: usize = 5;
 /// On a machine so slow or busy nothing is found out by trying on.
@@ -50,7 +52,8 @@ fn chosen(bits: Bits) -> Body {
 fn tried(bits: Bits, bodies: &[Body]) -> std::io::Result<Vec<Duration>> {
     let per_panel = Quantised::lines_of(bits, INPUTS);
     let panels = BYTES / 64 / per_panel;
-    // Written to: zeros that nobody wrote are one page of memory. As scales these bytes are about one.
+    // Written to: zeros that nobody wrote are one page of memory. As scales these bytes are about
+    // one.
     let lines = HugePageBuf::new(panels * per_panel, |lines: &mut [CacheLine]| lines.fill(CacheLine([0x3c; 64])))?;
     let flush = Probe::new(FLUSH)?;
     let mut weight = Quantised { bits, inputs: INPUTS, lines, body: bodies[0] };

@@ -1,12 +1,14 @@
 //! Weights of eight or four bits, multiplied as whole numbers.
 //!
-//! A row of x is rounded to eight or sixteen bits per block of [`BLOCK`] inputs, products of a block are summed exactly as
-//! integers, and the blocks' sums, times their scales, are added up in f32 in order. So a row's result depends on nothing
-//! but the row, and all bodies of the kernel (AVX-512 VNNI, AVX2, NEON, plain loops) give the same bits.
+//! A row of x is rounded to eight or sixteen bits per block of [`BLOCK`] inputs, products of a
+//! block are summed exactly as integers, and the blocks' sums, times their scales, are added up in
+//! f32 in order. So a row's result depends on nothing but the row, and all bodies of the kernel
+//! (AVX-512 VNNI, AVX2, NEON, plain loops) give the same bits.
 //!
-//! Weights lie in panels of [`PANEL`] outputs, block by block: first an f16 scale per output; then for Q8 the bytes
-//! `[input / 4][output][4]`, where 128 stands for zero; for Q4 `[input / 8][output][4]` bytes with the inputs 0 to 3 in
-//! the low halves and 4 to 7 in the high ones, where 8 stands for zero.
+//! Weights lie in panels of [`PANEL`] outputs, block by block: first an f16 scale per output; then
+//! for Q8 the bytes `[input / 4][output][4]`, where 128 stands for zero; for Q4 `[input /
+//! 8][output][4]` bytes with the inputs 0 to 3 in the low halves and 4 to 7 in the high ones, where
+//! 8 stands for zero.
 
 mod fastest;
 #[cfg(target_arch = "aarch64")]
@@ -157,7 +159,8 @@ fn block_bytes(bits: Bits) -> usize {
     }
 }
 
-/// Rounds one output, block by block, to 255 or sixteen steps. An empty row (a filled-up panel) becomes zeros.
+/// Rounds one output, block by block, to 255 or sixteen steps. An empty row (a filled-up panel)
+/// becomes zeros.
 fn pack(bits: Bits, row: &[f32], lane: usize, lines: &mut [CacheLine]) {
     let size = block_bytes(bits);
     for block in 0..lines.len() * 64 / size {
@@ -187,7 +190,8 @@ fn pack(bits: Bits, row: &[f32], lane: usize, lines: &mut [CacheLine]) {
     }
 }
 
-/// The scale of a block with the least squared error among a few: steps go from -8 to 7, so its sign matters.
+/// The scale of a block with the least squared error among a few: steps go from -8 to 7, so its
+/// sign matters.
 fn best_scale(values: &[f32]) -> f16 {
     let extreme = values.iter().fold(0f32, |top, value| if value.abs() > top.abs() { *value } else { top });
     let error = |scale: f16| {
@@ -214,8 +218,9 @@ pub(super) struct QuantizedRow {
     blocks: Vec<RoundedBlock>,
 }
 
-/// [`BLOCK`] values of x: whole numbers, and the size of one. With weights of four bits they have eight bits, with
-/// weights of eight bits sixteen: there x would otherwise be the coarser half of the product.
+/// [`BLOCK`] values of x: whole numbers, and the size of one. With weights of four bits they have
+/// eight bits, with weights of eight bits sixteen: there x would otherwise be the coarser half of
+/// the product.
 #[derive(Clone, Default, Debug, PartialEq)]
 pub(super) struct RoundedBlock {
     pub values: [i16; BLOCK],
@@ -249,8 +254,8 @@ impl QuantizedRow {
     }
 }
 
-/// The nearest whole number to a value of small magnitude, without a call into the C library: 1.5 * 2²³ leaves no bits for
-/// a fraction.
+/// The nearest whole number to a value of small magnitude, without a call into the C library: 1.5 *
+/// 2²³ leaves no bits for a fraction.
 #[inline(always)]
 fn nearest(value: f32) -> i32 {
     const SHIFT: f32 = 12_582_912.0;
@@ -279,8 +284,8 @@ fn rounders() -> Vec<Rounder> {
     rounders
 }
 
-/// Rounds a block so that its largest magnitude becomes `steps`. NaN poisons the scale, so that the fault
-/// shows in the product.
+/// Rounds a block so that its largest magnitude becomes `steps`. NaN poisons the scale, so that the
+/// fault shows in the product.
 #[inline(always)]
 pub(super) fn round(x: &[f32; BLOCK], steps: f32, block: &mut RoundedBlock) {
     let larger = |top: f32, value: f32| if value > top || value.is_nan() { value } else { top };
@@ -358,10 +363,11 @@ impl CacheLine {
         &self.0
     }
 
-    /// Fetches what is multiplied after this line: one block of Q8 or nearly six of Q4. Rows of sixteen bits take more
-    /// arithmetic for a byte, and memory is only kept busy meanwhile by asking for it a second time, long before: eight
-    /// blocks fit the smallest of nearest caches. Other generations of processors may do better with one of the other
-    /// ways `AHEAD`: asked once and from further away, or a second time into the second cache.
+    /// Fetches what is multiplied after this line: one block of Q8 or nearly six of Q4. Rows of
+    /// sixteen bits take more arithmetic for a byte, and memory is only kept busy meanwhile by
+    /// asking for it a second time, long before: eight blocks fit the smallest of nearest caches.
+    /// Other generations of processors may do better with one of the other ways `AHEAD`: asked once
+    /// and from further away, or a second time into the second cache.
     #[inline(always)]
     pub(super) fn fetch_ahead<const AHEAD: u8>(&self, bits: Bits) {
         let line = &raw const *self;

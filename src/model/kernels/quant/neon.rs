@@ -1,8 +1,9 @@
-//! The kernel of `quant.rs` with the vectors of 64-bit ARM processors, with their dot product instruction where there is
-//! one.
+//! The kernel of `quant.rs` with the vectors of 64-bit ARM processors, with their dot product
+//! instruction where there is one.
 //!
-//! Sixteen outputs of a panel, a cache line of four inputs each, are summed up at a time for one or two rows: more sums
-//! than that do not fit into 32 registers of four. Tests compare every body with the plain one, bit for bit.
+//! Sixteen outputs of a panel, a cache line of four inputs each, are summed up at a time for one or
+//! two rows: more sums than that do not fit into 32 registers of four. Tests compare every body
+//! with the plain one, bit for bit.
 #![allow(unsafe_code)]
 
 use std::arch::{aarch64::*, asm, is_aarch64_feature_detected};
@@ -17,7 +18,8 @@ pub(super) fn bodies() -> Vec<Body> {
     let mut bodies: Vec<Body> = Vec::new();
     if is_aarch64_feature_detected!("neon") && is_aarch64_feature_detected!("dotprod") {
         bodies.push(|bits, rows, lines, tile| {
-            // SAFETY: the processor was asked above; a body is only given out where it has these instructions.
+            // SAFETY: the processor was asked above; a body is only given out where it has these
+            // instructions.
             unsafe { multiply::<true>(bits, rows, lines, tile) }
         });
     }
@@ -67,7 +69,8 @@ fn blocks<const DOT: bool, const EIGHT: bool>(rows: &[&QuantizedRow], lines: &[C
     }
 }
 
-/// Adds what one block adds to sixteen outputs of `R` rows, whose weights are every [`PARTS`]th line.
+/// Adds what one block adds to sixteen outputs of `R` rows, whose weights are every [`PARTS`]th
+/// line.
 #[inline]
 #[target_feature(enable = "neon")]
 fn sixteen<const DOT: bool, const EIGHT: bool, const R: usize>(
@@ -132,7 +135,8 @@ fn four(word: i32) -> int8x16_t {
 #[target_feature(enable = "neon")]
 fn dot<const DOT: bool>(mut sums: int32x4_t, weights: int8x16_t, x: int8x16_t) -> int32x4_t {
     if DOT {
-        // SAFETY: only bodies of processors with this instruction come here, and it works on these registers alone.
+        // SAFETY: only bodies of processors with this instruction come here, and it works on these
+        // registers alone.
         unsafe {
             asm!(
                 ".arch_extension dotprod",

@@ -1,7 +1,8 @@
 //! The kernel of `quant.rs` with the vectors of x86-64 processors.
 //!
-//! The only unsafe things here are loads from a whole cache line that a reference proves to be there, and calls of
-//! functions for which the processor was asked first. Tests compare every body with the plain one, bit for bit.
+//! The only unsafe things here are loads from a whole cache line that a reference proves to be
+//! there, and calls of functions for which the processor was asked first. Tests compare every body
+//! with the plain one, bit for bit.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::*;
@@ -26,7 +27,8 @@ fn vnni_bodies<const AHEAD: u8>() -> Vec<Body> {
         && is_x86_feature_detected!("avx512vnni")
     {
         bodies.push(|bits, rows, lines, tile| {
-            // SAFETY: the processor was asked above; a body is only given out where it has these instructions.
+            // SAFETY: the processor was asked above; a body is only given out where it has these
+            // instructions.
             unsafe { vnni::<AHEAD>(bits, rows, lines, tile) }
         });
     }
@@ -198,7 +200,8 @@ fn vnni4<const AHEAD: u8, const R: usize>(rows: [&QuantizedRow; R], lines: &[Cac
     store512(&sums, tile);
 }
 
-/// Eight outputs of a line as pairs of sums, half of a line's part each: products of four bytes with four of x.
+/// Eight outputs of a line as pairs of sums, half of a line's part each: products of four bytes
+/// with four of x.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn pairs(weights: __m128i, x: __m256i) -> __m256i {
@@ -238,7 +241,8 @@ fn eight256(x: &RoundedBlock, lines: &[CacheLine]) -> [__m256i; 2] {
 #[target_feature(enable = "avx2")]
 fn four256(x: &RoundedBlock, lines: &[CacheLine]) -> [__m256i; 2] {
     let mask = _mm256_set1_epi8(15);
-    // Two sums of pairs for every output: sixteen products each, none above 15 * 127, stay within sixteen bits.
+    // Two sums of pairs for every output: sixteen products each, none above 15 * 127, stay within
+    // sixteen bits.
     let mut sums = [_mm256_setzero_si256(); 2];
     for eight in 0..BLOCK / 8 {
         let (words, line) = (&x.low[2 * eight..2 * eight + 2], &lines[eight * VECTORS]);
