@@ -19,9 +19,7 @@ const PLAYERS = {
   ffmpeg: (url, file) => ["-v", "error", "-i", url, "-t", seconds, "-y", file],
   mpv: (url, file) => ["--no-config", "--no-video", "--really-quiet", "--ao=pcm", `--ao-pcm-file=${file}`, `--length=${seconds}`, url],
   // Its options for the end mean media time, which began long ago: it is told when to stop.
-  cvlc: (url, file) => [
-    "--quiet", "--no-video", "--sout", `#transcode{acodec=s16l,channels=2,samplerate=48000}:std{access=file,mux=wav,dst=${file}}`, url,
-  ],
+  cvlc: (url, file) => ["--quiet", "--no-video", "--aout=afile", `--audiofile-file=${file}`, "--audiofile-channels=2", url],
 };
 
 /** VLC refuses to be run by root. */

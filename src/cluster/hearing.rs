@@ -303,10 +303,8 @@ impl Owner for Away {
                 Err(ClusterError::Silent(node)) => distant.directory.is_gone(node),
                 _ => false,
             };
-            if is_gone {
-                if distant.replace(plays).await {
-                    answer = distant.want(&wishes).await?;
-                }
+            if is_gone && distant.replace(plays).await {
+                answer = distant.want(&wishes).await?;
             }
             let answer = match answer {
                 Ok(answer) => answer,
