@@ -78,7 +78,7 @@ function judge(name, file, made) {
 async function firefox(program, page, url) {
   const profile = join(folder, "firefox");
   mkdirSync(profile);
-  writeFileSync(join(profile, "user.js"), 'user_pref("media.autoplay.default", 0);\nuser_pref("media.cubeb.backend", "");\n');
+  writeFileSync(join(profile, "user.js"), 'user_pref("media.autoplay.default", 0);\n');
   const port = 20000 + Math.floor(20000 * Math.random());
   run(program, ["--headless", "--no-remote", "--profile", profile, `--remote-debugging-port=${port}`, "about:blank"]);
   const call = await answer(() => connect(`ws://127.0.0.1:${port}/session`));
@@ -94,6 +94,8 @@ async function firefox(program, page, url) {
   const ask = (expression) => evaluate(`JSON.stringify(${expression})`);
   await evaluate(`
     window.audio = new Audio();
+    // Without sound it plays by its own clock: there may be no device to play on.
+    audio.muted = true;
     window.hls = new Hls({ lowLatencyMode: true });
     window.trouble = [];
     window.titles = [];
