@@ -48,7 +48,7 @@ impl Ear {
         let mut head = [0; HEAD];
         socket.read_exact(&mut head).await?;
         let rate = head[BYTE_RATE].try_into().map(u32::from_le_bytes).unwrap_or_default();
-        let begun = Instant::now();
+        let mut begun = Instant::now();
         let heard = Arc::new(Mutex::new(Heard { silence: Duration::ZERO, least: f64::MAX, last: begun }));
         let (told, mut bytes) = (Arc::clone(&heard), 0_u64);
         let task = tokio::spawn(async move {
@@ -59,7 +59,10 @@ impl Ear {
                 heard.silence = heard.silence.max(now - heard.last);
                 // The first sound is not late.
                 if bytes > 0 {
-                    heard.least = heard.least.min(bytes as f64 / f64::from(rate) - (now - begun).as_secs_f64());
+                    let store = bytes as f64 / f64::from(rate) - (now - begun).as_secs_f64();
+                    heard.least = heard.least.min(store);
+                    // A player that has stopped goes on that much later from then on.
+                    begun += Duration::from_secs_f64(-store.min(0.0));
                 }
                 heard.last = now;
                 bytes += read as u64;
