@@ -61,5 +61,21 @@ struct Bodies;
 pub(super) fn schemas() -> Value {
     let components = Bodies::openapi().components.map(|components| components.schemas);
     // A test reads them.
-    serde_json::to_value(components).unwrap_or_default()
+    let mut schemas = serde_json::to_value(components).unwrap_or_default();
+    join_lines(&mut schemas);
+    schemas
+}
+
+/// Comments end their lines where the source does; whoever reads a description has lines of his own.
+fn join_lines(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            if let Some(Value::String(text)) = fields.get_mut("description") {
+                *text = text.replace('\n', " ");
+            }
+            fields.values_mut().for_each(join_lines);
+        }
+        Value::Array(values) => values.iter_mut().for_each(join_lines),
+        _ => {}
+    }
 }
