@@ -10,11 +10,9 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde_json::{Value, json};
-use socketioxide::SocketIo;
 use socketioxide::extract::SocketRef;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio_util::sync::CancellationToken;
 
 use super::super::base64;
 use super::asker::Asker;
@@ -98,14 +96,14 @@ impl Push {
 }
 
 /// Tells rooms what happens to their sessions until the server stops; then closes all sockets.
-pub(super) async fn run(io: SocketIo, gary: Gary, mut inbox: UnboundedReceiver<Event>, stopping: CancellationToken) {
+pub(super) async fn run(gary: Gary, mut inbox: UnboundedReceiver<Event>) {
     if let Ok(studio) = gary.studio() {
         let mut events = studio.events();
         let mut pace = Pace::default();
         loop {
             let event = tokio::select! {
                 biased;
-                () = stopping.cancelled() => break,
+                () = gary.stopping.cancelled() => break,
                 // What was held back is older than anything new.
                 Some(event) = inbox.recv() => Some(event),
                 event = events.recv() => match event {
@@ -122,9 +120,9 @@ pub(super) async fn run(io: SocketIo, gary: Gary, mut inbox: UnboundedReceiver<E
             }
         }
     } else {
-        stopping.cancelled().await;
+        gary.stopping.cancelled().await;
     }
-    io.close().await;
+    gary.close().await;
 }
 
 async fn tell(gary: &Gary, studio: &Studio, pace: &mut Pace, Event { clip, status }: Event) {

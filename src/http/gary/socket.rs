@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 use std::convert::Infallible;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -58,8 +58,8 @@ pub(super) struct Gary {
     pub(super) chunks: Arc<Chunks>,
     pub(super) members: Arc<Members>,
     pub(super) bridge: Arc<Bridge>,
-    /// All sockets of this node.
-    io: Arc<OnceLock<SocketIo>>,
+    /// All sockets of this node, until they are closed: they hold their handlers, which hold this.
+    io: Arc<Mutex<Option<SocketIo>>>,
     pub(super) stopping: CancellationToken,
 }
 
@@ -70,8 +70,20 @@ impl Gary {
         self.studio.as_ref().ok_or(StudioError::Absent("This node has no model."))
     }
 
+    fn io(&self) -> Option<SocketIo> {
+        self.io.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Ends all sockets.
+    pub(super) async fn close(&self) {
+        let io = self.io.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(io) = io {
+            io.close().await;
+        }
+    }
+
     fn in_room(&self, session: &SessionId) -> Vec<SocketRef> {
-        self.io.get().map_or_else(Vec::new, |io| io.to(session.to_string()).sockets())
+        self.io().map_or_else(Vec::new, |io| io.to(session.to_string()).sockets())
     }
 
     /// Whether a socket of this node is in a session's room.
@@ -81,7 +93,7 @@ impl Gary {
 
     /// To everybody of this node in a session's room.
     pub(super) async fn emit(&self, session: &SessionId, event: &str, data: &JsonValue) {
-        let Some(io) = self.io.get() else { return };
+        let Some(io) = self.io() else { return };
         if let Err(error) = io.to(session.to_string()).emit(event, data).await {
             tracing::debug!(%error, event, "some sockets were not told");
         }
@@ -97,8 +109,8 @@ impl Gary {
         event: &str,
         message: (&impl Serialize, u64),
     ) -> Result<(), Exhausted> {
-        match self.io.get() {
-            Some(io) => self.members.send(io, session, event, message).await,
+        match self.io() {
+            Some(io) => self.members.send(&io, session, event, message).await,
             None => Ok(()),
         }
     }
@@ -186,8 +198,8 @@ impl Sockets {
         };
         let welcome = async |socket: SocketRef, State(gary): State<Gary>| gary.members.welcome(socket.id);
         io.ns("/", welcome.with(join));
-        let _ = gary.io.set(io.clone());
-        tokio::spawn(super::push::run(io, gary.clone(), inbox, app.stopping.clone()));
+        *gary.io.lock().unwrap_or_else(PoisonError::into_inner) = Some(io);
+        tokio::spawn(super::push::run(gary.clone(), inbox));
         let answer: Arc<Answer> = Arc::new(move |mut request| {
             if is_shared {
                 request.extensions_mut().insert(Shared);
