@@ -2,6 +2,7 @@
 //! whoever listens here.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -34,6 +35,10 @@ const AWAY: Duration = Duration::from_secs(60);
 /// own connection is so old.
 const CERTAIN: Duration = Duration::from_millis(200);
 const SETTLED: Duration = Duration::from_secs(3);
+/// An owner that was heard answers within so long: one that died between question and answer is
+/// asked again before its listeners have nothing left to play. Each time in a row it is given twice
+/// as long.
+const SOON: Duration = Duration::from_millis(400);
 
 /// The streams of others that are heard here.
 pub(super) struct Hearing {
@@ -81,6 +86,7 @@ impl Hearing {
             heard,
             subscriptions: Mutex::default(),
             asked: Mutex::default(),
+            silences: AtomicU32::new(0),
         };
         let distant = Arc::new(distant);
         // Nothing is missed of what happens behind the facts.
@@ -113,10 +119,20 @@ impl Hearing {
 
 /// Asks a node about its streams.
 pub(super) async fn ask(link: &Link, node: &str, subjects: &Subjects, ask: Ask) -> Result<Reply, ClusterError> {
+    ask_within(PATIENCE, link, node, subjects, ask).await
+}
+
+async fn ask_within(
+    patience: Duration,
+    link: &Link,
+    node: &str,
+    subjects: &Subjects,
+    ask: Ask,
+) -> Result<Reply, ClusterError> {
     let client = link.client_soon().await?;
     let silent = || ClusterError::Silent(node.to_owned());
     let ask = serde_json::to_vec(&ask).map_err(|_| silent())?;
-    let request = Request::new().payload(ask.into()).timeout(Some(PATIENCE));
+    let request = Request::new().payload(ask.into()).timeout(Some(patience));
     match client.send_request(subjects.node(node), request).await {
         Ok(message) => serde_json::from_slice(&message.payload).map_err(|_| silent()),
         Err(error) if error.kind() == RequestErrorKind::NoResponders => Err(ClusterError::Gone(node.to_owned())),
@@ -139,6 +155,8 @@ struct Distant {
     subscriptions: Mutex<Subscriptions>,
     /// Whom it was last asked of, under which generation.
     asked: Mutex<Option<(String, u64)>>,
+    /// How often in a row it has not answered what was wanted.
+    silences: AtomicU32,
 }
 
 #[derive(Default)]
@@ -252,8 +270,17 @@ impl Distant {
     /// Asks its owner for what is wanted.
     async fn want(&self, wishes: &[Wish]) -> Result<Result<Reply, ClusterError>, Lost> {
         self.follow_owner();
+        let is_heard = wishes.iter().any(|wish| wish.reached.is_some());
         let wishes = self.listen(wishes).await.map_err(|_| Lost::Silent(AWAY))?;
-        Ok(self.ask(What::Want { node: self.node.clone(), wishes }).await)
+        let doublings = self.silences.load(Ordering::Relaxed).min(8);
+        let patience = if is_heard { PATIENCE.min(SOON * 2u32.pow(doublings)) } else { PATIENCE };
+        let ask = Ask { id: self.id.clone(), what: What::Want { node: self.node.clone(), wishes } };
+        let answer = ask_within(patience, &self.link, &self.owner(), &self.subjects, ask).await;
+        match answer {
+            Err(ClusterError::Silent(_)) => drop(self.silences.fetch_add(1, Ordering::Relaxed)),
+            _ => self.silences.store(0, Ordering::Relaxed),
+        }
+        Ok(answer)
     }
 
     /// Whether the node that was just asked is not the one that makes it, or makes it soon.
