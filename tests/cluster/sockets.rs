@@ -1,7 +1,5 @@
 //! Socket.IO at nodes where a session does not live.
 
-use std::path::{Path, PathBuf};
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use continuo::pcm::Pcm;
@@ -9,7 +7,6 @@ use continuo::units::SampleRate;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
-use tokio::process::Command;
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -122,20 +119,4 @@ async fn a_socket_is_handed_what_another_node_has_made_of_a_dead_ones_session() 
     edge.sees(&["a", "b", "edge"]).await;
     makers[0].kill();
     assert_eq!(socket.hears("audio_processed").await["session_id"], session);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_device_works_all_day_at_a_node_without_a_model() {
-    let (nats, apart) = (Nats::start().await, Nats::start().await);
-    let (_makers, edge) = nodes(&nats, &["a"], &json!({ "step_ms": 1, "transforms": "real" })).await;
-    let mut bare = Node::start_with("bare", &apart.url(), &json!({ "transforms": "none" }));
-    bare.ready().await;
-    bare.sees(&["bare"]).await;
-    let script: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/producers/script.mjs");
-    let [url, bare] = [&edge, &bare].map(|node| format!("http://{}", node.addr));
-    let mut command = Command::new("node");
-    command.arg(script).args([&url, "4", "both", &bare]).kill_on_drop(true);
-    let output = command.output().await.expect("node is installed: run `scripts/setup test`");
-    let (said, complaints) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && said.trim_end().ends_with("all of it"), "{said}\n{complaints}");
 }
