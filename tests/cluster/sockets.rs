@@ -1,5 +1,7 @@
 //! Socket.IO at nodes where a session does not live.
 
+use std::path::{Path, PathBuf};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use continuo::pcm::Pcm;
@@ -7,12 +9,13 @@ use continuo::units::SampleRate;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
+use tokio::process::Command;
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::nats::Nats;
-use crate::node::{Node, PATIENCE};
+use crate::node::{Node, PATIENCE, eventually};
 
 /// A socket that has joined the name space.
 struct Socket(WebSocketStream<TcpStream>);
@@ -40,6 +43,14 @@ impl Socket {
                 return text.to_string();
             }
         }
+    }
+
+    /// Asks how a session stands that has told all, and reads on to the answer of what is asked next.
+    async fn hears_nothing_again(&mut self, session: &Value) {
+        self.send("verify_session", json!({ "session_id": session })).await;
+        self.send("begin_restore_audio", json!({})).await;
+        let next = self.told("42").await;
+        assert!(next.starts_with("42[\"ready_for_chunks\""), "{}", &next[..next.len().min(100)]);
     }
 
     /// Reads on to an event, and gives what came with it.
@@ -119,4 +130,45 @@ async fn a_socket_is_handed_what_another_node_has_made_of_a_dead_ones_session() 
     edge.sees(&["a", "b", "edge"]).await;
     makers[0].kill();
     assert_eq!(socket.hears("audio_processed").await["session_id"], session);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ends_while_nobody_is_there_is_handed_to_whoever_comes_back_and_nothing_twice() {
+    let nats = Nats::start().await;
+    let (_makers, edge) = nodes(&nats, &["a"], &json!({ "step_ms": 1 })).await;
+    let mut gone = Socket::connect(&edge).await;
+    let asked = json!({ "audio_data": audio(), "model_name": "standin", "prompt_duration": 2 });
+    gone.send("process_audio_request", asked).await;
+    let session = gone.hears("process_audio_received").await["session_id"].clone();
+    drop(gone);
+    let place = format!("/v1/sessions/{}", session.as_str().unwrap());
+    eventually(async || {
+        let told = edge.get(&place).await.json().await;
+        if told["making"].is_null() { Ok(()) } else { Err(told.to_string()) }
+    })
+    .await;
+    let mut back = Socket::connect(&edge).await;
+    back.send("verify_session", json!({ "session_id": session })).await;
+    assert_eq!(back.hears("audio_processed").await["session_id"], session);
+    back.hears_nothing_again(&session).await;
+    let asked = json!({ "session_id": session, "model_name": "standin", "prompt_duration": 2 });
+    back.send("continue_music_request", asked).await;
+    back.hears("music_continued").await;
+    back.hears_nothing_again(&session).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_device_works_all_day_at_a_node_without_a_model() {
+    let (nats, apart) = (Nats::start().await, Nats::start().await);
+    let (_makers, edge) = nodes(&nats, &["a"], &json!({ "step_ms": 1, "transforms": "real" })).await;
+    let mut bare = Node::start_with("bare", &apart.url(), &json!({ "transforms": "none" }));
+    bare.ready().await;
+    bare.sees(&["bare"]).await;
+    let script: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/producers/script.mjs");
+    let [url, bare] = [&edge, &bare].map(|node| format!("http://{}", node.addr));
+    let mut command = Command::new("node");
+    command.arg(script).args([&url, "4", "both", &bare]).kill_on_drop(true);
+    let output = command.output().await.expect("node is installed: run `scripts/setup test`");
+    let (said, complaints) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && said.trim_end().ends_with("all of it"), "{said}\n{complaints}");
 }

@@ -24,6 +24,8 @@ pub(super) enum Said {
     One(String, Value),
     /// To all in a session's room.
     Room(String, String, Value),
+    /// How this clip ended comes next: a node that has somebody in the room says that it takes it.
+    Hand(String),
 }
 
 impl Said {

@@ -36,6 +36,8 @@ use crate::studio::{Owner, SessionId};
 pub(in crate::http) const PATH: &str = "/node/gary/";
 /// The event by which a session is followed.
 const FOLLOW: &str = "follow";
+/// The event by which a follower says that somebody is there for a clip's end.
+const TAKE: &str = "take";
 /// What a follower may be behind before it has to begin again.
 const BEHIND: usize = 256;
 /// A follower that is not there any more is noticed by what it does not take.
@@ -254,6 +256,7 @@ async fn follow_at(gary: &Gary, node: &str, session: &SessionId) {
     let mut lines = Lines::of(answer.body);
     while gary.is_in_a_room(session) {
         match timeout(LOOK, lines.next(gary)).await {
+            Ok(Some((Said::Hand(clip), _))) => take(gary, node, session, clip).await,
             Ok(Some(line)) => {
                 let gate = gary.bridge.gate(session);
                 let _alone = gate.write().await;
@@ -262,6 +265,16 @@ async fn follow_at(gary: &Gary, node: &str, session: &SessionId) {
             Ok(None) => return,
             Err(_) => {}
         }
+    }
+}
+
+/// Says that a clip's end is heard here, if anybody is in the room. What nobody takes is kept for whoever
+/// comes back: a follower may not have noticed yet that all have left.
+async fn take(gary: &Gary, node: &str, session: &SessionId, clip: String) {
+    let Some(cluster) = gary.bridge.cluster.as_ref().filter(|_| gary.is_in_a_room(session)) else { return };
+    let asked = Asked::ours(&address(TAKE, cluster)).about(Some(session));
+    if let Err(error) = cluster.ask(node, &Call { head: asked.write(), body: clip.into() }).await {
+        tracing::debug!(%error, "a result may be told twice");
     }
 }
 
@@ -318,6 +331,13 @@ pub(super) async fn answer(
             Some(session) => followed(gary, node.to_owned(), session).await,
             None => String::new().into_response(),
         };
+    }
+    if event == TAKE {
+        let clip = std::str::from_utf8(&body).ok().and_then(|id| id.parse().ok());
+        if let (Some(clip), Ok(studio)) = (clip, gary.studio()) {
+            push::handed_over(studio, clip).await;
+        }
+        return String::new().into_response();
     }
     let asker = Asker::Far(Far::new(node.to_owned(), owner));
     if events::EVENTS.contains(&event) || event == events::PIECES {

@@ -15,11 +15,11 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::super::base64;
-use super::asker::Asker;
+use super::asker::{Asker, Said};
 use super::socket::Gary;
 use super::texts;
 use crate::studio::{
-    AudioId, ClipRecord, ClipState, ClipTask, Event, Kind, Lane, Render, SessionId, Status, Studio, StudioError,
+    AudioId, ClipId, ClipRecord, ClipState, ClipTask, Event, Kind, Lane, Render, SessionId, Status, Studio, StudioError,
 };
 
 /// Time between two progress events of a session, alone and when several clips are made.
@@ -179,6 +179,10 @@ pub(super) fn standing(studio: &Studio, session: &SessionId, task: &ClipTask) ->
 /// Hands a result, or the news that there is none, to the room of its session.
 pub(super) async fn deliver(gary: &Gary, studio: &Studio, asker: Option<&Asker<'_>>, clip: &ClipRecord) {
     let session = &clip.session;
+    let is_here = asker.is_some() || gary.is_in_a_room(session);
+    if !is_here {
+        gary.bridge.tell(session, None, || Said::Hand(clip.id.to_string()));
+    }
     let mut code = None;
     let failure = match clip.state {
         ClipState::Completed => match large(studio, clip).await {
@@ -220,7 +224,14 @@ pub(super) async fn deliver(gary: &Gary, studio: &Studio, asker: Option<&Asker<'
         }
         gary.tell(asker, session, "error", &error).await;
     }
-    if let Err(error) = studio.delivered(clip.id).await {
+    if is_here {
+        handed_over(studio, clip.id).await;
+    }
+}
+
+/// Whoever waited for how a clip ended knows it.
+pub(super) async fn handed_over(studio: &Studio, clip: ClipId) {
+    if let Err(error) = studio.delivered(clip).await {
         tracing::warn!(%error, "that a result was handed over could not be written");
     }
 }
