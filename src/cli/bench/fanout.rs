@@ -12,11 +12,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::Row;
-use super::loopback::{Loopback, cpu_seconds, make_room};
+use super::loopback::{Loopback, cpu_seconds, make_room, tones};
 use crate::cli::Failure;
-use crate::engine::standin::Standin;
-use crate::engine::{Engine, EngineConfig, SamplingPatch};
-use crate::station::{Idle, Station, StationConfig, StreamSpec};
 
 #[derive(Args)]
 pub(super) struct FanoutArgs {
@@ -51,21 +48,7 @@ pub(super) fn run(args: &FanoutArgs) -> Result<Vec<Row>, Failure> {
     let most = args.listeners.iter().copied().max().unwrap_or(0);
     make_room(most)?;
     runtime.block_on(async {
-        // Tones are enough: what is measured begins behind the encoder.
-        let engine = Engine::start(Box::new(Standin::default()), EngineConfig::default())?;
-        let station = Station::new(engine, StationConfig { max_listeners: most + 10, ..StationConfig::default() });
-        let spec = StreamSpec {
-            name: Some("bench".into()),
-            model: None,
-            prompts: vec!["tones".into()],
-            sampling: SamplingPatch::default(),
-            seconds: None,
-            max_still: None,
-            wait: None,
-            keep: false,
-            idle: Idle::Pause,
-        };
-        let stream = station.create(spec).await?;
+        let (station, stream) = tones(most).await?;
         let server = Loopback::start(&station, most).await?;
         let mut results = Vec::new();
         for &listeners in &args.listeners {

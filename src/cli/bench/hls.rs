@@ -15,12 +15,10 @@ use tokio::task::JoinSet;
 
 use self::player::{Player, Tally};
 use super::Row;
-use super::loopback::{Loopback, cpu_seconds, make_room, memory};
+use super::loopback::{Loopback, cpu_seconds, make_room, memory, tones};
 use crate::audio::Format;
 use crate::cli::Failure;
-use crate::engine::standin::Standin;
-use crate::engine::{Engine, EngineConfig, SamplingPatch};
-use crate::station::{Idle, Listen, Station, StationConfig, StreamSpec};
+use crate::station::Listen;
 
 /// Players come one after the other within so many seconds, as people do: a segment's length.
 const ARRIVAL: f64 = 3.0;
@@ -78,23 +76,8 @@ pub(super) fn run(args: &HlsArgs) -> Result<Vec<Row>, Failure> {
     let most = args.players.iter().copied().max().unwrap_or(0);
     make_room(2 * most)?;
     runtime.block_on(async {
-        // Tones are enough: what is measured begins behind the encoder.
-        let engine = Engine::start(Box::new(Standin::default()), EngineConfig::default())?;
         // Those of one row have not all been given up when those of the next come.
-        let config = StationConfig { max_listeners: 2 * most + 10, ..StationConfig::default() };
-        let station = Station::new(engine, config);
-        let spec = StreamSpec {
-            name: Some("bench".into()),
-            model: None,
-            prompts: vec!["tones".into()],
-            sampling: SamplingPatch::default(),
-            seconds: None,
-            max_still: None,
-            wait: None,
-            keep: false,
-            idle: Idle::Pause,
-        };
-        let stream = station.create(spec).await?;
+        let (station, stream) = tones(2 * most).await?;
         // Players find a stream that has played for a while.
         let mut listener = stream.join(Listen { format: Format::OGG, kbps: 96, low_latency: false }).await?;
         tokio::spawn(async move { while listener.next().await.is_some() {} });

@@ -8,8 +8,10 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::cli::Failure;
+use crate::engine::standin::Standin;
+use crate::engine::{Engine, EngineConfig, SamplingPatch};
 use crate::http::{self, App, Limits};
-use crate::station::Station;
+use crate::station::{Idle, Station, StationConfig, Stream, StreamSpec};
 
 pub(super) struct Loopback {
     pub(super) address: SocketAddr,
@@ -36,6 +38,26 @@ impl Loopback {
         drop(self.stop);
         Ok(self.server.await??)
     }
+}
+
+/// The station `bench` of a server that makes tones, for so many listeners. They are enough: what is
+/// measured begins behind the encoder.
+pub(super) async fn tones(listeners: usize) -> Result<(Arc<Station>, Arc<Stream>), Failure> {
+    let engine = Engine::start(Box::new(Standin::default()), EngineConfig::default())?;
+    let station = Station::new(engine, StationConfig { max_listeners: listeners + 10, ..StationConfig::default() });
+    let spec = StreamSpec {
+        name: Some("bench".into()),
+        model: None,
+        prompts: vec!["tones".into()],
+        sampling: SamplingPatch::default(),
+        seconds: None,
+        max_still: None,
+        wait: None,
+        keep: false,
+        idle: Idle::Pause,
+    };
+    let stream = station.create(spec).await?;
+    Ok((station, stream))
 }
 
 /// Files and connections that this process may have open, for so many clients.
