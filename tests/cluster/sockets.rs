@@ -45,7 +45,8 @@ impl Socket {
         }
     }
 
-    /// Asks how a session stands that has told all, and reads on to the answer of what is asked next.
+    /// Asks how a session stands that has told all, and reads on to the answer of what is asked
+    /// next.
     async fn hears_nothing_again(&mut self, session: &Value) {
         self.send("verify_session", json!({ "session_id": session })).await;
         self.send("begin_restore_audio", json!({})).await;

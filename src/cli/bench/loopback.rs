@@ -40,8 +40,8 @@ impl Loopback {
     }
 }
 
-/// The station `bench` of a server that makes tones, for so many listeners. They are enough: what is
-/// measured begins behind the encoder.
+/// The station `bench` of a server that makes tones, for so many listeners. They are enough: what
+/// is measured begins behind the encoder.
 pub(super) async fn tones(listeners: usize) -> Result<(Arc<Station>, Arc<Stream>), Failure> {
     let engine = Engine::start(Box::new(Standin::default()), EngineConfig::default())?;
     let station = Station::new(engine, StationConfig { max_listeners: listeners + 10, ..StationConfig::default() });

@@ -238,7 +238,7 @@ impl Call<'_> {
     async fn undo(&self) -> Done {
         let session = self.known()?;
         let audio = self.studio()?.undo(session).await.map_err(|error| texts::said(&error))?;
-        let sent = Sounding { audio, session, variation: None };
+        let sent = Sounding { audio, session, ends: None, variation: None };
         sent.send(self.gary, Some(self.asker), "transform_undone").await.map_err(|error| error.to_string().into())
     }
 

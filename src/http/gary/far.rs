@@ -268,8 +268,8 @@ async fn follow_at(gary: &Gary, node: &str, session: &SessionId) {
     }
 }
 
-/// Says that a clip's end is heard here, if anybody is in the room. What nobody takes is kept for whoever
-/// comes back: a follower may not have noticed yet that all have left.
+/// Says that a clip's end is heard here, if anybody is in the room. What nobody takes is kept for
+/// whoever comes back: a follower may not have noticed yet that all have left.
 async fn take(gary: &Gary, node: &str, session: &SessionId, clip: String) {
     let Some(cluster) = gary.bridge.cluster.as_ref().filter(|_| gary.is_in_a_room(session)) else { return };
     let asked = Asked::ours(&address(TAKE, cluster)).about(Some(session));

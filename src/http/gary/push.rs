@@ -180,9 +180,8 @@ pub(super) fn standing(studio: &Studio, session: &SessionId, task: &ClipTask) ->
 pub(super) async fn deliver(gary: &Gary, studio: &Studio, asker: Option<&Asker<'_>>, clip: &ClipRecord) {
     let session = &clip.session;
     let is_here = asker.is_some() || gary.is_in_a_room(session);
-    if !is_here {
-        gary.bridge.tell(session, None, || Said::Hand(clip.id.to_string()));
-    }
+    // Whether anybody is at the nodes that follow it they have to say.
+    let ends = (!is_here).then_some(clip.id);
     let mut code = None;
     let failure = match clip.state {
         ClipState::Completed => match large(studio, clip).await {
@@ -200,7 +199,7 @@ pub(super) async fn deliver(gary: &Gary, studio: &Studio, asker: Option<&Asker<'
                     }
                     _ => None,
                 };
-                let sent = Sounding { audio, session, variation: variation.map(|name| json!(name)) };
+                let sent = Sounding { audio, session, ends, variation: variation.map(|name| json!(name)) };
                 if let Err(error) = sent.send(gary, asker, texts::result_event(clip.kind)).await {
                     // It is handed over when the session is asked for again.
                     let error = json!({ "message": error.to_string(), "session_id": session });
@@ -222,10 +221,18 @@ pub(super) async fn deliver(gary: &Gary, studio: &Studio, asker: Option<&Asker<'
         if let Some(code) = code {
             error["code"] = json!(code);
         }
+        ask_who_takes(gary, session, ends);
         gary.tell(asker, session, "error", &error).await;
     }
     if is_here {
         handed_over(studio, clip.id).await;
+    }
+}
+
+/// Has the nodes that follow a session say whether somebody there takes what comes next.
+fn ask_who_takes(gary: &Gary, session: &SessionId, ends: Option<ClipId>) {
+    if let Some(clip) = ends {
+        gary.bridge.tell(session, None, || Said::Hand(clip.to_string()));
     }
 }
 
@@ -247,6 +254,9 @@ async fn large(studio: &Studio, clip: &ClipRecord) -> Result<bool, StudioError> 
 pub(super) struct Sounding<'a> {
     pub(super) audio: AudioId,
     pub(super) session: &'a SessionId,
+    /// The clip whose end it is, if only nodes that follow the session may have somebody who hears
+    /// it.
+    pub(super) ends: Option<ClipId>,
     pub(super) variation: Option<Value>,
 }
 
@@ -271,6 +281,7 @@ impl Sounding<'_> {
         let length = audio_data.len() as u64;
         let message = Message { audio_data, session_id: self.session, variation: self.variation };
         gary.send(self.session, event, (&message, length)).await?;
+        ask_who_takes(gary, self.session, self.ends);
         gary.tell_far(asker, self.session, event, || serde_json::to_value(&message).unwrap_or_default());
         Ok(())
     }

@@ -66,7 +66,8 @@ pub(super) fn schemas() -> Value {
     schemas
 }
 
-/// Comments end their lines where the source does; whoever reads a description has lines of his own.
+/// Comments end their lines where the source does; whoever reads a description has lines of his
+/// own.
 fn join_lines(value: &mut Value) {
     match value {
         Value::Object(fields) => {
