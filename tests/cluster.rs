@@ -13,6 +13,8 @@ mod nats;
 mod node;
 #[path = "cluster/proxy.rs"]
 mod proxy;
+#[path = "cluster/servers.rs"]
+mod servers;
 #[path = "cluster/shipped.rs"]
 mod shipped;
 #[path = "cluster/sockets.rs"]

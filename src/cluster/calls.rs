@@ -2,22 +2,23 @@
 //!
 //! An answer comes as messages of one kind each. Whoever answers says that it is still at work, so
 //! that one that died is noticed soon, and sends a few pieces at most that the caller has not said
-//! to have taken. A body that is too large for one message is fetched from the caller piece by
+//! to have taken; a caller that wants nothing more says that too. A body that is too large for one message is fetched from the caller piece by
 //! piece, by whoever answers and as fast as it reads.
 
+use std::collections::{HashSet, VecDeque};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{Client, StatusCode, Subscriber};
+use async_nats::{Client, Message, StatusCode, Subscriber};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
-use futures_util::{Stream, StreamExt};
+use futures_util::{FutureExt, Stream, StreamExt};
 use metrics::counter;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::ClusterError;
 use super::link::{Link, PATIENCE, Trouble};
@@ -32,8 +33,13 @@ const WINDOW: usize = 16;
 const PULSE: Duration = Duration::from_secs(1);
 /// Whoever said nothing for so long is given up.
 const SILENCE: Duration = Duration::from_secs(10);
+/// A call of which nothing was heard for so long is sent once more: whoever has got it would have
+/// said that it is at work.
+const UNHEARD: Duration = Duration::from_millis(1500);
 /// How long a caller may take for its pieces.
 const STALLED: Duration = Duration::from_secs(30);
+/// What a caller says that wants nothing more, instead of nothing.
+const ENOUGH: Bytes = Bytes::from_static(b".");
 /// Calls that are answered at the same time.
 const AT_ONCE: usize = 1024;
 /// Bytes of a body that go with the call itself, and of a piece that is fetched.
@@ -157,23 +163,42 @@ pub(super) async fn ask(link: &Link, node: &str, subject: String, call: &Call) -
 async fn asked(link: &Link, node: &str, subject: String, call: &Call) -> Result<Answer, ClusterError> {
     let client = link.client_soon().await?;
     let mut handing_out = JoinSet::new();
+    let mut envelope = Envelope { head: call.head.clone(), from: String::new(), body: call.body.clone() };
+    if call.body.len() > ALONG {
+        (envelope.from, envelope.body) = (client.new_inbox(), Bytes::new());
+    }
+    let (inbox, message) = (client.new_inbox(), envelope.message());
     let sent = async {
-        let inbox = client.new_inbox();
         let messages = client.subscribe(inbox.clone()).await?;
-        let mut envelope = Envelope { head: call.head.clone(), from: String::new(), body: call.body.clone() };
-        if call.body.len() > ALONG {
-            (envelope.from, envelope.body) = (client.new_inbox(), Bytes::new());
+        if !envelope.from.is_empty() {
             let asked = client.subscribe(envelope.from.clone()).await?;
             handing_out.spawn(hand_out(client.clone(), asked, call.body.clone()));
         }
-        client.publish_with_reply(subject, inbox, envelope.message()).await?;
+        client.publish_with_reply(subject.clone(), inbox.clone(), message.clone()).await?;
         Ok::<_, Trouble>(messages)
     };
     let messages = timeout(PATIENCE, sent).await.ok().and_then(Result::ok).ok_or(ClusterError::Away)?;
     let (node, credit) = (node.to_owned(), String::new());
-    let mut taking = Taking { node, client, messages, credit, taken: 0, _handing_out: handing_out };
+    let mut taking = Taking { node, client, messages, credit, taken: 0, is_over: false, _handing_out: handing_out };
+    let until = Instant::now() + SILENCE;
+    let mut is_repeated = false;
+    let mut said = loop {
+        match timeout(UNHEARD, taking.next()).await {
+            // It may have been done before its node was gone, or is away for a moment.
+            Ok(Err(ClusterError::Gone(_))) if is_repeated => sleep(PULSE).await,
+            Ok(said) => break said?,
+            Err(_) => {}
+        }
+        if Instant::now() >= until {
+            return Err(ClusterError::Silent(taking.node.clone()));
+        }
+        // A NATS server that died may have had it, or not any more: whoever has got it knows it.
+        is_repeated = true;
+        let again = taking.client.publish_with_reply(subject.clone(), inbox.clone(), message.clone());
+        let _ = timeout(PATIENCE, again).await;
+    };
     loop {
-        let (kind, payload) = taking.next().await?;
+        let (kind, payload) = said;
         match kind {
             HEAD => {
                 let length = payload.first().map_or(0, |length| usize::from(*length));
@@ -182,8 +207,8 @@ async fn asked(link: &Link, node: &str, subject: String, call: &Call) -> Result<
                 let head = payload.slice((1 + length).min(payload.len())..);
                 return Ok(Answer { head, body: taking.body() });
             }
-            AT_WORK => {}
-            _ => return Err(ClusterError::Silent(taking.node)),
+            AT_WORK => said = taking.next().await?,
+            _ => return Err(ClusterError::Silent(taking.node.clone())),
         }
     }
 }
@@ -196,6 +221,8 @@ struct Taking {
     /// Where it is said what was taken.
     credit: String,
     taken: usize,
+    /// Nothing more comes.
+    is_over: bool,
     /// Of the call's own body, for as long as the answer is taken.
     _handing_out: JoinSet<()>,
 }
@@ -212,6 +239,7 @@ impl Taking {
         }
         let mut payload = message.payload;
         let kind = payload.split_to(1)[0];
+        self.is_over = [END, BROKEN].contains(&kind);
         Ok((kind, payload))
     }
 
@@ -231,7 +259,7 @@ impl Taking {
                     }
                     Ok((AT_WORK, _)) => continue,
                     Ok((END, _)) => None,
-                    Ok(_) => Some((Err(ClusterError::Silent(taking.node)), None)),
+                    Ok(_) => Some((Err(ClusterError::Silent(taking.node.clone())), None)),
                     Err(error) => Some((Err(error), None)),
                 };
             }
@@ -240,9 +268,19 @@ impl Taking {
     }
 }
 
+impl Drop for Taking {
+    fn drop(&mut self) {
+        if !self.is_over && !self.credit.is_empty() {
+            // What does not get there is noticed by what is not taken.
+            let _ = self.client.publish(std::mem::take(&mut self.credit), ENOUGH).now_or_never();
+        }
+    }
+}
+
 /// Answers what comes to `subject` for as long as the process lives.
 pub(super) async fn answer(link: Arc<Link>, subject: String, respond: Respond, nodes: Arc<Nodes>) {
     let places = Arc::new(Semaphore::new(AT_ONCE));
+    let mut known = Known::default();
     loop {
         link.connected().await;
         let Ok(client) = link.client() else { continue };
@@ -253,6 +291,9 @@ pub(super) async fn answer(link: Arc<Link>, subject: String, respond: Respond, n
         // It outlives the connection.
         while let Some(asked) = calls.next().await {
             let (Some(reply), Some(call)) = (asked.reply, Envelope::read(asked.payload)) else { continue };
+            if !known.is_new(reply.as_str()) {
+                continue;
+            }
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
             let answering = respond(call.received(&client));
             let client = client.clone();
@@ -266,6 +307,30 @@ pub(super) async fn answer(link: Arc<Link>, subject: String, respond: Respond, n
     }
 }
 
+/// Calls that have come lately, by where they are answered: a caller that hears nothing sends his
+/// once more.
+#[derive(Default)]
+struct Known {
+    calls: HashSet<String>,
+    since: VecDeque<(Instant, String)>,
+}
+
+impl Known {
+    fn is_new(&mut self, call: &str) -> bool {
+        while let Some((since, _)) = self.since.front()
+            && since.elapsed() > 2 * SILENCE
+            && let Some((_, old)) = self.since.pop_front()
+        {
+            self.calls.remove(&old);
+        }
+        let is_new = self.calls.insert(call.to_owned());
+        if is_new {
+            self.since.push_back((Instant::now(), call.to_owned()));
+        }
+        is_new
+    }
+}
+
 async fn send(client: &Client, to: String, answering: BoxFuture<'static, Answer>) -> Result<(), Trouble> {
     let credit = client.new_inbox();
     let mut credits = client.subscribe(credit.clone()).await?;
@@ -276,16 +341,24 @@ async fn send(client: &Client, to: String, answering: BoxFuture<'static, Answer>
     first.extend_from_slice(&head);
     client.publish(to.clone(), message(HEAD, &first)).await?;
     let mut left = WINDOW;
-    while let Some(bytes) = at_work(client, &to, body.next()).await? {
-        let Ok(bytes) = bytes else {
-            client.publish(to, message(BROKEN, b"")).await?;
-            return Ok(());
+    loop {
+        let bytes = tokio::select! {
+            bytes = at_work(client, &to, body.next()) => match bytes? {
+                Some(Ok(bytes)) => bytes,
+                Some(Err(_)) => {
+                    client.publish(to, message(BROKEN, b"")).await?;
+                    return Ok(());
+                }
+                None => break,
+            },
+            credit = credits.next() => {
+                left += credited(credit)?;
+                continue;
+            }
         };
         for piece in bytes.chunks(PIECE) {
             if left == 0 {
-                let taken = timeout(STALLED, credits.next()).await.ok().flatten();
-                taken.ok_or_else(|| Trouble("the caller takes nothing more".into()))?;
-                left += WINDOW / 2;
+                left += credited(timeout(STALLED, credits.next()).await.ok().flatten())?;
             }
             client.publish(to.clone(), message(BODY, piece)).await?;
             left -= 1;
@@ -293,6 +366,12 @@ async fn send(client: &Client, to: String, answering: BoxFuture<'static, Answer>
     }
     client.publish(to, message(END, b"")).await?;
     Ok(())
+}
+
+/// Pieces that a caller has taken.
+fn credited(credit: Option<Message>) -> Result<usize, Trouble> {
+    let has_taken = credit.is_some_and(|credit| credit.payload != ENOUGH);
+    has_taken.then_some(WINDOW / 2).ok_or_else(|| Trouble("the caller takes nothing more".into()))
 }
 
 /// Waits, and says meanwhile that it does.
@@ -320,6 +399,15 @@ pub async fn whole(body: impl Stream<Item = Result<Bytes, ClusterError>>) -> Res
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_is_sent_twice_is_answered_once() {
+        let mut known = Known::default();
+        assert_eq!(["a", "b", "a"].map(|call| known.is_new(call)), [true, true, false]);
+        tokio::time::advance(3 * SILENCE).await;
+        assert!(known.is_new("c"));
+        assert_eq!((known.calls.len(), known.since.len()), (1, 1));
+    }
 
     #[test]
     fn a_call_is_read_as_it_was_written_and_nonsense_is_none() {

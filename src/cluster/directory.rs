@@ -5,6 +5,7 @@
 //! gets it. Everybody reads all of it. What a node that is gone has left is removed by the others.
 
 use std::collections::{HashMap, HashSet};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -15,7 +16,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::sync::Notify;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
 use super::link::{Link, PATIENCE, Trouble};
 use super::nodes::Nodes;
@@ -31,7 +33,6 @@ const BREATH: Duration = Duration::from_secs(1);
 const LEFT: Duration = Duration::from_secs(30);
 /// How long a name that is being taken or given back is waited for.
 const SETTLING: Duration = Duration::from_secs(1);
-const LOOK: Duration = Duration::from_millis(20);
 
 /// A stream and where it plays.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +81,8 @@ pub(super) struct Directory {
     writing: tokio::sync::Mutex<()>,
     /// All that is written has been read.
     is_current: AtomicBool,
+    /// Something was read or written.
+    changed: Notify,
     /// Under which generation this process makes its streams.
     own: Mutex<HashMap<String, u64>>,
     /// Nodes that have left something, and since when they are known to be gone.
@@ -108,6 +111,7 @@ impl Directory {
             store: Mutex::default(),
             writing: tokio::sync::Mutex::default(),
             is_current: AtomicBool::new(false),
+            changed: Notify::new(),
             own: Mutex::default(),
             left: Mutex::default(),
         }
@@ -198,7 +202,7 @@ impl Directory {
         let written = timeout(PATIENCE, store.update(id_key(&entry.id), value.into(), revision)).await;
         match written.map_err(|_| ClusterError::Away)? {
             Ok(revision) => {
-                self.rows().insert(entry.id.clone(), Row { entry: entry.clone(), revision });
+                self.keep_row(entry.clone(), revision);
                 Ok(Some(revision))
             }
             Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => Ok(None),
@@ -208,14 +212,25 @@ impl Directory {
 
     /// Waits until this node knows who has followed an owner; not for long.
     pub(super) async fn heard_of_successor(&self, before: &Entry) -> bool {
-        let until = Instant::now() + SETTLING;
-        while self.known(&before.id).is_some_and(|entry| entry.generation <= before.generation) {
-            if Instant::now() >= until {
-                return false;
+        let is_known = || self.known(&before.id).is_none_or(|entry| entry.generation > before.generation);
+        timeout(SETTLING, self.until(is_known)).await.is_ok()
+    }
+
+    /// Waits until something is so that follows from what is known here.
+    pub(super) async fn until(&self, is_so: impl Fn() -> bool) {
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if is_so() {
+                return;
             }
-            sleep(LOOK).await;
+            changed.await;
         }
-        true
+    }
+
+    fn keep_row(&self, entry: Entry, revision: u64) {
+        self.rows().insert(entry.id.clone(), Row { entry, revision });
+        self.changed.notify_waiters();
     }
 
     /// Streams of nodes that are gone that are expected to be there.
@@ -300,6 +315,7 @@ impl Directory {
             // NATS has begun anew.
             self.rows().clear();
             self.is_current.store(true, Ordering::Relaxed);
+            self.changed.notify_waiters();
         }
         tokio::select! {
             trouble = self.read(words) => trouble,
@@ -318,6 +334,7 @@ impl Directory {
                 let mut rows = self.rows();
                 unread.drain().for_each(|id| drop(rows.remove(&id)));
             }
+            self.changed.notify_waiters();
         }
         Err(Trouble("nothing more is told of the streams".into()))
     }
@@ -426,11 +443,11 @@ impl Directory {
                 let before: Entry = serde_json::from_slice(&written.value)?;
                 if self.is_succeeded(&before) {
                     // It is let go in the next round.
-                    self.rows().insert(entry.id, Row { entry: before, revision: written.revision });
+                    self.keep_row(before, written.revision);
                     return Ok(());
                 }
                 if before.process == self.process {
-                    self.rows().insert(entry.id, Row { entry: before, revision: written.revision });
+                    self.keep_row(before, written.revision);
                     return Ok(());
                 }
                 if before.node != self.node && !self.nodes.is_gone(&before.node) {
@@ -442,7 +459,7 @@ impl Directory {
             Err(error) => return Err(error.into()),
         };
         self.own().insert(entry.id.clone(), entry.generation);
-        self.rows().insert(entry.id.clone(), Row { entry, revision });
+        self.keep_row(entry, revision);
         Ok(())
     }
 
@@ -458,6 +475,8 @@ impl Directory {
         if rows.get(&entry.id).is_some_and(|row| row.revision == revision) {
             rows.remove(&entry.id);
         }
+        drop(rows);
+        self.changed.notify_waiters();
         Ok(())
     }
 
@@ -467,7 +486,7 @@ impl Directory {
         let (Ok(store), Some(name)) = (self.store(), entry.name.take()) else { return Ok(()) };
         let revision = store.update(id_key(&entry.id), serde_json::to_vec(&entry)?.into(), revision).await?;
         let id = entry.id.clone();
-        self.rows().insert(id.clone(), Row { entry, revision });
+        self.keep_row(entry, revision);
         self.give_back(&name, &id).await
     }
 
@@ -502,6 +521,7 @@ impl Directory {
         let (key, until) = (name_key(name), Instant::now() + SETTLING);
         let claim = Claim { id: id.to_owned(), node: self.node.clone(), process: self.process.clone() };
         let claim: bytes::Bytes = serde_json::to_vec(&claim)?.into();
+        let mut claims = None;
         loop {
             match store.create(&key, claim.clone()).await {
                 Ok(_) => return Ok(true),
@@ -530,7 +550,19 @@ impl Directory {
             if self.known(&holder.id).is_some() || Instant::now() >= until {
                 return Ok(false);
             }
-            sleep(LOOK).await;
+            let claims = match &mut claims {
+                Some(claims) => claims,
+                // What changed before this is looked at once more.
+                none => {
+                    *none = Some(store.watch(&key).await?);
+                    continue;
+                }
+            };
+            tokio::select! {
+                Some(_) = claims.next() => {}
+                () = self.until(|| self.known(&holder.id).is_some()) => {}
+                () = sleep_until(until) => {}
+            }
         }
     }
 

@@ -18,6 +18,7 @@ use tokio::time::sleep;
 use super::ClusterError;
 use super::directory::{Directory, Entry};
 use super::link::{Link, PATIENCE, Trouble};
+use super::nodes::Nodes;
 use super::sending::Subjects;
 use super::succession::{Plays, Succession};
 use super::verbs::{Ask, Done, Refusal, Reply, Wanted, What};
@@ -45,6 +46,7 @@ pub(super) struct Hearing {
     subjects: Subjects,
     node: String,
     link: Arc<Link>,
+    nodes: Arc<Nodes>,
     directory: Arc<Directory>,
     succession: Arc<Succession>,
     station: Arc<Station>,
@@ -55,14 +57,14 @@ pub(super) struct Hearing {
 impl Hearing {
     pub(super) fn new(
         (subjects, node): (Subjects, &str),
-        link: Arc<Link>,
+        (link, nodes): (Arc<Link>, Arc<Nodes>),
         directory: Arc<Directory>,
         succession: Arc<Succession>,
         station: &Arc<Station>,
     ) -> Self {
         let beginning = tokio::sync::Mutex::default();
         let station = Arc::clone(station);
-        Self { subjects, node: node.to_owned(), link, directory, succession, station, beginning }
+        Self { subjects, node: node.to_owned(), link, nodes, directory, succession, station, beginning }
     }
 
     /// A stream of another node, to be heard here.
@@ -80,6 +82,7 @@ impl Hearing {
             node: self.node.clone(),
             id: id.to_owned(),
             link: Arc::clone(&self.link),
+            nodes: Arc::clone(&self.nodes),
             directory: Arc::clone(&self.directory),
             succession: Arc::clone(&self.succession),
             entry: entry.clone(),
@@ -108,8 +111,11 @@ impl Hearing {
 impl Hearing {
     /// A new stream of another node, to be heard here.
     pub(super) async fn begin(&self, node: &str, spec: &StreamSpec) -> Result<Arc<Stream>, ClusterError> {
-        let what = What::Begin(Box::new(spec.clone()));
-        match ask(&self.link, node, &self.subjects, Ask { id: String::new(), what }).await? {
+        let asked = || {
+            let what = What::Begin(Box::new(spec.clone()));
+            ask(&self.link, node, &self.subjects, Ask { id: String::new(), what })
+        };
+        match self.nodes.unless_gone(node, asked).await? {
             Ok(Done::Begun { id }) => self.hear(&id).await,
             Ok(_) => Err(ClusterError::Silent(node.to_owned())),
             Err(refusal) => Err(refusal.of_station("").into()),
@@ -147,6 +153,7 @@ struct Distant {
     node: String,
     id: String,
     link: Arc<Link>,
+    nodes: Arc<Nodes>,
     directory: Arc<Directory>,
     succession: Arc<Succession>,
     /// As it was first known.
@@ -299,7 +306,8 @@ impl Distant {
 
     async fn done(&self, what: What) -> Result<Done, EngineError> {
         let failed = |error: ClusterError| EngineError::Failed(error.to_string().trim_end_matches('.').into());
-        self.ask(what).await.map_err(failed)?.map_err(Refusal::of_engine)
+        let answer = self.nodes.unless_gone(&self.owner(), || self.ask(what.clone())).await;
+        answer.map_err(failed)?.map_err(Refusal::of_engine)
     }
 }
 

@@ -24,7 +24,7 @@ const MIN_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
 /// A connection that is made again within this time was never lost, as far as anybody else is
 /// concerned.
-const BLINK: Duration = Duration::from_secs(2);
+pub(super) const BLINK: Duration = Duration::from_secs(2);
 /// How long anything that is asked of NATS may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -131,6 +131,11 @@ impl Link {
     /// [`ClusterError::Away`] while there is none.
     pub(super) fn client(&self) -> Result<Client, ClusterError> {
         if self.is_up() { Ok(self.client.clone()) } else { Err(ClusterError::Away) }
+    }
+
+    /// A subject that nobody else has, for what is answered.
+    pub(super) fn new_inbox(&self) -> String {
+        self.client.new_inbox()
     }
 
     /// Whether there is a connection.

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::timeout;
 
 pub use self::calls::{Answer, Call, Received, Respond, whole};
 pub use self::config::{Address, ClusterConfig, Name, Role};
@@ -39,9 +39,6 @@ use self::shelf::Shelf;
 use self::succession::Succession;
 use crate::station::{Station, StationError, Stream, StreamSpec};
 use crate::studio::{ClipId, Copies, SessionId, Studio};
-
-/// How often it is looked whether the others are there.
-const LOOK: Duration = Duration::from_millis(20);
 
 /// This process as a node of its cluster.
 pub struct Cluster {
@@ -72,11 +69,11 @@ impl Cluster {
         let homes = Arc::new(Homes::new(&config, Arc::clone(&link), Arc::clone(&nodes)));
         let shelf = Arc::new(Shelf::new(place().0, Arc::clone(&link), station));
         station.copy_journals_to(Arc::clone(&shelf) as Arc<dyn crate::station::Shelf>);
-        let both = (Arc::clone(&link), Arc::clone(&nodes));
-        let succession = Succession::new(place(), both, Arc::clone(&directory), Arc::clone(&shelf), station);
+        let both = || (Arc::clone(&link), Arc::clone(&nodes));
+        let succession = Succession::new(place(), both(), Arc::clone(&directory), Arc::clone(&shelf), station);
         let succession = Arc::new(succession);
         let heir = || Arc::clone(&succession);
-        let hearing = Hearing::new(place(), Arc::clone(&link), Arc::clone(&directory), heir(), station);
+        let hearing = Hearing::new(place(), both(), Arc::clone(&directory), heir(), station);
         let sending = Arc::new(Sending::new(place(), Arc::clone(&link), Arc::clone(&directory), heir(), station));
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&sending).keep());
@@ -91,10 +88,12 @@ impl Cluster {
     /// Waits until this node reaches the others and knows which stations they play, for so long at
     /// most: stations of prompt sets that all nodes have begin at one of them.
     pub async fn reached_within(&self, patience: Duration) {
-        let until = Instant::now() + patience;
-        while (self.reach().is_err() || !self.directory.is_current()) && Instant::now() < until {
-            sleep(LOOK).await;
-        }
+        let reached = async {
+            self.nodes.heard_itself().await;
+            self.directory.until(|| self.directory.is_current()).await;
+        };
+        // Whoever does not reach them plays alone.
+        let _ = timeout(patience, reached).await;
     }
 
     /// Has the calls of other nodes answered like this. Must be called within a tokio runtime.
@@ -107,12 +106,12 @@ impl Cluster {
         ));
     }
 
-    /// Asks another node.
+    /// Asks another node. One whose NATS server has just died answers again in a moment.
     ///
     /// # Errors
     /// [`ClusterError::Away`], [`ClusterError::Silent`], [`ClusterError::Gone`].
     pub async fn ask(&self, node: &str, call: &Call) -> Result<Answer, ClusterError> {
-        calls::ask(&self.link, node, self.subject(node), call).await
+        self.nodes.unless_gone(node, || calls::ask(&self.link, node, self.subject(node), call)).await
     }
 
     fn subject(&self, node: &str) -> String {
@@ -156,6 +155,15 @@ impl Cluster {
         let mut makers = self.engines()?;
         makers.sort_by_key(|node| (node.clips, node.name != self.node()));
         Ok(makers)
+    }
+
+    /// Nodes by which a new clip is made sooner than here, those where fewest wait first, and then
+    /// this one; this one alone while it has a free place.
+    pub fn sooner(&self) -> Vec<String> {
+        let own = self.nodes.busy();
+        let others = self.makers().unwrap_or_default().into_iter();
+        let sooner = others.filter(|node| node.name != self.node() && own.is_some_and(|own| node.clips < own));
+        sooner.map(|node| node.name).chain([self.node().to_owned()]).collect()
     }
 
     /// A node has taken a clip on.

@@ -4,7 +4,8 @@
 //! A name belongs to the process that took it: what it writes has to follow its own last revision.
 //! A node that dies is forgotten when its last word has grown old.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
@@ -14,24 +15,27 @@ use async_nats::jetstream::stream::StorageType;
 use futures_util::StreamExt;
 use metrics::gauge;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use utoipa::ToSchema;
 
-use super::link::{Link, Trouble};
+use super::link::{BLINK, Link, Trouble};
 use super::{ClusterConfig, ClusterError, Role};
 use crate::station::Station;
-use crate::studio::{Lane, Studio};
+use crate::studio::{Lane, Owner, Studio};
 use crate::telemetry::CLUSTER_NODES;
 
 /// How often a node says how it is.
 const REFRESH: Duration = Duration::from_secs(1);
 /// A node that said nothing for so long while this one was heard is gone.
 const FRESH: Duration = Duration::from_secs(5);
-/// This node's own word may be away for so long: servers of NATS that lose one of them take some
-/// seconds to agree again.
-const PATIENT: Duration = Duration::from_secs(10);
+/// This node's own word may be away for so long: servers of NATS that lose one of them take up to
+/// ten seconds to agree again, and the next one may die meanwhile. What needs no words goes on.
+const PATIENT: Duration = Duration::from_secs(30);
 /// After such a pause of its own word the others have as long as a newcomer to be heard.
 const PAUSE: Duration = Duration::from_secs(3);
+/// Pause before a node is asked again for which nobody answered.
+const AGAIN: Duration = Duration::from_millis(50);
 /// How long a word may take; the next one follows.
 const SAY: Duration = Duration::from_millis(1500);
 /// Pause before NATS is asked again after trouble.
@@ -72,6 +76,9 @@ pub struct Node {
 struct Word {
     /// Tells processes of the same name apart.
     process: String,
+    /// Whose clips are being made there, lane by lane.
+    #[serde(default)]
+    making: Vec<Vec<String>>,
     #[serde(flatten)]
     node: Node,
 }
@@ -91,6 +98,8 @@ pub(super) struct Nodes {
     seen: Mutex<BTreeMap<String, Seen>>,
     /// Since when this node hears itself without a pause.
     joined: Mutex<Option<Instant>>,
+    /// It has heard itself.
+    heard: Notify,
     /// Where this node's word is, with its revision, once its name is its own.
     written: Mutex<Option<(kv::Store, u64)>>,
     /// How many streams of others went on here, and how long the last one took.
@@ -99,6 +108,7 @@ pub(super) struct Nodes {
 
 struct Seen {
     node: Node,
+    making: Vec<Vec<String>>,
     process: String,
     is_this: bool,
     at: Instant,
@@ -117,6 +127,7 @@ impl Nodes {
             answers: AtomicBool::new(false),
             seen: Mutex::default(),
             joined: Mutex::default(),
+            heard: Notify::new(),
             written: Mutex::default(),
             takeovers: Mutex::default(),
         }
@@ -155,6 +166,18 @@ impl Nodes {
         joined.is_some_and(|since| since.elapsed() > FRESH)
     }
 
+    /// Waits until this node reaches the others.
+    pub(super) async fn heard_itself(&self) {
+        loop {
+            let mut heard = pin!(self.heard.notified());
+            heard.as_mut().enable();
+            if self.reach().is_ok() {
+                return;
+            }
+            heard.await;
+        }
+    }
+
     /// This node has heard its own word, the last time at `before`.
     fn heard_own(&self, before: Option<Instant>) {
         if before.is_none_or(|at| at.elapsed() > PAUSE) {
@@ -170,6 +193,24 @@ impl Nodes {
     /// Whether a node is certainly not there: it would have been heard by now.
     pub(super) fn is_gone(&self, name: &str) -> bool {
         self.list().is_ok_and(|nodes| self.is_settled() && nodes.iter().all(|node| node.name != name))
+    }
+
+    /// Asks a node, and again where nobody answers for it: a connection that it makes again within
+    /// a moment was never lost. Of that nobody is told, so it is asked now and then.
+    pub(super) async fn unless_gone<T, F: Future<Output = Result<T, ClusterError>>>(
+        &self,
+        name: &str,
+        ask: impl Fn() -> F,
+    ) -> Result<T, ClusterError> {
+        let until = Instant::now() + BLINK;
+        loop {
+            let answer = ask().await;
+            let may_be_back = || Instant::now() < until && !self.is_gone(name);
+            if !matches!(answer, Err(ClusterError::Gone(_))) || !may_be_back() {
+                return answer;
+            }
+            sleep(AGAIN).await;
+        }
     }
 
     /// Whether a process is certainly not there.
@@ -193,6 +234,33 @@ impl Nodes {
         let Some(studio) = self.studio.get().and_then(Weak::upgrade) else { return 0 };
         let loads = Lane::ALL.into_iter().map(|lane| studio.load(lane));
         loads.map(|(waiting, running)| waiting + running).sum()
+    }
+
+    fn making(&self) -> Vec<Vec<String>> {
+        let Some(studio) = self.studio.get().and_then(Weak::upgrade) else { return Vec::new() };
+        let owners = |lane| studio.owners(lane).into_iter().map(|owner| owner.0).collect();
+        Lane::ALL.into_iter().map(owners).collect()
+    }
+
+    /// What other nodes make for an owner counts as turns that he has had.
+    fn count_turns(&self) {
+        let Some(studio) = self.studio.get().and_then(Weak::upgrade) else { return };
+        for (index, lane) in Lane::ALL.into_iter().enumerate() {
+            let mut owners = HashMap::<Owner, u64>::new();
+            let now = Instant::now();
+            for seen in self.seen().values().filter(|seen| !seen.is_this && seen.at + FRESH >= now) {
+                for owner in seen.making.get(index).into_iter().flatten() {
+                    *owners.entry(Owner(owner.clone())).or_default() += 1;
+                }
+            }
+            studio.made_elsewhere(lane, owners);
+        }
+    }
+
+    /// How many clips this node has, if one more would have to wait.
+    pub(super) fn busy(&self) -> Option<usize> {
+        let studio = self.studio.get().and_then(Weak::upgrade)?;
+        Lane::ALL.into_iter().any(|lane| studio.is_busy(lane)).then(|| self.clips())
     }
 
     /// From now on other nodes are answered.
@@ -250,15 +318,17 @@ impl Nodes {
             };
             let mut seen = self.seen();
             match said {
-                Some(Word { process, node }) => {
+                Some(Word { process, making, node }) => {
                     let is_this = process == self.process;
-                    let before = seen.insert(entry.key, Seen { node, process, is_this, at: Instant::now() });
+                    let said = Seen { node, making, process, is_this, at: Instant::now() };
+                    let before = seen.insert(entry.key, said);
                     if is_this {
                         let before = before.filter(|before| before.is_this).map(|before| before.at);
                         self.heard_own(before);
                         if before.is_none() {
                             tracing::info!("this node is `{}` of its cluster", self.name);
                         }
+                        self.heard.notify_waiters();
                     }
                 }
                 None => drop(seen.remove(&entry.key)),
@@ -275,6 +345,7 @@ impl Nodes {
         let mut warn_at = begun + COMPLAINTS;
         loop {
             tick.tick().await;
+            self.count_turns();
             // One that takes too long may have been heard: the next one finds its revision.
             if let Ok(said) = timeout(SAY, self.say(bucket)).await {
                 said?;
@@ -293,7 +364,8 @@ impl Nodes {
     }
 
     async fn say(&self, bucket: &kv::Store) -> Result<(), Trouble> {
-        let word = serde_json::to_vec(&Word { process: self.process.clone(), node: self.node() })?;
+        let word = Word { process: self.process.clone(), making: self.making(), node: self.node() };
+        let word = serde_json::to_vec(&word)?;
         let last = self.written().as_ref().map(|(_, revision)| *revision);
         let revision = match last {
             Some(revision) => match bucket.update(&self.name, word.into(), revision).await {

@@ -5,19 +5,23 @@
 //! connection: whoever has heard something finds its codes. Its subject says the stream, the
 //! generation of its owners and the piece. What an owner that was replaced writes afterwards does
 //! not count: each message says up to where those of earlier generations do.
+//!
+//! NATS says of each message that it is kept. When a word of that is missing, a server that died
+//! has taken some with it: all journals begin anew, so that what follows can be understood.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, pull};
 use async_nats::jetstream::stream::{Config, DiscardPolicy};
+use async_nats::{Message, StatusCode, Subscriber};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_util::{FutureExt, StreamExt};
 use tokio::runtime::Handle;
 use tokio::task::unconstrained;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use super::link::{Link, PATIENCE, Trouble};
 use super::sending::Subjects;
@@ -30,6 +34,10 @@ const KEPT: Duration = Duration::from_secs(600);
 const MOST: i64 = 1 << 30;
 /// A stream of which nothing was written for so long has no journal any more.
 const AGE: Duration = Duration::from_secs(24 * 3600);
+/// How long NATS may take to say that a message is kept, and how often it is looked for what it has
+/// not said.
+const KEPT_WITHIN: Duration = Duration::from_secs(3);
+const LOOK: Duration = Duration::from_millis(500);
 /// Pause before NATS is asked again after trouble.
 const BREATH: Duration = Duration::from_secs(1);
 
@@ -40,6 +48,16 @@ pub(super) struct Shelf {
     station: Weak<Station>,
     runtime: Handle,
     places: Mutex<HashMap<String, Place>>,
+    /// Where NATS says what is kept.
+    inbox: String,
+    unkept: Mutex<Unkept>,
+}
+
+/// Messages of which NATS has not said that they are kept, by their numbers.
+#[derive(Default)]
+struct Unkept {
+    sent: u64,
+    since: BTreeMap<u64, Instant>,
 }
 
 /// Under which generation a stream is written here, and what counts before that.
@@ -62,7 +80,9 @@ struct Found {
 impl Shelf {
     pub(super) fn new(subjects: Subjects, link: Arc<Link>, station: &Arc<Station>) -> Self {
         let station = Arc::downgrade(station);
-        Self { subjects, link, station, runtime: Handle::current(), places: Mutex::default() }
+        let inbox = link.new_inbox();
+        let (runtime, places, unkept) = (Handle::current(), Mutex::default(), Mutex::default());
+        Self { subjects, link, station, runtime, places, inbox, unkept }
     }
 
     /// Makes the place for copies, and again where NATS has lost it, for as long as the process
@@ -84,12 +104,55 @@ impl Shelf {
                 sleep(BREATH).await;
                 continue;
             }
+            // From now on it is heard what is kept.
+            let words = match self.link.client() {
+                Ok(client) => client.subscribe(format!("{}.*", self.inbox)).await,
+                Err(_) => continue,
+            };
+            let Ok(words) = words else { continue };
+            self.unkept().since.clear();
             // What was written while nobody took it is missing there.
             if let Some(station) = self.station.upgrade() {
                 station.begin_journals_anew();
             }
-            self.link.lost(connection).await;
+            tokio::select! {
+                count = self.lost(words) => {
+                    tracing::info!(count, "NATS has lost pieces of journals: they begin anew there");
+                    sleep(BREATH).await;
+                }
+                () = self.link.lost(connection) => {}
+            }
         }
+    }
+
+    /// Waits until messages are known to be lost; gives how many.
+    async fn lost(&self, mut words: Subscriber) -> usize {
+        let mut tick = interval(LOOK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let lost = tokio::select! {
+                Some(word) = words.next() => usize::from(!self.is_kept(&word)),
+                _ = tick.tick() => {
+                    self.unkept().since.values().take_while(|since| since.elapsed() > KEPT_WITHIN).count()
+                }
+            };
+            if lost > 0 {
+                return lost;
+            }
+        }
+    }
+
+    /// What NATS says of a message: whether it is kept, as far as it is one of those that matter.
+    fn is_kept(&self, word: &Message) -> bool {
+        let number = word.subject.rsplit('.').next().and_then(|number| number.parse::<u64>().ok());
+        let is_known = number.is_some_and(|number| self.unkept().since.remove(&number).is_some());
+        let said = || serde_json::from_slice::<serde_json::Value>(&word.payload);
+        let is_refused = || said().is_ok_and(|said| said["error"].is_object());
+        !is_known || (word.status != Some(StatusCode::NO_RESPONDERS) && !is_refused())
+    }
+
+    fn unkept(&self) -> MutexGuard<'_, Unkept> {
+        self.unkept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The last pieces of a stream's journal; from now on they are gone on with here, under this
@@ -131,7 +194,7 @@ impl Shelf {
         Ok(found.into_iter().flatten().collect())
     }
 
-    fn places(&self) -> std::sync::MutexGuard<'_, HashMap<String, Place>> {
+    fn places(&self) -> MutexGuard<'_, HashMap<String, Place>> {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -164,8 +227,15 @@ impl Seam for Shelf {
         let mut message = BytesMut::with_capacity(8 + bytes.len());
         message.put_u64(follows);
         message.extend_from_slice(&bytes);
+        let reply = {
+            let mut unkept = self.unkept();
+            unkept.sent += 1;
+            let number = unkept.sent;
+            unkept.since.insert(number, Instant::now());
+            format!("{}.{number}", self.inbox)
+        };
         // In order with the pages that follow, and without waiting for a connection that is busy.
-        let sent = unconstrained(client.publish(subject, message.freeze())).now_or_never();
+        let sent = unconstrained(client.publish_with_reply(subject, reply, message.freeze())).now_or_never();
         if !matches!(sent, Some(Ok(()))) {
             tracing::debug!(stream, "a piece of a journal did not get to NATS");
         }

@@ -5,13 +5,13 @@
 //! directory by its revision does, under the next generation; whoever comes later finds that it is
 //! done.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use metrics::{counter, histogram};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::ClusterError;
 use super::directory::{Directory, Entry};
@@ -45,9 +45,9 @@ impl Plays {
     }
 }
 
-/// How often it is looked for what was left behind.
+/// How often it is looked for what was left behind: that a node is gone follows from its saying
+/// nothing, of which nobody is told.
 const ROUND: Duration = Duration::from_secs(1);
-const LOOK: Duration = Duration::from_millis(10);
 
 pub(super) struct Succession {
     subjects: Subjects,
@@ -57,8 +57,8 @@ pub(super) struct Succession {
     directory: Arc<Directory>,
     shelf: Arc<Shelf>,
     station: Weak<Station>,
-    /// Streams that are being taken over.
-    taking: Mutex<HashSet<String>>,
+    /// Streams that are being taken over: whoever wants one of them too waits for its turn.
+    taking: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
 }
 
 impl Succession {
@@ -73,8 +73,15 @@ impl Succession {
         Self { subjects, node, link, nodes, directory, shelf, station, taking: Mutex::default() }
     }
 
-    fn taking(&self) -> MutexGuard<'_, HashSet<String>> {
-        self.taking.lock().unwrap_or_else(PoisonError::into_inner)
+    fn turn(&self, id: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut taking = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
+        taking.retain(|_, turn| turn.strong_count() > 0);
+        if let Some(turn) = taking.get(id).and_then(Weak::upgrade) {
+            return turn;
+        }
+        let turn = Arc::default();
+        taking.insert(id.to_owned(), Arc::downgrade(&turn));
+        turn
     }
 
     /// Nodes that make streams, those with most room first.
@@ -119,12 +126,9 @@ impl Succession {
         plays: Option<Plays>,
         hands_over: bool,
     ) -> Result<(), Refusal> {
-        while !self.taking().insert(id.to_owned()) {
-            sleep(LOOK).await;
-        }
-        let taken = self.try_take_over(id, generation, plays, hands_over).await;
-        self.taking().remove(id);
-        taken
+        let turn = self.turn(id);
+        let _alone = turn.lock().await;
+        self.try_take_over(id, generation, plays, hands_over).await
     }
 
     async fn try_take_over(

@@ -14,7 +14,7 @@ pub(super) struct Ask {
     pub(super) what: What,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub(super) enum What {
     /// Its pages in these ways, for this node.
     Want {
@@ -41,7 +41,7 @@ pub(super) enum What {
 }
 
 /// One way to listen, and how many do.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub(super) struct Wanted {
     format: String,
     kbps: u32,
@@ -56,9 +56,9 @@ pub(super) struct Wanted {
 
 impl Wanted {
     pub(super) fn of(wish: &Wish, is_new: bool) -> Self {
-        let Wish { listen: Listen { format, kbps, low_latency }, listeners, reached } = *wish;
+        let Wish { listen: Listen { format, kbps, low_latency }, listeners, reached, misses } = *wish;
         let from = reached.map(|reached| reached.end);
-        Self { format: format.extension().into(), kbps, low_latency, listeners, is_new, from }
+        Self { format: format.extension().into(), kbps, low_latency, listeners, is_new: is_new || misses, from }
     }
 
     /// `None` of a format that this version does not know.

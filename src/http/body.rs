@@ -142,6 +142,19 @@ pub(super) async fn collect(
     timeout(PATIENCE, read(headers, body, limit, budget)).await.unwrap_or(Err(HttpError::TooSlow))
 }
 
+/// Takes what another node sends in.
+///
+/// # Errors
+/// [`HttpError::TooLarge`], [`HttpError::Exhausted`], [`HttpError::TooSlow`],
+/// [`HttpError::BadRequest`] where it breaks off.
+pub(super) async fn of_node<B: Buf>(
+    mut body: impl Stream<Item = Result<B, impl Display>> + Unpin,
+    limit: usize,
+    budget: &Budget,
+) -> Result<Bytes, HttpError> {
+    take(&mut body, (0, limit), budget).await
+}
+
 /// The next part of a body. A client that has stopped sending must not hold memory for long.
 async fn next<T>(body: &mut (impl Stream<Item = T> + Unpin)) -> Result<Option<T>, HttpError> {
     timeout(STALLED, body.next()).await.map_err(|_| HttpError::TooSlow)

@@ -27,9 +27,10 @@ use warp::http::request::Parts;
 use warp::http::{HeaderName, HeaderValue, Method, StatusCode};
 use warp::reply::Response;
 
-pub(super) use self::sessions::home;
+pub(super) use self::sessions::{bring, home};
 pub(super) use self::wire::Asked;
 use self::wire::Told;
+use super::body::Whole;
 use super::client::Client;
 use super::connection::Connection;
 use super::exchange::Exchange;
@@ -38,7 +39,7 @@ use super::places::Places;
 use super::query::{SHIFT, pairs, segment};
 use super::{App, HttpError, Routes, SURFACES, Surface, body, front};
 use crate::cluster::{Answer, Call, Cluster, ClusterError, Home, Received, Respond, whole};
-use crate::studio::{Owner, StudioError};
+use crate::studio::{ClipRequest, Owner, StudioError};
 
 /// Where a request is answered.
 enum Whereabouts {
@@ -67,6 +68,11 @@ impl Tables {
     }
 }
 
+/// Where a node brings another a sound for one of its sessions; no client can.
+const SOUND: &str = "/node/sound";
+/// Bytes of such a sound at most: more than the longest part of a stream has.
+const LONGEST_SOUND: usize = 128 << 20;
+
 /// Says of an answer to another node that what is asked for lives at a third one by now.
 const ELSEWHERE: HeaderName = HeaderName::from_static("continuo-elsewhere");
 
@@ -76,19 +82,16 @@ pub(super) fn answer(app: &Arc<App>, tables: &Tables) {
     let (tables, app) = (tables.clone(), Arc::downgrade(app));
     let respond: Respond = Arc::new(move |received| {
         let (tables, app) = (tables.clone(), app.upgrade());
-        Box::pin(async move {
-            let cluster = app.as_ref().and_then(|app| app.cluster.as_deref());
-            respond(&tables, cluster, received).await
-        })
+        Box::pin(async move { respond(&tables, app.as_deref(), received).await })
     });
     cluster.answer(respond);
 }
 
-async fn respond(tables: &Tables, cluster: Option<&Cluster>, Received { head, body }: Received) -> Answer {
+async fn respond(tables: &Tables, app: Option<&App>, Received { head, body }: Received) -> Answer {
     let response = match Asked::read(&head) {
         Ok(asked) => {
             let is_head = asked.method() == Method::HEAD;
-            let mut response = responded(tables, cluster, &asked, body).await.unwrap_or_else(Reply::into_response);
+            let mut response = responded(tables, app, &asked, body).await.unwrap_or_else(Reply::into_response);
             if is_head {
                 front::cut_body(&mut response);
             }
@@ -106,11 +109,11 @@ async fn respond(tables: &Tables, cluster: Option<&Cluster>, Received { head, bo
 
 async fn responded(
     tables: &Tables,
-    cluster: Option<&Cluster>,
+    app: Option<&App>,
     asked: &Asked,
     body: BoxStream<'static, Result<Bytes, ClusterError>>,
 ) -> Result<Response, HttpError> {
-    if let (Some(cluster), Some(session)) = (cluster, asked.session())
+    if let (Some(cluster), Some(session)) = (app.and_then(|app| app.cluster.as_deref()), asked.session())
         && let Some(Home::At(_)) = sessions::home(cluster, &session).await?
     {
         let mut response = HttpError::from(StudioError::Elsewhere).into_response();
@@ -121,18 +124,33 @@ async fn responded(
         let Some(sockets) = &tables.sockets else { return Err(HttpError::NoRoute(FAR.into())) };
         // The other node has taken it in.
         let (body, session) = (whole(body).await?, asked.session());
-        let (parts, ()) = asked.request(connection(asked), ()).into_parts();
-        let owner = parts.extensions.get::<Client>().map_or_else(|| Owner(String::new()), Client::owner);
+        let parts = asked.parts();
+        let owner = owner(&parts);
         return Ok(sockets.answer_node(parts, owner, session, body).await);
+    }
+    if let (SOUND, Some(app), Some(session)) = (asked.path(), app, asked.session()) {
+        let body = body::of_node(OneReader(Mutex::new(body)), LONGEST_SOUND, &app.budget).await?;
+        let owner = owner(&asked.parts());
+        app.studio()?.upload(owner, Some(session), ClipRequest::default(), body).await?;
+        return Ok(StatusCode::NO_CONTENT.into_response());
     }
     let surface = SURFACES.iter().find(|surface| asked.surface() == Some(surface.name));
     let body = StreamBody::new(OneReader(Mutex::new(body)).map(|piece| piece.map(Frame::data)));
     Ok(front::run(tables.of(surface), asked.request(connection(asked), body)).await)
 }
 
+fn owner(parts: &Parts) -> Owner {
+    parts.extensions.get::<Client>().map_or_else(|| Owner(String::new()), Client::owner)
+}
+
 /// Whether another node did what it was asked, by the head of its answer.
 pub(super) fn is_done(head: &[u8]) -> bool {
     Told::read(head).is_ok_and(|told| told.status() == StatusCode::OK)
+}
+
+/// Whether another node has no place for what it was asked.
+pub(super) fn is_full(head: &[u8]) -> bool {
+    Told::read(head).is_ok_and(|told| told.status() == StatusCode::TOO_MANY_REQUESTS)
 }
 
 /// Whether another node says that what is asked for lives at a third one.
@@ -165,7 +183,7 @@ pub(super) async fn passed_on(
     let answered = match whereabouts(app, cluster, &request).await {
         Ok(Whereabouts::Here) => return Err(request),
         Ok(Whereabouts::At(node)) => match taken_in(app, request, app.limits.body).await {
-            Ok((parts, body)) => at(cluster, &node, Asked::of(&parts), body).await,
+            Ok((parts, body)) => by_owner((app, cluster, tables), node, parts, body).await,
             Err(error) => Err(error),
         },
         Ok(Whereabouts::Anywhere) => match taken_in(app, request, app.limits.body).await {
@@ -178,7 +196,7 @@ pub(super) async fn passed_on(
     Ok(answered.unwrap_or_else(Reply::into_response))
 }
 
-async fn whereabouts(app: &App, cluster: &Cluster, request: &Request<Incoming>) -> Result<Whereabouts, HttpError> {
+async fn whereabouts<B>(app: &App, cluster: &Cluster, request: &Request<B>) -> Result<Whereabouts, HttpError> {
     let (method, path) = (request.method(), request.uri().path());
     let reads = [Method::GET, Method::HEAD].contains(method);
     let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
@@ -223,7 +241,7 @@ fn is_endless(below: &[&str]) -> bool {
 }
 
 /// Whether it is about what was heard before.
-fn is_of_past(request: &Request<Incoming>) -> bool {
+fn is_of_past<B>(request: &Request<B>) -> bool {
     pairs(request.uri().query().unwrap_or_default()).iter().any(|(name, _)| SHIFT.contains(&name.as_str()))
 }
 
@@ -253,6 +271,28 @@ async fn at(cluster: &Cluster, node: &str, asked: Asked, body: Bytes) -> Result<
         *response.body_mut() = Default::default();
     }
     Ok(response)
+}
+
+/// Asks the node that makes a stream, and whoever has followed it if it has died.
+async fn by_owner(
+    (app, cluster, tables): (&App, &Cluster, &Tables),
+    mut node: String,
+    parts: Parts,
+    body: Bytes,
+) -> Result<Response, HttpError> {
+    loop {
+        let answered = at(cluster, &node, Asked::of(&parts), body.clone()).await;
+        let Err(HttpError::Cluster(ClusterError::Gone(_))) = answered else { return answered };
+        let mut request = Request::from_parts(parts.clone(), Full::<Bytes>::default());
+        match whereabouts(app, cluster, &request).await? {
+            Whereabouts::At(next) if next != node => node = next,
+            Whereabouts::Here => {
+                request.extensions_mut().insert(Whole(body));
+                return Ok(front::run(tables.all.clone(), request).await);
+            }
+            _ => return answered,
+        }
+    }
 }
 
 /// A new stream plays where there is most room; a node that refuses it leaves it to the next one.

@@ -14,7 +14,7 @@ use warp::reply::{Response, with_header, with_status};
 use warp::{Filter, Reply};
 
 use super::auth::{self, Grant, Scope};
-use super::client::owner;
+use super::client::{self, Client};
 use super::clips::no_store;
 use super::error::reply;
 use super::file::{self, Wanted, wanted};
@@ -25,11 +25,11 @@ use super::recording::LONGEST;
 use super::router::get;
 use super::seed::Seed;
 use super::sound_paths::Sounds;
-use super::{App, HttpError, Routes, body, when};
+use super::{App, HttpError, Routes, body, forward, when};
 use crate::audio::{Format, LongEnd, OPUS_RATE, list};
 use crate::engine::SamplingPatch;
 use crate::station::{Fork, Journal, Replay, StationError, Stream, rfc3339};
-use crate::studio::{ClipRequest, Owner, SessionId};
+use crate::studio::{ClipRequest, SessionId};
 
 /// The longest part that becomes a session, in frames: ten minutes.
 const LONGEST_CLIP: u64 = 600 * OPUS_RATE as u64;
@@ -80,16 +80,16 @@ fn clip(app: &Arc<App>) -> Routes {
     warp::path!("v1" / "streams" / String / "clip")
         .and(warp::post())
         .and(body::bytes(app))
-        .and(owner())
+        .and(client::of_request())
         .and(links::of_request())
         .and(auth::of_request())
-        .then(move |id: String, body, owner, links, grant: Grant| {
+        .then(move |id: String, body, client: Client, links, grant: Grant| {
             let app = Arc::clone(&for_clip);
             async move {
                 let cut = async {
                     // Sessions belong to no station.
                     grant.check(Scope::Produce, None)?;
-                    cut_out(&app, &id, body, (owner, &links)).await
+                    cut_out(&app, &id, body, (&client, &links)).await
                 };
                 reply(cut.await)
             }
@@ -229,11 +229,13 @@ async fn cut_out(
     app: &App,
     id: &str,
     body: Result<Bytes, HttpError>,
-    (owner, links): (Owner, &Links),
+    (client, links): (&Client, &Links),
 ) -> Result<Response, HttpError> {
     let Part { from, to, session } = body::json(&body?)?;
     let session = session.as_deref().map(SessionId::parse).transpose()?;
     let (stream, studio) = (app.station.get(id)?, app.studio()?);
+    let is_named = session.is_some();
+    let session = session.unwrap_or_else(SessionId::random);
     let (from, to) = (moment(Some(&from)), moment(Some(&to)));
     let span = span(stream.journal(), from.as_deref(), to.as_deref(), LONGEST_CLIP)?;
     // Producers have rooms of their own.
@@ -247,7 +249,17 @@ async fn cut_out(
     }
     let LongEnd { head, .. } = long.finish().map_err(StationError::from)?;
     file[..head.len()].copy_from_slice(&head);
-    let session = studio.upload(owner, session, ClipRequest::default(), Bytes::from(file)).await?;
+    let file = Bytes::from(file);
+    // The session may live at another node.
+    let taken = match &app.cluster {
+        Some(cluster) if is_named => forward::bring(cluster, &session, client, &file).await?,
+        _ => None,
+    };
+    match taken {
+        Some(refused) if !refused.status().is_success() => return Ok(refused),
+        Some(_) => {}
+        None => drop(studio.upload(client.owner(), Some(session.clone()), ClipRequest::default(), file).await?),
+    }
     let seconds = |frames: u64| frames as f64 / f64::from(OPUS_RATE);
     let place = links.to(&format!("/v1/sessions/{session}"));
     let view = ClipOfStream {

@@ -4,7 +4,7 @@
 //! To listeners it is a stream as any other. It asks for what somebody here wants to hear, and ends
 //! when nobody has listened for a while; the stream itself goes on.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
@@ -17,6 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::abroad::{self, Facts};
 use super::journal::Origin;
+use super::page_ring::Page;
 use super::source::Remote;
 use super::stream::{Begin, Command, Stream};
 use super::{Event, Journals, Listen, Station, StationError, StreamInfo, StreamState};
@@ -38,6 +39,12 @@ const LATE: Duration = Duration::from_millis(750);
 const LATE_SOON: Duration = Duration::from_millis(250);
 /// And again after so long.
 const AGAIN: Duration = Duration::from_millis(300);
+/// Pages that are missing are waited for so long while listeners play what they have in store.
+const FILLED: Duration = Duration::from_secs(1);
+/// The same where they have less.
+const FILLED_SOON: Duration = Duration::from_millis(150);
+/// Pages that wait behind those that are missing.
+const AHEAD: usize = 64;
 /// The last pages may come behind the word that the stream is over.
 const LAST_PAGES: Duration = Duration::from_secs(2);
 
@@ -50,6 +57,8 @@ pub struct Wish {
     pub listeners: usize,
     /// How far they are, if they have heard something.
     pub reached: Option<Reached>,
+    /// Pages that were sent behind that have not come: a line was cut.
+    pub misses: bool,
 }
 
 /// How far listeners are, in media time.
@@ -142,6 +151,10 @@ struct Relay {
     generation: u64,
     /// Where the last page of each way to listen ended.
     ends: HashMap<Listen, u64>,
+    /// What came behind pages that are missing.
+    ahead: HashMap<Listen, Ahead>,
+    /// Missing pages have not been asked for yet.
+    misses: bool,
     /// What was asked for last.
     wanted: Vec<Wish>,
     wanted_at: Instant,
@@ -150,6 +163,19 @@ struct Relay {
     paged_at: Instant,
     silent_since: Option<Instant>,
     scratch: Vec<Waker>,
+}
+
+/// Pages that wait for those before them, by where they begin.
+struct Ahead {
+    since: Instant,
+    pages: BTreeMap<u64, Bytes>,
+}
+
+impl Ahead {
+    /// When they are heard in spite of what is missing.
+    fn until(&self, listen: Listen) -> Instant {
+        self.since + if listen.low_latency { FILLED_SOON } else { FILLED }
+    }
 }
 
 impl Station {
@@ -196,6 +222,8 @@ impl Station {
             inbox,
             generation,
             ends: HashMap::new(),
+            ahead: HashMap::new(),
+            misses: false,
             wanted: Vec::new(),
             wanted_at: Instant::now(),
             asked_at: Instant::now(),
@@ -227,19 +255,19 @@ impl Relay {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut asking: Option<BoxFuture<'static, Result<u64, Lost>>> = None;
         loop {
+            if self.misses && asking.is_none() {
+                asking = Some(self.ask());
+            }
             let overdue = self.overdue().filter(|_| asking.is_none());
+            let given_up = self.ahead.iter().map(|(listen, ahead)| ahead.until(*listen)).min();
             let answered = async {
                 match &mut asking {
                     Some(asking) => asking.await,
                     None => std::future::pending().await,
                 }
             };
-            let late = async {
-                match overdue {
-                    Some(at) => sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
+            let late = at(overdue);
+            let unfilled = at(given_up);
             tokio::select! {
                 heard = self.inbox.recv() => match heard {
                     Some(Heard::Page(listen, generation, bytes)) => self.page(listen, generation, bytes),
@@ -255,7 +283,7 @@ impl Relay {
                     match answer {
                         Ok(generation) => {
                             self.silent_since = None;
-                            self.generation = self.generation.max(generation);
+                            self.follow(generation);
                         }
                         Err(Lost::Over(reason)) => {
                             self.last_pages().await;
@@ -283,6 +311,7 @@ impl Relay {
                     }
                 }
                 () = late => asking = Some(self.ask()),
+                () = unfilled => self.give_up_missing(),
                 _ = tick.tick() => {
                     self.stream.variants().give_up_stuck(PATIENCE);
                     if self.stream.is_attended() {
@@ -302,7 +331,10 @@ impl Relay {
         let heard = self.stream.variants().heard();
         heard
             .iter()
-            .map(|variant| Wish { listen: variant.listen, listeners: variant.ring.listening(), reached: None })
+            .map(|variant| {
+                let (listen, listeners) = (variant.listen, variant.ring.listening());
+                Wish { listen, listeners, reached: None, misses: false }
+            })
             .collect()
     }
 
@@ -310,7 +342,7 @@ impl Relay {
     /// anybody hears it.
     fn overdue(&self) -> Option<Instant> {
         let again = self.asked_at + AGAIN;
-        if self.silent_since.is_some() {
+        if self.silent_since.is_some() || !self.ahead.is_empty() {
             return Some(again);
         }
         let comes = matches!(self.stream.info().state, StreamState::Playing | StreamState::Paused);
@@ -324,6 +356,8 @@ impl Relay {
         let wanted = &self.wanted;
         // Who comes back begins with what is played then.
         self.ends.retain(|listen, _| wanted.iter().any(|wish| wish.listen == *listen));
+        self.ahead.retain(|listen, _| wanted.iter().any(|wish| wish.listen == *listen));
+        self.misses = false;
         let since = (self.paged_at.elapsed().as_secs_f64() * f64::from(OPUS_RATE)) as u64;
         let reached = |wish: &Wish| {
             let end = *self.ends.get(&wish.listen)?;
@@ -331,25 +365,79 @@ impl Relay {
             let ahead = self.stream.variants().burst(wish.listen.low_latency);
             Some(Reached { end, plays: end.saturating_sub(ahead) + since })
         };
-        let wishes = self.wanted.iter().map(|wish| Wish { reached: reached(wish), ..*wish });
+        let misses = |wish: &Wish| self.ahead.contains_key(&wish.listen);
+        let wishes = self.wanted.iter().map(|wish| Wish { reached: reached(wish), misses: misses(wish), ..*wish });
         self.owner.want(wishes.collect())
+    }
+
+    /// What owners have sent whom this one has followed does not count any more.
+    fn follow(&mut self, generation: u64) {
+        if generation > self.generation {
+            self.generation = generation;
+            self.ahead.clear();
+        }
     }
 
     fn page(&mut self, listen: Listen, generation: u64, bytes: Bytes) {
         if generation < self.generation {
             return;
         }
-        self.generation = generation;
+        self.follow(generation);
         let end = self.ends.get(&listen).copied();
         // A newcomer is sent what others have already, and another owner begins before the place.
-        let Some(page) = abroad::read(listen.format, bytes, end.unwrap_or(0)) else { return };
+        let Some(page) = abroad::read(listen.format, bytes.clone(), end.unwrap_or(0)) else { return };
+        // What is missing for longer than listeners have in store is silence that they have heard.
+        let store = self.stream.variants().burst(listen.low_latency);
+        if end.is_some_and(|end| page.at.start > end && page.at.start - end <= store) {
+            let ahead = self.ahead.entry(listen).or_insert_with(|| {
+                self.misses = true;
+                Ahead { since: Instant::now(), pages: BTreeMap::new() }
+            });
+            ahead.pages.insert(page.at.start, bytes);
+            if ahead.pages.len() > AHEAD {
+                self.hear_ahead(listen, true);
+            }
+            return;
+        }
+        self.publish(listen, page);
+        self.hear_ahead(listen, false);
+    }
+
+    /// Nothing is missing any more, or it is too late for what is.
+    fn hear_ahead(&mut self, listen: Listen, mut in_spite: bool) {
+        let Some(mut ahead) = self.ahead.remove(&listen) else { return };
+        while let Some(first) = ahead.pages.first_entry() {
+            let end = self.ends.get(&listen).copied().unwrap_or(0);
+            if *first.key() > end && !std::mem::take(&mut in_spite) {
+                // Somewhere else something is missing too.
+                self.misses = true;
+                ahead.since = Instant::now();
+                self.ahead.insert(listen, ahead);
+                return;
+            }
+            if let Some(page) = abroad::read(listen.format, first.remove(), end) {
+                self.publish(listen, page);
+            }
+        }
+    }
+
+    /// Listeners do not wait any longer for what has not come.
+    fn give_up_missing(&mut self) {
+        let now = Instant::now();
+        let late = self.ahead.iter().filter(|(listen, ahead)| ahead.until(**listen) <= now).map(|(listen, _)| *listen);
+        for listen in late.collect::<Vec<_>>() {
+            self.hear_ahead(listen, true);
+        }
+    }
+
+    fn publish(&mut self, listen: Listen, page: Page) {
         let variants = self.stream.variants().heard();
         let Some(variant) = variants.iter().find(|variant| variant.listen == listen) else { return };
+        self.paged_at = Instant::now();
+        let end = self.ends.insert(listen, page.at.end);
         if end.is_some_and(|end| page.at.start > end) {
             counter!(CLUSTER_PAGES_MISSED).increment(1);
         }
-        self.paged_at = Instant::now();
-        self.ends.insert(listen, page.at.end);
         variant.ring.publish(page, &mut self.scratch);
     }
 
@@ -392,6 +480,9 @@ impl Relay {
             }
         };
         let _ = timeout(LAST_PAGES, rest).await;
+        while let Some(listen) = self.ahead.keys().next().copied() {
+            self.hear_ahead(listen, true);
+        }
     }
 
     fn obey(&self, command: Command) {
@@ -403,6 +494,14 @@ impl Relay {
             Command::Wake(reply) => drop(tokio::spawn(async move { tell(reply, owner.wake().await) })),
             Command::End(_) | Command::Stop(_) => {}
         }
+    }
+}
+
+/// Waits for a time, or for ever.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 

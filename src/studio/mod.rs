@@ -279,6 +279,26 @@ impl Studio {
         (queue.waiting(), queue.running())
     }
 
+    /// Whose clips of a lane are being made.
+    pub fn owners(&self, lane: Lane) -> Vec<Owner> {
+        self.queue().lanes.of(lane).owners()
+    }
+
+    /// Whose clips of a lane other processes make that are one server with this one, and how many:
+    /// owners have had these turns.
+    pub fn made_elsewhere(&self, lane: Lane, owners: HashMap<Owner, u64>) {
+        let has_changed = self.queue().lanes.of_mut(lane).made_elsewhere(owners);
+        if has_changed {
+            self.tell_places();
+        }
+    }
+
+    /// Whether one more clip of a lane would have to wait.
+    pub fn is_busy(&self, lane: Lane) -> bool {
+        let (waiting, running) = self.load(lane);
+        waiting > 0 || running >= self.config.places(lane)
+    }
+
     fn queue(&self) -> MutexGuard<'_, QueueState> {
         // The queue holds plain values; a panicking holder leaves at worst a clip that is told as
         // waiting.

@@ -3,6 +3,10 @@
 //! An owner's first waiting clip comes before anybody's second; what an owner already has running
 //! counts as earlier ones. Among equals, whoever was served longest ago comes first, then whoever
 //! came first. So one client with a hundred clips delays another's first by one.
+//!
+//! Where several processes are one server, what is made for an owner by the others counts as well:
+//! as many clips of other owners go before his next one here. So nobody gets more by asking
+//! everywhere, and nobody waits for ever because he did.
 
 use std::collections::HashMap;
 
@@ -29,7 +33,7 @@ impl Lanes {
 
 #[derive(Default)]
 pub(super) struct Queue {
-    waiting: Vec<(ClipId, Owner)>,
+    waiting: Vec<Waiting>,
     /// Over these an earlier server ended, perhaps: they are behind all others.
     suspects: Vec<(ClipId, Owner)>,
     running: Vec<(ClipId, Owner)>,
@@ -38,8 +42,17 @@ pub(super) struct Queue {
     /// When owners who wait or have one running last had one begin, as a count of beginnings.
     served: HashMap<Owner, u64>,
     begun: u64,
+    /// How many clips of owners other processes make now.
+    elsewhere: HashMap<Owner, u64>,
     /// Mean seconds that a clip took lately.
     seconds: Option<f64>,
+}
+
+struct Waiting {
+    clip: ClipId,
+    owner: Owner,
+    /// Beginnings before it came.
+    after: u64,
 }
 
 /// Where a clip stands.
@@ -61,7 +74,7 @@ impl Queue {
         if queued >= MAX_WAITING {
             return Err(StudioError::QueueFull { queued, retry_after });
         }
-        let owners = self.waiting.iter().map(|(_, owner)| owner).chain(&self.coming);
+        let owners = self.waiting.iter().map(|waiting| &waiting.owner).chain(&self.coming);
         if owners.filter(|other| *other == owner).count() >= MAX_OF_ONE {
             return Err(StudioError::TooManyOfYours { limit: MAX_OF_ONE, retry_after });
         }
@@ -77,7 +90,7 @@ impl Queue {
     }
 
     pub(super) fn push(&mut self, clip: ClipId, owner: Owner) {
-        self.waiting.push((clip, owner));
+        self.waiting.push(Waiting { clip, owner, after: self.begun });
     }
 
     /// As [`Queue::push`], behind all others.
@@ -91,9 +104,9 @@ impl Queue {
             return None;
         }
         let clip = self.ranked().first().copied()?;
-        let index = self.waiting.iter().position(|(other, _)| *other == clip)?;
-        let next = self.waiting.remove(index);
-        Some(self.begin(next))
+        let index = self.waiting.iter().position(|waiting| waiting.clip == clip)?;
+        let Waiting { clip, owner, .. } = self.waiting.remove(index);
+        Some(self.begin((clip, owner)))
     }
 
     /// Takes the next of the suspects.
@@ -111,11 +124,12 @@ impl Queue {
 
     /// Takes a clip out that waits or runs; `seconds` if it ran to its end.
     pub(super) fn remove(&mut self, clip: ClipId, seconds: Option<f64>) {
-        self.waiting.retain(|(other, _)| *other != clip);
+        self.waiting.retain(|waiting| waiting.clip != clip);
         self.suspects.retain(|(other, _)| *other != clip);
         self.running.retain(|(other, _)| *other != clip);
         let here = |owner: &Owner| {
-            self.waiting.iter().chain(&self.suspects).chain(&self.running).any(|(_, other)| other == owner)
+            let others = self.suspects.iter().chain(&self.running).map(|(_, other)| other);
+            self.waiting.iter().map(|waiting| &waiting.owner).chain(others).any(|other| other == owner)
         };
         self.served.retain(|owner, _| here(owner));
         if let Some(seconds) = seconds {
@@ -135,8 +149,18 @@ impl Queue {
         for (_, owner) in &self.running {
             *earlier.entry(owner).or_default() += 1;
         }
+        let mut owed: HashMap<&Owner, Option<&u64>> = HashMap::new();
         let mut ranked: Vec<(usize, u64, usize, ClipId)> = Vec::with_capacity(self.waiting.len());
-        for (index, (clip, owner)) in self.waiting.iter().enumerate() {
+        // What is made elsewhere counts until as many of others have begun here since an owner's
+        // last one, or since his next one came.
+        for Waiting { owner, after, .. } in self.waiting.iter().rev() {
+            let last = self.served.get(owner).copied().unwrap_or(0).max(*after);
+            owed.insert(owner, self.elsewhere.get(owner).filter(|count| self.begun - last < **count));
+        }
+        for (owner, count) in owed {
+            *earlier.entry(owner).or_default() += count.map_or(0, |count| *count as usize);
+        }
+        for (index, Waiting { clip, owner, .. }) in self.waiting.iter().enumerate() {
             let turn = earlier.entry(owner).or_default();
             let served = self.served.get(owner).copied().unwrap_or(0);
             ranked.push((*turn, served, index, *clip));
@@ -144,6 +168,18 @@ impl Queue {
         }
         ranked.sort_unstable();
         ranked.into_iter().map(|(.., clip)| clip).collect()
+    }
+
+    /// Whose clips are made now.
+    pub(super) fn owners(&self) -> Vec<Owner> {
+        self.running.iter().map(|(_, owner)| owner.clone()).collect()
+    }
+
+    /// Whose clips other processes make now, and how many. Says whether that is another matter than
+    /// before.
+    pub(super) fn made_elsewhere(&mut self, elsewhere: HashMap<Owner, u64>) -> bool {
+        let before = std::mem::replace(&mut self.elsewhere, elsewhere);
+        before != self.elsewhere
     }
 
     /// The place of everything that waits.
@@ -202,14 +238,33 @@ mod tests {
         let clips: Vec<(ClipId, Owner)> =
             ["a", "a", "a", "b", "c", "b"].map(|name| (ClipId::random(), owner(name))).to_vec();
         clips.iter().for_each(|(clip, owner)| queue.push(*clip, owner.clone()));
-        let mut order = String::new();
+        assert_eq!(turns(&mut queue, &clips), "abcaba");
+        assert!(queue.served.is_empty(), "nobody is remembered who wants nothing");
+    }
+
+    /// Whose clips are made one after the other.
+    fn turns(queue: &mut Queue, clips: &[(ClipId, Owner)]) -> String {
+        let mut turns = String::new();
         while let Some(clip) = queue.next(1) {
-            let (_, owner) = clips.iter().find(|(other, _)| *other == clip).unwrap();
-            order.push_str(&owner.0);
+            turns.push_str(&clips.iter().find(|(other, _)| *other == clip).unwrap().1.0);
             queue.remove(clip, Some(1.0));
         }
-        assert_eq!(order, "abcaba");
-        assert!(queue.served.is_empty(), "nobody is remembered who wants nothing");
+        turns
+    }
+
+    #[test]
+    fn as_many_of_others_go_first_as_are_made_for_an_owner_elsewhere() {
+        let mut queue = Queue::default();
+        let clips: Vec<(ClipId, Owner)> =
+            ["a"; 3].into_iter().chain(["b"; 5]).map(|name| (ClipId::random(), owner(name))).collect();
+        clips.iter().for_each(|(clip, owner)| queue.push(*clip, owner.clone()));
+        assert!(queue.made_elsewhere(HashMap::from([(owner("a"), 2)])));
+        assert!(!queue.made_elsewhere(HashMap::from([(owner("a"), 2)])));
+        // And never more: whoever asks everywhere is not passed over for ever.
+        assert_eq!(turns(&mut queue, &clips), "bbabbaba");
+        clips.iter().for_each(|(clip, owner)| queue.push(*clip, owner.clone()));
+        queue.made_elsewhere(HashMap::new());
+        assert_eq!(turns(&mut queue, &clips), "abababbb");
     }
 
     #[test]

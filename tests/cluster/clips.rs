@@ -46,7 +46,7 @@ async fn shown(node: &Node, path: &str) -> Value {
 }
 
 /// Asks for something that is taken on; gives the clip.
-async fn taken_on(mut answer: Answer) -> Value {
+pub async fn taken_on(mut answer: Answer) -> Value {
     let (status, told) = (answer.status, answer.json().await);
     assert_eq!(status, 202, "{told}");
     told
@@ -74,7 +74,7 @@ async fn ended(node: &Node, clip: &Value) -> Value {
     .await
 }
 
-async fn completed(node: &Node, clip: &Value) {
+pub async fn completed(node: &Node, clip: &Value) {
     let told = ended(node, clip).await;
     assert_eq!(told["status"], "completed", "{told}");
 }
@@ -364,11 +364,36 @@ async fn without_nats_clips_are_made_where_they_are_asked_for_and_are_copied_whe
     assert!(sound(&edge, &format!("{}/audio.wav", place(&late))).await == made);
 }
 
+/// A request of an owner.
+async fn asked_by(node: &Node, owner: usize, path: &str, body: &[u8]) -> Answer {
+    let head = format!("POST {path} HTTP/1.1\nX-Forwarded-For: 203.0.113.{owner}\nContent-Length: {}", body.len());
+    send(node.addr, &head, body).await
+}
+
 /// A piece of an owner, of a node's choice of place.
-async fn ask(node: &Node, owner: usize, seed: usize) -> Value {
+pub async fn ask(node: &Node, owner: usize, seed: usize) -> Value {
     let body = json!({ "prompt": "rain", "seconds": 2, "seed": seed }).to_string();
-    let head = format!("POST /v1/clips HTTP/1.1\nX-Forwarded-For: 203.0.113.{owner}\nContent-Length: {}", body.len());
-    taken_on(send(node.addr, &head, body.as_bytes()).await).await
+    taken_on(asked_by(node, owner, "/v1/clips", body.as_bytes()).await).await
+}
+
+/// Sessions of a node that has nothing to do yet.
+async fn sessions(node: &Node, count: usize) -> Vec<String> {
+    let mut sessions = Vec::new();
+    for _ in 0..count {
+        let created = upload(node, "/v1/sessions", &wav()).await;
+        sessions.push(created.header("location").unwrap().to_owned());
+    }
+    sessions
+}
+
+/// Pieces of an owner in these sessions.
+async fn ask_in(node: &Node, owner: usize, sessions: &[String]) -> Vec<Value> {
+    let mut clips = Vec::new();
+    for session in sessions {
+        let body = br#"{"prompt_seconds": 1, "seconds": 3}"#;
+        clips.push(taken_on(asked_by(node, owner, &format!("{session}/continue"), body).await).await);
+    }
+    clips
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -466,4 +491,125 @@ async fn owners_take_turns_with_what_a_killed_node_had() {
         had.push(owner);
     }
     assert!(turns.len() >= 4 && turns.is_sorted(), "{turns:?} of {told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_asks_for_all_places_everywhere_keeps_nobody_else_waiting() {
+    let nats = Nats::start().await;
+    let (makers, edge) = cluster(&nats, &["a", "b"], &slow()).await;
+    // As many as one owner may have.
+    let mut count = 0;
+    loop {
+        let answer = asked_by(&edge, 1, "/v1/clips", br#"{"prompt": "rain", "seconds": 20}"#).await;
+        if answer.status != 202 {
+            assert_eq!(answer.status, 429);
+            break;
+        }
+        count += 1;
+    }
+    // Two at a time and sixteen behind them, at both nodes; nobody waits while another has a place.
+    assert_eq!(count, 36);
+    for (turn, owner) in [2, 3, 4].into_iter().enumerate() {
+        for node in [&makers[0], &makers[1], &edge] {
+            let clip = ask(node, 10 * owner + node.addr.port() as usize % 10, owner).await;
+            let position = shown(&edge, &place(&clip)).await["queue"]["position"].as_u64().unwrap();
+            // Behind those of others who came before, and of none of them more than one.
+            assert!((1..=3 * turn as u64 + 3).contains(&position), "{}: {position}", node.name);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_for_at_a_busy_node_is_made_where_there_is_a_place() {
+    let nats = Nats::start().await;
+    let (makers, edge) = cluster(&nats, &["a", "b"], &slow()).await;
+    for seed in 0..4 {
+        ask(&makers[0], 1, seed).await;
+    }
+    eventually(async || {
+        let told = shown(&edge, "/v1/clips").await;
+        let clips = told["clips"].as_array().unwrap();
+        let running = clips.iter().filter(|clip| clip["status"] == "running").count();
+        if running == 4 { Ok(()) } else { Err(told.to_string()) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_asks_at_every_node_gets_no_more_turns_for_it() {
+    let nats = Nats::start().await;
+    let (makers, _edge) = cluster(&nats, &["a", "b"], &json!({ "step_ms": 20 })).await;
+    let [a, b] = &makers[..] else { unreachable!() };
+    let (of_a, of_b) = (sessions(a, 14).await, sessions(b, 16).await);
+    // One owner keeps the second node busy with clips of his own, all the while.
+    let elsewhere = ask_in(b, 1, &of_b).await;
+    eventually(async || {
+        let told = shown(b, &place(&elsewhere[0])).await;
+        if told["status"] == "running" { Ok(()) } else { Err(told.to_string()) }
+    })
+    .await;
+    let (of_one, of_two) = futures_util::join!(ask_in(a, 1, &of_a[..7]), ask_in(a, 2, &of_a[7..]));
+    for clip in &of_two {
+        completed(a, clip).await;
+    }
+    let mut made = 0;
+    for clip in &of_one {
+        made += usize::from(is_over(&shown(a, &place(clip)).await));
+    }
+    let last = shown(b, &place(elsewhere.last().unwrap())).await;
+    assert!(!is_over(&last), "the second node has nothing to do any more: {last}");
+    // In turns both would have had as many here.
+    assert!((1..=5).contains(&made), "{made}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_of_a_stream_goes_into_a_session_of_another_node() {
+    let nats = Nats::start().await;
+    let mut a = Node::start("a", &nats.url());
+    let mut b = Node::start_with("b", &nats.url(), &json!({ "voices": 0 }));
+    let mut edge = Node::start_with("edge", &nats.url(), &json!({ "edge": true }));
+    for node in [&mut a, &mut b, &mut edge] {
+        node.ready().await;
+    }
+    for node in [&a, &b, &edge] {
+        node.sees_room_at("a").await;
+        node.sees(&["a", "b", "edge"]).await;
+    }
+    let stream = format!("/v1/streams/{}", edge.create(r#"{"prompts": ["x"]}"#).await);
+    let mut listener = edge.get(&format!("{stream}/audio.ogg")).await;
+    let at_b = upload(&b, "/v1/sessions?session=lives.at-b", &wav()).await;
+    assert_eq!(at_b.status, 201);
+    let mut cut = async |node: &Node, session: Value| {
+        let body = json!({ "from": 0.5, "to": 2, "session": session }).to_string();
+        eventually(async || {
+            let _ = listener.some(1).await;
+            let mut answer = node.call("POST", &format!("{stream}/clip"), &body).await;
+            match answer.status {
+                // So much has not been played yet.
+                422 => Err(answer.text().await),
+                _ => Ok((answer.status, answer.header("location").unwrap_or_default().to_owned(), answer.json().await)),
+            }
+        })
+        .await
+    };
+    let (status, new, told) = cut(&edge, Value::Null).await;
+    assert_eq!(status, 201, "{told}");
+    let part = sound(&edge, &format!("{new}/audio.wav")).await;
+    assert!(part.len() > 90_000, "{}", part.len());
+    for (count, node) in [&edge, &a, &b].into_iter().enumerate() {
+        let (status, place, told) = cut(node, json!("lives.at-b")).await;
+        assert_eq!((status, place.as_str()), (201, "/v1/sessions/lives.at-b"), "{}: {told}", node.name);
+        assert_eq!((&told["session"], &told["seconds"]), (&json!("lives.at-b"), &json!(1.5)));
+        for other in [&a, &b, &edge] {
+            assert!(sound(other, "/v1/sessions/lives.at-b/audio.wav").await == part, "{}", other.name);
+        }
+        let clips = shown(&edge, "/v1/clips?session=lives.at-b").await;
+        assert_eq!(clips["clips"].as_array().unwrap().len(), count + 2, "{clips}");
+    }
+    // Whoever goes on with the session takes the next one.
+    b.kill();
+    let (status, _, told) = cut(&edge, json!("lives.at-b")).await;
+    assert_eq!(status, 201, "{told}");
+    let clips = shown(&a, "/v1/clips?session=lives.at-b").await;
+    assert_eq!(clips["clips"].as_array().unwrap().len(), 5, "{clips}");
 }

@@ -1,5 +1,9 @@
 //! Nodes that die or are asked to end, under listeners of other nodes.
 
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::client::Answer;
@@ -8,33 +12,54 @@ use crate::node::{Node, eventually};
 use crate::proxy::Proxy;
 use crate::sound;
 
-const SECOND: usize = 48_000;
+pub const SECOND: usize = 48_000;
 
 /// Somebody who listens, and what was heard so far.
-struct Listener {
-    format: &'static str,
+pub struct Listener {
+    pub format: &'static str,
     answer: Answer,
-    bytes: Vec<u8>,
+    pub bytes: Vec<u8>,
 }
 
 impl Listener {
-    async fn join(node: &Node, place: &str, format: &'static str) -> Self {
+    pub async fn join(node: &Node, place: &str, format: &'static str) -> Self {
         let answer = node.get(&format!("{place}/audio.{format}")).await;
         assert_eq!(answer.status, 200);
         Self { format, answer, bytes: Vec::new() }
     }
 
     /// Hears so many seconds more.
-    async fn hear(&mut self, seconds: usize) {
-        let a_second = match self.format {
+    pub async fn hear(&mut self, seconds: usize) {
+        self.bytes.extend(self.answer.some(seconds * self.a_second()).await);
+    }
+
+    fn a_second(&self) -> usize {
+        match self.format {
             "wav" => 2 * SECOND,
             "mp3" => 16_000,
             _ => 12_000,
-        };
-        self.bytes.extend(self.answer.some(seconds * a_second).await);
+        }
     }
 
-    fn samples(&self) -> Vec<f32> {
+    /// Hears on, whatever happens meanwhile, until that has happened and so many seconds more.
+    pub async fn hear_during<T>(listeners: &mut [Self], happens: impl Future<Output = T>, seconds: usize) -> T {
+        let over = AtomicBool::new(false);
+        let hears = join_all(listeners.iter_mut().map(async |listener| {
+            while !over.load(Ordering::Relaxed) {
+                listener.bytes.extend(listener.answer.piece().await.expect("the stream goes on"));
+            }
+            listener.hear(seconds).await;
+        }));
+        let happens = async {
+            let happened = happens.await;
+            over.store(true, Ordering::Relaxed);
+            happened
+        };
+        let (happened, _) = tokio::join!(happens, hears);
+        happened
+    }
+
+    pub fn samples(&self) -> Vec<f32> {
         match self.format {
             "wav" => samples(&self.bytes),
             // A page or a frame may be cut off at the end.
@@ -57,8 +82,12 @@ fn apart(one: &[f32], other: &[f32]) -> f32 {
 
 /// Checks that all that was heard is one piece of the recording: no gap, nothing twice, nothing
 /// else.
-fn assert_one_piece(heard: &Listener, recording: &[f32]) {
-    let pcm = heard.samples();
+pub fn assert_one_piece(heard: &Listener, recording: &[f32]) {
+    assert_part(heard.format, &heard.samples(), recording);
+}
+
+/// The same of what was heard at some time.
+pub fn assert_part(format: &str, pcm: &[f32], recording: &[f32]) {
     assert!(pcm.len() > 4 * SECOND, "{}", pcm.len());
     // Codecs have to get going.
     let begin = SECOND / 2;
@@ -79,13 +108,14 @@ fn assert_one_piece(heard: &Listener, recording: &[f32]) {
     let recording = &recording[best..];
     for (n, (heard_now, played)) in pcm[begin..].chunks(4800).zip(recording.chunks(4800)).enumerate() {
         let apart = apart(heard_now, played);
-        assert!(apart < 0.1, "{}: {apart} after {} s", heard.format, n as f32 / 10.0);
+        assert!(apart < 0.1, "{format}: {apart} after {} s", n as f32 / 10.0);
     }
 }
 
-/// The whole of a stream, as it is written down where it plays now.
-async fn recording(node: &Node, place: &str, seconds: usize) -> Vec<f32> {
-    let path = format!("{place}/recording?from=0&to={seconds}&format=wav");
+/// A part of a stream, as it is written down where it plays now.
+pub async fn recording(node: &Node, place: &str, seconds: Range<usize>) -> Vec<f32> {
+    let Range { start, end } = seconds;
+    let path = format!("{place}/recording?from={start}&to={end}&format=wav");
     eventually(async || {
         let mut answer = node.get(&path).await;
         if answer.status == 200 { Ok(samples(&answer.body().await)) } else { Err(answer.text().await) }
@@ -93,7 +123,7 @@ async fn recording(node: &Node, place: &str, seconds: usize) -> Vec<f32> {
     .await
 }
 
-async fn playhead(node: &Node, place: &str) -> usize {
+pub async fn playhead(node: &Node, place: &str) -> usize {
     node.get(place).await.json().await["playhead"].as_f64().unwrap_or_default() as usize
 }
 
@@ -140,7 +170,7 @@ async fn one_owner_after_the_other(rounds: usize, end: impl Fn(&mut Node)) {
         owner = next;
     }
     let seconds = playhead(&owner, &place).await;
-    let recording = recording(&owner, &place, seconds - 1).await;
+    let recording = recording(&owner, &place, 0..seconds - 1).await;
     for listener in &listeners {
         if listener.format == "ogg" {
             sound::continuous(&listener.bytes);
@@ -223,7 +253,7 @@ async fn an_owner_that_was_cut_off_comes_back_and_drops_its_voice() {
     late.hear(6).await;
     listener.hear(6).await;
     let seconds = playhead(&second, &place).await;
-    let recording = recording(&second, &place, seconds - 1).await;
+    let recording = recording(&second, &place, 0..seconds - 1).await;
     assert_one_piece(&listener, &recording);
     assert_one_piece(&late, &recording);
 }

@@ -15,7 +15,7 @@ use warp::http::header::CACHE_CONTROL;
 use warp::reply::{Response, with_header};
 
 use super::wire::Asked;
-use super::{Tables, at, elsewhere, is_refusal, names, taken_in};
+use super::{SOUND, Tables, at, elsewhere, is_refusal, names, taken_in};
 use crate::cluster::{Cluster, ClusterError, Home};
 use crate::http::body::Whole;
 use crate::http::client::Client;
@@ -105,11 +105,12 @@ pub(super) async fn answered(
     wants: Wants,
     request: Request<Incoming>,
 ) -> Result<Response, Request<Incoming>> {
+    let is_named = matches!(wants, Wants::Named(_));
     let about = match wants {
         Wants::All(name) => return Ok(all(cluster, tables, request, name).await),
         Wants::Maker | Wants::Own if !cluster.is_edge() => return Err(request),
         Wants::Home(about) => {
-            match place(cluster, about.as_ref()).await {
+            match place(cluster, (about.as_ref(), false)).await {
                 Ok(None) => return Err(request),
                 Ok(Some(_)) => {}
                 Err(error) => return Ok(error.into_response()),
@@ -142,38 +143,68 @@ pub(super) async fn answered(
             None => names::named(&parts.headers, &body).await.as_deref().and_then(About::session),
             about => about,
         };
-        let reads = [Method::GET, Method::HEAD].contains(&parts.method);
-        let until = Instant::now() + MOVING;
-        loop {
-            let Some(nodes) = place(cluster, about.as_ref()).await? else {
+        let asked = Asked::of(&parts).on(surface);
+        let is_work = is_named && parts.method == Method::POST;
+        match there(cluster, (about.as_ref(), is_work), &asked, &body).await? {
+            Some(response) => Ok::<_, HttpError>(response),
+            None => {
                 let mut request = Request::from_parts(parts, Full::<Bytes>::default());
                 request.extensions_mut().insert(Whole(body));
-                return Ok(front::run(tables.of(surface), request).await);
-            };
-            let session = match &about {
-                Some(about) => session(cluster, about).await?,
-                None => None,
-            };
-            let asked = Asked::of(&parts).on(surface).about(session.as_ref());
-            let last = nodes.last();
-            for node in &nodes {
-                if nodes.len() > 1 && !reads {
-                    cluster.gave_clip(node);
-                }
-                match at(cluster, node, asked.clone(), body.clone()).await {
-                    // Nothing of it was done there.
-                    Err(HttpError::Cluster(ClusterError::Gone(_))) if Instant::now() < until => {}
-                    Err(HttpError::Cluster(ClusterError::Silent(_))) if reads && Instant::now() < until => {}
-                    Ok(response) if elsewhere(&response) && Instant::now() < until => {}
-                    // Another one may take it.
-                    Ok(response) if is_refusal(response.status()) && Some(node) != last => {}
-                    answered => return answered,
-                }
+                Ok(front::run(tables.of(surface), request).await)
             }
-            sleep(LOOK).await;
         }
     };
     Ok(answered.await.unwrap_or_else(Reply::into_response))
+}
+
+/// Has the node answer that can, whatever dies meanwhile; `None` when it is for this one to do.
+async fn there(
+    cluster: &Cluster,
+    (about, is_work): (Option<&About>, bool),
+    asked: &Asked,
+    body: &Bytes,
+) -> Result<Option<Response>, HttpError> {
+    let reads = [Method::GET, Method::HEAD].iter().any(|method| method == asked.method());
+    let until = Instant::now() + MOVING;
+    loop {
+        let Some(nodes) = place(cluster, (about, is_work)).await? else { return Ok(None) };
+        let session = match about {
+            Some(about) => session(cluster, about).await?,
+            None => None,
+        };
+        let asked = asked.clone().about(session.as_ref());
+        let last = nodes.last();
+        for node in &nodes {
+            if node == cluster.node() {
+                return Ok(None);
+            }
+            if nodes.len() > 1 && !reads {
+                cluster.gave_clip(node);
+            }
+            match at(cluster, node, asked.clone(), body.clone()).await {
+                // Nothing of it was done there.
+                Err(HttpError::Cluster(ClusterError::Gone(_))) if Instant::now() < until => {}
+                Err(HttpError::Cluster(ClusterError::Silent(_))) if reads && Instant::now() < until => {}
+                Ok(response) if elsewhere(&response) && Instant::now() < until => {}
+                // Another one may take it.
+                Ok(response) if is_refusal(response.status()) && Some(node) != last => {}
+                answered => return answered.map(Some),
+            }
+        }
+        sleep(LOOK).await;
+    }
+}
+
+/// Brings a sound to the home of a session; gives what that answers, or nothing if the session is
+/// for this node to keep.
+pub(in crate::http) async fn bring(
+    cluster: &Cluster,
+    session: &SessionId,
+    client: &Client,
+    sound: &Bytes,
+) -> Result<Option<Response>, HttpError> {
+    let about = About::Session(session.clone());
+    there(cluster, (Some(&about), false), &Asked::on_behalf(client, SOUND), sound).await
 }
 
 /// A number of a node and a client together, the same at all nodes.
@@ -190,8 +221,9 @@ async fn session(cluster: &Cluster, about: &About) -> Result<Option<SessionId>, 
     }
 }
 
-/// The other nodes that can answer what is asked, the best first; `None` is this one.
-async fn place(cluster: &Cluster, about: Option<&About>) -> Result<Option<Vec<String>>, HttpError> {
+/// The nodes that can answer what is asked, the best first; `None` is this one. What is new begins
+/// here if there is a model, unless it is work that others would come to sooner.
+async fn place(cluster: &Cluster, (about, is_work): (Option<&About>, bool)) -> Result<Option<Vec<String>>, HttpError> {
     let session = match about {
         Some(about) => session(cluster, about).await?,
         None => None,
@@ -203,6 +235,7 @@ async fn place(cluster: &Cluster, about: Option<&About>) -> Result<Option<Vec<St
     match home {
         Some(Home::Here) => Ok(None),
         Some(Home::At(node)) => Ok(Some(vec![node])),
+        None if is_work && !cluster.is_edge() => Ok(Some(cluster.sooner())),
         // It is new, or nobody knows it any more, or it goes on where it is asked for.
         None | Some(Home::Gone) if !cluster.is_edge() => Ok(None),
         None | Some(Home::Gone) => Ok(Some(cluster.makers()?.into_iter().map(|node| node.name).collect())),

@@ -81,6 +81,14 @@ impl Asked {
         Self::of(&hyper::Request::new(()).into_parts().0).to(target)
     }
 
+    /// Of this node for one of its clients.
+    pub fn on_behalf(client: &Client, target: &str) -> Self {
+        let mut request = Request::new(());
+        *request.method_mut() = Method::POST;
+        request.extensions_mut().insert(client.clone());
+        Self::of(&request.into_parts().0).to(target)
+    }
+
     /// About another path and query.
     pub fn to(self, target: &str) -> Self {
         Self { target: target.to_owned(), ..self }
@@ -124,6 +132,11 @@ impl Asked {
 
     pub fn address(&self) -> IpAddr {
         self.client
+    }
+
+    /// All of it but the body.
+    pub fn parts(&self) -> request::Parts {
+        self.request(crate::http::forward::connection(self), ()).into_parts().0
     }
 
     /// As it would have come through our own front.

@@ -1,0 +1,115 @@
+//! Three NATS servers, of which one after the other dies under listeners and comes back.
+
+use serde_json::json;
+
+use crate::clips::{completed, taken_on};
+use crate::nats::{Nats, Three};
+use crate::node::{Node, eventually};
+use crate::sound;
+use crate::takeover::{Listener, SECOND, assert_one_piece, assert_part, playhead, recording};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_nats_server_of_three_dies_and_comes_back_and_nobody_notices() {
+    let mut nats = Three::start().await;
+    let mut owner = Node::start("owner", &nats.url());
+    let mut edge = Node::start_with("edge", &nats.url(), &json!({ "edge": true }));
+    owner.ready().await;
+    edge.ready().await;
+    edge.sees_room_at("owner").await;
+    let place = format!("/v1/streams/{}", edge.create(r#"{"name": "calm", "prompts": ["x"]}"#).await);
+    let mut listeners = [Listener::join(&edge, &place, "wav").await, Listener::join(&edge, &place, "ogg").await];
+    Listener::hear_during(&mut listeners, async {}, 2).await;
+    let mut clips = Vec::new();
+    // Whichever the two nodes speak to, and whichever orders what is kept.
+    for n in 0..3 {
+        nats.kill(n);
+        let asked = async {
+            let body = json!({ "prompts": [format!("the server {n} is dead")] }).to_string();
+            assert_eq!(edge.call("PATCH", &place, &body).await.status, 200);
+            let body = json!({ "prompt": "x", "seconds": 2, "seed": n }).to_string();
+            clips.push(taken_on(edge.call("POST", "/v1/clips", &body).await).await);
+            for path in ["/v1/nodes", "/v1/streams", "/readyz", &place] {
+                assert_eq!(edge.get(path).await.status, 200, "{path}");
+            }
+        };
+        Listener::hear_during(&mut listeners, asked, 2).await;
+        Listener::hear_during(&mut listeners, nats.up(n), 0).await;
+    }
+    let made = async {
+        for clip in &clips {
+            completed(&edge, clip).await;
+        }
+    };
+    Listener::hear_during(&mut listeners, made, 0).await;
+    let told = edge.get("/v1/nodes").await.json().await;
+    for node in told["nodes"].as_array().unwrap() {
+        assert_eq!(node["takeovers"], 0, "{told}");
+    }
+    for node in [&edge, &owner] {
+        let metrics = node.get("/metrics").await.text().await;
+        assert!(!metrics.contains("continuo_cluster_pages_missed_total{"), "{metrics}");
+    }
+    let seconds = playhead(&owner, &place).await;
+    let played = recording(&owner, &place, 0..seconds - 1).await;
+    for listener in &listeners {
+        if listener.format == "ogg" {
+            sound::continuous(&listener.bytes);
+        }
+        assert_one_piece(listener, &played);
+    }
+    // What is kept is whole: it goes on at another node, and nobody hears that either.
+    let mut next = Node::start("next", &nats.url());
+    let is_there = async {
+        next.ready().await;
+        edge.sees_room_at("next").await;
+    };
+    Listener::hear_during(&mut listeners, is_there, 1).await;
+    let begin = playhead(&owner, &place).await - 4;
+    owner.kill();
+    Listener::hear_during(&mut listeners, async {}, 4).await;
+    let seconds = eventually(async || match playhead(&next, &place).await {
+        0 => Err("it does not go on".into()),
+        seconds => Ok(seconds),
+    })
+    .await;
+    let played = recording(&next, &place, begin..seconds - 1).await;
+    let pcm = listeners[0].samples();
+    assert_part("wav", &pcm[pcm.len() - 5 * SECOND..], &played);
+    sound::continuous(&listeners[1].bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_of_nats_is_away_for_ten_seconds_and_listeners_of_the_owner_hear_nothing_of_it() {
+    let mut nats = Nats::start().await;
+    let mut owner = Node::start("owner", &nats.url());
+    let mut edge = Node::start_with("edge", &nats.url(), &json!({ "edge": true }));
+    owner.ready().await;
+    edge.ready().await;
+    edge.sees_room_at("owner").await;
+    let place = format!("/v1/streams/{}", edge.create(r#"{"name": "calm", "prompts": ["x"]}"#).await);
+    let mut near = Listener::join(&owner, &place, "wav").await;
+    let mut far = Listener::join(&edge, &place, "mp3").await;
+    futures_util::join!(near.hear(2), far.hear(2));
+    nats.kill();
+    let asked = async {
+        assert_eq!(owner.call("PATCH", &place, r#"{"prompts": ["alone"]}"#).await.status, 200);
+        let clip = taken_on(owner.call("POST", "/v1/clips", r#"{"prompt": "x", "seconds": 2}"#).await).await;
+        completed(&owner, &clip).await;
+        let refused = eventually(async || match edge.get(&place).await {
+            answer if answer.status == 503 => Ok(answer),
+            answer => Err(answer.status.to_string()),
+        })
+        .await;
+        assert_eq!(refused.header("retry-after"), Some("2"));
+        clip
+    };
+    // Ten seconds of sound are ten seconds.
+    let (clip, ()) = futures_util::join!(asked, near.hear(10));
+    nats.up().await;
+    futures_util::join!(near.hear(4), far.hear(4));
+    completed(&edge, &clip).await;
+    let told = edge.sees(&["edge", "owner"]).await;
+    assert_eq!(told["nodes"][1]["takeovers"], 0, "{told}");
+    let seconds = playhead(&owner, &place).await;
+    assert_one_piece(&near, &recording(&owner, &place, 0..seconds - 1).await);
+}
