@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
+use crate::clips::ask;
 use crate::nats::Nats;
 use crate::node::{Node, PATIENCE, eventually};
 
@@ -156,6 +157,85 @@ async fn what_ends_while_nobody_is_there_is_handed_to_whoever_comes_back_and_not
     back.send("continue_music_request", asked).await;
     back.hears("music_continued").await;
     back.hears_nothing_again(&session).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_without_a_model_asks_the_next_one_when_the_first_has_no_place() {
+    let nats = Nats::start().await;
+    let slow = json!({ "step_ms": 100 });
+    let mut b = Node::start_with("b", &nats.url(), &slow);
+    b.ready().await;
+    b.sees(&["b"]).await;
+    for n in 0..24 {
+        ask(&b, 1 + n % 2, n).await;
+    }
+    let mut a = Node::start_with("a", &nats.url(), &slow);
+    let mut edge = Node::start_with("edge", &nats.url(), &json!({ "edge": true }));
+    a.ready().await;
+    edge.ready().await;
+    a.sees(&["a", "b", "edge"]).await;
+    edge.sees(&["a", "b", "edge"]).await;
+    // Two are made and sixteen wait: more than so many of one client do not.
+    for seed in 0..18 {
+        let body = json!({ "prompt": "rain", "seconds": 20, "seed": seed }).to_string();
+        assert_eq!(a.call("POST", "/v1/clips", &body).await.status, 202);
+    }
+    eventually(async || {
+        let told = edge.get("/v1/nodes").await.json().await;
+        if told["nodes"][0]["clips"] == 18 { Ok(()) } else { Err(told.to_string()) }
+    })
+    .await;
+    let mut socket = Socket::connect(&edge).await;
+    let asked = json!({ "audio_data": audio(), "model_name": "standin", "prompt_duration": 2 });
+    socket.send("process_audio_request", asked.clone()).await;
+    let session = socket.hears("process_audio_received").await["session_id"].clone();
+    let told = b.get("/v1/clips").await.json().await;
+    let clips = told["clips"].as_array().unwrap();
+    assert!(clips.iter().any(|clip| clip["session"] == session), "{told}");
+    // And says what the last one says when none has.
+    for _ in 0..16 {
+        socket.send("process_audio_request", asked.clone()).await;
+    }
+    let said = socket.hears("error").await["message"].as_str().unwrap().to_owned();
+    assert!(said.contains("16"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_session_waits_for_goes_as_soon_as_the_last_socket_of_all_nodes_has_left() {
+    let nats = Nats::start().await;
+    let (makers, edge) = nodes(&nats, &["a"], &json!({ "step_ms": 100 })).await;
+    for stays in [true, false] {
+        let mut near = Socket::connect(&makers[0]).await;
+        let asked = json!({ "audio_data": audio(), "model_name": "standin", "prompt_duration": 2 });
+        near.send("process_audio_request", asked).await;
+        let session = near.hears("process_audio_received").await["session_id"].clone();
+        let mut far = Socket::connect(&edge).await;
+        far.send("request_progress_status", json!({ "session_id": session })).await;
+        far.hears("progress_update").await;
+        if !stays {
+            far.0.close(None).await.unwrap();
+            while far.0.next().await.is_some_and(|message| message.is_ok()) {}
+        }
+        near.send("cleanup_session_request", json!({ "session_id": session })).await;
+        near.hears("cleanup_complete").await;
+        if stays {
+            // It is made for whoever is still there.
+            far.hears("progress_update").await;
+            far.send("cleanup_session_request", json!({ "session_id": session })).await;
+            far.hears("cleanup_complete").await;
+        }
+        let place = format!("/v1/sessions/{}", session.as_str().unwrap());
+        eventually(async || {
+            let told = makers[0].get(&place).await.json().await;
+            let clip = makers[0].get(&format!("/v1/clips/{}", told["clips"][0].as_str().unwrap())).await.json().await;
+            match clip["status"].as_str() {
+                Some("cancelled") => Ok(()),
+                Some("completed") => panic!("it was made for nobody"),
+                _ => Err(clip.to_string()),
+            }
+        })
+        .await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! Who sent an event, and who hears of a session: sockets of this node, and those of other nodes
 //! through them.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -24,8 +25,9 @@ pub(super) enum Said {
     One(String, Value),
     /// To all in a session's room.
     Room(String, String, Value),
-    /// How this clip ended comes next: a node that has somebody in the room says that it takes it.
-    Hand(String),
+    /// To all in a session's room, how this clip ended: a node that has somebody there says so once
+    /// he knows it.
+    End(String, String, String, Value),
 }
 
 impl Said {
@@ -50,11 +52,22 @@ pub(super) struct Far {
     pub(super) node: String,
     pub(super) owner: Owner,
     said: Mutex<Vec<Said>>,
+    /// Another node may do it.
+    is_full: AtomicBool,
 }
 
 impl Far {
     pub(super) fn new(node: String, owner: Owner) -> Self {
-        Self { node, owner, said: Mutex::default() }
+        Self { node, owner, said: Mutex::default(), is_full: AtomicBool::new(false) }
+    }
+
+    /// There is no place here for what it asks for.
+    pub(super) fn refuse(&self) {
+        self.is_full.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_refused(&self) -> bool {
+        self.is_full.load(Ordering::Relaxed)
     }
 
     pub(super) fn say(&self, said: Said) {

@@ -44,17 +44,22 @@ pub(super) struct Refusal {
     pub(super) code: Option<&'static str>,
     /// The session that is meant; its whole room hears of it.
     pub(super) session: Option<SessionId>,
+    /// There is no place for it here; another node may have one.
+    pub(super) is_full: bool,
 }
 
 impl From<String> for Refusal {
     fn from(message: String) -> Self {
-        Self { message, code: None, session: None }
+        Self { message, code: None, session: None, is_full: false }
     }
 }
 
 /// Answers one event, which came as this text: here, or where its session lives.
 pub(super) async fn answer(gary: &Gary, asker: &Asker<'_>, event: &str, data: Option<Parsed>, text: Bytes) {
     let Err(refusal) = handle(gary, asker, event, data, text).await else { return };
+    if let Some(far) = asker.far().filter(|_| refusal.is_full) {
+        far.refuse();
+    }
     let mut error = json!({ "message": sentence(&refusal.message) });
     if let Some(code) = refusal.code {
         error["code"] = code.into();
@@ -86,11 +91,11 @@ async fn handle(gary: &Gary, asker: &Asker<'_>, event: &str, data: Option<Parsed
     let meant = session.as_ref().filter(|_| !fresh);
     if let Asker::Here(socket) = asker
         && !["begin_restore_audio", "audio_chunk"].contains(&event)
-        && gary.bridge.place(meant).await.map_err(|error| error.to_string())?.is_some()
+        && !gary.bridge.places(meant).await.map_err(|error| error.to_string())?.is_empty()
     {
         if event == "cleanup_session_request"
             && let Some(session) = meant
-            && gary.has_others(asker, session)
+            && gary.has_others_here(asker, session)
         {
             // Others of this node still wait for what is being made.
             let complete = json!({ "message": "The session is cleaned up.", "session_id": session });
@@ -137,7 +142,10 @@ fn refused(kind: Kind, error: &StudioError) -> Refusal {
         StudioError::NoAudio if kind == Kind::Transform => {
             "No audio data available for transformation".to_owned().into()
         }
-        error => texts::no_transform(error).into(),
+        error => {
+            let is_full = matches!(error, StudioError::QueueFull { .. } | StudioError::TooManyOfYours { .. });
+            Refusal { is_full, ..texts::no_transform(error).into() }
+        }
     }
 }
 
@@ -260,7 +268,10 @@ impl Call<'_> {
         let complete = json!({ "message": "The session is cleaned up.", "session_id": session });
         self.gary.tell(Some(self.asker), session, "cleanup_complete", &complete).await;
         self.asker.leave(session);
-        for task in if self.gary.has_others(self.asker, session) { Vec::new() } else { self.tasks(session)? } {
+        if self.gary.has_others(self.asker, session).await {
+            return Ok(());
+        }
+        for task in self.tasks(session)? {
             self.studio()?.cancel(task.record().id).await.map_err(|error| error.to_string())?;
         }
         Ok(())
@@ -270,7 +281,7 @@ impl Call<'_> {
         self.payload.require(&["audio_data", "model_name", "prompt_duration"])?;
         if self.payload.bytes() > RESTORE {
             let message = "The audio is too large for one message; restore it in chunks.".to_owned();
-            return Err(Refusal { message, code: Some("DATA_TOO_LARGE"), session: None });
+            return Err(Refusal { message, code: Some("DATA_TOO_LARGE"), session: None, is_full: false });
         }
         let (request, audio) = (self.payload.clip_request()?, self.audio()?);
         let size = audio.len();

@@ -11,18 +11,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
+use futures_util::future::join_all;
 use futures_util::stream::{self, BoxStream};
 use serde::de::IgnoredAny;
+use serde_json::{Value, json};
 use socketioxide::extract::SocketRef;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 use tokio::time::{Instant, sleep, timeout};
 use warp::Reply;
+use warp::http::StatusCode;
 use warp::http::request::Parts;
-use warp::reply::Response;
+use warp::reply::{Response, with_status};
 
 use super::super::HttpError;
-use super::super::forward::{Asked, home, is_done};
+use super::super::forward::{Asked, home, is_done, is_full};
 use super::asker::{Asker, Far, Said};
 use super::events::{self, Refusal};
 use super::payload::Parsed;
@@ -36,8 +39,12 @@ use crate::studio::{Owner, SessionId};
 pub(in crate::http) const PATH: &str = "/node/gary/";
 /// The event by which a session is followed.
 const FOLLOW: &str = "follow";
-/// The event by which a follower says that somebody is there for a clip's end.
+/// The event by which a follower says that somebody knows how a clip ended.
 const TAKE: &str = "take";
+/// The event by which a follower is asked whether somebody is in the room.
+const IS_HEARD: &str = "is_heard";
+/// How long it may take to say so.
+const SOON: Duration = Duration::from_secs(2);
 /// What a follower may be behind before it has to begin again.
 const BEHIND: usize = 256;
 /// A follower that is not there any more is noticed by what it does not take.
@@ -88,18 +95,19 @@ impl Bridge {
         }
     }
 
-    /// The node that has a session, or makes a new one, if it is not this one.
-    pub(super) async fn place(&self, session: Option<&SessionId>) -> Result<Option<String>, HttpError> {
-        let Some(cluster) = &self.cluster else { return Ok(None) };
+    /// The node that has a session, or those that can make a new one, the best first; none is this
+    /// one.
+    pub(super) async fn places(&self, session: Option<&SessionId>) -> Result<Vec<String>, HttpError> {
+        let Some(cluster) = &self.cluster else { return Ok(Vec::new()) };
         let home = match session {
             Some(session) => home(cluster, session).await?,
             None => None,
         };
         match home {
-            Some(Home::Here) => Ok(None),
-            Some(Home::At(node)) => Ok(Some(node)),
-            _ if !cluster.is_edge() => Ok(None),
-            _ => Ok(cluster.makers()?.into_iter().next().map(|node| node.name)),
+            Some(Home::Here) => Ok(Vec::new()),
+            Some(Home::At(node)) => Ok(vec![node]),
+            _ if !cluster.is_edge() => Ok(Vec::new()),
+            _ => Ok(cluster.makers()?.into_iter().map(|node| node.name).collect()),
         }
     }
 
@@ -140,8 +148,33 @@ impl Bridge {
 
     /// Whether other nodes hear of a session.
     pub(super) fn is_followed(&self, session: &SessionId, but: Option<&Far>) -> bool {
+        !self.following(session, but).is_empty()
+    }
+
+    /// The other nodes that hear of a session, but for the one that is being answered.
+    fn following(&self, session: &SessionId, but: Option<&Far>) -> Vec<String> {
         let followers = lock(&self.followers);
-        followers.get(session).is_some_and(|all| all.iter().any(|one| but.is_none_or(|far| far.node != one.node)))
+        let all = followers.get(session).into_iter().flatten();
+        let others = all.filter(|one| !one.lines.is_closed() && but.is_none_or(|far| far.node != one.node));
+        others.map(|one| one.node.clone()).collect()
+    }
+
+    /// Whether somebody at another node is in a session's room, but for the one that is being
+    /// answered.
+    pub(super) async fn is_heard_far(&self, session: &SessionId, but: Option<&Far>) -> bool {
+        let Some(cluster) = &self.cluster else { return false };
+        // It is about sockets of the node that is asked, wherever the session lives.
+        let body = Bytes::copy_from_slice(session.as_str().as_bytes());
+        let call = Call { head: Asked::ours(&address(IS_HEARD, cluster)).write(), body };
+        let asked = self.following(session, but).into_iter().map(|node| {
+            let call = &call;
+            async move {
+                timeout(SOON, cluster.ask(&node, call))
+                    .await
+                    .is_ok_and(|answer| answer.is_ok_and(|told| is_done(&told.head)))
+            }
+        });
+        join_all(asked).await.into_iter().any(|is_heard| is_heard)
     }
 
     /// Tells the nodes that follow a session, but not the one that is being answered.
@@ -170,18 +203,24 @@ pub(super) async fn ask(
     let Some(cluster) = &gary.bridge.cluster else { return Ok(()) };
     let _answering = gary.bridge.answering(session).await;
     let until = Instant::now() + MOVING;
-    let answer = loop {
-        let place = gary.bridge.place(session).await.map_err(|error| error.to_string())?;
-        let Some(node) = place else {
+    let answer = 'moving: loop {
+        let places = gary.bridge.places(session).await.map_err(|error| error.to_string())?;
+        let Some(last) = places.last() else {
             return Err("The session has moved just now; ask again.".to_owned().into());
         };
         let asked = Asked::of(socket.req_parts()).to(&address(event, cluster)).about(session);
-        match cluster.ask(&node, &Call { head: asked.write(), body: sent.clone() }).await {
-            Ok(answer) if is_done(&answer.head) => break answer,
-            Ok(_) | Err(ClusterError::Gone(_)) if Instant::now() < until => sleep(LOOK).await,
-            Ok(_) => return Err("The session moves from node to node; ask again.".to_owned().into()),
-            Err(error) => return Err(error.to_string().into()),
+        for node in &places {
+            match cluster.ask(node, &Call { head: asked.write(), body: sent.clone() }).await {
+                Ok(answer) if is_done(&answer.head) => break 'moving answer,
+                // Another one may have a place for it.
+                Ok(answer) if is_full(&answer.head) && node != last => {}
+                Ok(answer) if is_full(&answer.head) => break 'moving answer,
+                Ok(_) | Err(ClusterError::Gone(_)) if Instant::now() < until => {}
+                Ok(_) => return Err("The session moves from node to node; ask again.".to_owned().into()),
+                Err(error) => return Err(error.to_string().into()),
+            }
         }
+        sleep(LOOK).await;
     };
     let mut lines = Lines::of(answer.body);
     let mut joined: Vec<SessionId> = session.cloned().into_iter().collect();
@@ -212,14 +251,29 @@ async fn heard(gary: &Gary, socket: Option<&SocketRef>, (line, bytes): (Said, us
         (Said::Leave(session), Some(socket)) => socket.leave(session),
         (Said::One(event, data), Some(socket)) => push::to_one(socket, &event, &data),
         (Said::Room(session, event, data), _) => {
-            let Some(session) = parsed(&session) else { return };
-            if bytes < LARGE {
-                gary.emit(&session, &event, &data).await;
-            } else if let Err(error) = gary.send(&session, &event, (&data, bytes as u64)).await {
-                tracing::debug!(%error, "a result of another node could not be told");
+            if let Some(session) = parsed(&session) {
+                told(gary, &session, &event, (&data, bytes)).await;
             }
         }
         _ => {}
+    }
+}
+
+/// Tells a room what another node says to it, and whether anybody was told.
+async fn told(gary: &Gary, session: &SessionId, event: &str, (data, bytes): (&Value, usize)) -> bool {
+    let is_heard = gary.is_in_a_room(session);
+    if bytes < LARGE {
+        gary.emit(session, event, data).await;
+        return is_heard;
+    }
+    match gary.send(session, event, (data, bytes as u64)).await {
+        Ok(()) => is_heard,
+        Err(error) => {
+            // It is handed over when the session is asked for again.
+            let error = json!({ "message": error.to_string(), "session_id": session });
+            gary.emit(session, "error", &error).await;
+            false
+        }
     }
 }
 
@@ -231,7 +285,7 @@ pub(super) fn follow(gary: &Gary, session: SessionId) {
     let gary = gary.clone();
     tokio::spawn(async move {
         while gary.is_in_a_room(&session) && !gary.stopping.is_cancelled() {
-            match gary.bridge.place(Some(&session)).await {
+            match gary.bridge.places(Some(&session)).await.map(|places| places.into_iter().next()) {
                 Ok(None) => {
                     // It goes on here.
                     push::catch_up(&gary, &session).await;
@@ -256,11 +310,17 @@ async fn follow_at(gary: &Gary, node: &str, session: &SessionId) {
     let mut lines = Lines::of(answer.body);
     while gary.is_in_a_room(session) {
         match timeout(LOOK, lines.next(gary)).await {
-            Ok(Some((Said::Hand(clip), _))) => take(gary, node, session, clip).await,
             Ok(Some(line)) => {
                 let gate = gary.bridge.gate(session);
                 let _alone = gate.write().await;
-                heard(gary, None, line).await;
+                match line {
+                    (Said::End(clip, _, event, data), bytes) => {
+                        if told(gary, session, &event, (&data, bytes)).await {
+                            take(gary, node, session, clip).await;
+                        }
+                    }
+                    line => heard(gary, None, line).await,
+                }
             }
             Ok(None) => return,
             Err(_) => {}
@@ -268,10 +328,9 @@ async fn follow_at(gary: &Gary, node: &str, session: &SessionId) {
     }
 }
 
-/// Says that a clip's end is heard here, if anybody is in the room. What nobody takes is kept for
-/// whoever comes back: a follower may not have noticed yet that all have left.
+/// Says that somebody here knows how a clip ended. What nobody takes is kept for whoever comes back.
 async fn take(gary: &Gary, node: &str, session: &SessionId, clip: String) {
-    let Some(cluster) = gary.bridge.cluster.as_ref().filter(|_| gary.is_in_a_room(session)) else { return };
+    let Some(cluster) = &gary.bridge.cluster else { return };
     let asked = Asked::ours(&address(TAKE, cluster)).about(Some(session));
     if let Err(error) = cluster.ask(node, &Call { head: asked.write(), body: clip.into() }).await {
         tracing::debug!(%error, "a result may be told twice");
@@ -332,6 +391,11 @@ pub(super) async fn answer(
             None => String::new().into_response(),
         };
     }
+    if event == IS_HEARD {
+        let session = std::str::from_utf8(&body).ok().and_then(|id| SessionId::parse(id).ok());
+        let is_heard = session.is_some_and(|session| gary.is_in_a_room(&session));
+        return if is_heard { StatusCode::OK } else { StatusCode::NOT_FOUND }.into_response();
+    }
     if event == TAKE {
         let clip = std::str::from_utf8(&body).ok().and_then(|id| id.parse().ok());
         if let (Some(clip), Ok(studio)) = (clip, gary.studio()) {
@@ -345,6 +409,7 @@ pub(super) async fn answer(
         events::answer(gary, &asker, event, sent.ok().map(|(_, data)| data), Bytes::new()).await;
     }
     match asker {
+        Asker::Far(far) if far.is_refused() => with_status(far.lines(), StatusCode::TOO_MANY_REQUESTS).into_response(),
         Asker::Far(far) => far.lines().into_response(),
         Asker::Here(_) => String::new().into_response(),
     }

@@ -15,7 +15,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::super::base64;
-use super::asker::{Asker, Said};
+use super::asker::Asker;
 use super::socket::Gary;
 use super::texts;
 use crate::studio::{
@@ -221,18 +221,11 @@ pub(super) async fn deliver(gary: &Gary, studio: &Studio, asker: Option<&Asker<'
         if let Some(code) = code {
             error["code"] = json!(code);
         }
-        ask_who_takes(gary, session, ends);
-        gary.tell(asker, session, "error", &error).await;
+        gary.emit(session, "error", &error).await;
+        gary.tell_far(asker, session, ("error", ends), || error.clone());
     }
     if is_here {
         handed_over(studio, clip.id).await;
-    }
-}
-
-/// Has the nodes that follow a session say whether somebody there takes what comes next.
-fn ask_who_takes(gary: &Gary, session: &SessionId, ends: Option<ClipId>) {
-    if let Some(clip) = ends {
-        gary.bridge.tell(session, None, || Said::Hand(clip.to_string()));
     }
 }
 
@@ -281,8 +274,7 @@ impl Sounding<'_> {
         let length = audio_data.len() as u64;
         let message = Message { audio_data, session_id: self.session, variation: self.variation };
         gary.send(self.session, event, (&message, length)).await?;
-        ask_who_takes(gary, self.session, self.ends);
-        gary.tell_far(asker, self.session, event, || serde_json::to_value(&message).unwrap_or_default());
+        gary.tell_far(asker, self.session, (event, self.ends), || serde_json::to_value(&message).unwrap_or_default());
         Ok(())
     }
 }

@@ -39,7 +39,7 @@ use super::members::{Members, client_of};
 use super::payload::Parsed;
 use super::push::Push;
 use crate::budget::Exhausted;
-use crate::studio::{Owner, SessionId, Studio, StudioError};
+use crate::studio::{ClipId, Owner, SessionId, Studio, StudioError};
 
 /// As the original announces them.
 const PING_INTERVAL: Duration = Duration::from_secs(120);
@@ -119,18 +119,25 @@ impl Gary {
     /// others.
     pub(super) async fn tell(&self, asker: Option<&Asker<'_>>, session: &SessionId, event: &str, data: &JsonValue) {
         self.emit(session, event, data).await;
-        self.tell_far(asker, session, event, || data.clone());
+        self.tell_far(asker, session, (event, None), || data.clone());
     }
 
-    /// To the sockets of other nodes in a session's room.
+    /// To the sockets of other nodes in a session's room; of a clip's end their nodes have to say
+    /// that somebody knows it.
     pub(super) fn tell_far(
         &self,
         asker: Option<&Asker<'_>>,
         session: &SessionId,
-        event: &str,
+        (event, ends): (&str, Option<ClipId>),
         data: impl Fn() -> JsonValue,
     ) {
-        let said = || Said::Room(session.to_string(), event.to_owned(), data());
+        let said = || {
+            let (session, event) = (session.to_string(), event.to_owned());
+            match ends {
+                Some(clip) => Said::End(clip.to_string(), session, event, data()),
+                None => Said::Room(session, event, data()),
+            }
+        };
         let far = asker.and_then(Asker::far);
         if let Some(far) = far {
             far.say(said());
@@ -138,10 +145,15 @@ impl Gary {
         self.bridge.tell(session, far, said);
     }
 
-    /// Whether anybody but whoever asks is in a session's room.
-    pub(super) fn has_others(&self, asker: &Asker<'_>, session: &SessionId) -> bool {
-        let others = self.in_room(session).iter().any(|socket| Some(socket.id) != asker.id());
-        others || self.bridge.is_followed(session, asker.far())
+    /// Whether anybody but whoever asks is in a session's room at this node.
+    pub(super) fn has_others_here(&self, asker: &Asker<'_>, session: &SessionId) -> bool {
+        self.in_room(session).iter().any(|socket| Some(socket.id) != asker.id())
+    }
+
+    /// The same at all nodes: those that follow the session are asked, since they may not have said
+    /// yet that everybody has left.
+    pub(super) async fn has_others(&self, asker: &Asker<'_>, session: &SessionId) -> bool {
+        self.has_others_here(asker, session) || self.bridge.is_heard_far(session, asker.far()).await
     }
 
     /// Whether anybody is in a session's room.
