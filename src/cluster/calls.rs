@@ -2,8 +2,10 @@
 //!
 //! An answer comes as messages of one kind each. Whoever answers says that it is still at work, so
 //! that one that died is noticed soon, and sends a few pieces at most that the caller has not said
-//! to have taken; a caller that wants nothing more says that too. A body that is too large for one message is fetched from the caller piece by
-//! piece, by whoever answers and as fast as it reads.
+//! to have taken; a caller that wants nothing more says that too. A body that is too large for one
+//! message is fetched from the caller piece by piece, by whoever answers and as fast as it reads.
+//!
+//! A call of which nothing is heard is sent once more: whoever has got it already knows it.
 
 use std::collections::{HashSet, VecDeque};
 use std::pin::pin;

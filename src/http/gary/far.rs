@@ -328,7 +328,8 @@ async fn follow_at(gary: &Gary, node: &str, session: &SessionId) {
     }
 }
 
-/// Says that somebody here knows how a clip ended. What nobody takes is kept for whoever comes back.
+/// Says that somebody here knows how a clip ended. What nobody takes is kept for whoever comes
+/// back.
 async fn take(gary: &Gary, node: &str, session: &SessionId, clip: String) {
     let Some(cluster) = &gary.bridge.cluster else { return };
     let asked = Asked::ours(&address(TAKE, cluster)).about(Some(session));
