@@ -15,7 +15,7 @@ until curl -sf "http://127.0.0.1:$port/readyz" >/dev/null; do kill -0 "$server";
 curl -sf "http://127.0.0.1:$port/v1/streams" -d '{"prompts": ["lofi piano"], "name": "bench"}' >/dev/null
 
 mkdir "$folder/hls"
-"$continuo" bench players "127.0.0.1:$port" /hls/bench/master.m3u8 --save "$folder/hls" --seconds $((seconds + 120)) >/dev/null &
+"$continuo" bench players "127.0.0.1:$port" /hls/bench/master.m3u8 --save "$folder/hls" --seconds $((seconds + 180)) >/dev/null &
 mirror=$!
 cat > "$folder/nginx.conf" <<CONF
 daemon off;
@@ -37,4 +37,6 @@ ulimit -n 40000 2>/dev/null || true
 nginx -p "$folder" -c "$folder/nginx.conf" -e "$folder/log" &
 nginx=$!
 until curl -sf -o /dev/null "http://127.0.0.1:$((port + 1))/index.m3u8"; do kill -0 "$nginx" "$mirror"; sleep 0.2; done
+# As in `bench hls`, five segments are there before the first player comes.
+until [ "$(curl -s "http://127.0.0.1:$((port + 1))/index.m3u8" | grep -c '^#EXTINF')" -ge 5 ]; do kill -0 "$nginx" "$mirror"; sleep 0.5; done
 "$continuo" bench players "127.0.0.1:$((port + 1))" /index.m3u8 --count "$players" --seconds "$seconds" --pid "$nginx" --json

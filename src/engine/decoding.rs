@@ -1,6 +1,7 @@
 //! Codes that were heard into sound again, on the engine's thread: a job that gives way to the
 //! voices there.
 
+use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 
 use tokio::sync::oneshot;
@@ -9,8 +10,10 @@ use super::jobs::AnyJob;
 use super::loaded_model::LoadedModel;
 use super::{CodecState, Decode, Engine, EngineError, Fault, Lost};
 
-/// Frames of a step: half a second of most codecs.
+/// Frames of a step, of all parts together: half a second of most codecs.
 const STEP: usize = 25;
+/// Of a part in a step at least: below, what a step costs by itself is felt.
+const LEAST: usize = 8;
 
 /// A codec decoder of one's own. It works with any loaded model that understands the same codes.
 pub struct Decoding {
@@ -19,6 +22,20 @@ pub struct Decoding {
     /// `None` before the first codes, and while they are being decoded.
     state: Option<Box<dyn CodecState>>,
     begun: bool,
+}
+
+/// How a long row of frames is cut up.
+#[derive(Debug, Clone, Copy)]
+pub struct Parts {
+    /// How many of about equal length.
+    pub count: usize,
+    /// Frames that all parts but the first hear ahead of them, no fewer than the codec's
+    /// look-ahead.
+    pub warm_up: usize,
+}
+
+impl Parts {
+    const ONE: Self = Self { count: 1, warm_up: 0 };
 }
 
 impl Decoding {
@@ -34,6 +51,20 @@ impl Decoding {
     /// [`EngineError::Failed`] when no model is loaded that understands the codes, or it fails over
     /// them.
     pub async fn push(&mut self, codes: Vec<u32>, last: bool) -> Result<Vec<f32>, EngineError> {
+        self.decode(codes, Parts::ONE, last).await
+    }
+
+    /// As [`Decoding::push`], with the frames in parts that are decoded side by side: the codec's
+    /// recurrent weights, more than a processor's cache holds, are then read once for all parts. A
+    /// part begins as exactly as what it hears ahead of it makes it.
+    ///
+    /// # Errors
+    /// As [`Decoding::push`].
+    pub async fn push_in_parts(&mut self, codes: Vec<u32>, parts: Parts) -> Result<Vec<f32>, EngineError> {
+        self.decode(codes, parts, false).await
+    }
+
+    async fn decode(&mut self, codes: Vec<u32>, parts: Parts, last: bool) -> Result<Vec<f32>, EngineError> {
         if std::mem::replace(&mut self.begun, true) && self.state.is_none() {
             return Err(EngineError::Failed("this sound could not be decoded up to here".into()));
         }
@@ -42,9 +73,9 @@ impl Decoding {
             fingerprint: self.fingerprint,
             state: self.state.take(),
             codes,
-            done: 0,
+            parts,
+            tracks: Vec::new(),
             last,
-            pcm: Vec::new(),
             reply: Some(reply),
         };
         self.engine.submit_any(Box::new(work));
@@ -59,30 +90,86 @@ type Answer = Result<(Box<dyn CodecState>, Vec<f32>), EngineError>;
 
 struct Work {
     fingerprint: u64,
+    /// What the first part goes on from.
     state: Option<Box<dyn CodecState>>,
     codes: Vec<u32>,
-    /// Codes that were decoded.
-    done: usize,
+    parts: Parts,
+    /// The parts, as soon as the model is known.
+    tracks: Vec<Track>,
     last: bool,
-    pcm: Vec<f32>,
     reply: Option<oneshot::Sender<Answer>>,
 }
 
+/// A part on its way.
+struct Track {
+    state: Box<dyn CodecState>,
+    /// Frames that are still to be decoded.
+    left: Range<usize>,
+    /// Values of its sound that only lead to it.
+    early: usize,
+    pcm: Vec<f32>,
+}
+
 impl Work {
-    /// Decodes a step; the end of it, if that was the last one.
+    fn begin(&mut self, model: &LoadedModel) {
+        let info = &model.info;
+        let frames = self.codes.len() / info.codebooks;
+        let warm_up = self.parts.warm_up.max(info.lookahead);
+        // A part that is shorter than what leads to it is not worth its own.
+        let count = self.parts.count.min(frames / (warm_up + 1)).max(1);
+        let mut first = self.state.take();
+        self.tracks = (0..count)
+            .map(|part| {
+                let (from, to) = (part * frames / count, (part + 1) * frames / count);
+                let before = if part == 0 { 0 } else { warm_up };
+                Track {
+                    state: first.take().unwrap_or_else(|| model.backend.codec_state()),
+                    left: from - before..to,
+                    // It owes the look-ahead, which the part before it leaves to it.
+                    early: before.saturating_sub(info.lookahead) * info.hop * info.channels,
+                    pcm: Vec::new(),
+                }
+            })
+            .collect();
+    }
+
+    /// Decodes a step; whether that was the last one.
     fn decode(&mut self, models: &mut [LoadedModel]) -> Result<bool, EngineError> {
         let model = models.iter_mut().find(|model| model.info.codec_fingerprint == self.fingerprint);
         let unknown = "the model that played this is not loaded any more, nor is another one with its codec";
         let model = model.ok_or_else(|| EngineError::Failed(unknown.into()))?;
-        let state = self.state.get_or_insert_with(|| model.backend.codec_state());
-        let end = self.codes.len().min(self.done + STEP * model.info.codebooks);
-        let last = self.last && end == self.codes.len();
-        let mut pass = [Decode { state: state.as_mut(), codes: &self.codes[self.done..end], last }];
+        if self.tracks.is_empty() {
+            self.begin(model);
+        }
+        // All end together: those with most to do go first, until the others are as far.
+        let most = self.tracks.iter().map(|track| track.left.len()).max().unwrap_or(0);
+        let next = self.tracks.iter().map(|track| track.left.len()).filter(|&left| left < most).max();
+        let together = self.tracks.iter().filter(|track| track.left.len() == most).count();
+        let step = (STEP / together.max(1)).max(LEAST).min(most - next.unwrap_or(0));
+        let last = self.last && step == most;
+        let books = model.info.codebooks;
+        let (mut pass, mut sounds) = (Vec::with_capacity(together), Vec::with_capacity(together));
+        for Track { state, left, early, pcm } in self.tracks.iter_mut().filter(|track| track.left.len() == most) {
+            let codes = &self.codes[left.start * books..(left.start + step) * books];
+            left.start += step;
+            pass.push(Decode { state: state.as_mut(), codes, last });
+            sounds.push((early, pcm));
+        }
         let decoded = model.backend.decode(&mut pass).map_err(|Lost(reason)| EngineError::DeviceLost(reason))?;
-        let pcm = decoded.into_iter().next().unwrap_or_else(|| Err(Fault("the codec gave nothing".into())));
-        self.pcm.append(&mut pcm.map_err(|Fault(reason)| EngineError::Failed(reason))?);
-        self.done = end;
-        Ok(end == self.codes.len())
+        for ((early, pcm), sound) in sounds.into_iter().zip(decoded) {
+            let sound = sound.map_err(|Fault(reason)| EngineError::Failed(reason))?;
+            let known = (*early).min(sound.len());
+            *early -= known;
+            pcm.extend_from_slice(&sound[known..]);
+        }
+        Ok(step == most)
+    }
+
+    /// The sound of all parts, and where the last one stands.
+    fn end(&mut self) -> Answer {
+        let pcm = self.tracks.iter_mut().flat_map(|track| std::mem::take(&mut track.pcm)).collect();
+        let last = self.tracks.pop().ok_or_else(|| EngineError::Failed("the codec has no state".into()))?;
+        Ok((last.state, pcm))
     }
 
     fn answer(&mut self, answer: Answer) {
@@ -103,9 +190,8 @@ impl AnyJob for Work {
         match decoded.unwrap_or_else(stumbled) {
             Ok(false) => return true,
             Ok(true) => {
-                let pcm = std::mem::take(&mut self.pcm);
-                let state = self.state.take().ok_or_else(|| EngineError::Failed("the codec has no state".into()));
-                self.answer(state.map(|state| (state, pcm)));
+                let end = self.end();
+                self.answer(end);
             }
             Err(error) => self.answer(Err(error)),
         }

@@ -41,7 +41,7 @@ use std::fmt;
 pub use backend::{
     Backend, Blend, CodecState, Condition, Conditioner, Decode, Encoder, Fault, Lost, ModelInfo, Prefill, Slot, StepRow,
 };
-pub use decoding::Decoding;
+pub use decoding::{Decoding, Parts};
 pub use device::DeviceKind;
 pub use error::EngineError;
 pub use handle::{Engine, Voice, VoiceControl};

@@ -10,6 +10,7 @@ use candle_core::Device;
 use super::*;
 use crate::engine::codes::Codes;
 use crate::engine::standin::Standin;
+use crate::engine::{Engine, EngineConfig, Parts};
 use crate::model::{Files, config::CodecConfig, kernels::Kernels};
 
 fn backend() -> MusicGenBackend {
@@ -257,6 +258,20 @@ fn voices_decoded_together_sound_as_they_do_alone() {
         assert_eq!(whole.len(), 12 * info.hop * info.channels);
         assert_eq!(*sound, whole, "voice {voice}");
     }
+}
+
+#[tokio::test]
+async fn parts_decoded_side_by_side_are_within_a_step_of_16_bits_of_the_whole() {
+    let backend = backend();
+    let info = backend.info().clone();
+    let codes: Vec<u32> = (0..300 * info.codebooks as u32).map(|i| i * 37 % 61).collect();
+    let engine = Engine::start(Box::new(backend), EngineConfig::default()).unwrap();
+    let whole = engine.decoding(info.codec_fingerprint).push(codes.clone(), false).await.unwrap();
+    let parts = Parts { count: 4, warm_up: 75 };
+    let heard = engine.decoding(info.codec_fingerprint).push_in_parts(codes, parts).await.unwrap();
+    assert_eq!(heard.len(), whole.len());
+    let difference = heard.iter().zip(&whole).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(difference < 1.0 / 32_768.0, "{difference}");
 }
 
 #[test]

@@ -98,3 +98,25 @@ fn a_voice_that_was_taken_back_brings_what_is_heard_of_it() {
         assert_eq!(again[..taken.pcm.len()], taken.pcm);
     });
 }
+
+#[test]
+fn parts_that_are_decoded_side_by_side_make_the_sound_of_the_whole() {
+    wait(async {
+        let engine = Engine::start(Box::new(Standin::default().with_whole_waves()), EngineConfig::default()).unwrap();
+        let fingerprint = Standin::default().with_whole_waves().info().codec_fingerprint;
+        let codes: Vec<u32> = (0..4 * 700u32).map(|n| n * n % 251).collect();
+        for (count, cut) in [(1, 100), (4, 0), (3, 101), (8, 680), (400, 30)] {
+            let (mut whole, mut cut_up) = (engine.decoding(fingerprint), engine.decoding(fingerprint));
+            let (first, rest) = codes.split_at(4 * cut);
+            for (codes, last) in [(first, false), (rest, false), (&codes[..4 * 20], true)] {
+                let expected = whole.push(codes.to_vec(), last).await.unwrap();
+                let heard = match last {
+                    // What follows goes on from the last part.
+                    true => cut_up.push(codes.to_vec(), true).await,
+                    false => cut_up.push_in_parts(codes.to_vec(), Parts { count, warm_up: 3 }).await,
+                };
+                assert!(heard.unwrap() == expected, "{count} parts from {cut} on");
+            }
+        }
+    });
+}

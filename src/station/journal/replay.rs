@@ -15,8 +15,8 @@
 //! ```
 //!
 //! The codec's work is done on the engine's thread between the steps of voices. A piece that begins
-//! with the stream, or where its music began anew, is what was heard bit for bit; elsewhere it
-//! differs by one step of 16 bits at most.
+//! with the stream, or where its music began anew, is what was heard bit for bit; elsewhere, and
+//! where a long span is decoded in parts, it differs by one step of 16 bits at most.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -93,7 +93,10 @@ impl Replay {
             return Err(StationError::not_kept(kept));
         }
         let reader = Reader::new(Arc::clone(journal), from.saturating_sub(VoiceSound::BEFORE));
-        let voice = journal.lock().index.voice_time(from);
+        let voice = {
+            let index = &journal.lock().index;
+            (index.voice_time(from), to.map(|to| index.voice_time(to)))
+        };
         Ok(Self {
             sound: VoiceSound::new(engine.clone(), reader, (journal.channels, room), voice),
             grown: journal.grown(),

@@ -4,6 +4,11 @@
 //! Whoever begins in the midst of a run gives the codec some frames before the place, whose sound
 //! is thrown away: it carries a state that fades, and then gives what it gave when it had heard
 //! everything.
+//!
+//! A long span is decoded in several places at once: see [`Decoding::push_in_parts`].
+
+use std::collections::VecDeque;
+use std::vec;
 
 use super::super::StationError;
 use super::super::level::Levels;
@@ -11,7 +16,7 @@ use super::super::program::Program;
 use super::reader::Reader;
 use super::record::{Record, Run, Sound, What};
 use crate::audio::OPUS_RATE;
-use crate::engine::{Chunk, Decoding, Engine};
+use crate::engine::{Chunk, Decoding, Engine, Parts};
 use crate::units::{SampleRate, Samples};
 
 /// Frames of 48 kHz that the program hears before the wanted place, and the codec before these: the
@@ -22,6 +27,13 @@ const CODEC_WARM_UP: u64 = OPUS_RATE as u64;
 /// Frames of codes that are decoded at once: few while somebody waits for the first sound.
 const AT_FIRST: u64 = 25;
 const AT_ONCE: u64 = 100;
+/// Places in which a long span is decoded at once, and the seconds of each: fewer are not worth
+/// what leads to them, more are held in memory.
+const PARTS: u64 = 4;
+const SHORTEST_PART: u64 = 8;
+const LONGEST_PART: u64 = 30;
+/// Frames of 48 kHz that the codec hears ahead of a part.
+const PART_WARM_UP: u64 = 3 * OPUS_RATE as u64 / 2;
 
 pub(super) struct VoiceSound {
     engine: Engine,
@@ -30,6 +42,8 @@ pub(super) struct VoiceSound {
     room: bool,
     /// Voice time of the next frame that is given out.
     next: u64,
+    /// Voice time up to which somebody who waits for all of it wants it.
+    until: Option<u64>,
     run: Option<Run>,
     /// Voice time at which its voice ends.
     limit: u64,
@@ -37,8 +51,13 @@ pub(super) struct VoiceSound {
     program: Option<Playing>,
     /// What the next program needs to know.
     levels: Levels,
-    /// Codes that wait for the decoder.
-    sound: Option<Sound>,
+    /// Frames that wait for the decoder, the next one first.
+    codes: VecDeque<u32>,
+    /// What follows them in the journal and is not more of them.
+    pending: Option<Record>,
+    /// Sound that waits for the program, and its first sample.
+    decoded: vec::IntoIter<f32>,
+    sample: i64,
     /// Something was given out.
     begun: bool,
     /// The voice has come to its end.
@@ -65,20 +84,29 @@ struct Playing {
 
 impl VoiceSound {
     /// Sound from voice time `from` on, of which the reader stands before [`VoiceSound::BEFORE`]
-    /// frames earlier.
-    pub(super) fn new(engine: Engine, reader: Reader, (channels, room): (usize, bool), from: u64) -> Self {
+    /// frames earlier; `until` says how much of it will be asked for, if that is known.
+    pub(super) fn new(
+        engine: Engine,
+        reader: Reader,
+        (channels, room): (usize, bool),
+        (from, until): (u64, Option<u64>),
+    ) -> Self {
         Self {
             engine,
             reader,
             channels,
             room,
             next: from,
+            until,
             run: None,
             limit: u64::MAX,
             decoder: None,
             program: None,
             levels: Levels::default(),
-            sound: None,
+            codes: VecDeque::new(),
+            pending: None,
+            decoded: Vec::new().into_iter(),
+            sample: 0,
             begun: false,
             over: false,
         }
@@ -92,19 +120,30 @@ impl VoiceSound {
     pub(super) async fn next(&mut self) -> Result<Option<Vec<f32>>, StationError> {
         loop {
             let mut out = Vec::new();
-            if self.sound.is_some() {
-                self.decode(&mut out).await?;
+            if !self.decoded.as_slice().is_empty() {
+                self.play_some(&mut out)?;
+            } else if self.are_enough() {
+                self.decode().await?;
             } else {
-                match self.reader.next().await? {
+                let record = match self.pending.take() {
+                    None => self.reader.next().await?,
+                    pending => pending,
+                };
+                match record {
+                    Some(Record::Sound(sound)) => self.take(sound)?,
+                    Some(Record::Head(_)) => {}
+                    Some(Record::Mark(mark)) if !self.is_change(&mark.what) => {}
+                    // What waits comes before it.
+                    record if !self.codes.is_empty() => {
+                        self.pending = record;
+                        self.decode().await?;
+                    }
                     None if std::mem::take(&mut self.over) => self.finish(None, &mut out).await?,
                     None => return Ok(None),
-                    Some(Record::Sound(sound)) => self.take(sound)?,
                     Some(Record::Mark(mark)) => match mark.what {
                         What::Run(run) => self.change_run(run, &mut out).await?,
-                        What::End { .. } => self.over = true,
-                        _ => {}
+                        _ => self.over = true,
                     },
-                    Some(Record::Head(_)) => {}
                 }
             }
             if !out.is_empty() {
@@ -114,11 +153,16 @@ impl VoiceSound {
         }
     }
 
-    /// A run follows; every piece names the one that goes on, too.
-    async fn change_run(&mut self, run: Run, out: &mut Vec<f32>) -> Result<(), StationError> {
-        if self.run.as_ref() == Some(&run) {
-            return Ok(());
+    /// It ends a run or begins another one; every piece names the one that goes on, too.
+    fn is_change(&self, what: &What) -> bool {
+        match what {
+            What::Run(run) => self.run.as_ref() != Some(run),
+            What::End { .. } => true,
+            _ => false,
         }
+    }
+
+    async fn change_run(&mut self, run: Run, out: &mut Vec<f32>) -> Result<(), StationError> {
         if self.run.as_ref().is_some_and(|before| before.base != run.base) {
             // Another process went on here, with a program of its own.
             self.finish(Some(run.base), out).await?;
@@ -156,8 +200,9 @@ impl VoiceSound {
         let rate = u64::from(run.codec().rate);
         let levels = self.program.as_mut().and_then(|playing| playing.program.levels()).unwrap_or(&mut self.levels);
         sound.levels.iter().for_each(|&(block, level)| levels.set(block, level));
+        let books = sound.codebooks;
         let first = match &self.decoder {
-            Some(decoder) => decoder.next,
+            Some(decoder) => decoder.next + (self.codes.len() / books) as u64,
             // The frame to begin with: where the run's own beginning is near, with all that it goes
             // on from.
             None => {
@@ -181,26 +226,55 @@ impl VoiceSound {
             let codec = self.engine.decoding(run.codec().fingerprint);
             self.decoder = Some(Decoder { codec, next: first, sample });
         }
-        self.sound = Some(sound);
+        self.codes.extend(&sound.codes[(first - sound.first) as usize * books..]);
         Ok(())
     }
 
+    /// Frames that are decoded in several places at once, if so many are wanted.
+    fn in_parts(&self) -> Option<usize> {
+        let (run, until) = (self.run.as_ref()?, self.until.filter(|_| self.begun)?);
+        let frames = |time: u64| time * u64::from(run.codec().rate) / (u64::from(OPUS_RATE) * run.codec().hop as u64);
+        let all = PARTS * u64::from(OPUS_RATE);
+        let wanted = until.saturating_sub(self.next).min(all * LONGEST_PART);
+        (wanted >= all * SHORTEST_PART).then(|| frames(wanted) as usize)
+    }
+
+    /// Whether the decoder has something to do before more is read.
+    fn are_enough(&self) -> bool {
+        let waiting = self.run.as_ref().map_or(0, |run| self.codes.len() / run.codec().codebooks);
+        waiting >= self.in_parts().unwrap_or(1)
+    }
+
     /// Decodes some frames.
-    async fn decode(&mut self, out: &mut Vec<f32>) -> Result<(), StationError> {
-        let (Some(run), Some(decoder), Some(sound)) = (&self.run, &mut self.decoder, &self.sound) else {
-            return Err(hole());
+    async fn decode(&mut self) -> Result<(), StationError> {
+        let parts = self.in_parts();
+        let (Some(run), Some(decoder)) = (&self.run, &mut self.decoder) else { return Err(hole()) };
+        let codec = run.codec();
+        let waiting = self.codes.len() / codec.codebooks;
+        let some = if self.begun { AT_ONCE } else { AT_FIRST };
+        let count = parts.filter(|&all| waiting >= all).unwrap_or(some as usize).min(waiting);
+        let codes = self.codes.drain(..count * codec.codebooks).collect();
+        let pcm = if count > AT_ONCE as usize {
+            let warm_up = (PART_WARM_UP * u64::from(codec.rate) / u64::from(OPUS_RATE)) as usize / codec.hop;
+            decoder.codec.push_in_parts(codes, Parts { count: PARTS as usize, warm_up }).await?
+        } else {
+            decoder.codec.push(codes, false).await?
         };
-        let (codec, end) = (run.codec(), sound.frames_end());
-        let count = (end - decoder.next).min(if self.begun { AT_ONCE } else { AT_FIRST });
-        let from = (decoder.next - sound.first) as usize * sound.codebooks;
-        let codes = sound.codes[from..from + count as usize * sound.codebooks].to_vec();
-        let pcm = decoder.codec.push(codes, false).await?;
-        let sample = decoder.sample;
+        self.sample = decoder.sample;
         decoder.sample += (pcm.len() / codec.channels) as i64;
-        decoder.next += count;
-        if decoder.next == end {
-            self.sound = None;
-        }
+        decoder.next += count as u64;
+        self.decoded = pcm.into_iter();
+        Ok(())
+    }
+
+    /// Passes some of what is decoded through the program: all of a long span at once would keep a
+    /// thread from what it has to do besides.
+    fn play_some(&mut self, out: &mut Vec<f32>) -> Result<(), StationError> {
+        let Some(codec) = self.run.as_ref().map(Run::codec) else { return Err(hole()) };
+        let most = AT_ONCE as usize * codec.hop * codec.channels;
+        let pcm: Vec<f32> = self.decoded.by_ref().take(most).collect();
+        let sample = self.sample;
+        self.sample += (pcm.len() / codec.channels) as i64;
         self.play(sample, &pcm, out)
     }
 

@@ -170,6 +170,24 @@ async fn a_follower_waits_for_sound_that_is_still_to_come_and_ends_with_the_stre
 }
 
 #[tokio::test]
+async fn a_long_span_that_is_decoded_in_parts_is_what_was_heard_over_steers_and_resets() {
+    let mut heard = Heard::begin(&Journals::default(), Standin::default().with_whole_waves()).await;
+    heard.until(47.0).await;
+    heard.steer("rain").await;
+    heard.until(50.0).await;
+    heard.control.reset().await.unwrap();
+    heard.until(91.0).await;
+    heard.feed.rests();
+    let kept = heard.journal.kept();
+    let again = heard.again(kept.clone()).await;
+    assert_eq!(largest_difference(&again, &heard.pcm), 0.0);
+    // From the middle the resampler and the limiter begin anew.
+    let (from, to) = (7 * SECOND, 81 * SECOND + 5);
+    let again = heard.again(from..to).await;
+    assert!(largest_difference(&again, &heard.pcm[from as usize..to as usize]) < 1.0 / 32_768.0);
+}
+
+#[tokio::test]
 async fn sound_of_a_model_that_is_gone_is_refused_with_a_sentence() {
     let mut heard = Heard::begin(&Journals::default(), Standin::default()).await;
     heard.until(2.5).await;
