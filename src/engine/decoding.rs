@@ -13,7 +13,7 @@ use super::{CodecState, Decode, Engine, EngineError, Fault, Lost};
 /// Frames of a step, of all parts together: half a second of most codecs.
 const STEP: usize = 25;
 /// Of a part in a step at least: below, what a step costs by itself is felt.
-const LEAST: usize = 8;
+const LEAST: usize = 10;
 
 /// A codec decoder of one's own. It works with any loaded model that understands the same codes.
 pub struct Decoding {
