@@ -75,8 +75,9 @@ enum Command {
     /// sent
     #[command(name = sandbox::COMMAND, hide = true)]
     Decode {
-        /// Bytes of the file
-        length: u64,
+        /// Bytes of the file, or of several behind each other
+        #[arg(required = true)]
+        lengths: Vec<u64>,
         /// Let this program do it
         #[arg(long)]
         ffmpeg: Option<PathBuf>,
@@ -151,7 +152,7 @@ pub fn run() -> ExitCode {
         Command::Loop(args) => render::make_loop(args),
         Command::Models(args) => models::run(&args),
         Command::Bench(args) => bench::run(args),
-        Command::Decode { length, ffmpeg } => return sandbox::run(length, ffmpeg.as_deref()),
+        Command::Decode { lengths, ffmpeg } => return sandbox::run(&lengths, ffmpeg.as_deref()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

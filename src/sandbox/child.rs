@@ -18,41 +18,41 @@ const BYTES_A_SECOND: u64 = 2 << 20;
 /// Seconds of sound whose decoding may take another second.
 const SOUND_A_SECOND: f64 = 15.0;
 
-/// Decodes `length` bytes from the standard input to the standard output, with `ffmpeg` if one is
-/// named.
-pub fn run(length: u64, ffmpeg: Option<&Path>) -> ExitCode {
-    let Limits { seconds } = Limits::set(length);
+/// Decodes files of these lengths, one behind the other on the standard input, to the standard
+/// output, with `ffmpeg` if one is named. The server gives one; `scripts/mutate` gives many small
+/// ones, as a process costs more than they do.
+pub fn run(lengths: &[u64], ffmpeg: Option<&Path>) -> ExitCode {
+    let mut limits = Limits::set(lengths.iter().sum());
     if let Some(program) = ffmpeg {
         // Does not come back if the program is there.
         return ffmpeg::become_it(program);
     }
     // A parser that stumbles is answered in a sentence.
     std::panic::set_hook(Box::new(|_| {}));
-    let mut file = Vec::with_capacity(length.try_into().unwrap_or(0));
-    if std::io::stdin().lock().take(length).read_to_end(&mut file).is_err() {
-        return ExitCode::FAILURE;
-    }
-    let mut writer = Writer::new(std::io::stdout().lock());
-    let (mut made, mut allowed) = (0.0, seconds);
-    let end = decode_to(&file, &mut |spec: PcmSpec, pcm: &[f32]| {
-        made += (pcm.len() / spec.channels) as f64 / f64::from(spec.rate);
-        let earned = seconds + (made / SOUND_A_SECOND) as u64;
-        if earned > allowed {
-            allowed = earned;
-            limit_time(allowed);
-        }
-        // Nobody listens any more.
-        writer.push(spec, pcm).map_err(|error| AudioError::NoDecoder(error.to_string()))
-    });
-    match writer.end(end) {
+    match lengths.iter().try_for_each(|length| one(*length, &mut limits)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
 }
 
+fn one(length: u64, limits: &mut Limits) -> std::io::Result<()> {
+    let mut file = Vec::with_capacity(length.try_into().unwrap_or(0));
+    std::io::stdin().lock().take(length).read_to_end(&mut file)?;
+    let mut writer = Writer::new(std::io::stdout().lock());
+    let end = decode_to(&file, &mut |spec: PcmSpec, pcm: &[f32]| {
+        limits.made((pcm.len() / spec.channels) as f64 / f64::from(spec.rate));
+        // Nobody listens any more.
+        writer.push(spec, pcm).map_err(|error| AudioError::NoDecoder(error.to_string()))
+    });
+    writer.end(end)
+}
+
 struct Limits {
-    /// Seconds of a processor before the first sound.
+    /// Seconds of a processor before the first sound, and with what was earned since.
     seconds: u64,
+    allowed: u64,
+    /// Seconds of sound.
+    made: f64,
 }
 
 impl Limits {
@@ -69,7 +69,17 @@ impl Limits {
             }
         }
         limit_time(seconds);
-        Self { seconds }
+        Self { seconds, allowed: seconds, made: 0.0 }
+    }
+
+    /// More sound earns more time.
+    fn made(&mut self, seconds: f64) {
+        self.made += seconds;
+        let earned = self.seconds + (self.made / SOUND_A_SECOND) as u64;
+        if earned > self.allowed {
+            self.allowed = earned;
+            limit_time(earned);
+        }
     }
 }
 
