@@ -7,6 +7,8 @@
 mod client;
 #[path = "cluster/clips.rs"]
 mod clips;
+#[path = "cluster/hls.rs"]
+mod hls;
 #[path = "cluster/nats.rs"]
 mod nats;
 #[path = "cluster/node.rs"]
