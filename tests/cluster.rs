@@ -378,7 +378,7 @@ async fn a_listener_of_another_node_hears_every_sample_to_the_end() {
 async fn listeners_of_all_nodes_hear_the_same_packets_and_are_counted_together() {
     let nats = Nats::start().await;
     let (full, free) = pair(&nats, json!({})).await;
-    let place = format!("/v1/streams/{}", full.create(r#"{"prompts": ["x"]}"#).await);
+    let place = format!("/v1/streams/{}", full.create(r#"{"name": "calm", "prompts": ["x"]}"#).await);
     let path = format!("{place}/audio.ogg");
     let mut first = full.get(&path).await;
     let early = first.some(20_000).await;
@@ -393,6 +393,16 @@ async fn listeners_of_all_nodes_hear_the_same_packets_and_are_counted_together()
     };
     let (second_heard, third_heard) = (second.some(60_000).await, third.some(60_000).await);
     listeners(3).await;
+    // As one Icecast, whichever node is asked.
+    for node in [&full, &free] {
+        let told = node.get("/status-json.xsl").await.json().await;
+        let mounts = told["icestats"]["source"].as_array().unwrap();
+        let counts = mounts.iter().map(|mount| (&mount["server_type"], &mount["listeners"]));
+        let expected = [(&json!("audio/mpeg"), &json!(0)), (&json!("audio/ogg"), &json!(3))];
+        let mut counts: Vec<_> = counts.collect();
+        counts.sort_by_key(|(kind, _)| kind.as_str());
+        assert_eq!(counts, expected, "{told}");
+    }
     let first_heard = [early, first.some(60_000).await].concat();
     let packets = [&first_heard, &second_heard, &third_heard].map(|heard| sound::packets(heard));
     for others in &packets[1..] {
@@ -479,6 +489,10 @@ async fn the_past_is_heard_at_another_node_and_an_idle_stream_wakes_there() {
     assert_eq!(past.status, 200);
     let past = past.some(recording.len()).await;
     assert!(past[44..recording.len()] == recording[44..], "the past is another one");
+    let mut fork = full.call("POST", &format!("{place}/fork"), r#"{"from": -2, "prompts": ["y"]}"#).await;
+    assert_eq!(fork.status, 201);
+    let fork = fork.json().await;
+    assert_eq!((&fork["node"], &fork["prompts"][0]["text"]), (&json!("free"), &json!("y")), "{fork}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

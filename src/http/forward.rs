@@ -37,7 +37,7 @@ use super::exchange::Exchange;
 use super::gary::{FAR, Sockets};
 use super::places::Places;
 use super::query::{SHIFT, pairs, segment};
-use super::{App, HttpError, Routes, SURFACES, Surface, body, front};
+use super::{App, HttpError, Routes, SURFACES, Surface, body, front, stats};
 use crate::cluster::{Answer, Call, Cluster, ClusterError, Home, Received, Respond, whole};
 use crate::studio::{ClipRequest, Owner, StudioError};
 
@@ -206,6 +206,7 @@ async fn whereabouts<B>(app: &App, cluster: &Cluster, request: &Request<B>) -> R
             Err(error) if cluster.is_edge() => Err(error.into()),
             Err(_) => Ok(Whereabouts::Here),
         },
+        ["status-json.xsl"] if reads && cluster.reach().is_ok() => Ok(Whereabouts::Everywhere),
         ["v1", "models"] if reads && cluster.is_edge() => {
             Ok(cluster.engines()?.into_iter().next().map_or(Whereabouts::Here, |node| Whereabouts::At(node.name)))
         }
@@ -322,19 +323,32 @@ fn is_refusal(status: StatusCode) -> bool {
     [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE].contains(&status)
 }
 
-/// The streams of all nodes as one list, oldest first.
+/// The streams of all nodes as one list, oldest first, or their stations as one Icecast's.
 async fn everywhere(cluster: &Cluster, tables: &Tables, request: Request<Incoming>) -> Response {
     let (parts, _) = request.into_parts();
-    let mut streams = lists(cluster, tables, &parts, "streams").await;
-    let begun =
-        |stream: &Value| stream["id"].as_str().and_then(|id| cluster.known(id)).map_or(u64::MAX, |entry| entry.begun);
-    streams.sort_by_key(begun);
-    let list = serde_json::json!({ "streams": streams });
-    warp::reply::with_header(warp::reply::json(&list), CACHE_CONTROL, "no-store").into_response()
+    let all = if parts.uri.path().starts_with("/v1/") {
+        let mut streams = lists(cluster, tables, &parts, "streams").await;
+        let entry = |stream: &Value| stream["id"].as_str().and_then(|id| cluster.known(id));
+        streams.sort_by_key(|stream| entry(stream).map_or(u64::MAX, |entry| entry.begun));
+        serde_json::json!({ "streams": streams })
+    } else {
+        stats::joined(answers(cluster, tables, &parts).await, &parts)
+    };
+    warp::reply::with_header(warp::reply::json(&all), CACHE_CONTROL, "no-store").into_response()
 }
 
-/// What all nodes have under a name. A node that does not answer is one that has just died.
+/// What all nodes have under a name.
 async fn lists(cluster: &Cluster, tables: &Tables, parts: &Parts, name: &str) -> Vec<Value> {
+    let answers = answers(cluster, tables, parts).await;
+    let listed = |mut answer: Value| match answer[name].take() {
+        Value::Array(listed) => listed,
+        _ => Vec::new(),
+    };
+    answers.into_iter().flat_map(listed).collect()
+}
+
+/// What all nodes say to a question, this one first. One that does not answer has just died.
+async fn answers(cluster: &Cluster, tables: &Tables, parts: &Parts) -> Vec<Value> {
     let others = cluster.nodes().unwrap_or_default().into_iter().filter(|node| node.name != cluster.node());
     let parts = {
         let mut parts = parts.clone();
@@ -346,19 +360,12 @@ async fn lists(cluster: &Cluster, tables: &Tables, parts: &Parts, name: &str) ->
         let call = Call { head: Asked::of(&parts).write(), body: Bytes::new() };
         async move {
             let answer = cluster.ask(&node.name, &call).await.ok()?;
-            listed(&whole(answer.body).await.ok()?, name)
+            serde_json::from_slice(&whole(answer.body).await.ok()?).ok()
         }
     });
     let here = front::run(tables.all.clone(), Request::from_parts(parts.clone(), Full::<Bytes>::default()));
     let (theirs, here) = join(join_all(theirs), here).await;
-    let here = BodyDataStream::new(here.into_body()).next().await.and_then(|body| listed(&body.ok()?, name));
-    here.into_iter().chain(theirs.into_iter().flatten()).flatten().collect()
-}
-
-fn listed(body: &[u8], name: &str) -> Option<Vec<Value>> {
-    let mut list: Value = serde_json::from_slice(body).ok()?;
-    match list[name].take() {
-        Value::Array(listed) => Some(listed),
-        _ => None,
-    }
+    let here = BodyDataStream::new(here.into_body()).next().await;
+    let here = here.and_then(|body| serde_json::from_slice(&body.ok()?).ok());
+    here.into_iter().chain(theirs.into_iter().flatten()).collect()
 }

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 use warp::http::HeaderMap;
 use warp::http::header::CACHE_CONTROL;
+use warp::http::request::Parts;
 use warp::http::uri::Authority;
 use warp::reply::{Response, with_header};
 use warp::{Filter, Reply};
@@ -84,7 +85,8 @@ fn stats(app: &App) -> Stats {
 /// are nobody else's business.
 fn icestats(app: &App, grant: &Grant, links: &Links, origin: &Origin) -> Value {
     let mut sources = Vec::new();
-    for stream in app.station.live() {
+    // With those of other nodes that have listeners here, which are counted here.
+    for stream in app.station.heard() {
         let Some(name) = stream.name().filter(|name| grant.hears(Some(name))) else { continue };
         let (sessions, start) = (stream.sessions(), ago(stream.age()));
         for format in Sounds::Live.formats().filter(|format| format.missing_feature().is_none()) {
@@ -123,13 +125,64 @@ fn icestats(app: &App, grant: &Grant, links: &Links, origin: &Origin) -> Value {
         "server_start_iso8601": iso_8601(&start),
         "dummy": null,
     });
-    // As Icecast has it: nothing for none, one by itself, several as a list.
+    set_sources(&mut stats, sources);
+    json!({ "icestats": stats })
+}
+
+/// As Icecast has it: nothing for none, one by itself, several as a list.
+fn set_sources(stats: &mut Value, mut sources: Vec<Value>) {
     match sources.len() {
         0 => {}
         1 => stats["source"] = sources.remove(0),
         _ => stats["source"] = sources.into(),
     }
+}
+
+/// What several nodes say, as one Icecast would say it to whoever asks: a mount is there once, with
+/// the listeners of all of them.
+pub(super) fn joined(answers: Vec<Value>, asks: &Parts) -> Value {
+    let client = asks.extensions.get::<Client>();
+    let origin = client.map(|client| Origin::of(client, &asks.headers));
+    let (mut stats, mut mounts) = (None, Vec::<Value>::new());
+    for mut answer in answers {
+        let mut own = answer["icestats"].take();
+        let sources = match own.as_object_mut().and_then(|own| own.remove("source")) {
+            Some(Value::Array(sources)) => sources,
+            Some(source) => vec![source],
+            None => Vec::new(),
+        };
+        stats.get_or_insert(own);
+        for mut source in sources {
+            if let Some(origin) = &origin {
+                // Other nodes were not told under which name they are asked.
+                source["listenurl"] = origin.instead(source["listenurl"].as_str().unwrap_or_default()).into();
+            }
+            match mounts.iter_mut().find(|mount| mount["listenurl"] == source["listenurl"]) {
+                Some(mount) => join_mount(mount, source),
+                None => mounts.push(source),
+            }
+        }
+    }
+    // In the order of any node that is asked.
+    mounts.sort_by_key(|mount| mount["listenurl"].as_str().map(str::to_owned));
+    let mut stats = stats.unwrap_or_else(|| json!({}));
+    set_sources(&mut stats, mounts);
     json!({ "icestats": stats })
+}
+
+/// Adds what another node says of a mount. The peaks of nodes need not have been at the same time:
+/// their sum is the most that there can have been.
+fn join_mount(mount: &mut Value, other: Value) {
+    for count in ["listeners", "listener_peak"] {
+        mount[count] = (mount[count].as_u64().unwrap_or(0) + other[count].as_u64().unwrap_or(0)).into();
+    }
+    // Whoever plays it for others began later than it did.
+    let start = "stream_start_iso8601";
+    if other[start].as_str() < mount[start].as_str() {
+        for field in ["stream_start", start] {
+            mount[field] = other[field].clone();
+        }
+    }
 }
 
 fn ago(time: Duration) -> Zoned {
@@ -159,5 +212,11 @@ impl Origin {
         let host =
             by_proxy("x-forwarded-host").or_else(|| said("host")).filter(|host| host.parse::<Authority>().is_ok());
         Self { scheme, host: host.unwrap_or("localhost").to_owned() }
+    }
+
+    /// An address with this origin in place of its own.
+    fn instead(&self, address: &str) -> String {
+        let path = address.split_once("://").and_then(|(_, rest)| rest.find('/').map(|at| &rest[at..]));
+        format!("{}://{}{}", self.scheme, self.host, path.unwrap_or_default())
     }
 }
