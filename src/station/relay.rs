@@ -16,12 +16,13 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::abroad::{self, Facts};
+use super::clock::Clock;
 use super::journal::Origin;
 use super::page_ring::Page;
 use super::source::Remote;
 use super::stream::{Begin, Command, Stream};
 use super::{Event, Journals, Listen, Station, StationError, StreamInfo, StreamState};
-use crate::audio::OPUS_RATE;
+use crate::audio::Span;
 use crate::engine::{Ack, EngineError, InLine, Steer};
 use crate::telemetry::CLUSTER_PAGES_MISSED;
 use crate::units::ModelId;
@@ -149,8 +150,8 @@ struct Relay {
     commands: mpsc::UnboundedReceiver<Command>,
     inbox: mpsc::Receiver<Heard>,
     generation: u64,
-    /// Where the last page of each way to listen ended.
-    ends: HashMap<Listen, u64>,
+    /// How far each way to listen is.
+    progress: HashMap<Listen, Progress>,
     /// What came behind pages that are missing.
     ahead: HashMap<Listen, Ahead>,
     /// Missing pages have not been asked for yet.
@@ -163,6 +164,33 @@ struct Relay {
     paged_at: Instant,
     silent_since: Option<Instant>,
     scratch: Vec<Waker>,
+}
+
+/// How far the listeners of one way to listen are.
+#[derive(Debug)]
+struct Progress {
+    /// Where the last page ended.
+    end: u64,
+    /// What they play. Pages may come late and never come early, so the one that came soonest tells:
+    /// by what the last one tells, listeners would lose of their store at every change of owners.
+    clock: Clock,
+}
+
+impl Progress {
+    fn begin(now: Instant, end: u64, ahead: u64) -> Self {
+        // Players are kept so far behind what they are sent.
+        Self { end, clock: Clock::start(now, end.saturating_sub(ahead), ahead) }
+    }
+
+    fn page(&mut self, now: Instant, page: &Span, ahead: u64) {
+        if self.clock.due(now) < page.end {
+            *self = Self::begin(now, page.end, ahead);
+        } else if self.clock.heard(now) > page.end {
+            // They have waited for it.
+            self.clock = Clock::start(now, page.start, ahead);
+        }
+        self.end = page.end;
+    }
 }
 
 /// Pages that wait for those before them, by where they begin.
@@ -221,7 +249,7 @@ impl Station {
             commands,
             inbox,
             generation,
-            ends: HashMap::new(),
+            progress: HashMap::new(),
             ahead: HashMap::new(),
             misses: false,
             wanted: Vec::new(),
@@ -346,8 +374,8 @@ impl Relay {
             return Some(again);
         }
         let comes = matches!(self.stream.info().state, StreamState::Playing | StreamState::Paused);
-        let late = if self.ends.keys().any(|listen| listen.low_latency) { LATE_SOON } else { LATE };
-        (comes && !self.ends.is_empty()).then(|| again.max(self.paged_at + late))
+        let late = if self.progress.keys().any(|listen| listen.low_latency) { LATE_SOON } else { LATE };
+        (comes && !self.progress.is_empty()).then(|| again.max(self.paged_at + late))
     }
 
     fn ask(&mut self) -> BoxFuture<'static, Result<u64, Lost>> {
@@ -355,15 +383,13 @@ impl Relay {
         self.wanted = self.wishes();
         let wanted = &self.wanted;
         // Who comes back begins with what is played then.
-        self.ends.retain(|listen, _| wanted.iter().any(|wish| wish.listen == *listen));
+        self.progress.retain(|listen, _| wanted.iter().any(|wish| wish.listen == *listen));
         self.ahead.retain(|listen, _| wanted.iter().any(|wish| wish.listen == *listen));
         self.misses = false;
-        let since = (self.paged_at.elapsed().as_secs_f64() * f64::from(OPUS_RATE)) as u64;
+        let now = Instant::now();
         let reached = |wish: &Wish| {
-            let end = *self.ends.get(&wish.listen)?;
-            // Players are kept so far behind what they are sent.
-            let ahead = self.stream.variants().burst(wish.listen.low_latency);
-            Some(Reached { end, plays: end.saturating_sub(ahead) + since })
+            let Progress { end, clock } = self.progress.get(&wish.listen)?;
+            Some(Reached { end: *end, plays: clock.heard(now) })
         };
         let misses = |wish: &Wish| self.ahead.contains_key(&wish.listen);
         let wishes = self.wanted.iter().map(|wish| Wish { reached: reached(wish), misses: misses(wish), ..*wish });
@@ -383,7 +409,7 @@ impl Relay {
             return;
         }
         self.follow(generation);
-        let end = self.ends.get(&listen).copied();
+        let end = self.progress.get(&listen).map(|progress| progress.end);
         // A newcomer is sent what others have already, and another owner begins before the place.
         let Some(page) = abroad::read(listen.format, bytes.clone(), end.unwrap_or(0)) else { return };
         // What is missing for longer than listeners have in store is silence that they have heard.
@@ -407,7 +433,7 @@ impl Relay {
     fn hear_ahead(&mut self, listen: Listen, mut in_spite: bool) {
         let Some(mut ahead) = self.ahead.remove(&listen) else { return };
         while let Some(first) = ahead.pages.first_entry() {
-            let end = self.ends.get(&listen).copied().unwrap_or(0);
+            let end = self.progress.get(&listen).map_or(0, |progress| progress.end);
             if *first.key() > end && !std::mem::take(&mut in_spite) {
                 // Somewhere else something is missing too.
                 self.misses = true;
@@ -433,11 +459,14 @@ impl Relay {
     fn publish(&mut self, listen: Listen, page: Page) {
         let variants = self.stream.variants().heard();
         let Some(variant) = variants.iter().find(|variant| variant.listen == listen) else { return };
-        self.paged_at = Instant::now();
-        let end = self.ends.insert(listen, page.at.end);
-        if end.is_some_and(|end| page.at.start > end) {
+        let now = Instant::now();
+        self.paged_at = now;
+        let ahead = self.stream.variants().burst(listen.low_latency);
+        let progress = self.progress.entry(listen).or_insert_with(|| Progress::begin(now, page.at.end, ahead));
+        if page.at.start > progress.end {
             counter!(CLUSTER_PAGES_MISSED).increment(1);
         }
+        progress.page(now, &page.at, ahead);
         variant.ring.publish(page, &mut self.scratch);
     }
 
@@ -507,4 +536,29 @@ async fn at(time: Option<Instant>) {
 
 fn tell<T>(reply: oneshot::Sender<T>, answer: T) {
     let _ = reply.send(answer);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_listeners_play_is_told_by_the_page_that_came_soonest() {
+        const SECOND: u64 = crate::audio::OPUS_RATE as u64;
+        let page = |n: u64| Span { start: (n - 1) * SECOND, end: n * SECOND, last: false };
+        let (begin, ahead) = (Instant::now(), 2 * SECOND);
+        let at = |millis: u64| begin + Duration::from_millis(millis);
+        let mut progress = Progress::begin(at(0), 2 * SECOND, ahead);
+        // Late by 100, 20 and 60 ms.
+        for (n, millis) in [(3, 1100), (4, 2020), (5, 3060)] {
+            progress.page(at(millis), &page(n), ahead);
+            assert_eq!((progress.end, progress.clock.heard(at(4000))), (n * SECOND, 4 * SECOND));
+        }
+        // The first one was late itself.
+        progress.page(at(3950), &page(6), ahead);
+        assert_eq!(progress.clock.heard(at(3950)), 4 * SECOND);
+        // Nothing came until they had to wait.
+        progress.page(at(9000), &page(7), ahead);
+        assert_eq!((progress.end, progress.clock.heard(at(9000))), (7 * SECOND, 6 * SECOND));
+    }
 }
