@@ -372,7 +372,12 @@ async fn asked_by(node: &Node, owner: usize, path: &str, body: &[u8]) -> Answer 
 
 /// A piece of an owner, of a node's choice of place.
 pub async fn ask(node: &Node, owner: usize, seed: usize) -> Value {
-    let body = json!({ "prompt": "rain", "seconds": 2, "seed": seed }).to_string();
+    ask_for(node, owner, 2, seed).await
+}
+
+/// The same of this length.
+pub async fn ask_for(node: &Node, owner: usize, seconds: u32, seed: usize) -> Value {
+    let body = json!({ "prompt": "rain", "seconds": seconds, "seed": seed }).to_string();
     taken_on(asked_by(node, owner, "/v1/clips", body.as_bytes()).await).await
 }
 

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::clips::ask;
+use crate::clips::ask_for;
 use crate::nats::Nats;
 use crate::node::{Node, PATIENCE, eventually};
 
@@ -166,8 +166,9 @@ async fn a_node_without_a_model_asks_the_next_one_when_the_first_has_no_place() 
     let mut b = Node::start_with("b", &nats.url(), &slow);
     b.ready().await;
     b.sees(&["b"]).await;
+    // More than the other one is to have, none of which is made before this is over.
     for n in 0..24 {
-        ask(&b, 1 + n % 2, n).await;
+        ask_for(&b, 1 + n % 2, 20, n).await;
     }
     let mut a = Node::start_with("a", &nats.url(), &slow);
     let mut edge = Node::start_with("edge", &nats.url(), &json!({ "edge": true }));
