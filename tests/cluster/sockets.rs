@@ -174,18 +174,24 @@ async fn a_node_without_a_model_asks_the_next_one_when_the_first_has_no_place() 
     let mut edge = Node::start_with("edge", &nats.url(), &json!({ "edge": true }));
     a.ready().await;
     edge.ready().await;
-    a.sees(&["a", "b", "edge"]).await;
-    edge.sees(&["a", "b", "edge"]).await;
+    let has = async |node: &Node, maker: usize, clips: usize| {
+        eventually(async || {
+            let told = node.get("/v1/nodes").await.json().await;
+            if told["nodes"][maker]["clips"] == clips { Ok(()) } else { Err(told.to_string()) }
+        })
+        .await;
+    };
+    for node in [&a, &edge] {
+        node.sees(&["a", "b", "edge"]).await;
+        // Else the first one would leave some to the second.
+        has(node, 1, 24).await;
+    }
     // Two are made and sixteen wait: more than so many of one client do not.
     for seed in 0..18 {
         let body = json!({ "prompt": "rain", "seconds": 20, "seed": seed }).to_string();
         assert_eq!(a.call("POST", "/v1/clips", &body).await.status, 202);
     }
-    eventually(async || {
-        let told = edge.get("/v1/nodes").await.json().await;
-        if told["nodes"][0]["clips"] == 18 { Ok(()) } else { Err(told.to_string()) }
-    })
-    .await;
+    has(&edge, 0, 18).await;
     let mut socket = Socket::connect(&edge).await;
     let asked = json!({ "audio_data": audio(), "model_name": "standin", "prompt_duration": 2 });
     socket.send("process_audio_request", asked.clone()).await;
