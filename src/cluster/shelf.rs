@@ -105,11 +105,11 @@ impl Shelf {
                 continue;
             }
             // From now on it is heard what is kept.
-            let words = match self.link.client() {
-                Ok(client) => client.subscribe(format!("{}.*", self.inbox)).await,
-                Err(_) => continue,
+            let Ok(client) = self.link.client() else { continue };
+            let Ok(words) = client.subscribe(format!("{}.*", self.inbox)).await else {
+                sleep(BREATH).await;
+                continue;
             };
-            let Ok(words) = words else { continue };
             self.unkept().since.clear();
             // What was written while nobody took it is missing there.
             if let Some(station) = self.station.upgrade() {

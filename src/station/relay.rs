@@ -185,8 +185,8 @@ impl Progress {
     fn page(&mut self, now: Instant, page: &Span, ahead: u64) {
         if self.clock.due(now) < page.end {
             *self = Self::begin(now, page.end, ahead);
-        } else if self.clock.heard(now) > page.end {
-            // They have waited for it.
+        } else if self.clock.heard(now) > self.end {
+            // They had nothing left, and have waited for it.
             self.clock = Clock::start(now, page.start, ahead);
         }
         self.end = page.end;
@@ -557,8 +557,10 @@ mod tests {
         // The first one was late itself.
         progress.page(at(3950), &page(6), ahead);
         assert_eq!(progress.clock.heard(at(3950)), 4 * SECOND);
-        // Nothing came until they had to wait.
-        progress.page(at(9000), &page(7), ahead);
-        assert_eq!((progress.end, progress.clock.heard(at(9000))), (7 * SECOND, 6 * SECOND));
+        // Nothing came until they had to wait, for a moment and for longer.
+        for (n, millis) in [(7, 6000), (8, 9000)] {
+            progress.page(at(millis), &page(n), ahead);
+            assert_eq!((progress.end, progress.clock.heard(at(millis))), (n * SECOND, (n - 1) * SECOND));
+        }
     }
 }

@@ -8,15 +8,21 @@ use crate::node::{Node, eventually};
 use crate::sound;
 use crate::takeover::{Listener, SECOND, assert_one_piece, assert_part, playhead, recording};
 
-#[tokio::test(flavor = "multi_thread")]
-async fn one_nats_server_of_three_dies_and_comes_back_and_nobody_notices() {
-    let mut nats = Three::start().await;
-    let mut owner = Node::start("owner", &nats.url());
-    let mut edge = Node::start_with("edge", &nats.url(), &json!({ "edge": true }));
+/// Who makes a stream, a node without a model, and the stream's place.
+async fn a_stream(cluster: &str) -> (Node, Node, String) {
+    let mut owner = Node::start("owner", cluster);
+    let mut edge = Node::start_with("edge", cluster, &json!({ "edge": true }));
     owner.ready().await;
     edge.ready().await;
     edge.sees_room_at("owner").await;
     let place = format!("/v1/streams/{}", edge.create(r#"{"name": "calm", "prompts": ["x"]}"#).await);
+    (owner, edge, place)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_nats_server_of_three_dies_and_comes_back_and_nobody_notices() {
+    let mut nats = Three::start().await;
+    let (mut owner, edge, place) = a_stream(&nats.url()).await;
     let mut listeners = [Listener::join(&edge, &place, "wav").await, Listener::join(&edge, &place, "ogg").await];
     Listener::hear_during(&mut listeners, async {}, 2).await;
     let mut clips = Vec::new();
@@ -81,12 +87,7 @@ async fn one_nats_server_of_three_dies_and_comes_back_and_nobody_notices() {
 #[tokio::test(flavor = "multi_thread")]
 async fn all_of_nats_is_away_for_ten_seconds_and_listeners_of_the_owner_hear_nothing_of_it() {
     let mut nats = Nats::start().await;
-    let mut owner = Node::start("owner", &nats.url());
-    let mut edge = Node::start_with("edge", &nats.url(), &json!({ "edge": true }));
-    owner.ready().await;
-    edge.ready().await;
-    edge.sees_room_at("owner").await;
-    let place = format!("/v1/streams/{}", edge.create(r#"{"name": "calm", "prompts": ["x"]}"#).await);
+    let (owner, edge, place) = a_stream(&nats.url()).await;
     let mut near = Listener::join(&owner, &place, "wav").await;
     let mut far = Listener::join(&edge, &place, "mp3").await;
     futures_util::join!(near.hear(2), far.hear(2));

@@ -32,7 +32,8 @@ const AT_ONCE: u64 = 100;
 const PARTS: u64 = 4;
 const SHORTEST_PART: u64 = 8;
 const LONGEST_PART: u64 = 30;
-/// Frames of 48 kHz that the codec hears ahead of a part.
+/// Frames of 48 kHz that the codec hears ahead of a part: more than before the program's, since what
+/// follows is heard at once.
 const PART_WARM_UP: u64 = 3 * OPUS_RATE as u64 / 2;
 
 pub(super) struct VoiceSound {
