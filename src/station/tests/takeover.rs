@@ -109,6 +109,11 @@ impl Ear {
     }
 }
 
+/// All hear at the same time, as listeners do.
+async fn hear(ears: &mut [Ear], sent: &mut [Sent], until: u64) {
+    futures_util::future::join_all(ears.iter_mut().zip(sent).map(|(ear, sent)| ear.hear(sent, until))).await;
+}
+
 async fn replayed(stream: &Stream, to: u64) -> Vec<i16> {
     let mut grown = stream.journal().grown();
     grown.wait_for(|grown| grown.end >= to).await.unwrap();
@@ -123,23 +128,19 @@ async fn replayed(stream: &Stream, to: u64) -> Vec<i16> {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_two_nodes_send_one_after_the_other_is_one_sound() {
     for seconds in [1, 7] {
-        let ((first, copies), (second, _)) = (node(8.0), node(8.0));
+        let ((first, copies), (second, _)) = (node(6.0), node(12.0));
         let made = first.create(StreamSpec { seconds: Some(20.0), ..spec() }).await.unwrap();
         let mut ears = [WAV, OGG, MP3].map(Ear::new);
         let mut sent = [WAV, OGG, MP3].map(|listen| made.send_abroad(listen, None).unwrap());
-        for (ear, sent) in ears.iter_mut().zip(&mut sent) {
-            ear.hear(sent, seconds * SECOND).await;
-        }
+        hear(&mut ears, &mut sent, seconds * SECOND).await;
         // It dies, and what it goes on with is heard by nobody.
         let pieces = copies.pieces();
         drop(sent);
         let stream = second.take_over(pieces, Some(0)).await.unwrap();
         assert_eq!(stream.id(), made.id());
         let to = ears[0].end + 2 * SECOND;
-        for ear in &mut ears {
-            let mut sent = stream.send_abroad(ear.listen, Some(ear.end)).unwrap();
-            ear.hear(&mut sent, to).await;
-        }
+        let mut sent = ears.each_ref().map(|ear| stream.send_abroad(ear.listen, Some(ear.end)).unwrap());
+        hear(&mut ears, &mut sent, to).await;
         let heard: Vec<i16> =
             ears[0].bytes[44..].chunks_exact(2).map(|pair| i16::from_le_bytes([pair[0], pair[1]])).collect();
         let again = replayed(&stream, ears[0].end).await;
