@@ -13,6 +13,8 @@ mod hls;
 mod nats;
 #[path = "cluster/node.rs"]
 mod node;
+#[path = "cluster/past.rs"]
+mod past;
 #[path = "cluster/proxy.rs"]
 mod proxy;
 #[path = "cluster/servers.rs"]

@@ -32,9 +32,6 @@ pub enum ClusterError {
         "No node of the cluster has a model at present; start one without --role edge, or try again in {RETRY_AFTER} s."
     )]
     NoEngine,
-    /// The past of a stream is to be had at another node.
-    #[error("The past of this stream is sought by a socket of the node `{0}` alone; connect there, or seek by ?from=.")]
-    Elsewhere(String),
     /// From the station.
     #[error(transparent)]
     Station(#[from] StationError),
@@ -65,7 +62,7 @@ impl ClusterError {
     /// Seconds after which the same may succeed.
     pub fn retry_after(&self) -> Option<u64> {
         match self {
-            Self::Options(_) | Self::Station(_) | Self::Elsewhere(_) => None,
+            Self::Options(_) | Self::Station(_) => None,
             Self::NameTaken(_) | Self::Silent(_) | Self::Gone(_) | Self::NotTaken | Self::NoEngine | Self::Away => {
                 Some(RETRY_AFTER)
             }

@@ -17,11 +17,14 @@ use super::HttpError;
 use super::connection::Connection;
 use super::icy::{self, Interleaver};
 use super::response::unfinished;
+use super::when;
 use crate::audio::{Format, LiveFormat};
 use crate::station::{Listen, Listener, Stream};
 
 /// Where a page finds the id of the stream that it hears, to steer it.
 const STREAM_ID: HeaderName = HeaderName::from_static("x-stream-id");
+/// The media time in seconds at which sound of the past begins.
+pub(super) const MEDIA_TIME: HeaderName = HeaderName::from_static("x-media-time");
 
 /// Headers of a response that carries `format`, without a body: what HEAD gets.
 ///
@@ -55,6 +58,10 @@ pub(super) async fn response(
         None => stream.join(listen).await?,
     };
     let mut response = headers_only(listen.format, Some(stream.id()));
+    let begins = from.map(|from| HeaderValue::from_str(&when::seconds(from).to_string()));
+    if let Some(Ok(begins)) = begins {
+        response.headers_mut().insert(MEDIA_TIME, begins);
+    }
     let icy = listen.format.live().is_some_and(LiveFormat::carries_titles) && icy::wanted(request);
     if icy {
         icy::announce(&stream.info(), listen, response.headers_mut());

@@ -99,6 +99,16 @@ pub enum HttpError {
     /// The memory for requests is in use.
     #[error(transparent)]
     Exhausted(#[from] Exhausted),
+    /// What another node says of it.
+    #[error("{detail}")]
+    Passed {
+        /// With this status.
+        status: StatusCode,
+        /// In this sentence.
+        detail: String,
+        /// Seconds after which the same may succeed.
+        retry_after: Option<u64>,
+    },
     /// From the cluster.
     #[error(transparent)]
     Cluster(ClusterError),
@@ -138,7 +148,7 @@ impl HttpError {
             Self::Forbidden(_) | Self::UnknownName(_) | Self::ForeignPage(_) => StatusCode::FORBIDDEN,
             Self::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
             Self::NoLoader(_) => StatusCode::NOT_IMPLEMENTED,
-            Self::Cluster(ClusterError::Elsewhere(_)) => StatusCode::MISDIRECTED_REQUEST,
+            Self::Passed { status, .. } => *status,
             Self::NotReady(_) | Self::Without(_) | Self::Crowded | Self::Exhausted(_) | Self::Cluster(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -194,6 +204,7 @@ impl HttpError {
             Self::Studio(
                 StudioError::QueueFull { retry_after, .. } | StudioError::TooManyOfYours { retry_after, .. },
             ) => Some(*retry_after),
+            Self::Passed { retry_after, .. } => *retry_after,
             Self::Cluster(error) => error.retry_after(),
             Self::Studio(StudioError::Elsewhere) => Some(1),
             Self::NotReady(_) | Self::Crowded | Self::Studio(StudioError::Crowded(_)) => Some(5),

@@ -5,6 +5,7 @@
 //! with its own routes, which pass nothing on, so a request goes one way at most.
 
 mod names;
+mod past;
 mod sessions;
 mod wire;
 
@@ -27,6 +28,7 @@ use warp::http::request::Parts;
 use warp::http::{HeaderName, HeaderValue, Method, StatusCode};
 use warp::reply::Response;
 
+pub(super) use self::past::{Past, past};
 pub(super) use self::sessions::{bring, home};
 pub(super) use self::wire::Asked;
 use self::wire::Told;
@@ -211,9 +213,9 @@ async fn whereabouts<B>(app: &App, cluster: &Cluster, request: &Request<B>) -> R
             Ok(cluster.engines()?.into_iter().next().map_or(Whereabouts::Here, |node| Whereabouts::At(node.name)))
         }
         ["v1", "streams", id, ref rest @ ..] if app.station.presented(id).is_err() => match cluster.find(id).await? {
-            Some(entry) if *rest == ["ws"] && is_of_past(request) => Err(ClusterError::Elsewhere(entry.node).into()),
-            // All who listen here share its pages; in its past each is alone.
-            Some(_) if is_endless(rest) && !is_of_past(request) => Ok(Whereabouts::Here),
+            // All who listen here share its pages; in its past each is alone. Sockets are of this
+            // node, whatever they hear.
+            Some(_) if is_endless(rest) && (*rest == ["ws"] || !is_of_past(request)) => Ok(Whereabouts::Here),
             Some(entry) => Ok(Whereabouts::At(entry.node)),
             None => Ok(Whereabouts::Here),
         },

@@ -119,14 +119,18 @@ impl Query {
 
     /// Where in a stream's past to begin, in frames of media time; `None` at its live edge.
     pub fn shift(&self, stream: &Stream) -> Result<Option<u64>, HttpError> {
-        let (from, at) = (self.one("from")?, self.one("at")?);
-        let (name, text) = match (from, at) {
-            (None, None) => return Ok(None),
-            (Some(text), None) => ("from", text),
-            (None, Some(text)) => ("at", text),
-            (Some(_), Some(_)) => return bad("`from` and `at` both say where to begin; send one of them.".into()),
-        };
-        when::frame(stream.journal(), name, text).map(Some)
+        let place = self.place()?;
+        place.map(|(name, text)| when::frame(stream.journal(), name, text)).transpose()
+    }
+
+    /// The same as it was sent: which parameter, and its value.
+    pub fn place(&self) -> Result<Option<(&'static str, &str)>, HttpError> {
+        match (self.one("from")?, self.one("at")?) {
+            (None, None) => Ok(None),
+            (Some(text), None) => Ok(Some(("from", text))),
+            (None, Some(text)) => Ok(Some(("at", text))),
+            (Some(_), Some(_)) => bad("`from` and `at` both say where to begin; send one of them.".into()),
+        }
     }
 
     /// How long a stream or a clip may wait in line where there is no room.

@@ -7,6 +7,11 @@ use super::HttpError;
 use crate::audio::OPUS_RATE;
 use crate::station::{Journal, parse_rfc3339};
 
+/// The seconds of media time at which a frame lies.
+pub(super) fn seconds(frame: u64) -> f64 {
+    frame as f64 / f64::from(OPUS_RATE)
+}
+
 /// The frame of media time that a text names. Before the beginning of what is kept is its
 /// beginning, where the text counts from now.
 pub(super) fn frame(journal: &Journal, name: &str, text: &str) -> Result<u64, HttpError> {

@@ -27,6 +27,7 @@
 
 mod command;
 mod session;
+mod sound;
 
 use std::sync::Arc;
 
@@ -42,7 +43,9 @@ use warp::reply::Response;
 
 use self::command::Heard;
 use self::session::{converse, refuse};
+use self::sound::Sound;
 use super::auth::{self, Grant};
+use super::client::{self, Client};
 use super::connection::Connection;
 use super::error::reply;
 use super::query::{LISTEN, Query, SHIFT, raw};
@@ -63,20 +66,21 @@ pub(super) fn routes(app: &Arc<App>) -> Routes {
         .and(warp::header::headers_cloned())
         .and(connection::of_request())
         .and(auth::of_request())
+        .and(client::of_request())
         .and(warp::ext::optional::<OnUpgrade>())
-        .then(move |id: String, query: String, headers, connection, grant, upgrade| {
+        .then(move |id: String, query: String, headers, connection, grant, client, upgrade| {
             let app = Arc::clone(&app);
-            async move { reply(accept(&app, &id, &query, &headers, (connection, grant), upgrade).await) }
+            async move { reply(accept(&app, (&id, &query), &headers, connection, (client, grant), upgrade).await) }
         })
         .boxed()
 }
 
 async fn accept(
-    app: &App,
-    id: &str,
-    query: &str,
+    app: &Arc<App>,
+    (id, query): (&str, &str),
     headers: &HeaderMap,
-    (connection, grant): (Connection, Grant),
+    connection: Connection,
+    (client, grant): (Client, Grant),
     upgrade: Option<OnUpgrade>,
 ) -> Result<Response, HttpError> {
     let stream = app.hear(id).await?;
@@ -88,20 +92,17 @@ async fn accept(
     let (Some(upgrade), Some(key)) = (upgrade, key) else { return Err(HttpError::UpgradeRequired) };
     let query = Query::parse(query, &[&LISTEN, &SHIFT])?;
     let listen = if query.one("format")? == Some("none") { None } else { Some(query.listen(None)?) };
-    let from = query.shift(&stream)?;
-    let joined = match (listen, from) {
-        (None, _) => None,
-        (Some(listen), Some(from)) => Some(stream.listen_from(listen, from)),
-        (Some(listen), None) => Some(stream.join(listen).await),
-    };
-    let listener = match joined {
-        None => Ok(None),
-        Some(joined) => match joined {
+    let place = query.place()?;
+    let heard = Heard { app: Arc::clone(app), client, grant, stream, listen };
+    let sound = match (listen, place) {
+        (None, _) => Ok(None),
+        (Some(listen), Some(place)) => Ok(Some(Sound::of_past(&heard, listen, place).await?.0)),
+        (Some(listen), None) => match heard.stream.join(listen).await {
             // A browser's script sees how a socket closes, and nothing of a refused handshake.
             Err(error @ (StationError::Waiting { .. } | StationError::NoRoom { .. } | StationError::Engine(_))) => {
                 Err(HttpError::from(error))
             }
-            joined => Ok(Some(joined?)),
+            joined => Ok(Some(Sound::Here(joined?))),
         },
     };
     let mut response = Response::default();
@@ -124,12 +125,8 @@ async fn accept(
             .max_frame_size(Some(MAX_COMMAND));
         let socket = WebSocketStream::from_raw_socket(TokioIo::new(io), Role::Server, Some(config)).await;
         let served = async {
-            match listener {
-                Ok(listener) => {
-                    let heard = Heard { stream, listen };
-                    let stopping = || stopping.is_cancelled();
-                    converse(socket, (&connection.exchange, &grant), &heard, listener, stopping).await
-                }
+            match sound {
+                Ok(sound) => converse(socket, &connection.exchange, &heard, sound, || stopping.is_cancelled()).await,
                 Err(error) => refuse(socket, &error).await,
             }
         };

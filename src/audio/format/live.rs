@@ -51,6 +51,12 @@ pub trait LiveFormat: Sync {
     /// Makes a page of packets that follow each other; there is at least one.
     fn page(&self, packets: &[Packet], at: Span) -> Box<dyn PageBody>;
 
+    /// How many of these bytes of a stream, from the beginning of one on, are whole pages, where a
+    /// page must not be cut.
+    fn whole(&self, bytes: &[u8]) -> usize {
+        bytes.len()
+    }
+
     /// Whether players know how to find titles between the bytes (Shoutcast).
     fn carries_titles(&self) -> bool {
         false

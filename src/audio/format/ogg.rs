@@ -100,6 +100,10 @@ impl LiveFormat for OggOpus {
         // The last page may be shorter than what a decoder needs to converge.
         Box::new(Body { page: page.build(), pre_skip: skip.min(at.frames()) as u16 })
     }
+
+    fn whole(&self, bytes: &[u8]) -> usize {
+        page::whole(bytes)
+    }
 }
 
 struct Live {

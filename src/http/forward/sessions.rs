@@ -204,7 +204,7 @@ pub(in crate::http) async fn bring(
     sound: &Bytes,
 ) -> Result<Option<Response>, HttpError> {
     let about = About::Session(session.clone());
-    there(cluster, (Some(&about), false), &Asked::on_behalf(client, SOUND), sound).await
+    there(cluster, (Some(&about), false), &Asked::on_behalf(client, Method::POST, SOUND), sound).await
 }
 
 /// A number of a node and a client together, the same at all nodes.

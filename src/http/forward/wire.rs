@@ -82,11 +82,16 @@ impl Asked {
     }
 
     /// Of this node for one of its clients.
-    pub fn on_behalf(client: &Client, target: &str) -> Self {
+    pub fn on_behalf(client: &Client, method: Method, target: &str) -> Self {
         let mut request = Request::new(());
-        *request.method_mut() = Method::POST;
+        *request.method_mut() = method;
         request.extensions_mut().insert(client.clone());
         Self::of(&request.into_parts().0).to(target)
+    }
+
+    /// By somebody who may do this.
+    pub fn by(self, grant: &Grant) -> Self {
+        Self { grant: Granted::of(grant), ..self }
     }
 
     /// About another path and query.

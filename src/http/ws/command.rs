@@ -4,14 +4,18 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use crate::audio::OPUS_RATE;
+use super::sound::Sound;
 use crate::http::auth::{Grant, Scope};
+use crate::http::client::Client;
 use crate::http::input::Change;
-use crate::http::{HttpError, body, when};
-use crate::station::{Listen, Listener, Stream};
+use crate::http::{App, HttpError, body};
+use crate::station::{Listen, Stream};
 
-/// What a socket is about.
+/// What a socket is about, and whose it is.
 pub(super) struct Heard {
+    pub(super) app: Arc<App>,
+    pub(super) client: Client,
+    pub(super) grant: Grant,
     pub(super) stream: Arc<Stream>,
     /// How its sound is sent; `None` if none is.
     pub(super) listen: Option<Listen>,
@@ -20,18 +24,18 @@ pub(super) struct Heard {
 /// What a command leads to.
 pub(super) struct Answer {
     pub(super) text: Value,
-    /// Goes on sounding in the place of the one before.
-    pub(super) listener: Option<Listener>,
+    /// What it goes on with instead of the sound before.
+    pub(super) sound: Option<Sound>,
 }
 
 impl From<Value> for Answer {
     fn from(text: Value) -> Self {
-        Self { text, listener: None }
+        Self { text, sound: None }
     }
 }
 
 /// Carries out one command and makes its answer.
-pub(super) async fn obeyed(heard: &Heard, grant: &Grant, text: &str) -> Answer {
+pub(super) async fn obeyed(heard: &Heard, text: &str) -> Answer {
     let mut fields: Map<String, Value> = match body::json(text.as_bytes()) {
         Ok(fields) => fields,
         Err(error) => return refusal(None, &error).into(),
@@ -39,45 +43,39 @@ pub(super) async fn obeyed(heard: &Heard, grant: &Grant, text: &str) -> Answer {
     let id = fields.remove("id");
     let seeks = fields.get("type").and_then(Value::as_str) == Some("seek");
     let done = if seeks {
-        seek(heard, fields).await.map(|(answer, listener)| (answer, Some(listener)))
+        seek(heard, fields).await.map(|(answer, sound)| (answer, Some(sound)))
     } else {
-        let allowed = grant.check(Scope::Steer, heard.stream.name());
+        let allowed = heard.grant.check(Scope::Steer, heard.stream.name());
         let done = async { carry_out(&heard.stream, allowed.map(|()| fields)?).await };
         done.await.map(|answer| (answer, None))
     };
     match done {
-        Ok((mut answer, listener)) => {
+        Ok((mut answer, sound)) => {
             answer.insert("type".into(), "ack".into());
             answer.extend(id.map(|id| ("id".to_owned(), id)));
-            Answer { text: Value::Object(answer), listener }
+            Answer { text: Value::Object(answer), sound }
         }
         Err(error) => refusal(id, &error).into(),
     }
 }
 
 /// Has the sound go on at another place.
-async fn seek(heard: &Heard, mut fields: Map<String, Value>) -> Result<(Map<String, Value>, Listener), HttpError> {
-    let Heard { stream, listen } = heard;
+async fn seek(heard: &Heard, mut fields: Map<String, Value>) -> Result<(Map<String, Value>, Sound), HttpError> {
+    let Heard { stream, listen, .. } = heard;
     let at = fields.remove("at");
     fields.remove("type");
     if let Some(field) = fields.keys().next() {
         return Err(HttpError::Unprocessable(format!("`seek` takes no `{field}`; send its type, an id and at.")));
     }
     let listen = listen.ok_or_else(|| HttpError::Unprocessable("This socket has no sound to seek in.".into()))?;
-    let (at, listener) = match at {
-        None => (stream.info().playhead, stream.join(listen).await?),
-        Some(_) if stream.is_relayed() => {
-            let sentence =
-                "Another node makes this stream, and sockets seek in its past only there; send ?from= instead.";
-            return Err(HttpError::Unprocessable(sentence.into()));
-        }
+    let (sound, at) = match at {
+        None => (Sound::Here(stream.join(listen).await?), stream.info().playhead),
         Some(at) => {
             let text = at.as_str().map_or_else(|| at.to_string(), str::to_owned);
-            let frame = when::frame(stream.journal(), "at", &text)?;
-            (frame as f64 / f64::from(OPUS_RATE), stream.listen_from(listen, frame)?)
+            Sound::of_past(heard, listen, ("at", &text)).await?
         }
     };
-    Ok((Map::from_iter([("at".into(), at.into())]), listener))
+    Ok((Map::from_iter([("at".into(), at.into())]), sound))
 }
 
 async fn carry_out(stream: &Stream, mut fields: Map<String, Value>) -> Result<Map<String, Value>, HttpError> {

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use futures_util::future::{Either, pending};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use tokio::sync::mpsc;
@@ -15,10 +16,10 @@ use tokio_tungstenite::tungstenite::{Bytes, Message};
 
 use super::Socket;
 use super::command::{Answer, Heard, obeyed, refusal};
+use super::sound::Sound;
 use crate::http::HttpError;
-use crate::http::auth::Grant;
 use crate::http::exchange::Exchange;
-use crate::station::{Events, Listener};
+use crate::station::Events;
 
 const PING: Duration = Duration::from_secs(15);
 const SILENCE: Duration = Duration::from_secs(45);
@@ -29,11 +30,19 @@ const GOODBYE: Duration = Duration::from_secs(2);
 const REPLIES: usize = 16;
 
 /// Why the socket closes.
-struct Goodbye(CloseCode, Cow<'static, str>);
+pub(super) struct Goodbye(CloseCode, Cow<'static, str>);
 
 impl Goodbye {
     fn new(code: CloseCode, reason: &'static str) -> Self {
         Self(code, reason.into())
+    }
+
+    pub(super) fn too_slow() -> Self {
+        Self::new(CloseCode::Again, "too slow for this stream; connect again")
+    }
+
+    pub(super) fn gone() -> Self {
+        Self::new(CloseCode::Again, "the node that played this is gone; connect again")
     }
 }
 
@@ -42,16 +51,16 @@ impl Goodbye {
 /// not listened to for ever.
 pub(super) async fn converse(
     socket: Socket,
-    (exchange, grant): (&Exchange, &Grant),
+    exchange: &Exchange,
     heard: &Heard,
-    listener: Option<Listener>,
+    sound: Option<Sound>,
     stopping: impl Fn() -> bool,
 ) {
     let (mut sink, source) = socket.split();
     let (replies, answers) = mpsc::channel(REPLIES);
     let goodbye = tokio::select! {
-        goodbye = obey(source, exchange, grant, heard, replies) => goodbye,
-        goodbye = play(&mut sink, listener, heard.stream.events(), answers) => goodbye,
+        goodbye = obey(source, exchange, heard, replies) => goodbye,
+        goodbye = play(&mut sink, sound, heard.stream.events(), answers) => goodbye,
     };
     // Without one the client has gone or closed already; the pending answer to its close is still
     // sent.
@@ -86,7 +95,6 @@ pub(super) async fn refuse(socket: Socket, error: &HttpError) {
 async fn obey(
     mut source: SplitStream<Socket>,
     exchange: &Exchange,
-    grant: &Grant,
     heard: &Heard,
     replies: mpsc::Sender<Answer>,
 ) -> Option<Goodbye> {
@@ -95,7 +103,7 @@ async fn obey(
             Err(_) if exchange.is_half_closed() => continue,
             Err(_) => return Some(Goodbye::new(CloseCode::Policy, "nothing heard for 45 s; answer pings")),
             Ok(None | Some(Ok(Message::Close(_)))) => return None,
-            Ok(Some(Ok(Message::Text(text)))) => obeyed(heard, grant, text.as_str()).await,
+            Ok(Some(Ok(Message::Text(text)))) => obeyed(heard, text.as_str()).await,
             Ok(Some(Ok(Message::Binary(_)))) => {
                 return Some(Goodbye::new(CloseCode::Unsupported, "commands are text messages"));
             }
@@ -117,18 +125,18 @@ async fn obey(
 /// Sends sound, events and answers until the stream is over or the client takes nothing any more.
 async fn play(
     sink: &mut SplitSink<Socket, Message>,
-    mut listener: Option<Listener>,
+    mut sound: Option<Sound>,
     mut events: Events,
     mut answers: mpsc::Receiver<Answer>,
 ) -> Option<Goodbye> {
-    let control_only = listener.is_none();
+    let control_only = sound.is_none();
     let mut pings = interval_at(Instant::now() + PING, PING);
     let mut eventful = true;
-    while eventful || listener.is_some() {
+    while eventful || sound.is_some() {
         let message = tokio::select! {
             biased;
-            Some(Answer { text, listener: other }) = answers.recv() => {
-                listener = other.or(listener);
+            Some(Answer { text, sound: other }) = answers.recv() => {
+                sound = other.or(sound);
                 Message::text(text.to_string())
             }
             event = events.recv(), if eventful => match event {
@@ -139,15 +147,15 @@ async fn play(
                 None => { eventful = false; continue }
             },
             _ = pings.tick() => Message::Ping(Bytes::new()),
-            sound = next(&mut listener), if listener.is_some() => match sound {
-                Some(sound) => Message::Binary(sound),
-                None if listener.as_ref().is_some_and(Listener::is_given_up) => return Some(too_slow()),
-                None => { listener = None; continue }
+            piece = next(&mut sound), if sound.is_some() => match piece {
+                Ok(Some(piece)) => Message::Binary(piece),
+                Ok(None) => { sound = None; continue }
+                Err(goodbye) => return Some(goodbye),
             },
         };
         let sent = tokio::select! {
             sent = timeout(STALL, sink.send(message)) => sent,
-            () = given_up(listener.as_ref()) => return Some(too_slow()),
+            () = given_up(sound.as_ref()) => return Some(Goodbye::too_slow()),
         };
         match sent {
             Ok(Ok(())) => {}
@@ -159,26 +167,18 @@ async fn play(
     Some(Goodbye::new(CloseCode::Normal, reason))
 }
 
-fn too_slow() -> Goodbye {
-    Goodbye::new(CloseCode::Again, "too slow for this stream; connect again")
-}
-
 /// Completes when the station gives up whoever listens.
-async fn given_up(listener: Option<&Listener>) {
-    match listener {
-        Some(listener) => listener.given_up().await,
-        None => std::future::pending().await,
+fn given_up(sound: Option<&Sound>) -> impl Future<Output = ()> + Send + use<> {
+    match sound {
+        Some(sound) => Either::Left(sound.given_up()),
+        None => Either::Right(pending()),
     }
 }
 
-/// The next whole page (or run of packets). Cancel safe: what completes a page is there already.
-async fn next(listener: &mut Option<Listener>) -> Option<Bytes> {
-    let listener = listener.as_mut()?;
-    let mut sound = listener.next().await?;
-    while listener.mid_page()
-        && let Some(rest) = listener.next().await
-    {
-        sound = [sound, rest].concat().into();
+/// Cancel safe.
+async fn next(sound: &mut Option<Sound>) -> Result<Option<Bytes>, Goodbye> {
+    match sound {
+        Some(sound) => sound.next().await,
+        None => Ok(None),
     }
-    Some(sound)
 }

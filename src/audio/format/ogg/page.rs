@@ -100,6 +100,21 @@ impl PageBuilder {
     }
 }
 
+/// Bytes of the whole pages with which these bytes begin.
+pub(super) fn whole(bytes: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(lacing) = bytes.get(at + FIXED - 1).map(|count| usize::from(*count))
+        && let Some(lacing) = bytes.get(at + FIXED..at + FIXED + lacing)
+    {
+        let end = at + FIXED + lacing.len() + lacing.iter().map(|length| usize::from(*length)).sum::<usize>();
+        if end > bytes.len() {
+            break;
+        }
+        at = end;
+    }
+    at
+}
+
 /// One page of packets, encoded once for all listeners.
 #[derive(Debug, Clone)]
 pub(super) struct SharedPage {
@@ -170,6 +185,8 @@ mod tests {
                 file.extend_from_slice(&page.header(u64::from(granule) + u64::from(sequence), serial, sequence, last));
                 file.extend_from_slice(page.body());
             }
+            let (length, ends) = (file.len(), [file.len(), file.len() - page.body().len() - 1]);
+            prop_assert_eq!(ends.map(|end| whole(&file[..end]) == length), [true, false]);
             let mut reader = ogg::reading::PacketReader::new(Cursor::new(file));
             let first = reader.read_packet_expected().unwrap();
             prop_assert!(first.first_in_stream() && first.data.starts_with(b"OpusHead"));
