@@ -38,6 +38,7 @@ pub mod budget;
 pub mod cli;
 pub mod cluster;
 pub mod engine;
+mod heap;
 pub mod http;
 pub mod model;
 pub mod pcm;

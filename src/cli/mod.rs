@@ -141,6 +141,9 @@ pub fn run() -> ExitCode {
         Ok(read) => read,
         Err(failure) => return failed(&failure),
     };
+    if !matches!(cli.command, Command::Decode { .. }) {
+        crate::heap::keep();
+    }
     let outcome = match cli.command {
         Command::Serve(args) => serve::run(*args, config),
         Command::Check(args) => check::run(&args),

@@ -25,7 +25,6 @@ mod forward;
 mod front;
 mod gary;
 mod generate;
-mod heap;
 mod history;
 mod hls;
 mod icy;

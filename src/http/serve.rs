@@ -24,7 +24,6 @@ use tokio_util::sync::CancellationToken;
 use super::connection::Connection;
 use super::exchange::Exchange;
 use super::front::Front;
-use super::heap;
 use super::places::Places;
 use super::socket::Socket;
 use super::{App, Port};
@@ -139,7 +138,7 @@ async fn upkeep(app: &App) {
         tick.tick().await;
         let before = std::mem::replace(&mut voices, app.engine().status().voices);
         if voices < before {
-            tokio::task::spawn_blocking(heap::give_back);
+            tokio::task::spawn_blocking(crate::heap::give_back);
         }
         if let Some(metrics) = &app.metrics {
             metrics.run_upkeep();
