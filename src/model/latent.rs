@@ -35,8 +35,13 @@ pub trait LatentCodec: Send + Sync {
     ///
     /// # Errors
     /// When the device fails.
-    fn encode(&self, state: &mut [LayerState], sound: &Tensor, last: bool, tap: &mut Tap<'_>)
-    -> Result<Option<Tensor>>;
+    fn encode(
+        &self,
+        state: &mut [LayerState],
+        sound: &Tensor,
+        last: bool,
+        tap: Option<&mut Tap<'_>>,
+    ) -> Result<Option<Tensor>>;
 
     /// The next latents `[batch, frames, latents]`; gives the samples `[batch, samples, channels]`
     /// that became final.
@@ -48,7 +53,7 @@ pub trait LatentCodec: Send + Sync {
         state: &mut Self::Decoder,
         latents: &Tensor,
         last: bool,
-        tap: &mut Tap<'_>,
+        tap: Option<&mut Tap<'_>>,
     ) -> Result<Option<Tensor>>;
 }
 
@@ -72,14 +77,14 @@ impl<C: LatentCodec> Encoding<C> {
     /// # Errors
     /// [`ModelError::Input`] for a sound that makes no frame.
     pub fn step(&mut self) -> Result<Option<(Tensor, Tensor)>> {
-        self.step_shown(&mut |_, _| {}, C::PIECE)
+        self.step_shown(None, C::PIECE)
     }
 
     /// [`Encoding::step`] with pieces of another length, that shows what every layer makes.
     ///
     /// # Errors
     /// [`ModelError::Input`] for a sound that makes no frame.
-    pub fn step_shown(&mut self, tap: &mut Tap<'_>, frames: usize) -> Result<Option<(Tensor, Tensor)>> {
+    pub fn step_shown(&mut self, tap: Option<&mut Tap<'_>>, frames: usize) -> Result<Option<(Tensor, Tensor)>> {
         let samples = self.sound.dim(0)?;
         let count = frames.saturating_mul(self.codec.hop()).min(samples - self.at);
         let piece = self.sound.narrow(0, self.at, count)?.unsqueeze(0)?;
@@ -132,14 +137,14 @@ impl<C: LatentCodec> Decoding<C> {
     /// # Errors
     /// When the device fails.
     pub fn step(&mut self) -> Result<Option<Tensor>> {
-        self.step_shown(&mut |_, _| {}, C::PIECE)
+        self.step_shown(None, C::PIECE)
     }
 
     /// [`Decoding::step`] with pieces of another length, that shows what every layer makes.
     ///
     /// # Errors
     /// When the device fails.
-    pub fn step_shown(&mut self, tap: &mut Tap<'_>, frames: usize) -> Result<Option<Tensor>> {
+    pub fn step_shown(&mut self, tap: Option<&mut Tap<'_>>, frames: usize) -> Result<Option<Tensor>> {
         let count = frames.min(self.latents.dim(1)? - self.at);
         let piece = self.latents.narrow(1, self.at, count)?.contiguous()?;
         self.at += count;

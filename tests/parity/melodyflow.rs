@@ -143,7 +143,7 @@ fn codec(golden: &Golden, model: &Arc<MelodyFlow>, meta: &Value) {
                     golden.check_signal(&format!("codec.enc.module{module:02}"), &turned(x));
                 }
             };
-            if let Some(done) = encoding.step_shown(show, frames).unwrap() {
+            if let Some(done) = encoding.step_shown(Some(show), frames).unwrap() {
                 break done;
             }
         }
@@ -165,7 +165,7 @@ fn codec(golden: &Golden, model: &Arc<MelodyFlow>, meta: &Value) {
                     golden.check_signal(&format!("codec.dec.module{module:02}"), &turned(x));
                 }
             };
-            parts.extend(decoding.step_shown(show, frames).unwrap());
+            parts.extend(decoding.step_shown(Some(show), frames).unwrap());
         }
         golden.check_signal("codec.decoded", &turned(&Tensor::cat(&parts, 1).unwrap()));
     }

@@ -349,19 +349,24 @@ fn codec(golden: &Golden, model: &MusicGen, folder: &Path) {
         let (per, first) = (2 + model.config.codec.residual_layers, up - 1);
         let wave = codec
             .decoder
-            .push(&mut codec.decoder.start(), Some(&latents), true, &mut |path, x| {
-                let tap = match path {
-                    [0] => "conv_in".to_owned(),
-                    [1] if first == 2 => "lstm".to_owned(),
-                    [n] if *n >= first && (n - first) % per == 1 => format!("up{}_convtr", (n - first) / per),
-                    [n] if *n >= first && (n - first) % per == per - 1 => format!("up{}", (n - first) / per),
-                    _ => return,
-                };
-                let name = format!("codec.act{frames}.{tap}");
-                if taps.contains(&name) {
-                    golden.check(&name, &x.transpose(1, 2).unwrap());
-                }
-            })
+            .push(
+                &mut codec.decoder.start(),
+                Some(&latents),
+                true,
+                Some(&mut |path: &[usize], x: &Tensor| {
+                    let tap = match path {
+                        [0] => "conv_in".to_owned(),
+                        [1] if first == 2 => "lstm".to_owned(),
+                        [n] if *n >= first && (n - first) % per == 1 => format!("up{}_convtr", (n - first) / per),
+                        [n] if *n >= first && (n - first) % per == per - 1 => format!("up{}", (n - first) / per),
+                        _ => return,
+                    };
+                    let name = format!("codec.act{frames}.{tap}");
+                    if taps.contains(&name) {
+                        golden.check(&name, &x.transpose(1, 2).unwrap());
+                    }
+                }),
+            )
             .unwrap()
             .unwrap();
         golden.check(&format!("{base}.audio"), &wave.transpose(1, 2).unwrap());

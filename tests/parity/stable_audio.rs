@@ -268,7 +268,7 @@ fn autoencoder(golden: &Golden, model: &Arc<StableAudio>) {
                         golden.check_signal(&name, &turned(x));
                     }
                 };
-                if let Some(done) = encoding.step_shown(show, frames).unwrap() {
+                if let Some(done) = encoding.step_shown(Some(show), frames).unwrap() {
                     break done;
                 }
             };
@@ -289,7 +289,7 @@ fn autoencoder(golden: &Golden, model: &Arc<StableAudio>) {
                 let show = &mut |path: &[usize], x: &Tensor| {
                     seen.insert(name_of(path), turned(x));
                 };
-                parts.extend(decoding.step_shown(show, frames).unwrap());
+                parts.extend(decoding.step_shown(Some(show), frames).unwrap());
             }
             if frames == usize::MAX {
                 // A residual unit's second convolution is what the unit adds.

@@ -6,15 +6,25 @@ use super::{
     super::{
         config::CodecConfig,
         error::Result,
+        kernels::Kernels,
         seanet::{LayerState, Stack, Tap, joined},
         weights::Weights,
     },
     Builder, Shape, padding, trim,
 };
 
+/// Frames of all streams together with which the late layers are worth their weights: with more,
+/// what they make of one layer's sound leaves the cache before the next one needs it.
+const LATE: usize = 12;
+
 /// The decoder half of a codec.
 pub struct CodecDecoder {
-    stack: Stack,
+    /// Most of the weights, and few steps for each frame: up to the first convolutions behind the
+    /// recurrent layers.
+    early: Stack,
+    /// The others.
+    late: Stack,
+    kernels: Kernels,
     hop: usize,
     lookahead: usize,
 }
@@ -23,7 +33,8 @@ pub struct CodecDecoder {
 /// are shared.
 #[derive(Debug, Clone)]
 pub struct StreamState {
-    layers: Vec<LayerState>,
+    early: Vec<LayerState>,
+    late: Vec<LayerState>,
     /// Final samples that are not due yet.
     rest: Option<Tensor>,
     /// Samples of the frames that were given, less those that were handed out.
@@ -34,13 +45,13 @@ impl StreamState {
     /// Every tensor, in a fixed order.
     fn visit(&mut self, f: &mut dyn FnMut(&mut Tensor) -> Result<()>) -> Result<()> {
         self.rest.iter_mut().try_for_each(&mut *f)?;
-        self.layers.iter_mut().try_for_each(|state| state.visit(f))
+        self.early.iter_mut().chain(&mut self.late).try_for_each(|state| state.visit(f))
     }
 
     /// Equal for states whose next chunk can be decoded in one batch.
     pub fn phase(&self) -> Vec<usize> {
         let mut phase = vec![self.owed, self.rest.as_ref().map_or(0, |rest| rest.dims()[1])];
-        self.layers.iter().for_each(|state| state.phase(&mut phase));
+        self.early.iter().chain(&self.late).for_each(|state| state.phase(&mut phase));
         phase
     }
 
@@ -94,15 +105,22 @@ impl CodecDecoder {
         let mut width = config.filters << config.ratios.len();
         build.conv(Shape::plain(config.dim, width, config.kernel))?;
         build.lstm(width)?;
-        for ratio in &config.ratios {
+        let mut early = 0;
+        for (index, ratio) in config.ratios.iter().enumerate() {
             build.active(width)?;
             build.upsample(width, *ratio)?;
             width /= 2;
             build.residuals(width)?;
+            if index == 0 {
+                early = build.layers.len();
+            }
         }
         build.active(width)?;
         build.conv(Shape::plain(width, config.channels, config.last_kernel))?;
-        Ok(Self { stack: build.finish(), hop: config.hop(), lookahead: lookahead(config) })
+        let mut stack = build.finish();
+        let late = stack.split_off(early);
+        let kernels = weights.target().kernels;
+        Ok(Self { early: stack, late, kernels, hop: config.hop(), lookahead: lookahead(config) })
     }
 
     /// Frames after a frame that must be known before it is handed out.
@@ -112,7 +130,7 @@ impl CodecDecoder {
 
     /// The state of streams that have not begun.
     pub fn start(&self) -> StreamState {
-        StreamState { layers: self.stack.start(), rest: None, owed: 0 }
+        StreamState { early: self.early.start(), late: self.late.start(), rest: None, owed: 0 }
     }
 
     /// Takes the next latents `[batch, frames, dim]` of streams, or their end; gives whole frames
@@ -125,11 +143,18 @@ impl CodecDecoder {
         state: &mut StreamState,
         latents: Option<&Tensor>,
         last: bool,
-        tap: &mut Tap<'_>,
+        mut tap: Option<&mut Tap<'_>>,
     ) -> Result<Option<Tensor>> {
-        let x = self.stack.push(&mut state.layers, latents, last, tap)?;
-        state.owed += self.hop * latents.map_or(Ok(0), |latents| latents.dim(1))?;
-        let Some(wave) = joined(state.rest.take(), x.as_ref())? else { return Ok(None) };
+        let x = self.early.push(&mut state.early, latents, last, tap.as_deref_mut())?;
+        let frames = latents.map_or(Ok(0), |latents| latents.dim(1))?;
+        let x = match x {
+            Some(x) if frames > 0 && x.dim(0)? > 1 && x.dim(0)? * frames > LATE => {
+                self.in_turns(&mut state.late, &x, (LATE / frames).max(1), last, tap)?
+            }
+            x => self.late.push(&mut state.late, x.as_ref(), last, tap)?,
+        };
+        state.owed += self.hop * frames;
+        let Some(wave) = joined(state.rest.take(), (x.as_ref(), false), self.kernels)? else { return Ok(None) };
         let length = wave.dim(1)?;
         let due = if last { length } else { length.min(state.owed.saturating_sub(self.lookahead * self.hop)) };
         state.owed -= due.min(state.owed);
@@ -137,6 +162,33 @@ impl CodecDecoder {
             state.rest = Some(wave.narrow(1, due, length - due)?.contiguous()?);
         }
         Ok(if due > 0 { Some(wave.narrow(1, 0, due)?.contiguous()?) } else { None })
+    }
+
+    /// The late layers of so many streams `at_once`, then of the next ones.
+    fn in_turns(
+        &self,
+        late: &mut Vec<LayerState>,
+        x: &Tensor,
+        at_once: usize,
+        last: bool,
+        mut tap: Option<&mut Tap<'_>>,
+    ) -> Result<Option<Tensor>> {
+        let all = StreamState { early: Vec::new(), late: std::mem::take(late), rest: None, owed: 0 };
+        let batch = x.dim(0)?;
+        let (mut parts, mut waves) = (Vec::new(), Vec::new());
+        for start in (0..batch).step_by(at_once) {
+            let count = at_once.min(batch - start);
+            let mut part = all.narrow(start, count)?;
+            waves.extend(self.late.push(
+                &mut part.late,
+                Some(&x.narrow(0, start, count)?),
+                last,
+                tap.as_deref_mut(),
+            )?);
+            parts.push(part);
+        }
+        *late = StreamState::stack(&parts.iter().collect::<Vec<_>>())?.late;
+        Ok(if waves.is_empty() { None } else { Some(Tensor::cat(&waves, 0)?) })
     }
 }
 

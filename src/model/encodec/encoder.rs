@@ -53,7 +53,7 @@ impl CodecEncoder {
         state: &mut [LayerState],
         wave: Option<&Tensor>,
         last: bool,
-        tap: &mut Tap<'_>,
+        tap: Option<&mut Tap<'_>>,
     ) -> Result<Option<Tensor>> {
         self.stack.push(state, wave, last, tap)
     }
@@ -63,7 +63,7 @@ impl CodecEncoder {
     /// # Errors
     /// When there is no sample or the device fails.
     pub fn forward(&self, wave: &Tensor) -> Result<Tensor> {
-        let frames = self.push(&mut self.start(), Some(wave), true, &mut |_, _| {})?;
+        let frames = self.push(&mut self.start(), Some(wave), true, None)?;
         frames.ok_or_else(|| ModelError::Input("There is no sound to encode.".into()))
     }
 }

@@ -92,7 +92,7 @@ impl Codec {
     /// When a code is out of bounds or the device fails.
     pub fn push(&self, state: &mut StreamState, codes: &Tensor, last: bool) -> Result<Option<Tensor>> {
         let latents = if codes.dim(1)? == 0 { None } else { Some(self.quantizer.decode(codes)?) };
-        let wave = self.decoder.push(state, latents.as_ref(), last, &mut |_, _| {})?;
+        let wave = self.decoder.push(state, latents.as_ref(), last, None)?;
         Ok(wave.map(|wave| wave.squeeze(2)).transpose()?)
     }
 }

@@ -32,16 +32,24 @@ pub(super) enum Panels<'a> {
     /// Two bf16 in a word: vectors 0 and 1 of a row in the low and high halves of its first words,
     /// then 2 and 3.
     Bf16(&'a [u32]),
+    /// Two whole numbers of 16 bits, and 32768, in a word, in the same order. What they are multiples
+    /// of is for [`Finish::ScaleAdd`].
+    Whole(&'a [u32]),
 }
 
 /// Outputs for which panels do not pay.
 pub(super) const FEW: usize = 4;
-/// Inputs whose weights are used for all rows before the next ones are.
-const INPUTS: usize = 256;
+/// Inputs whose weights are used for all rows before the next ones are: as many as the first cache
+/// holds beside the rows.
+const INPUTS: usize = 128;
 /// Bytes between what is multiplied and what is fetched.
 const AHEAD: usize = 8 << 10;
 /// Rows whose sums wait together.
-const ROWS: usize = 256;
+const ROWS: usize = 240;
+/// Weights that stay in a core's cache while all rows of a thread pass.
+const CACHED: usize = 1 << 18;
+/// Rows of a thread that are worth fetching other weights once more.
+const MANY: usize = 512;
 
 /// Where the rows of x begin: `batches` times `per_batch` rows, `stride` apart, the batches
 /// `batch_stride` apart. Overlapping rows make a convolution out of the product. A row's inputs lie
@@ -81,7 +89,11 @@ pub(super) enum Finish<'a> {
     Add(&'a [f32]),
     /// Adds one value per output, then a tensor of the output's shape.
     BiasAdd(&'a [f32], &'a [f32]),
+    /// Multiplies by one value per output, then adds a tensor of the output's shape.
+    ScaleAdd(&'a [f32], &'a [f32]),
     Gelu,
+    /// Adds one value per output, then ELU.
+    BiasElu(&'a [f32]),
 }
 
 struct Lanes;
@@ -127,8 +139,16 @@ pub(super) fn pack_into(weight: &[f32], outputs: usize, inputs: usize, packed: &
 
 /// Rounds packed weights to bf16, two in a word.
 pub(super) fn narrow(packed: &[f32], words: &mut [u32]) {
+    pair(packed, words, |value| u32::from(bf16::from_f32(value).to_bits()));
+}
+
+/// Rounds packed weights of at most 32767 to whole numbers, two in a word.
+pub(super) fn round(packed: &[f32], words: &mut [u32]) {
+    pair(packed, words, |value| (value.round() + WHOLE) as u32);
+}
+
+fn pair(packed: &[f32], words: &mut [u32], bits: impl Fn(f32) -> u32 + Sync) {
     let lanes = panel() / VECTORS;
-    let bits = |value: f32| u32::from(bf16::from_f32(value).to_bits());
     words.par_chunks_mut(lanes).zip(packed.par_chunks(2 * lanes)).for_each(|(words, pair)| {
         for (lane, word) in words.iter_mut().enumerate() {
             *word = bits(pair[lane]) | (bits(pair[lanes + lane]) << 16);
@@ -179,6 +199,35 @@ impl Format for Bf16 {
         let (shift, mask) = (simd.splat_u32s(16), simd.splat_u32s(0xffff_0000));
         let low = |word| simd.transmute_f32s_u32s(simd.wrapping_dyn_shl_u32s(word, shift));
         let high = |word| simd.transmute_f32s_u32s(simd.and_u32s(word, mask));
+        [low(vectors[0]), high(vectors[0]), low(vectors[1]), high(vectors[1])]
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Whole;
+
+/// What is added to whole numbers, so that they have no sign.
+const WHOLE: f32 = 32_768.0;
+/// 2 to the 23rd: the last bits of an f32 of this size count ones, so that a whole number put there is
+/// added to it.
+const ONES: f32 = 8_388_608.0;
+
+impl Format for Whole {
+    type Word = u32;
+
+    #[inline(always)]
+    fn words(panel: usize) -> usize {
+        panel / 2
+    }
+
+    #[inline(always)]
+    fn load<S: Simd>(simd: S, words: &[u32]) -> [S::f32s; VECTORS] {
+        let vectors = S::as_simd_u32s(words).0;
+        let (shift, mask) = (simd.splat_u32s(16), simd.splat_u32s(0xffff));
+        let (ones, less) = (simd.splat_u32s(ONES.to_bits()), simd.splat_f32s(ONES + WHOLE));
+        let float = |bits| simd.sub_f32s(simd.transmute_f32s_u32s(simd.or_u32s(bits, ones)), less);
+        let low = |word| float(simd.and_u32s(word, mask));
+        let high = |word| float(simd.wrapping_dyn_shr_u32s(word, shift));
         [low(vectors[0]), high(vectors[0]), low(vectors[1]), high(vectors[1])]
     }
 }
@@ -259,7 +308,7 @@ impl<F: Format> WithSimd for Rectangle<'_, '_, F> {
         let first = panels.start * width;
         // Sums are held in registers: with sixteen of them only half as many rows fit beside the
         // weights.
-        let most = if S::REGISTER_COUNT >= 32 { 4 } else { 2 };
+        let most = if S::REGISTER_COUNT >= 32 { 6 } else { 2 };
         let run = inputs / map.runs;
         // A few rows pass each weight once: nothing is gained by blocks.
         let block = if rows.len() <= 2 * most { run } else { run.min(INPUTS) };
@@ -284,6 +333,9 @@ impl<F: Format> WithSimd for Rectangle<'_, '_, F> {
                         let x = |r: usize| &x[map.start(row + r) + offset..][..count];
                         let left = most.min(chunk.end - row);
                         row += match (vectors > VECTORS / 2, left) {
+                            (true, 6..) => {
+                                micro::<S, F, 6, 4>(simd, [x(0), x(1), x(2), x(3), x(4), x(5)], words, tile, fresh)
+                            }
                             (true, 4..) => micro::<S, F, 4, 4>(simd, [x(0), x(1), x(2), x(3)], words, tile, fresh),
                             (true, 3) => micro::<S, F, 3, 4>(simd, [x(0), x(1), x(2)], words, tile, fresh),
                             (true, 2) => micro::<S, F, 2, 4>(simd, [x(0), x(1)], words, tile, fresh),
@@ -326,9 +378,19 @@ pub(super) fn store(finish: Finish<'_>, sums: &[f32], column: usize, at: usize, 
                 *to = sum + bias + add;
             }
         }
+        Finish::ScaleAdd(scale, add) => {
+            for (((to, sum), scale), add) in to.iter_mut().zip(sums).zip(&scale[column..]).zip(&add[at..]) {
+                *to = sum * scale + add;
+            }
+        }
         Finish::Gelu => {
             for (to, sum) in to.iter_mut().zip(sums) {
                 *to = math::gelu(*sum);
+            }
+        }
+        Finish::BiasElu(bias) => {
+            for ((to, sum), bias) in to.iter_mut().zip(sums).zip(&bias[column..]) {
+                *to = math::elu(sum + bias);
             }
         }
     }
@@ -340,6 +402,7 @@ pub(super) fn multiply(panels: Panels<'_>, product: Product<'_>) -> Vec<f32> {
         Panels::Unpacked(weights) => few(weights, product),
         Panels::F32(words) => multiply_as::<F32>(words, product),
         Panels::Bf16(words) => multiply_as::<Bf16>(words, product),
+        Panels::Whole(words) => multiply_as::<Whole>(words, product),
     }
 }
 
@@ -359,10 +422,9 @@ pub(super) fn alone(words: &[f32], product: Product<'_>) -> Vec<f32> {
 /// panels would be all but empty.
 fn few(weights: &[f32], product: Product<'_>) -> Vec<f32> {
     let Product { inputs, outputs, x, map, finish } = product;
-    let mut out = vec![0f32; map.rows() * outputs];
     let run = inputs / map.runs;
     let share = (PARALLEL_FROM / (inputs * outputs).max(1)).max(1);
-    out.par_chunks_mut(share * outputs).enumerate().for_each(|(index, out)| {
+    kernel_pool::made(map.rows() * outputs, share * outputs, |index, out| {
         math::dispatch_simd(
             #[inline(always)]
             || {
@@ -389,8 +451,7 @@ fn few(weights: &[f32], product: Product<'_>) -> Vec<f32> {
                 }
             },
         );
-    });
-    out
+    })
 }
 
 fn multiply_as<F: Format>(words: &[F::Word], product: Product<'_>) -> Vec<f32> {
@@ -408,20 +469,22 @@ pub(super) fn spread(
     let Product { inputs, outputs, map, .. } = product;
     let count = outputs.div_ceil(width);
     let rows = map.rows();
+    let threads = kernel_pool::size();
+    let work = rows * inputs * outputs;
+    let many = if inputs * outputs <= CACHED { 32 } else { MANY };
+    if threads > 1 && work >= PARALLEL_FROM && rows >= many * threads {
+        let share = rows.div_ceil(4 * threads).next_multiple_of(12);
+        return kernel_pool::made(rows * outputs, share * outputs, |index, out| {
+            let rows = index * share..((index + 1) * share).min(rows);
+            rectangle(rows, 0..count, Columns::all(out, outputs));
+        });
+    }
     let mut out = vec![0f32; rows * outputs];
     if out.is_empty() {
         return out;
     }
-    let threads = kernel_pool::size();
-    let work = rows * inputs * outputs;
     if threads == 1 || work < PARALLEL_FROM {
         rectangle(0..rows, 0..count, Columns::all(&mut out, outputs));
-    } else if rows >= 32 * threads {
-        let share = rows.div_ceil(4 * threads).next_multiple_of(4);
-        kernel_pool::chunks(&mut out, share * outputs, |index, out| {
-            let rows = index * share..((index + 1) * share).min(rows);
-            rectangle(rows, 0..count, Columns::all(out, outputs));
-        });
     } else {
         let share = count.div_ceil(if work > 4 * PARALLEL_FROM { 8 * threads } else { threads });
         kernel_pool::columns(&mut out, outputs, share * width, |index, columns| {

@@ -23,6 +23,7 @@ use std::{
     cell::UnsafeCell,
     hint,
     marker::PhantomData,
+    mem::MaybeUninit,
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
@@ -171,6 +172,29 @@ pub(super) fn chunks<T: Send>(items: &mut [T], size: usize, f: impl Fn(usize, &m
         let part = unsafe { std::slice::from_raw_parts_mut(base.at(from), size.min(len - from)) };
         f(index, part);
     });
+}
+
+/// As many items, made chunk by chunk: `f` gets each one's index and the chunk, which is zeros. They
+/// become zeros where they are written next, while the cache has them.
+pub(super) fn made<T: Zero>(len: usize, size: usize, f: impl Fn(usize, &mut [T]) + Sync) -> Vec<T> {
+    let mut items: Vec<T> = Vec::with_capacity(len);
+    chunks(&mut items.spare_capacity_mut()[..len], size, |index, part| {
+        part.fill(MaybeUninit::new(T::ZERO));
+        // SAFETY: all of it was just written.
+        f(index, unsafe { part.assume_init_mut() });
+    });
+    // SAFETY: every chunk was made.
+    unsafe { items.set_len(len) };
+    items
+}
+
+/// What begins as nothing.
+pub(super) trait Zero: Copy + Send {
+    const ZERO: Self;
+}
+
+impl Zero for f32 {
+    const ZERO: Self = 0.0;
 }
 
 /// Some columns of all rows of a matrix, which nobody else has.

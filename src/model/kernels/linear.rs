@@ -35,6 +35,8 @@ pub enum Epilogue<'a> {
     Add(&'a Tensor),
     /// The exact GELU. Not for a weight with a bias.
     Gelu,
+    /// ELU with slope 1, for a weight with a bias.
+    Elu,
 }
 
 /// A weight of shape `[outputs, inputs]`, prepared for its kernels, and an optional bias.
@@ -201,7 +203,9 @@ impl Linear {
                     (Some(bias), Epilogue::Add(add)) => {
                         with_floats(bias, |bias| with_floats(add, |add| run(Finish::BiasAdd(bias, add))))
                     }
+                    (Some(bias), Epilogue::Elu) => with_floats(bias, |bias| run(Finish::BiasElu(bias))),
                     (Some(_), Epilogue::Gelu) => candle_core::bail!("no kernel joins a bias with GELU"),
+                    (None, Epilogue::Elu) => candle_core::bail!("no kernel joins ELU with no bias"),
                 };
                 Ok((y?, candle_core::Shape::from(shape.clone())))
             }))
@@ -226,6 +230,7 @@ impl Linear {
             Epilogue::None => Ok(y),
             Epilogue::Add(add) => y + add,
             Epilogue::Gelu => y.gelu_erf(),
+            Epilogue::Elu => y.elu(1.0),
         }
     }
 }

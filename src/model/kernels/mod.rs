@@ -28,7 +28,7 @@ pub use linear::{Epilogue, Linear};
 pub use crate::units::WeightFormat;
 pub use lstm::{LstmLayer, LstmState};
 pub use memory::Probe;
-pub use norm::{elu, gate, layer_norm, snake};
+pub use norm::{elu, gate, join, layer_norm, snake};
 pub use stream::Stream;
 
 /// Which body of the operations is run.

@@ -3,7 +3,10 @@
 use candle_core::{D, Result, Tensor};
 use rayon::prelude::*;
 
-use super::{Kernels, Native, math, with_floats};
+use super::{Kernels, Native, kernel_pool, math, with_floats};
+
+/// Values that a thread takes at once.
+const SHARE: usize = 1 << 14;
 
 /// Layer norm over the last dimension, with weight and bias.
 ///
@@ -54,19 +57,59 @@ pub fn elu(x: &Tensor, kernels: Kernels) -> Result<Tensor> {
         return x.elu(1.0);
     }
     x.contiguous()?.apply_op1_no_bwd(&Native("elu", |x: &[f32], shape: &candle_core::Shape| {
-        let mut out = vec![0f32; x.len()];
-        out.par_chunks_mut(1 << 16).zip(x.par_chunks(1 << 16)).for_each(|(out, x)| {
-            math::dispatch_simd(
-                #[inline(always)]
-                || {
-                    for (out, x) in out.iter_mut().zip(x) {
-                        *out = math::elu(*x);
-                    }
-                },
-            );
-        });
+        let out = kernel_pool::made(x.len(), SHARE, |index, out| elus(&x[index * SHARE..][..out.len()], out));
         Ok((out, shape.clone()))
     }))
+}
+
+fn elus(x: &[f32], out: &mut [f32]) {
+    math::dispatch_simd(
+        #[inline(always)]
+        || {
+            for (out, x) in out.iter_mut().zip(x) {
+                *out = math::elu(*x);
+            }
+        },
+    );
+}
+
+/// The piece `x` of a signal `[batch, time, channels]` behind what came `before` it; `x` through
+/// ELU if it is `active`.
+///
+/// # Errors
+/// When shapes do not fit or the device fails.
+pub fn join(before: Option<&Tensor>, x: &Tensor, active: bool, kernels: Kernels) -> Result<Tensor> {
+    if kernels == Kernels::Composed {
+        let x = if active { x.elu(1.0)? } else { x.clone() };
+        return before.map_or_else(|| Ok(x.clone()), |before| Tensor::cat(&[before, &x], 1));
+    }
+    let Some(before) = before else { return if active { elu(x, kernels) } else { Ok(x.clone()) } };
+    let ((batch, kept, channels), time) = (before.dims3()?, x.dim(1)?);
+    if x.dims() != [batch, time, channels] {
+        candle_core::bail!("a signal of shape {:?} does not go on with {:?}", before.shape(), x.shape())
+    }
+    with_floats(&before.contiguous()?, |before| {
+        x.contiguous()?.apply_op1_no_bwd(&Native("join", |x: &[f32], _: &candle_core::Shape| {
+            let (kept, fresh) = (kept * channels, time * channels);
+            let out = kernel_pool::made(batch * (kept + fresh), SHARE, |index, mut out| {
+                let mut at = index * SHARE;
+                while !out.is_empty() {
+                    let (row, column) = (at / (kept + fresh), at % (kept + fresh));
+                    let end = if column < kept { kept } else { kept + fresh };
+                    let (part, rest) = out.split_at_mut((end - column).min(out.len()));
+                    let (length, begin) = (part.len(), column.saturating_sub(kept));
+                    match column < kept {
+                        true => part.copy_from_slice(&before[row * kept + column..][..length]),
+                        false if active => elus(&x[row * fresh + begin..][..length], part),
+                        false => part.copy_from_slice(&x[row * fresh + begin..][..length]),
+                    }
+                    at += length;
+                    out = rest;
+                }
+            });
+            Ok((out, (batch, (kept + fresh) / channels.max(1), channels).into()))
+        }))
+    })
 }
 
 /// x + sin²(alpha x) gain, with one `alpha` and one `gain` per channel of the last dimension.
@@ -158,5 +201,21 @@ mod tests {
         close(gate(&even, Kernels::Native).unwrap(), gate(&even, Kernels::Composed).unwrap());
         close(snake(&x, &w, &b, Kernels::Native).unwrap(), snake(&x, &w, &b, Kernels::Composed).unwrap());
         close(elu(&x, Kernels::Native).unwrap(), elu(&x, Kernels::Composed).unwrap());
+    }
+
+    #[test]
+    fn pieces_are_joined_wherever_threads_divide_them() {
+        for (kept, time, channels) in [(1, 1, 1), (3, 400, 40), (700, 5, 40), (0, 2, 7)] {
+            let piece = |time| Tensor::randn(0f32, 2.0, (2, time, channels), &Device::Cpu).unwrap();
+            let (before, x) = (piece(kept), piece(time));
+            for active in [false, true] {
+                let all = join(Some(&before), &x, active, Kernels::Native).unwrap();
+                let x = if active { elu(&x, Kernels::Native).unwrap() } else { x.clone() };
+                let expected = Tensor::cat(&[&before, &x], 1).unwrap();
+                let floats = |tensor: Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+                assert_eq!(all.dims(), expected.dims());
+                assert!(floats(all) == floats(expected), "{kept} {time} {channels} {active}");
+            }
+        }
     }
 }

@@ -174,7 +174,7 @@ impl LatentCodec for MelodyFlow {
         state: &mut [LayerState],
         sound: &Tensor,
         last: bool,
-        tap: &mut WaveTap<'_>,
+        tap: Option<&mut WaveTap<'_>>,
     ) -> Result<Option<Tensor>> {
         self.encoder.push(state, Some(sound), last, tap)
     }
@@ -184,7 +184,7 @@ impl LatentCodec for MelodyFlow {
         state: &mut StreamState,
         latents: &Tensor,
         last: bool,
-        tap: &mut WaveTap<'_>,
+        tap: Option<&mut WaveTap<'_>>,
     ) -> Result<Option<Tensor>> {
         self.decoder.push(state, Some(latents), last, tap)
     }

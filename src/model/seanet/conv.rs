@@ -9,7 +9,7 @@ use candle_core::{D, Tensor};
 use super::super::{
     config::PadMode,
     error::Result,
-    kernels::{Epilogue, Linear, WeightFormat},
+    kernels::{Epilogue, Kernels, Linear, WeightFormat, join},
     weights::Weights,
 };
 
@@ -84,9 +84,20 @@ impl Padding {
     }
 }
 
+/// What becomes of a convolution's outputs.
+pub enum Then<'a> {
+    /// Nothing.
+    Nothing,
+    /// ELU; for a convolution with a bias.
+    Elu,
+    /// What waits is added to them; for stride 1.
+    Add(&'a mut DelayLine),
+}
+
 /// A convolution with its padding.
 pub struct StreamingConv1d {
     linear: Linear,
+    kernels: Kernels,
     shape: Shape,
     padding: Padding,
 }
@@ -134,8 +145,9 @@ impl StreamingConv1d {
         let weight = fused_weight(weights, [shape.outputs, shape.inputs, shape.kernel])?;
         let flat = weight.transpose(1, 2)?.reshape((shape.outputs, shape.kernel * shape.inputs))?;
         let bias = if bias { Some(weights.get("bias", &[shape.outputs])?) } else { None };
-        let linear = Linear::new(&flat, bias, weights.target().kernels, WeightFormat::F32)?;
-        Ok(Self { linear, shape, padding })
+        let kernels = weights.target().kernels;
+        let linear = Linear::new(&flat, bias, kernels, WeightFormat::F32)?;
+        Ok(Self { linear, kernels, shape, padding })
     }
 
     /// Every window that lies inside of `x`.
@@ -152,20 +164,21 @@ impl StreamingConv1d {
         self.valid(x, Epilogue::None)
     }
 
-    /// Takes the next piece of a signal, or its end; gives what is final. `add` is for stride 1.
+    /// Takes the next piece of a signal, through ELU if it is `active`, or its end; gives what is
+    /// final.
     ///
     /// # Errors
     /// When shapes do not fit or the device fails.
     pub fn push(
         &self,
         state: &mut ConvState,
-        x: Option<&Tensor>,
+        (x, active): (Option<&Tensor>, bool),
         last: bool,
-        add: Option<&mut DelayLine>,
+        then: Then<'_>,
     ) -> Result<Option<Tensor>> {
         let Padding { left, mode, .. } = self.padding;
         let (extent, stride) = (self.shape.extent(), self.shape.stride);
-        let mut signal = joined(state.part().take(), x)?;
+        let mut signal = joined(state.part().take(), (x, active), self.kernels)?;
         if let ConvState::Start(pending) = state {
             let Some(so_far) = signal else { return Ok(None) };
             if !last && so_far.dim(1)? <= self.padding.mirrored(stride) {
@@ -176,7 +189,7 @@ impl StreamingConv1d {
                 // Both ends at once: a signal shorter than its padding is mirrored as a whole.
                 let end = self.end(so_far.dim(1)? + left);
                 let Some(end) = end else { return Ok(None) };
-                return Ok(Some(self.take(&pad(&so_far, left, end, mode)?, add)?));
+                return Ok(Some(self.take(&pad(&so_far, left, end, mode)?, then)?));
             }
             signal = Some(pad(&so_far, left, 0, mode)?);
             *state = ConvState::Running(None, 0);
@@ -187,7 +200,7 @@ impl StreamingConv1d {
         if last {
             let Some(end) = self.end(length - *skip) else { return Ok(None) };
             let rest = pad(&signal, 0, end, mode)?;
-            return Ok(Some(self.take(&rest.narrow(1, *skip, length + end - *skip)?, add)?));
+            return Ok(Some(self.take(&rest.narrow(1, *skip, length + end - *skip)?, then)?));
         }
         let steps = if length < *skip + extent { 0 } else { (length - *skip - extent) / stride + 1 };
         let begin = *skip;
@@ -201,7 +214,7 @@ impl StreamingConv1d {
         if steps == 0 {
             return Ok(None);
         }
-        Ok(Some(self.take(&signal.narrow(1, begin, length - begin)?, add)?))
+        Ok(Some(self.take(&signal.narrow(1, begin, length - begin)?, then)?))
     }
 
     /// How much padding the end of a signal needs of which `length` steps (left padding included)
@@ -217,10 +230,11 @@ impl StreamingConv1d {
         (windows > 0).then(|| ((windows - 1) * stride + extent).saturating_sub(length))
     }
 
-    fn take(&self, signal: &Tensor, add: Option<&mut DelayLine>) -> Result<Tensor> {
-        match add {
-            None => self.valid(signal, Epilogue::None),
-            Some(delayed) => {
+    fn take(&self, signal: &Tensor, then: Then<'_>) -> Result<Tensor> {
+        match then {
+            Then::Nothing => self.valid(signal, Epilogue::None),
+            Then::Elu => self.valid(signal, Epilogue::Elu),
+            Then::Add(delayed) => {
                 let steps = signal.dim(1)? + 1 - self.shape.extent();
                 self.valid(signal, Epilogue::Add(&delayed.take(steps)?))
             }
@@ -237,8 +251,8 @@ impl DelayLine {
     ///
     /// # Errors
     /// When shapes do not fit.
-    pub fn push(&mut self, x: &Tensor) -> Result<()> {
-        self.0 = joined(self.0.take(), Some(x))?;
+    pub fn push(&mut self, x: &Tensor, kernels: Kernels) -> Result<()> {
+        self.0 = joined(self.0.take(), (Some(x), false), kernels)?;
         Ok(())
     }
 
@@ -254,13 +268,15 @@ impl DelayLine {
     }
 }
 
-/// Two pieces as one.
-pub(in super::super) fn joined(first: Option<Tensor>, second: Option<&Tensor>) -> Result<Option<Tensor>> {
-    Ok(match (first, second) {
-        (Some(first), Some(second)) => Some(Tensor::cat(&[&first, second], 1)?),
-        (Some(only), None) => Some(only),
-        (None, Some(only)) => Some(only.clone()),
-        (None, None) => None,
+/// Two pieces as one; the second through ELU if it is `active`.
+pub(in super::super) fn joined(
+    first: Option<Tensor>,
+    (second, active): (Option<&Tensor>, bool),
+    kernels: Kernels,
+) -> Result<Option<Tensor>> {
+    Ok(match second {
+        Some(second) => Some(join(first.as_ref(), second, active, kernels)?),
+        None => first,
     })
 }
 
@@ -289,6 +305,7 @@ fn pad(x: &Tensor, left: usize, right: usize, mode: PadMode) -> Result<Tensor> {
 /// A transposed convolution: every input frame becomes `stride` outputs, with overlaps added.
 pub struct StreamingConvTranspose1d {
     linear: Linear,
+    kernels: Kernels,
     stride: usize,
     /// Input frames that one output frame sees.
     span: usize,
@@ -328,22 +345,29 @@ impl StreamingConvTranspose1d {
         let weight = weight.index_select(&Tensor::new(order, weight.device())?, 2)?;
         let flat = weight.reshape((ratio * outputs, span * inputs))?;
         let bias = weights.get("bias", &[outputs])?.repeat(ratio)?;
-        let linear = Linear::new(&flat, Some(bias), weights.target().kernels, WeightFormat::F32)?;
-        Ok(Self { linear, stride: ratio, span, trim, outputs })
+        let kernels = weights.target().kernels;
+        let linear = Linear::new(&flat, Some(bias), kernels, WeightFormat::F32)?;
+        Ok(Self { linear, kernels, stride: ratio, span, trim, outputs })
     }
 
-    /// Takes the next piece of a signal, or its end; gives what is final.
+    /// Takes the next piece of a signal, through ELU if it is `active`, or its end; gives what is
+    /// final.
     ///
     /// # Errors
     /// When shapes do not fit or the device fails.
-    pub fn push(&self, state: &mut UpsampleState, x: Option<&Tensor>, last: bool) -> Result<Option<Tensor>> {
+    pub fn push(
+        &self,
+        state: &mut UpsampleState,
+        (x, active): (Option<&Tensor>, bool),
+        last: bool,
+    ) -> Result<Option<Tensor>> {
         let before = match (state.before.take(), x) {
             (Some(before), _) => Some(before),
             // Nothing precedes the first frame.
             (None, Some(x)) => Some(x.narrow(1, 0, 1)?.zeros_like()?.repeat((1, self.span - 1, 1))?),
             (None, None) => None,
         };
-        let Some(mut signal) = joined(before, x)? else { return Ok(None) };
+        let Some(mut signal) = joined(before, (x, active), self.kernels)? else { return Ok(None) };
         if last {
             signal = signal.pad_with_zeros(1, 0, self.span - 1)?;
         }

@@ -12,6 +12,6 @@ mod stack;
 pub use activation::Activation;
 pub(super) use conv::joined;
 pub use conv::{
-    ConvState, DelayLine, Padding, Shape, StreamingConv1d, StreamingConvTranspose1d, UpsampleState, fused_weight,
+    ConvState, DelayLine, Padding, Shape, StreamingConv1d, StreamingConvTranspose1d, Then, UpsampleState, fused_weight,
 };
 pub use stack::{Layer, LayerState, Residual, Stack, Tap};

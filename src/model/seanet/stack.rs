@@ -6,7 +6,7 @@ use super::super::{
     error::Result,
     kernels::{Kernels, LstmLayer, LstmState},
 };
-use super::{Activation, ConvState, DelayLine, StreamingConv1d, StreamingConvTranspose1d, UpsampleState};
+use super::{Activation, ConvState, DelayLine, StreamingConv1d, StreamingConvTranspose1d, Then, UpsampleState};
 
 /// Shown the output of every layer, with its path: the layer's index, within a nested stack
 /// preceded by that stack's.
@@ -103,13 +103,21 @@ impl LayerState {
 /// Layers in a row.
 pub struct Stack {
     layers: Vec<Layer>,
+    /// The index of the first one, as taps are told it.
+    first: usize,
     kernels: Kernels,
 }
 
 impl Stack {
     /// From its layers.
     pub fn new(layers: Vec<Layer>, kernels: Kernels) -> Self {
-        Self { layers, kernels }
+        Self { layers, first: 0, kernels }
+    }
+
+    /// Takes off the layers from `at` on.
+    pub fn split_off(&mut self, at: usize) -> Self {
+        let layers = self.layers.split_off(at.min(self.layers.len()));
+        Self { first: self.first + self.layers.len(), layers, kernels: self.kernels }
     }
 
     /// The states of signals that have not begun.
@@ -118,6 +126,8 @@ impl Stack {
     }
 
     /// The next piece of a signal `[batch, time, channels]`, or its end; gives what became final.
+    /// Where nobody is shown the layers, what is done element by element is done with its
+    /// neighbours.
     ///
     /// # Errors
     /// When shapes do not fit or the device fails.
@@ -126,8 +136,16 @@ impl Stack {
         states: &mut [LayerState],
         x: Option<&Tensor>,
         last: bool,
-        tap: &mut Tap<'_>,
+        tap: Option<&mut Tap<'_>>,
     ) -> Result<Option<Tensor>> {
+        let mut tap = tap.map(|tap| {
+            move |path: &[usize], x: &Tensor| {
+                let mut path = path.to_vec();
+                path.iter_mut().take(1).for_each(|index| *index += self.first);
+                tap(&path, x);
+            }
+        });
+        let tap = tap.as_mut().map(|tap| tap as &mut Tap<'_>);
         run(&self.layers, states, x.cloned(), last, self.kernels, &mut Vec::new(), tap)
     }
 }
@@ -151,26 +169,38 @@ fn run(
     last: bool,
     kernels: Kernels,
     path: &mut Vec<usize>,
-    tap: &mut Tap<'_>,
+    mut tap: Option<&mut Tap<'_>>,
 ) -> Result<Option<Tensor>> {
+    // The next layer is to take what it is given through ELU.
+    let mut active = false;
     for (index, (layer, state)) in layers.iter().zip(states).enumerate() {
+        let next = layers.get(index + 1);
+        if let (Layer::Activation(Activation::Elu), None) = (layer, &tap)
+            && let Some(Layer::StreamingConv1d(_) | Layer::StreamingConvTranspose1d(_)) = next
+        {
+            active = true;
+            continue;
+        }
+        let active = std::mem::take(&mut active);
         path.push(index);
         x = match (layer, state) {
             (Layer::Activation(activation), _) => x.map(|x| activation.apply(&x, kernels)).transpose()?,
             (Layer::StreamingConv1d(conv), LayerState::StreamingConv1d(state)) => {
-                conv.push(state, x.as_ref(), last, None)?
+                conv.push(state, (x.as_ref(), active), last, Then::Nothing)?
             }
             (Layer::StreamingConvTranspose1d(up), LayerState::StreamingConvTranspose1d(state)) => {
-                up.push(state, x.as_ref(), last)?
+                up.push(state, (x.as_ref(), active), last)?
             }
             (Layer::Residual(residual), LayerState::Residual(first, second, beside)) => {
-                residual.push((first, second, beside), x.as_ref(), last, kernels, path, tap)?
+                residual.push((first, second, beside), x.as_ref(), last, kernels, path, tap.as_deref_mut())?
             }
             (Layer::Lstm(layers), LayerState::Lstm(states)) => x.map(|x| recur(layers, states, &x)).transpose()?,
-            (Layer::Nested(layers), LayerState::Nested(states)) => run(layers, states, x, last, kernels, path, tap)?,
+            (Layer::Nested(layers), LayerState::Nested(states)) => {
+                run(layers, states, x, last, kernels, path, tap.as_deref_mut())?
+            }
             _ => return Err(candle_core::Error::Msg("a state belongs to another stack".into()).into()),
         };
-        if let Some(x) = &x {
+        if let (Some(x), Some(tap)) = (&x, &mut tap) {
             tap(path, x);
         }
         path.pop();
@@ -198,10 +228,11 @@ impl Residual {
         last: bool,
         kernels: Kernels,
         path: &mut Vec<usize>,
-        tap: &mut Tap<'_>,
+        mut tap: Option<&mut Tap<'_>>,
     ) -> Result<Option<Tensor>> {
+        let is_shown = tap.is_some();
         let mut show = |index: usize, x: &Option<Tensor>| {
-            if let Some(x) = x {
+            if let (Some(x), Some(tap)) = (x, &mut tap) {
                 path.push(index);
                 tap(path, x);
                 path.pop();
@@ -209,16 +240,21 @@ impl Residual {
         };
         if let Some(x) = x {
             match &self.shortcut {
-                Some(conv) => beside.push(&conv.pointwise(x)?)?,
-                None => beside.push(x)?,
+                Some(conv) => beside.push(&conv.pointwise(x)?, kernels)?,
+                None => beside.push(x, kernels)?,
             }
+        }
+        let then = Then::Add(beside);
+        if let ([Activation::Elu, Activation::Elu], false) = (&self.activations, is_shown) {
+            let inner = self.first.push(first, (x, true), last, Then::Elu)?;
+            return self.second.push(second, (inner.as_ref(), false), last, then);
         }
         let outer = x.map(|x| self.activations[0].apply(x, kernels)).transpose()?;
         show(0, &outer);
-        let inner = self.first.push(first, outer.as_ref(), last, None)?;
+        let inner = self.first.push(first, (outer.as_ref(), false), last, Then::Nothing)?;
         show(1, &inner);
         let inner = inner.map(|inner| self.activations[1].apply(&inner, kernels)).transpose()?;
         show(2, &inner);
-        self.second.push(second, inner.as_ref(), last, Some(beside))
+        self.second.push(second, (inner.as_ref(), false), last, then)
     }
 }

@@ -169,7 +169,7 @@ impl LatentCodec for StableAudio {
         state: &mut [LayerState],
         sound: &Tensor,
         last: bool,
-        tap: &mut WaveTap<'_>,
+        tap: Option<&mut WaveTap<'_>>,
     ) -> Result<Option<Tensor>> {
         self.vae.encode(state, Some(sound), last, tap)
     }
@@ -179,7 +179,7 @@ impl LatentCodec for StableAudio {
         state: &mut Vec<LayerState>,
         latents: &Tensor,
         last: bool,
-        tap: &mut WaveTap<'_>,
+        tap: Option<&mut WaveTap<'_>>,
     ) -> Result<Option<Tensor>> {
         self.vae.decode(state, Some(latents), last, tap)
     }

@@ -137,7 +137,7 @@ impl Oobleck {
         state: &mut [LayerState],
         sound: Option<&Tensor>,
         last: bool,
-        tap: &mut Tap<'_>,
+        tap: Option<&mut Tap<'_>>,
     ) -> Result<Option<Tensor>> {
         self.encoder.push(state, sound, last, tap)
     }
@@ -160,7 +160,7 @@ impl Oobleck {
         state: &mut [LayerState],
         latents: Option<&Tensor>,
         last: bool,
-        tap: &mut Tap<'_>,
+        tap: Option<&mut Tap<'_>>,
     ) -> Result<Option<Tensor>> {
         let scaled = latents.map(|latents| latents * self.scale).transpose()?;
         let sound = self.decoder.push(state, scaled.as_ref(), last, tap)?;
