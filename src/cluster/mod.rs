@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 pub use self::calls::{Answer, Call, Received, Respond, whole};
 pub use self::config::{Address, ClusterConfig, Name, Role};
@@ -39,6 +39,10 @@ use self::shelf::Shelf;
 use self::succession::Succession;
 use crate::station::{Station, StationError, Stream, StreamSpec};
 use crate::studio::{ClipId, Copies, SessionId, Studio};
+
+/// Words of nodes may come so much later than they should, while servers of NATS agree anew.
+const LATE: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(100);
 
 /// This process as a node of its cluster.
 pub struct Cluster {
@@ -146,22 +150,40 @@ impl Cluster {
         if engines.is_empty() { Err(ClusterError::NoEngine) } else { Ok(engines) }
     }
 
+    /// The same; where there is none, one is waited for: while servers of NATS agree anew, words of
+    /// nodes come late.
+    ///
+    /// # Errors
+    /// Those of [`Cluster::engines`].
+    pub async fn engines_soon(&self) -> Result<Vec<Node>, ClusterError> {
+        let until = Instant::now() + LATE;
+        loop {
+            match self.engines() {
+                Err(ClusterError::NoEngine) if Instant::now() < until => sleep(LOOK).await,
+                engines => return engines,
+            }
+        }
+    }
+
     /// Nodes that make clips, those where fewest wait first, and this one before others that have
     /// as few.
     ///
     /// # Errors
-    /// Those of [`Cluster::engines`].
-    pub fn makers(&self) -> Result<Vec<Node>, ClusterError> {
-        let mut makers = self.engines()?;
-        makers.sort_by_key(|node| (node.clips, node.name != self.node()));
-        Ok(makers)
+    /// Those of [`Cluster::engines_soon`].
+    pub async fn makers(&self) -> Result<Vec<Node>, ClusterError> {
+        Ok(self.by_clips(self.engines_soon().await?))
+    }
+
+    fn by_clips(&self, mut engines: Vec<Node>) -> Vec<Node> {
+        engines.sort_by_key(|node| (node.clips, node.name != self.node()));
+        engines
     }
 
     /// Nodes by which a new clip is made sooner than here, those where fewest wait first, and then
     /// this one; this one alone while it has a free place.
     pub fn sooner(&self) -> Vec<String> {
         let own = self.nodes.busy();
-        let others = self.makers().unwrap_or_default().into_iter();
+        let others = self.by_clips(self.engines().unwrap_or_default()).into_iter();
         let sooner = others.filter(|node| node.name != self.node() && own.is_some_and(|own| node.clips < own));
         sooner.map(|node| node.name).chain([self.node().to_owned()]).collect()
     }
@@ -215,7 +237,8 @@ impl Cluster {
     /// Why the last of them refused it; [`ClusterError::NoEngine`], [`ClusterError::Away`],
     /// [`ClusterError::Silent`].
     pub async fn begin(&self, spec: &StreamSpec) -> Result<Arc<Stream>, ClusterError> {
-        let others: Vec<Node> = self.engines()?.into_iter().filter(|node| node.name != self.node()).collect();
+        let others: Vec<Node> =
+            self.engines_soon().await?.into_iter().filter(|node| node.name != self.node()).collect();
         // Who has no room may still let it wait.
         let with_room = others.iter().filter(|node| node.room > 0).count().max(1);
         let mut refused = Err(ClusterError::NoEngine);

@@ -209,9 +209,12 @@ async fn whereabouts<B>(app: &App, cluster: &Cluster, request: &Request<B>) -> R
             Err(_) => Ok(Whereabouts::Here),
         },
         ["status-json.xsl"] if reads && cluster.reach().is_ok() => Ok(Whereabouts::Everywhere),
-        ["v1", "models"] if reads && cluster.is_edge() => {
-            Ok(cluster.engines()?.into_iter().next().map_or(Whereabouts::Here, |node| Whereabouts::At(node.name)))
-        }
+        ["v1", "models"] if reads && cluster.is_edge() => Ok(cluster
+            .engines_soon()
+            .await?
+            .into_iter()
+            .next()
+            .map_or(Whereabouts::Here, |node| Whereabouts::At(node.name))),
         ["v1", "streams", id, ref rest @ ..] if app.station.presented(id).is_err() => match cluster.find(id).await? {
             // All who listen here share its pages; in its past each is alone. Sockets are of this
             // node, whatever they hear.
@@ -300,7 +303,7 @@ async fn by_owner(
 
 /// A new stream plays where there is most room; a node that refuses it leaves it to the next one.
 async fn anywhere(cluster: &Cluster, routes: &Routes, parts: Parts, body: Bytes) -> Result<Response, HttpError> {
-    let nodes = cluster.engines()?;
+    let nodes = cluster.engines_soon().await?;
     let is_here = |name: &str| name == cluster.node();
     // Who has no room may still let it wait.
     let with_room = nodes.iter().filter(|node| node.room > 0).count().max(1);

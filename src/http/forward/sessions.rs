@@ -119,7 +119,7 @@ pub(super) async fn answered(
         }
         Wants::Own => {
             let client = request.extensions().get::<Client>().map(|client| client.address.to_string());
-            let node = match cluster.engines() {
+            let node = match cluster.engines_soon().await {
                 // The one that is nearest to the client in a circle: others come and go without a
                 // difference.
                 Ok(engines) => engines.into_iter().min_by_key(|node| tag(&node.name, client.as_deref())),
@@ -238,7 +238,7 @@ async fn place(cluster: &Cluster, (about, is_work): (Option<&About>, bool)) -> R
         None if is_work && !cluster.is_edge() => Ok(Some(cluster.sooner())),
         // It is new, or nobody knows it any more, or it goes on where it is asked for.
         None | Some(Home::Gone) if !cluster.is_edge() => Ok(None),
-        None | Some(Home::Gone) => Ok(Some(cluster.makers()?.into_iter().map(|node| node.name).collect())),
+        None | Some(Home::Gone) => Ok(Some(cluster.makers().await?.into_iter().map(|node| node.name).collect())),
     }
 }
 

@@ -107,7 +107,7 @@ impl Bridge {
             Some(Home::Here) => Ok(Vec::new()),
             Some(Home::At(node)) => Ok(vec![node]),
             _ if !cluster.is_edge() => Ok(Vec::new()),
-            _ => Ok(cluster.makers()?.into_iter().map(|node| node.name).collect()),
+            _ => Ok(cluster.makers().await?.into_iter().map(|node| node.name).collect()),
         }
     }
 
