@@ -85,12 +85,10 @@ impl Station {
         let model = models.iter().find(|model| Some(&model.id) == spec.model.as_ref());
         let (Some(plays), Some(model)) = (plays, model) else { return Ok(None) };
         let keep = |fingerprint| if fingerprint == model.codec_fingerprint { model.keep } else { 0 };
-        let (at, ahead) = (journal.kept().end, self.burst());
-        // Nobody was sent more than that beyond what is played.
-        let plays = plays.clamp(at.saturating_sub(ahead), at);
-        let seam = journal.seam(keep, plays).await?.filter(|_| model.channels <= journal.channels());
+        let seam = journal.seam(keep).await?.filter(|_| model.channels <= journal.channels());
         Ok(seam.map(|seam| {
-            let clock = Clock::start(now, plays, ahead);
+            let ahead = self.burst();
+            let clock = Clock::start(now, plays.clamp(seam.at.saturating_sub(ahead), seam.at), ahead);
             (seam.prefix.clone(), Joins { seam, clock: Some(clock) })
         }))
     }

@@ -10,8 +10,8 @@ use super::record::{Record, Run, What};
 use crate::audio::{LEVEL_BLOCK, OPUS_RATE};
 use crate::engine::Prefix;
 
-/// Frames of 48 kHz before the place that are made again at least: whoever encodes has to hear what
-/// others have sent already.
+/// Frames of 48 kHz before the place that are made again: whoever encodes has to hear what others
+/// have sent already.
 const AGAIN: u64 = 2 * OPUS_RATE as u64;
 /// Frames before these that the codec needs until it gives what it gave.
 const COLD: u64 = OPUS_RATE as u64;
@@ -51,16 +51,14 @@ struct Tail {
 
 impl Journal {
     /// How a voice goes on at the end of what is written down; `most` says how many frames of a
-    /// codec with a fingerprint are remembered, 0 of one that is not known. Some may not have been
-    /// sent what lies behind media time `from`. `None` where that cannot be done without being
-    /// heard.
+    /// codec with a fingerprint are remembered, 0 of one that is not known. `None` where that
+    /// cannot be done without being heard.
     ///
     /// # Errors
     /// [`StationError::Journal`].
     pub(in super::super) async fn seam(
         self: &Arc<Self>,
         most: impl Fn(u64) -> usize,
-        from: u64,
     ) -> Result<Option<Seam>, StationError> {
         let at = self.kept().end;
         let voice = self.lock().index.voice_time(at);
@@ -88,8 +86,7 @@ impl Journal {
         }
         Ok(tail.and_then(|tail| {
             let most = most(tail.run.codec().fingerprint);
-            let again = AGAIN.max(at.saturating_sub(from));
-            if most > 0 { tail.seam((at, voice), again, most) } else { None }
+            if most > 0 { tail.seam(at, voice, most) } else { None }
         }))
     }
 }
@@ -100,8 +97,8 @@ impl Tail {
         self.first + (self.codes.len() / self.run.codec().codebooks) as u64
     }
 
-    /// `at` is voice time `voice`; so many frames before it are made `again`.
-    fn seam(self, (at, voice): (u64, u64), again: u64, most: usize) -> Option<Seam> {
+    /// `at` is voice time `voice`.
+    fn seam(self, at: u64, voice: u64, most: usize) -> Option<Seam> {
         let (codec, end) = (self.run.codec(), self.end());
         let (rate, hop) = (i64::from(codec.rate), codec.hop as i64);
         let sample = |frame: u64| self.run.origin + frame as i64 * hop;
@@ -114,7 +111,7 @@ impl Tail {
         if (self.first..end).is_empty() || self.run.frames_before(voice) > end {
             return None;
         }
-        let wanted = voice.saturating_sub(again + COLD);
+        let wanted = voice.saturating_sub(AGAIN + COLD);
         let places = || (self.first..end).filter(is_place).take_while(|frame| place(*frame) <= voice);
         let begin = places().take_while(|frame| place(*frame) <= wanted).last().or_else(|| places().next())?;
         let begins = place(begin);
