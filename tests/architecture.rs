@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// Files that lie beside the rooms and that every room may use.
-const COMMON: [&str; 5] = ["units", "pcm", "bars", "telemetry", "budget"];
+const COMMON: [&str; 6] = ["units", "pcm", "bars", "telemetry", "budget", "heap"];
 
 /// The words between backticks of a cell: rooms (`engine/` or `engine`) and paths.
 fn quoted(cell: &str) -> impl Iterator<Item = &str> {
