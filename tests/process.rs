@@ -225,8 +225,9 @@ fn hub() -> (SocketAddr, std::sync::mpsc::Receiver<String>) {
             let length = body.len();
             let answer =
                 format!("HTTP/1.1 200 OK\r\n{headers}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
-            let _ = std::io::Write::write_all(&mut &socket, answer.as_bytes());
+            // Whoever has the answer finds what was asked.
             let _ = asked.send(head.join("\n").to_ascii_lowercase());
+            let _ = std::io::Write::write_all(&mut &socket, answer.as_bytes());
         }
     });
     (addr, requests)
