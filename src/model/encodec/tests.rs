@@ -116,6 +116,25 @@ fn voices_of_equal_phase_are_decoded_in_one_batch_and_snapshots_go_back() {
     }
 }
 
+/// What is shown is made layer by layer; what nobody looks at, with its neighbours.
+#[test]
+fn what_is_shown_is_what_is_made_unseen() {
+    let codec = codec(&small(), Kernels::Native);
+    let codes = codes(2, 16, 5);
+    let latents = codec.quantizer.decode(&codes).unwrap();
+    let mut seen = 0;
+    let mut look = |_: &[usize], _: &Tensor| seen += 1;
+    let shown = codec.decoder.push(&mut codec.decoder.start(), Some(&latents), true, Some(&mut look)).unwrap().unwrap();
+    let unseen = codec.decoder.push(&mut codec.decoder.start(), Some(&latents), true, None).unwrap().unwrap();
+    assert!(seen > 10);
+    assert_eq!(worst(&shown, &unseen), 0.0);
+    let frames = |tap: Option<&mut crate::model::seanet::Tap<'_>>| {
+        codec.encoder.push(&mut codec.encoder.start(), Some(&shown), true, tap).unwrap().unwrap()
+    };
+    let (one, other) = (frames(Some(&mut |_, _| {})), frames(None));
+    assert_eq!(worst(&one, &other), 0.0);
+}
+
 #[test]
 fn the_published_codec_looks_four_frames_ahead() {
     let config = CodecConfig { filters: 2, dim: 4, card: 16, ..CodecConfig::encodec_32khz() };

@@ -306,8 +306,7 @@ impl<F: Format> WithSimd for Rectangle<'_, '_, F> {
         let width = VECTORS * S::F32_LANES;
         let step = F::words(width);
         let first = panels.start * width;
-        // Sums are held in registers: with sixteen of them only half as many rows fit beside the
-        // weights.
+        // Sums are held in registers: with sixteen of them fewer rows fit beside the weights.
         let most = if S::REGISTER_COUNT >= 32 { 6 } else { 2 };
         let run = inputs / map.runs;
         // A few rows pass each weight once: nothing is gained by blocks.

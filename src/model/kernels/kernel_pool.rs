@@ -174,27 +174,19 @@ pub(super) fn chunks<T: Send>(items: &mut [T], size: usize, f: impl Fn(usize, &m
     });
 }
 
-/// As many items, made chunk by chunk: `f` gets each one's index and the chunk, which is zeros. They
+/// As many values, made chunk by chunk: `f` gets each one's index and the chunk, which is zeros. They
 /// become zeros where they are written next, while the cache has them.
-pub(super) fn made<T: Zero>(len: usize, size: usize, f: impl Fn(usize, &mut [T]) + Sync) -> Vec<T> {
-    let mut items: Vec<T> = Vec::with_capacity(len);
-    chunks(&mut items.spare_capacity_mut()[..len], size, |index, part| {
-        part.fill(MaybeUninit::new(T::ZERO));
+pub(super) fn made(len: usize, size: usize, f: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
+    let mut items: Vec<f32> = Vec::with_capacity(len);
+    // Chunks of nothing would leave everything as it is.
+    chunks(&mut items.spare_capacity_mut()[..len], size.max(1), |index, part| {
+        part.fill(MaybeUninit::new(0.0));
         // SAFETY: all of it was just written.
         f(index, unsafe { part.assume_init_mut() });
     });
     // SAFETY: every chunk was made.
     unsafe { items.set_len(len) };
     items
-}
-
-/// What begins as nothing.
-pub(super) trait Zero: Copy + Send {
-    const ZERO: Self;
-}
-
-impl Zero for f32 {
-    const ZERO: Self = 0.0;
 }
 
 /// Some columns of all rows of a matrix, which nobody else has.

@@ -49,8 +49,12 @@ impl Packed {
             return Ok(Self::Floats(words));
         }
         let largest = |row: &[f32]| row.iter().fold(0f32, |most, value| most.max(value.abs()));
-        // An output without weights has no steps either.
-        let step = |row: &[f32]| (largest(row) / 32_767.0).max(f32::MIN_POSITIVE);
+        let step = |row: &[f32]| match row.iter().all(|value| value.is_finite()) {
+            // An output without weights has no steps either.
+            true => (largest(row) / 32_767.0).max(f32::MIN_POSITIVE),
+            // No whole number says that there is none.
+            false => f32::NAN,
+        };
         let steps: Vec<f32> = weight.chunks_exact(inputs).map(step).collect();
         let rows = weight.chunks_exact(inputs).zip(&steps);
         let whole: Vec<f32> = rows.flat_map(|(row, step)| row.iter().map(move |value| value / step)).collect();
@@ -208,6 +212,17 @@ mod tests {
         agree(20, 1e-5);
         // 32,767 steps to the largest of 512 weights: errors of 1e-5 in sums that are about 1.
         agree(512, 5e-5);
+    }
+
+    #[test]
+    fn a_bad_weight_is_not_hidden() {
+        let width = 512;
+        let mut weight = vec![0.1; 4 * width * width];
+        weight[7] = f32::NAN;
+        let packed = Packed::new(&weight, 4 * width, width).unwrap();
+        assert!(matches!(packed, Packed::Whole(..)));
+        let sums = packed.multiply((&vec![1.0; width], RowMap::plain(1, width)), width, &vec![0.0; 4 * width]);
+        assert!(sums[0].is_nan() && sums[1..].iter().all(|sum| (sum - 51.2).abs() < 1e-2));
     }
 
     fn agree(width: usize, tolerance: f32) {
