@@ -18,7 +18,7 @@ mod glibc {
 pub(crate) fn keep() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
-        // As much as glibc allows a block to have, and as it keeps together.
+        // The most that glibc takes here, and what it holds together for a thread.
         glibc::mallopt(glibc::MMAP_THRESHOLD, 32 << 20);
         glibc::mallopt(glibc::TRIM_THRESHOLD, 64 << 20);
     }

@@ -95,7 +95,11 @@ async fn accept(
     let place = query.place()?;
     let heard = Heard { app: Arc::clone(app), client, grant, stream, listen };
     let sound = match (listen, place) {
-        (None, _) => Ok(None),
+        (None, _) => {
+            // A place that is none is told although nothing sounds there.
+            query.shift(&heard.stream)?;
+            Ok(None)
+        }
         (Some(listen), Some(place)) => Ok(Some(Sound::of_past(&heard, listen, place).await?.0)),
         (Some(listen), None) => match heard.stream.join(listen).await {
             // A browser's script sees how a socket closes, and nothing of a refused handshake.

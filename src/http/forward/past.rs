@@ -9,6 +9,7 @@ use warp::http::header::RETRY_AFTER;
 use warp::http::{HeaderMap, HeaderName, Method};
 use warp::reply::Response;
 
+use super::wire::other_version;
 use super::{App, Asked, Bytes, Client, ClusterError, HttpError, at};
 use crate::http::audio::MEDIA_TIME;
 use crate::http::auth::Grant;
@@ -42,7 +43,7 @@ pub(in crate::http) async fn past(
     if !response.status().is_success() {
         return Err(refusal(response).await);
     }
-    let begins = number(response.headers(), &MEDIA_TIME).unwrap_or_default();
+    let begins = number(response.headers(), &MEDIA_TIME).ok_or_else(other_version)?;
     let sound = BodyDataStream::new(response.into_body()).map(|part| part.map_err(drop)).boxed();
     Ok(Past { begins, sound })
 }

@@ -193,15 +193,18 @@ impl Told {
     }
 }
 
+/// Another node says it otherwise.
+pub(super) fn other_version() -> HttpError {
+    HttpError::BadRequest("The nodes of the cluster do not understand each other: run one version on all.".into())
+}
+
 fn write(head: &impl Serialize) -> Bytes {
     // Texts and numbers can always be written.
     serde_json::to_vec(head).unwrap_or_default().into()
 }
 
 fn read<'a, T: Deserialize<'a>>(head: &'a [u8]) -> Result<T, HttpError> {
-    serde_json::from_slice(head).map_err(|_| {
-        HttpError::BadRequest("The nodes of the cluster do not understand each other: run one version on all.".into())
-    })
+    serde_json::from_slice(head).map_err(|_| other_version())
 }
 
 /// Those that are text: others say nothing to our routes.
