@@ -17,6 +17,7 @@ from adversary import Adversary
 from config import CODEC, CODECS, HOP, SR
 from data import load_pool
 from muon import Muon
+from precision import bf16_is_faster
 from quantizer import Quantizer
 
 SCALES = ((2048, 96), (512, 48), (128, 20))
@@ -174,9 +175,12 @@ if __name__ == "__main__":
     p.add_argument("--lr", type=float, default=1e-3)
     p.add_argument("--muon-lr", type=float, default=4e-3)
     p.add_argument("--wave", type=float, default=2.0)
-    p.add_argument("--bf16", type=int, default=1)
+    p.add_argument("--bf16", type=int, help="1 or 0; by default whatever is faster here")
     p.add_argument("--sizes", choices=list(CODECS), default="synthesis")
     p.add_argument("--adversary", type=float, help="share of the time after which one joins; 0.3 is good")
     p.add_argument("--fool", type=float, default=0.3)
     p.add_argument("--alike", type=float, default=1.0)
-    train(p.parse_args())
+    a = p.parse_args()
+    if a.bf16 is None:
+        a.bf16 = bf16_is_faster(torch.device(a.device).type)
+    train(a)

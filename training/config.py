@@ -17,8 +17,9 @@ CODEC = dict(
 # For recorded instruments: twice the codebooks (1.8 kbit/s), no more columns for a decoder.
 CODEC_BAND = dict(CODEC, num_filters=20, hidden_size=96, codebook_dim=96, target_bandwidths=[1.8])
 CODECS = dict(synthesis=CODEC, band=CODEC_BAND)
+# The embeddings are a static table of word pieces (`wordpieces.py`), which is not trained.
 TEXT = dict(
-    vocab_size=1024, d_model=128, d_kv=32, num_heads=4, d_ff=256, num_layers=2, feed_forward_proj="relu",
+    vocab_size=27626, d_model=64, d_kv=32, num_heads=4, d_ff=256, num_layers=2, feed_forward_proj="relu",
     dropout_rate=0.0, is_encoder_decoder=False, use_cache=False, pad_token_id=0, eos_token_id=1,
     decoder_start_token_id=0, relative_attention_num_buckets=32, relative_attention_max_distance=128,
 )

@@ -1,5 +1,5 @@
 """Write a checkpoint folder in the MusicGen layout of transformers (f16):
-`python export.py --out DIR --tokenizer DIR [--codec codec.pt] [--lm lm.pt]`."""
+`python export.py --out DIR --words DIR [--codec codec.pt] [--lm lm.pt]`."""
 import argparse
 import json
 import os
@@ -28,7 +28,7 @@ def state_of(codec_path, lm_path):
     return model
 
 
-def write(out, tokenizer, codec_path=None, lm_path=None):
+def write(out, words, codec_path=None, lm_path=None):
     os.makedirs(out, exist_ok=True)
     torch.manual_seed(0)
     model = state_of(codec_path, lm_path)
@@ -48,14 +48,14 @@ def write(out, tokenizer, codec_path=None, lm_path=None):
                        overlap=None, padding_side="left", padding_value=0.0, processor_class="MusicgenProcessor",
                        return_attention_mask=True, sampling_rate=SR), f, indent=2)
     for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(os.path.join(tokenizer, name), out)
+        shutil.copy(os.path.join(words, name), out)
 
 
 if __name__ == "__main__":
     p = argparse.ArgumentParser()
     p.add_argument("--out", required=True)
-    p.add_argument("--tokenizer", required=True)
+    p.add_argument("--words", required=True, help="folder of the tokenizer")
     p.add_argument("--codec")
     p.add_argument("--lm")
     a = p.parse_args()
-    write(a.out, a.tokenizer, a.codec, a.lm)
+    write(a.out, a.words, a.codec, a.lm)

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from transformers import MusicgenForConditionalGeneration
 
 import lm
-import tokenizer as tok_module
+import wordpieces
 from config import CODEBOOK_SIZE, CODEBOOKS
 
 PROMPT = "warm lofi hip hop at 85 bpm"
@@ -34,7 +34,7 @@ def reference_logits(model, text, ids, null):
 
 @torch.no_grad()
 def make(folder):
-    model, tok = load(folder), tok_module.load(folder)
+    model, tok = load(folder), wordpieces.load(folder)
     text = torch.tensor([tok.encode(PROMPT).ids])
     codes = torch.randint(0, CODEBOOK_SIZE, (1, CODEBOOKS, FRAMES - 1), generator=torch.Generator().manual_seed(1))
     ids = lm.delay(codes)

@@ -46,8 +46,10 @@ def undelay(ids):
 
 
 def text_states(model, ids, mask, keep=None):
-    """Projected text states [batch, words, hidden]; `keep` 0 gives the null condition."""
-    states = model.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+    """Projected text states [batch, words, hidden] of ids [batch, words], or of embeddings [batch, words, width];
+    `keep` 0 gives the null condition."""
+    read = dict(inputs_embeds=ids) if ids.is_floating_point() else dict(input_ids=ids)
+    states = model.text_encoder(**read, attention_mask=mask).last_hidden_state
     states = model.enc_to_dec_proj(states)
     mask = mask if keep is None else mask * keep[:, None]
     return states * mask[..., None].to(states.dtype)

@@ -3,6 +3,8 @@ from collections import defaultdict
 
 import torch
 
+from precision import bf16_is_faster
+
 
 @torch.no_grad()
 def orthogonal(g, steps=5):
@@ -11,7 +13,8 @@ def orthogonal(g, steps=5):
     flip = g.shape[-2] > g.shape[-1]
     x = g.mT if flip else g
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    x = x.bfloat16()
+    if bf16_is_faster(x.device.type):
+        x = x.bfloat16()
     for _ in range(steps):
         s = x @ x.mT
         x = a * x + (b * s + c * s @ s) @ x

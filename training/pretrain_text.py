@@ -1,35 +1,42 @@
 """Teach the text encoder what captions say, before the decoder is trained:
-`python pretrain_text.py --tokenizer DIR --out text.pt [--steps 500]`.
+`python pretrain_text.py --words DIR --phrases FILE --out text.pt [--steps 500]`.
 
 From every projected text state, linear heads read style, tempo, key, energy and
-instruments. Without this the decoder learns the music and never listens to the text.
+instruments. Without this the decoder learns the music and never listens to the text. The table of word pieces
+stays as it is; noise on it and words left out make words nearby mean the same.
 """
 import argparse
+import json
+import os
 import time
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 
 import lm
-import tokenizer as tok_module
+import wordpieces
 from composer.captions import INSTRUMENTS, make_caption
 from composer.render import HALF_FRAMES, Piece, bpm_of
 from composer.styles import NAMES
 
+END = 1
+NOISE = 0.35        # of a table of mean square one
+LEFT_OUT = 0.1      # share of words
 PATCHES, SCALES, WORDS = list(INSTRUMENTS), ["major", "minor", "mixolydian", "lydian"], 40
 
 
-def example(rng):
+def example(rng, phrases):
     piece = Piece(rng, str(rng.choice(NAMES)))
     info = dict(style=piece.style, bpm=bpm_of(piece.half), half=piece.half, root=piece.root, scale=piece.scale,
                 energy=piece.energy, instruments=piece.instruments(), kit=piece.spec["kit"])
     labels = [NAMES.index(piece.style), HALF_FRAMES.index(piece.half), SCALES.index(piece.scale), piece.energy]
-    return make_caption(rng, info), labels, [p in info["instruments"] for p in PATCHES]
+    return make_caption(rng, info, phrases), labels, [p in info["instruments"] for p in PATCHES]
 
 
-def batch_of(tok, rng, size):
-    captions, labels, played = zip(*(example(rng) for _ in range(size)))
+def batch_of(tok, rng, size, phrases):
+    captions, labels, played = zip(*(example(rng, phrases) for _ in range(size)))
     ids = [tok.encode(c).ids[:WORDS] for c in captions]
     text = torch.zeros(size, max(map(len, ids)), dtype=torch.long)
     for i, row in enumerate(ids):
@@ -41,20 +48,29 @@ def train(args):
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     device = torch.device(args.device)
-    model, tok = lm.build(), tok_module.load(args.tokenizer)
+    model, tok = lm.build(), wordpieces.load(args.words)
+    table = load_file(os.path.join(args.words, "table.safetensors"))["table"].float()
+    with torch.no_grad():
+        model.text_encoder.shared.weight.copy_(table)
+    with open(args.phrases) as f:
+        phrases = json.load(f)
     torch.nn.init.normal_(model.enc_to_dec_proj.weight, std=1.2 * model.enc_to_dec_proj.in_features ** -0.5)
     sizes = [len(NAMES), len(HALF_FRAMES), len(SCALES), 3, len(PATCHES)]
     heads = torch.nn.Linear(model.enc_to_dec_proj.out_features, sum(sizes))
     model.to(device), heads.to(device)
-    params = [*model.text_encoder.parameters(), *model.enc_to_dec_proj.parameters(), *heads.parameters()]
+    model.text_encoder.shared.weight.requires_grad_(False)
+    params = [*(p for p in model.text_encoder.parameters() if p.requires_grad), *model.enc_to_dec_proj.parameters(), *heads.parameters()]
     opt = torch.optim.AdamW(params, lr=args.lr, betas=(0.9, 0.98), weight_decay=0.01)
     rng, begin = np.random.default_rng(4), time.time()
     for step in range(args.steps):
         for g in opt.param_groups:
             g["lr"] = args.lr * min(1, (step + 1) / 30, (args.steps - step) / args.steps * 1.5)
-        text, labels, played = (b.to(device) for b in batch_of(tok, rng, args.batch))
-        mask = (text > 0).long()
-        out = heads(lm.text_states(model, text, mask))
+        text, labels, played = (b.to(device) for b in batch_of(tok, rng, args.batch, phrases))
+        said = (text > 0) & ((torch.rand(text.shape, device=device) > LEFT_OUT) | (text == END))
+        mask = said.long()
+        rows = F.embedding(text, model.text_encoder.shared.weight)
+        rows = rows + NOISE * torch.rand(len(text), 1, 1, device=device) * torch.randn_like(rows)
+        out = heads(lm.text_states(model, rows, mask))
         parts = out.split(sizes, -1)
         weight = mask / mask.sum(1, keepdim=True) / len(text)
         loss = 0.0
@@ -77,7 +93,8 @@ def train(args):
 
 if __name__ == "__main__":
     p = argparse.ArgumentParser()
-    p.add_argument("--tokenizer", required=True)
+    p.add_argument("--words", required=True, help="folder of wordpieces.py")
+    p.add_argument("--phrases", required=True, help="from phrases.py")
     p.add_argument("--out", required=True)
     p.add_argument("--steps", type=int, default=500)
     p.add_argument("--batch", type=int, default=64)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from transformers import MusicgenForConditionalGeneration
 
 import lm
-import tokenizer as tok_module
+import wordpieces
 from config import CODEBOOKS, KEEP, SR, WINDOW
 
 PAD = lm.PAD
@@ -22,7 +22,7 @@ class Generator:
         model = MusicgenForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval().to(device)
         with open(os.path.join(folder, "generation_config.json")) as f:
             sizes = json.load(f).get("continuo", {})
-        self.take(model, tok_module.load(folder), device, sizes.get("window_frames", WINDOW), sizes.get("keep_frames", KEEP))
+        self.take(model, wordpieces.load(folder), device, sizes.get("window_frames", WINDOW), sizes.get("keep_frames", KEEP))
 
     @classmethod
     def of(cls, model, tok, device="cpu"):

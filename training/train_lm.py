@@ -1,13 +1,14 @@
 """Train decoder and text encoder on codes:
-`python train_lm.py --codes DIR --tokenizer DIR --text text.pt --run DIR --columns 60e6 [--device cuda]`.
+`python train_lm.py --codes DIR --words DIR --text text.pt --run DIR --columns 60e6 [--device cuda]`.
 
-With `--init DIR` instead of `--text` it begins with the decoder and text encoder of a checkpoint folder, with
-`--init init.pt` with those of a smaller one (`widen.py`).
+With `--init DIR` it begins with the decoder of a checkpoint folder, with `--init init.pt` with that of a smaller one
+(`widen.py`); without `--text` also with its text encoder. `--phrases` (`phrases.py`) makes captions of free words.
 The learning rate is constant but for its rise at first and the `--anneal` columns at the end, so that a run
 can be stopped, resumed and lengthened: `--columns` may change from one time to the next. `lm.pt` is all
 that it needs; it is written every two minutes and when the process is asked to end."""
 import argparse
 import glob
+import json
 import os
 import signal
 import time
@@ -19,10 +20,12 @@ from transformers import MusicgenForConditionalGeneration
 
 import lm
 import rollout
-import tokenizer as tok_module
+import wordpieces
+from composer.captions import make_caption
 from config import FRAME_RATE, WINDOW
 from encode import load_codes
 from muon import Muon
+from precision import bf16_is_faster
 from windows import MIDDLE, SPLICES, START, Pieces
 
 EARLY = 1.5e6           # columns in which all windows are short, if it begins with nothing
@@ -33,6 +36,7 @@ ROLL_EVERY = 2e6        # columns
 WARM = 100              # steps in which the learning rate rises
 AVERAGE = 0.998         # of the weights that are kept for use
 LENGTHS = (START, MIDDLE, WINDOW, MIDDLE, WINDOW, WINDOW)   # of the windows of one step after another
+CAPTIONS = 48           # of each piece, if they are made here
 LOOK_BACK = (1, 2, 3, 4, 6)     # columns that the first heads start to look back
 
 
@@ -91,8 +95,8 @@ def optimizers(model, lr):
     that two threads can step."""
     attention, forward, adam, text = [], [], [], []
     for name, p in model.named_parameters():
-        if name.startswith("audio_encoder"):
-            p.requires_grad_(False)
+        if name.startswith(("audio_encoder", "text_encoder.shared")):
+            p.requires_grad_(False)     # codec, and the table of word pieces
         elif name.startswith(("text_encoder", "enc_to_dec_proj")):
             text.append(p)
         elif p.dim() == 2 and ".layers." in name:
@@ -111,11 +115,13 @@ class Run:
         torch.manual_seed(0)
         self.path = os.path.join(args.run, "lm.pt")
         self.model = lm.build().to(device)
-        if args.init:
-            start_from(self.model, args.init)
-        elif not os.path.exists(self.path):
-            start(self.model)
-            start_text(self.model, args.text)
+        if not os.path.exists(self.path):
+            if args.init:
+                start_from(self.model, args.init)
+            else:
+                start(self.model)
+            if args.text:
+                start_text(self.model, args.text)
         self.opts = optimizers(self.model, args.lr)
         self.peaks = [o.param_groups[0]["lr"] for o in self.opts]
         self.params = [p for p in self.model.parameters() if p.requires_grad]
@@ -164,6 +170,14 @@ class Run:
         self.step += 1
 
 
+def called_anew(infos, phrases):
+    """Captions of composed pieces, with free words; those of the band are made where its sections are known."""
+    for info in infos:
+        if "sections" not in info:
+            rng = np.random.default_rng([info["seed"], 2])
+            info["captions"] = [make_caption(rng, info, phrases) for _ in range(CAPTIONS)]
+
+
 def next_batch(run, pieces, args):
     """Short windows first; later every sixth step sees many beginnings with a tempo, where the
     text decides and not the past, and half of all columns are in full windows."""
@@ -187,7 +201,11 @@ def train(args):
     torch.set_num_threads(1 if args.device == "cpu" else args.threads)
     device = torch.device(args.device)
     os.makedirs(args.run, exist_ok=True)
-    run, tok = Run(args, device), tok_module.load(args.tokenizer)
+    run, tok = Run(args, device), wordpieces.load(args.words)
+    phrases = None
+    if args.phrases:
+        with open(args.phrases) as f:
+            phrases = json.load(f)
     print("parameters", sum(p.numel() for p in run.params) / 1e6, "M; columns", run.columns, flush=True)
     asked = []
     for s in (signal.SIGTERM, signal.SIGINT):
@@ -201,6 +219,8 @@ def train(args):
             if len(found) != shards:
                 codes, infos = load_codes(found)
                 shards = len(found)
+                if phrases:
+                    called_anew(infos, phrases)
                 held_out = Pieces(tok, codes[:HELD_OUT], infos[:HELD_OUT])
                 pieces = Pieces(tok, codes[HELD_OUT:], infos[HELD_OUT:])
                 pieces.heard = run.heard
@@ -278,9 +298,10 @@ def gradients(model, params, batch, device, args, rng, workers):
 if __name__ == "__main__":
     p = argparse.ArgumentParser()
     p.add_argument("--codes", required=True)
-    p.add_argument("--tokenizer", required=True)
-    p.add_argument("--text", help="from pretrain_text.py")
-    p.add_argument("--init", help="checkpoint folder to begin with, or init.pt of widen.py")
+    p.add_argument("--words", required=True, help="folder of wordpieces.py, or of a checkpoint: its tokenizer")
+    p.add_argument("--text", help="text encoder, from pretrain_text.py")
+    p.add_argument("--init", help="decoder to begin with: checkpoint folder, or init.pt of widen.py")
+    p.add_argument("--phrases", help="from phrases.py")
     p.add_argument("--run", required=True)
     p.add_argument("--columns", type=float, default=60e6, help="frames to learn, all in all")
     p.add_argument("--anneal", type=float, default=10e6, help="of them with a falling learning rate")
@@ -290,8 +311,10 @@ if __name__ == "__main__":
     p.add_argument("--lr", type=float, default=1.5e-3)
     p.add_argument("--noise", type=float, default=0.1)
     p.add_argument("--rollouts", type=int, default=32, help="how many pieces the decoder plays to hear itself")
-    p.add_argument("--bf16", type=int, default=1)
+    p.add_argument("--bf16", type=int, help="1 or 0; by default whatever is faster here")
     a = p.parse_args()
-    if bool(a.text) == bool(a.init):
-        p.error("say either --text or --init")
+    if a.bf16 is None:
+        a.bf16 = bf16_is_faster(torch.device(a.device).type)
+    if not a.text and not a.init:
+        p.error("say --text, --init or both")
     train(a)

@@ -13,7 +13,7 @@ import torch
 from transformers import MusicgenForConditionalGeneration
 
 import lm
-import tokenizer as tok_module
+import wordpieces
 from encode import load_codes
 from windows import Pieces
 
@@ -71,9 +71,11 @@ def widen(old, new, batch):
     fresh[c] = False
     waves = lm.positions(batch[0].shape[2], wide, "cpu")[:, fresh]
     for name, want in target.items():
-        if name.startswith("audio_encoder"):
+        w = state.get(name)
+        if name.startswith("audio_encoder") or w is None:
             continue
-        w = state[name]
+        if name.startswith(("text_encoder", "enc_to_dec_proj")) and w.shape[1:] != want.shape[1:]:
+            continue        # another text encoder: `pretrain_text.py` makes it
         if name.startswith("text_encoder"):
             got = w
         elif name.startswith("enc_to_dec_proj"):
@@ -122,7 +124,7 @@ if __name__ == "__main__":
     old = MusicgenForConditionalGeneration.from_pretrained(a.model, dtype=torch.float32).eval()
     new = lm.build().eval()
     codes, infos = load_codes(sorted(glob.glob(a.codes + "/*.npz"))[:1])
-    pieces = Pieces(tok_module.load(a.model), codes[:16], infos[:16])
+    pieces = Pieces(wordpieces.load(a.model), codes[:16], infos[:16])
     batch = pieces.batch(np.random.default_rng(0), 8, 240)
     print("loss of the old decoder", loss(old, batch), flush=True)
     widen(old, new, batch)

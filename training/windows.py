@@ -2,7 +2,7 @@
 
 - Plain windows, from the start of a piece or from anywhere, as a stream needs both. Many begin
   inside a held chord that ends at the bar line.
-- Beginnings, short and with a caption that names a tempo: there the text decides, not the past.
+- Beginnings, short and often with a caption that names a tempo: there the text decides, not the past.
 - Splices: first something that contradicts the caption (another style, the same style at
   another tempo, a stuck sound, or what the decoder itself made), then the piece that the caption
   asks for, from its start or from a bar line. Only what comes after the splice is learned. This
@@ -18,6 +18,7 @@ import torch
 from config import KEEP, WINDOW
 
 WORDS = 40
+NAMED = re.compile(r"[0-9] ?bpm|tempo [0-9]", re.I)     # a caption that says a tempo
 START = 75              # frames of the windows that teach how a piece begins
 MIDDLE = 250            # frames of the windows that teach most of the rest: three for one long one
 SPLICES = 0.4           # share of the middle and full windows that are splices
@@ -51,7 +52,7 @@ class Pieces:
 
     @staticmethod
     def read(tok, captions):
-        return [(tok.encode(c).ids[:WORDS], bool(re.search("[0-9]{2}", c))) for c in captions]
+        return [(tok.encode(c).ids[:WORDS], bool(NAMED.search(c))) for c in captions]
 
     def caption(self, rng, row, tempo, at=None):
         """Ids of a caption. From frame `at` of the piece on, it may be that of the section there, if
@@ -126,7 +127,7 @@ class Pieces:
         if rng.random() < splices:
             return self.splice(rng, row, frames)
         if frames == START:
-            return self.codes[row][:, :START], 0, self.caption(rng, row, True)
+            return self.codes[row][:, :START], 0, self.caption(rng, row, rng.random() < 0.6)
         if frames == WINDOW and rng.random() < GOOD:
             own = [h for h in self.heard if h.good and h.style == self.infos[row]["style"]]
             if own:

