@@ -41,7 +41,7 @@ use crate::station::{Station, StationError, Stream, StreamSpec};
 use crate::studio::{ClipId, Copies, SessionId, Studio};
 
 /// Words of nodes may come so much later than they should, while servers of NATS agree anew.
-const LATE: Duration = Duration::from_secs(5);
+const LATE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(100);
 
 /// This process as a node of its cluster.

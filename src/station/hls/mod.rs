@@ -218,10 +218,16 @@ impl Presentation {
             if let Some(bytes) = state.tracks[rendition as usize].bytes(position) {
                 return Some(Ok(Some(bytes)));
             }
-            if position.part.is_none() && state.before(rendition).contains(&number) {
-                // Its end may have to be written down first.
+            if position.part.is_none() {
+                // What is written down is there, however far the newest sound is ahead of it.
                 let again = state.timeline.again(rendition, state.ended);
-                return again.is_some_and(|again| again.contains(&number)).then_some(Ok(None));
+                if again.is_some_and(|again| again.contains(&number)) {
+                    return Some(Ok(None));
+                }
+                // Its end may have to be written down first.
+                if state.before(rendition).contains(&number) {
+                    return None;
+                }
             }
             let waits = !state.ended && state.comes_next(rendition, position);
             if waits { None } else { Some(Err(Missing::Never)) }
