@@ -19,7 +19,7 @@ from quantizer import quantize
 
 SHARD = 100
 OFTEN = dict(chiptune=2.5, dub=2.5, lofi=2.0, synthwave=2.0, trap=1.5, house=1.5, funk=1.5)  # these are harder to learn
-BATCH = 10  # pieces that are encoded together
+BATCH = 2   # pieces that are encoded together: more do not fit a CPU's caches
 
 
 def load_codec(path, device="cpu"):

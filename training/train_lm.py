@@ -36,7 +36,7 @@ ROLL_EVERY = 2e6        # columns
 WARM = 100              # steps in which the learning rate rises
 AVERAGE = 0.998         # of the weights that are kept for use
 LENGTHS = (START, MIDDLE, WINDOW, MIDDLE, WINDOW, WINDOW)   # of the windows of one step after another
-CAPTIONS = 48           # of each piece, if they are made here
+CAPTIONS = 32           # of each piece, if they are made here
 LOOK_BACK = (1, 2, 3, 4, 6)     # columns that the first heads start to look back
 
 
@@ -78,7 +78,7 @@ def start_text(model, path):
 
 def start_from(model, folder):
     """Take decoder and text encoder of a checkpoint folder, or what `widen.py` made of one."""
-    if folder.endswith(".pt"):
+    if str(folder).endswith(".pt"):
         model.load_state_dict(torch.load(folder, weights_only=True), strict=False)
         return
     kept = MusicgenForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
@@ -217,13 +217,16 @@ def train(args):
         if run.step % 100 == 0 or not pieces:
             found = sorted(glob.glob(os.path.join(args.codes, "codes-????.npz")))
             if len(found) != shards:
-                codes, infos = load_codes(found)
+                codes, infos = load_codes(found[shards:])
                 shards = len(found)
                 if phrases:
                     called_anew(infos, phrases)
-                held_out = Pieces(tok, codes[:HELD_OUT], infos[:HELD_OUT])
-                pieces = Pieces(tok, codes[HELD_OUT:], infos[HELD_OUT:])
-                pieces.heard = run.heard
+                if pieces:
+                    pieces.add(codes, infos)
+                else:
+                    held_out = Pieces(tok, codes[:HELD_OUT], infos[:HELD_OUT])
+                    pieces = Pieces(tok, codes[HELD_OUT:], infos[HELD_OUT:])
+                    pieces.heard = run.heard
                 print("pieces", len(pieces.codes), flush=True)
         if args.rollouts and run.columns >= max(ROLL_FROM[bool(args.init)], run.rolled + ROLL_EVERY):
             run.swap()

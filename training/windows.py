@@ -23,7 +23,8 @@ START = 75              # frames of the windows that teach how a piece begins
 MIDDLE = 250            # frames of the windows that teach most of the rest: three for one long one
 SPLICES = 0.4           # share of the middle and full windows that are splices
 PREFIX = 15             # fewest frames before a splice
-BEGIN = 0.4             # share of plain windows, and of what follows a splice, from the start of a piece
+BEGIN = 0.15            # share of plain windows, and of what follows a splice, from the start of a piece
+AT_BAR = 0.4            # share of plain windows from another bar line: music may begin at any of them
 OVERDUE = 0.25          # share of splices that are overdue chords
 STUCK = 0.1             # share of the others that begin with a stuck sound
 TEMPO = 0.35            # ... with the same style at another tempo
@@ -42,13 +43,19 @@ class Pieces:
     """Codes with their captions. `heard` are sections that the decoder made: see `rollout.py`."""
 
     def __init__(self, tok, codes, infos):
-        self.codes, self.infos, self.heard = codes, infos, []
+        self.tok, self.codes, self.infos, self.heard = tok, [], [], []
         # Ids of every caption, and whether it names a tempo; of whole pieces, and of their sections.
-        self.words = [self.read(tok, info["captions"]) for info in infos]
-        self.parts = [[(p["start"], p["end"], self.read(tok, p["captions"])) for p in info.get("sections", [])] for info in infos]
-        self.of_style = {}
-        for i, info in enumerate(infos):
-            self.of_style.setdefault(info["style"], []).append(i)
+        self.words, self.parts, self.of_style = [], [], {}
+        self.add(codes, infos)
+
+    def add(self, codes, infos):
+        """More pieces."""
+        for row, info in zip(codes, infos):
+            self.of_style.setdefault(info["style"], []).append(len(self.codes))
+            self.codes.append(row)
+            self.infos.append(info)
+            self.words.append(self.read(self.tok, info["captions"]))
+            self.parts.append([(p["start"], p["end"], self.read(self.tok, p["captions"])) for p in info.get("sections", [])])
 
     @staticmethod
     def read(tok, captions):
@@ -93,9 +100,9 @@ class Pieces:
         """Frames at which bars of a piece begin that leave room for `frames` more."""
         return np.arange(0, self.codes[row].shape[1] - frames + 1, 2 * self.infos[row]["half"])
 
-    def continued(self, rng, row, frames):
+    def continued(self, rng, row, frames, begin=BEGIN):
         """Codes [K, frames] of piece `row` from its start or from a bar line, and where that is."""
-        at = 0 if rng.random() < BEGIN else int(rng.choice(self.bar_lines(row, frames)))
+        at = 0 if rng.random() < begin else int(rng.choice(self.bar_lines(row, frames)))
         return self.codes[row][:, at:at + frames], at
 
     def overdue(self, rng, row, first, frames):
@@ -127,15 +134,20 @@ class Pieces:
         if rng.random() < splices:
             return self.splice(rng, row, frames)
         if frames == START:
-            return self.codes[row][:, :START], 0, self.caption(rng, row, rng.random() < 0.6)
+            # From bar lines anywhere: the starts of a few thousand pieces are soon known by heart.
+            codes, at = self.continued(rng, row, START)
+            return codes, 0, self.caption(rng, row, rng.random() < 0.6, at)
         if frames == WINDOW and rng.random() < GOOD:
             own = [h for h in self.heard if h.good and h.style == self.infos[row]["style"]]
             if own:
                 made = own[rng.integers(len(own))]
                 return made.codes, 0, self.caption(rng, made.row, True)
-        last = self.codes[row].shape[1] - frames
-        at = 0 if rng.random() < BEGIN else int(rng.integers(0, last + 1))
-        return self.codes[row][:, at:at + frames], 0, self.caption(rng, row, False, at)
+        if rng.random() < BEGIN + AT_BAR:
+            codes, at = self.continued(rng, row, frames, BEGIN / (BEGIN + AT_BAR))
+        else:
+            at = int(rng.integers(0, self.codes[row].shape[1] - frames + 1))
+            codes = self.codes[row][:, at:at + frames]
+        return codes, 0, self.caption(rng, row, False, at)
 
     def batch(self, rng, size, frames, splices=0.0):
         """Codes [size, K, frames], text ids [size, words], first learned frames [size]."""
