@@ -136,7 +136,7 @@ class Pieces:
         if frames == START:
             # From bar lines anywhere: the starts of a few thousand pieces are soon known by heart.
             codes, at = self.continued(rng, row, START)
-            return codes, 0, self.caption(rng, row, rng.random() < 0.6, at)
+            return codes, 0, self.caption(rng, row, rng.random() < 0.9, at)
         if frames == WINDOW and rng.random() < GOOD:
             own = [h for h in self.heard if h.good and h.style == self.infos[row]["style"]]
             if own:
