@@ -49,6 +49,8 @@ def write(out, words, codec_path=None, lm_path=None):
                        return_attention_mask=True, sampling_rate=SR), f, indent=2)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(os.path.join(words, name), out)
+    # That of the table of word pieces, which asks to be with it.
+    shutil.copy(os.path.join(os.path.dirname(os.path.abspath(__file__)), "LICENSE-Apache-2.0"), out)
 
 
 if __name__ == "__main__":
