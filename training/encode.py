@@ -19,7 +19,8 @@ from quantizer import quantize
 
 SHARD = 100
 OFTEN = dict(chiptune=2.5, dub=2.5, lofi=2.0, synthwave=2.0, trap=1.5, house=1.5, funk=1.5)  # these are harder to learn
-BATCH = 2   # pieces that are encoded together: more do not fit a CPU's caches
+BATCH = 2           # pieces that are encoded together: more do not fit a CPU's caches
+GPU_BATCH = 10
 
 
 def load_codec(path, device="cpu"):
@@ -76,6 +77,7 @@ def main(a):
     torch.set_num_threads(a.threads)
     os.makedirs(a.out, exist_ok=True)
     model = load_codec(a.codec, a.device)
+    together = BATCH if torch.device(a.device).type == "cpu" else GPU_BATCH
     with multiprocessing.get_context("spawn").Pool(a.workers) as pool:
         for shard in range(a.first_shard, a.first_shard + -(-a.pieces // a.shard)):
             path = os.path.join(a.out, f"codes-{shard:04d}.npz")
@@ -87,7 +89,7 @@ def main(a):
             for audio, info in pool.imap(_job, jobs):
                 waiting.append(torch.from_numpy(audio))
                 infos.append(info)
-                if len(waiting) == BATCH or len(infos) == a.shard:
+                if len(waiting) == together or len(infos) == a.shard:
                     sides = torch.stack(waiting).to(a.device)
                     batch = encode_audio(model, sides.flatten(0, 1)).to(torch.int16).cpu().numpy()
                     codes.append(in_turns(batch.reshape(*sides.shape[:2], *batch.shape[1:])))

@@ -5,8 +5,8 @@
 The decoder shall know what to play for words that nobody listed. So the sentence encoder all-MiniLM-L6-v2
 (Apache-2.0) reads every word of its own vocabulary, and pairs of them, and says which names, uses and
 well-known examples of styles (`band/words.py`) are nearest. What is near to no style goes to the neutral ones.
-For `composer/` a style that it cannot play is replaced by what comes closest (`STANDS_FOR`). Nothing of
-`gates/prompts.py` is in them but by chance: `asked` draws from the vocabulary alone."""
+For `composer/` a style that it cannot play is replaced by what comes closest (`STANDS_FOR`). The prompts
+of `gates/prompts.py` are left out, some of which are single words."""
 import argparse
 import io
 import json
@@ -22,6 +22,7 @@ from tokenizers import BertWordPieceTokenizer
 
 from band.words import KNOWN, MOODS, STYLE_WORDS, USES
 from composer.captions import STANDS_FOR
+from gates.prompts import FREE, STRANGE
 from wordpieces import VOCAB, WEIGHTS
 
 NEAR = 0.40         # cosine to the nearest name from which on words have that style
@@ -62,10 +63,12 @@ class Reader:
 
 
 def asked(reader, rng, pairs):
-    """Single words, and phrases of two or three of them."""
+    """Single words, and phrases of two or three of them; nothing that a gate asks."""
     words = [w for w in reader.words if re.fullmatch(r"[a-z]{3,}", w)]
     pick = lambda: words[rng.integers(len(words))]
-    return words + [FORMS[rng.integers(len(FORMS))].format(a=pick(), b=pick(), c=pick()) for _ in range(pairs)]
+    texts = words + [FORMS[rng.integers(len(FORMS))].format(a=pick(), b=pick(), c=pick()) for _ in range(pairs)]
+    gated = {prompt for prompt, _ in FREE} | set(STRANGE)
+    return [text for text in texts if text not in gated]
 
 
 def nonsense(rng):
@@ -96,9 +99,9 @@ def main(a):
         if cosine < FAR:
             found.setdefault(NEUTRAL[rng.integers(len(NEUTRAL))], []).append(text)
         elif cosine > NEAR and lead > LEAD:
-            # What stands for it comes first twice as often as what comes next.
             instead = (style,) if a.band else STANDS_FOR.get(style, (style,))
-            found.setdefault(instead[min(len(instead) - 1, int(rng.integers(3)) // 2)], []).append(text)
+            # The first of two twice as often as the second.
+            found.setdefault(instead[0] if rng.random() < 2 / 3 else instead[-1], []).append(text)
     for style in NEUTRAL:
         found[style] += [nonsense(rng) for _ in range(a.nonsense)]
     with open(a.out, "w") as f:

@@ -65,7 +65,7 @@ def test_a_gate_passes_only_when_every_measure_is_there_and_reached():
 
 
 def test_free_prompts_are_forty_and_none_was_trained_on():
-    captions = {w.lower() for table in (words.STYLE_WORDS, words.USES, words.MOODS) for ws in table.values() for w in ws}
+    captions = {w.lower() for table in (words.STYLE_WORDS, words.USES, words.KNOWN, words.MOODS) for ws in table.values() for w in ws}
     asked = [p for p, _ in prompts.FREE]
     assert len(asked) == len(set(asked)) == 40 and not captions & {p.lower() for p in asked}
     assert all(styles <= set(NAMES) for _, styles in prompts.FREE)

@@ -319,3 +319,12 @@ def test_the_learning_rate_depends_on_columns_and_falls_at_the_end_only():
     for run.columns in (1e6, 40e6, 55e6, 60e6):
         shares.append(run.rate(60e6, 10e6))
     assert shares == [1, 1, 0.5, 0]
+
+
+def test_music_begins_at_bar_lines_anywhere():
+    """Frame i of a piece has the code i."""
+    codes, rng = [np.tile(np.arange(480, dtype=np.int16), (4, 1)) for _ in range(24)], np.random.default_rng(3)
+    some = Pieces(toy_words(), codes, [dict(make_info(i), half=20) for i in range(24)])
+    first = some.batch(rng, 200, START)[0][:, 0, 0].numpy()
+    assert (first % 40 == 0).all() and len(np.unique(first)) > 8 and 0.05 < (first == 0).mean() < 0.5
+    assert (some.batch(rng, 200, MIDDLE)[0][:, 0, 0].numpy() % 40 == 0).mean() < 0.8
