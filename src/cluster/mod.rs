@@ -10,6 +10,7 @@ mod directory;
 mod error;
 mod hearing;
 mod homes;
+mod kept;
 mod link;
 mod nodes;
 mod sending;

@@ -9,13 +9,13 @@
 //! NATS says of each message that it is kept. When a word of that is missing, a server that died
 //! has taken some with it: all journals begin anew, so that what follows can be understood.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, pull};
-use async_nats::jetstream::stream::{Config, DiscardPolicy};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, LastRawMessageErrorKind};
 use async_nats::{Message, StatusCode, Subscriber};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_util::{FutureExt, StreamExt};
@@ -23,6 +23,7 @@ use tokio::runtime::Handle;
 use tokio::task::unconstrained;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
+use super::kept::Unkept;
 use super::link::{Link, PATIENCE, Trouble};
 use super::sending::Subjects;
 use crate::station::{Shelf as Seam, Station};
@@ -38,6 +39,8 @@ const AGE: Duration = Duration::from_secs(24 * 3600);
 /// not said.
 const KEPT_WITHIN: Duration = Duration::from_secs(3);
 const LOOK: Duration = Duration::from_millis(500);
+/// Messages that are read at once.
+const MANY: usize = 1000;
 /// Pause before NATS is asked again after trouble.
 const BREATH: Duration = Duration::from_secs(1);
 
@@ -50,14 +53,7 @@ pub(super) struct Shelf {
     places: Mutex<HashMap<String, Place>>,
     /// Where NATS says what is kept.
     inbox: String,
-    unkept: Mutex<Unkept>,
-}
-
-/// Messages of which NATS has not said that they are kept, by their numbers.
-#[derive(Default)]
-struct Unkept {
-    sent: u64,
-    since: BTreeMap<u64, Instant>,
+    unkept: Unkept,
 }
 
 /// Under which generation a stream is written here, and what counts before that.
@@ -81,7 +77,7 @@ impl Shelf {
     pub(super) fn new(subjects: Subjects, link: Arc<Link>, station: &Arc<Station>) -> Self {
         let station = Arc::downgrade(station);
         let inbox = link.new_inbox();
-        let (runtime, places, unkept) = (Handle::current(), Mutex::default(), Mutex::default());
+        let (runtime, places, unkept) = (Handle::current(), Mutex::default(), Unkept::default());
         Self { subjects, link, station, runtime, places, inbox, unkept }
     }
 
@@ -110,7 +106,7 @@ impl Shelf {
                 sleep(BREATH).await;
                 continue;
             };
-            self.unkept().since.clear();
+            self.unkept.forget();
             // What was written while nobody took it is missing there.
             if let Some(station) = self.station.upgrade() {
                 station.begin_journals_anew();
@@ -132,9 +128,7 @@ impl Shelf {
         loop {
             let lost = tokio::select! {
                 Some(word) = words.next() => usize::from(!self.is_kept(&word)),
-                _ = tick.tick() => {
-                    self.unkept().since.values().take_while(|since| since.elapsed() > KEPT_WITHIN).count()
-                }
+                _ = tick.tick() => self.unkept.late(KEPT_WITHIN),
             };
             if lost > 0 {
                 return lost;
@@ -145,14 +139,18 @@ impl Shelf {
     /// What NATS says of a message: whether it is kept, as far as it is one of those that matter.
     fn is_kept(&self, word: &Message) -> bool {
         let number = word.subject.rsplit('.').next().and_then(|number| number.parse::<u64>().ok());
-        let is_known = number.is_some_and(|number| self.unkept().since.remove(&number).is_some());
+        let is_known = number.is_some_and(|number| self.unkept.said(number));
         let said = || serde_json::from_slice::<serde_json::Value>(&word.payload);
         let is_refused = || said().is_ok_and(|said| said["error"].is_object());
         !is_known || (word.status != Some(StatusCode::NO_RESPONDERS) && !is_refused())
     }
 
-    fn unkept(&self) -> MutexGuard<'_, Unkept> {
-        self.unkept.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits until NATS has said that all that was written is kept: whoever asks for the copies
+    /// before may be given them without the last one.
+    pub(super) async fn settled(&self) {
+        if !self.unkept.settled(KEPT_WITHIN).await {
+            tracing::warn!("NATS does not say that the last pieces of journals are kept");
+        }
     }
 
     /// The last pieces of a stream's journal; from now on they are gone on with here, under this
@@ -176,19 +174,22 @@ impl Shelf {
             num_replicas: 1,
             ..pull::Config::default()
         };
+        // Of several servers this asks the one that orders what is kept; the one that reads it out
+        // may be behind.
+        let last = match stream.get_last_raw_message_by_subject(&config.filter_subject).await {
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => return Ok(Vec::new()),
+            last => last?.sequence,
+        };
         let consumer = stream.create_consumer(config).await?;
-        let count = usize::try_from(consumer.cached_info().num_pending).unwrap_or(usize::MAX);
-        let mut found = Vec::new();
-        while found.len() < count {
-            let mut messages = consumer.fetch().max_messages(count - found.len()).messages().await?;
-            let before = found.len();
-            while let Some(message) = messages.next().await {
+        let (mut found, mut reached) = (Vec::new(), 0);
+        while reached < last {
+            let mut messages = consumer.batch().max_messages(MANY).expires(LOOK).messages().await?;
+            while reached < last
+                && let Some(message) = messages.next().await
+            {
                 let message = message.map_err(|error| Trouble(error.to_string()))?;
-                let sequence = message.info().map_err(|error| Trouble(error.to_string()))?.stream_sequence;
-                found.push(Found::read(sequence, &message.subject, message.payload.clone()));
-            }
-            if found.len() == before {
-                break;
+                reached = message.info().map_err(|error| Trouble(error.to_string()))?.stream_sequence;
+                found.push(Found::read(reached, &message.subject, message.payload.clone()));
             }
         }
         Ok(found.into_iter().flatten().collect())
@@ -227,13 +228,7 @@ impl Seam for Shelf {
         let mut message = BytesMut::with_capacity(8 + bytes.len());
         message.put_u64(follows);
         message.extend_from_slice(&bytes);
-        let reply = {
-            let mut unkept = self.unkept();
-            unkept.sent += 1;
-            let number = unkept.sent;
-            unkept.since.insert(number, Instant::now());
-            format!("{}.{number}", self.inbox)
-        };
+        let reply = format!("{}.{}", self.inbox, self.unkept.send());
         // In order with the pages that follow, and without waiting for a connection that is busy.
         let sent = unconstrained(client.publish_with_reply(subject, reply, message.freeze())).now_or_never();
         if !matches!(sent, Some(Ok(()))) {

@@ -222,6 +222,8 @@ impl Succession {
             };
             let Ok(plays) = stream.stop().await else { return };
             let plays = plays.filter(|_| stream.is_heard_abroad()).map(Plays::now);
+            // Who goes on reads all that was heard.
+            self.shelf.settled().await;
             let replaced = timeout(2 * PATIENCE, self.replace(&entry, plays, true)).await;
             if replaced.unwrap_or(false) {
                 sending.drop_stream(stream.id());

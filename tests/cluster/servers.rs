@@ -106,8 +106,8 @@ async fn all_of_nats_is_away_for_ten_seconds_and_listeners_of_the_owner_hear_not
     };
     // Ten seconds of sound are ten seconds.
     let (clip, ()) = futures_util::join!(asked, near.hear(10));
-    nats.up().await;
-    futures_util::join!(near.hear(4), far.hear(4));
+    futures_util::join!(nats.up(), near.hear(2));
+    futures_util::join!(near.hear(2), far.hear(4));
     completed(&edge, &clip).await;
     let told = edge.sees(&["edge", "owner"]).await;
     assert_eq!(told["nodes"][1]["takeovers"], 0, "{told}");
