@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from transformers import MusicgenForConditionalGeneration
 
+import contrast
 import lm
 import rollout
 import wordpieces
@@ -35,7 +36,7 @@ ROLL_FROM = (5e6, 1e6)  # the decoder first hears itself after these columns: fr
 ROLL_EVERY = 2e6        # columns
 WARM = 100              # steps in which the learning rate rises
 AVERAGE = 0.998         # of the weights that are kept for use
-LENGTHS = (START, MIDDLE, WINDOW, MIDDLE, WINDOW, WINDOW)   # of the windows of one step after another
+LENGTHS = (START, MIDDLE, WINDOW, START, WINDOW, WINDOW)   # of the windows of one step after another
 CAPTIONS = 32           # of each piece, if they are made here
 LOOK_BACK = (1, 2, 3, 4, 6)     # columns that the first heads start to look back
 
@@ -179,7 +180,7 @@ def called_anew(infos, phrases):
 
 
 def next_batch(run, pieces, args):
-    """Short windows first; later every sixth step sees many beginnings with a tempo, where the
+    """Short windows first; later every third step sees many beginnings with a tempo, where the
     text decides and not the past, and half of all columns are in full windows."""
     early = run.columns < EARLY and not args.init
     frames = LENGTHS[run.step % (2 if early else len(LENGTHS))]
@@ -187,14 +188,15 @@ def next_batch(run, pieces, args):
     return pieces.batch(run.rng, size, frames, 0 if early or frames == START else SPLICES)
 
 
-def measure(run, held_out, device, args):
-    full, spliced, first = (held_out.batch(np.random.default_rng(1), *size)
-                            for size in ((16, WINDOW), (16, WINDOW, 1.0), (64, FRAME_RATE)))
+def measure(run, held_out, device, args, other):
+    full, spliced, first, start = (held_out.batch(np.random.default_rng(1), *size)
+                                   for size in ((16, WINDOW), (16, WINDOW, 1.0), (64, FRAME_RATE), (64, START)))
     with torch.no_grad():
         value = [loss_on(run.model, full, device, args, None), loss_on(run.model, spliced, device, args, None),
                  *(loss_on(run.model, first, device, args, None, keep) for keep in (1, 0))]
+        tempo = losses_on(run.model, start, device, args, None, other=other)[1]
     print("held out: window, after a splice, one second with and without text",
-          [[round(float(v), 3) for v in l] for l in value], flush=True)
+          [[round(float(v), 3) for v in l] for l in value], "choice of two tempi", round(float(tempo), 3), flush=True)
 
 
 def train(args):
@@ -202,6 +204,7 @@ def train(args):
     device = torch.device(args.device)
     os.makedirs(args.run, exist_ok=True)
     run, tok = Run(args, device), wordpieces.load(args.words)
+    other = contrast.OtherTempo(tok)
     phrases = None
     if args.phrases:
         with open(args.phrases) as f:
@@ -235,7 +238,7 @@ def train(args):
             run.heard = pieces.heard = pieces.heard[-len(made):] + made
             run.rolled = run.columns
         batch = next_batch(run, pieces, args)
-        losses = gradients(run.model, run.params, batch, device, args, run.rng, workers)
+        losses = gradients(run.model, run.params, batch, device, args, run.rng, workers, other)
         scale = run.rate(args.columns, args.anneal)
         run.update(scale, workers)
         run.columns += batch[0].shape[0] * batch[0].shape[2]
@@ -246,7 +249,7 @@ def train(args):
                   [round(float(v), 3) for v in log], flush=True)
         if run.step % 200 == 0:
             run.swap()
-            measure(run, held_out, device, args)
+            measure(run, held_out, device, args, other)
             run.swap()
         if time.time() - last_save > 120:
             run.save()
@@ -265,32 +268,51 @@ def corrupt(ids, most):
     return torch.where(swap, other, ids)
 
 
-def loss_on(model, batch, device, args, rng, known=1):
-    codes, text, first = (b.to(device) for b in batch)
-    mask = (text > 0).long()
-    keep = torch.full((len(text),), known, device=device)
+def losses_on(model, batch, device, args, rng, known=1, other=None):
+    """Losses of the codebooks, and of the choice between the captions of some rows and those with another tempo."""
+    codes, text, first = batch
+    keep = torch.full((len(text),), known)
     if rng is not None:
-        keep = torch.from_numpy((rng.random(len(text)) > 0.15).astype(np.int64)).to(device)
+        keep = torch.from_numpy((rng.random(len(text)) > 0.15).astype(np.int64))
+    some = -(-len(text) // contrast.OF_ROWS) if other else 0
+    texts, kept = text, torch.cat([keep, keep[:some]])
+    if other:
+        wrong, named = other(rng or np.random.default_rng(1), text[:some].numpy())
+        texts = torch.cat([text, torch.from_numpy(wrong)])
+    codes, texts, kept, first = (b.to(device) for b in (codes, texts, kept, first))
+    mask = (texts > 0).long()
     ids = lm.delay(codes)
     seen = ids if rng is None else corrupt(ids, args.noise)
     with torch.autocast(device.type, torch.bfloat16, enabled=bool(args.bf16), cache_enabled=False):
-        context = lm.text_states(model, text, mask, keep)
-        logits = lm.decoder_logits(model, seen[:, :, :-1], context, mask)
+        context = lm.text_states(model, texts, mask, kept)
+        logits = lm.decoder_logits(model, torch.cat([seen, seen[:some]])[:, :, :-1], context, mask)
     early = torch.arange(codes.shape[2], device=device) < first[:, None]
-    return lm.loss_of(logits, lm.delay(codes.masked_fill(early[:, None], lm.PAD)))
+    target = lm.delay(codes.masked_fill(early[:, None], lm.PAD))
+    right, wrong = logits.split([len(codes), some])
+    choice = torch.zeros((), device=device)
+    if other:
+        asked = (torch.from_numpy(named) & (keep[:some] > 0)).to(device)
+        choice = contrast.loss(right[:some], wrong, target[:some], asked)
+    return lm.loss_of(right, target), choice
 
 
-def gradients(model, params, batch, device, args, rng, workers):
-    """Set the gradients of a batch, and return the losses. On a CPU each thread takes a part
+def loss_on(model, batch, device, args, rng, known=1):
+    return losses_on(model, batch, device, args, rng, known)[0]
+
+
+def gradients(model, params, batch, device, args, rng, workers, other=None):
+    """Set the gradients of a batch, and return the losses. Beginnings are compared with `other` tempi. On a CPU each thread takes a part
     of the rows: threads that share every single product wait for each other much more."""
     parts = args.threads if device.type == "cpu" else 1
     weights = torch.tensor(WEIGHTS, device=device) / sum(WEIGHTS)
     seeds = rng.integers(1 << 40, size=parts)
+    compared = other if batch[0].shape[2] == START else None
 
     def one(i):
         rows = tuple(b[i::parts] for b in batch)
-        losses = loss_on(model, rows, device, args, np.random.default_rng(seeds[i]))
-        return losses.detach(), torch.autograd.grad((losses * weights).sum() / parts, params)
+        losses, choice = losses_on(model, rows, device, args, np.random.default_rng(seeds[i]), other=compared)
+        whole = (losses * weights).sum() + contrast.WEIGHT * choice
+        return losses.detach(), torch.autograd.grad(whole / parts, params)
 
     done = list(workers.map(one, range(parts)))
     for p, *grads in zip(params, *(g for _, g in done)):

@@ -12,6 +12,7 @@ from transformers import EncodecConfig, EncodecModel
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import codec
+import contrast
 import encode
 import fastconv
 import lm
@@ -302,7 +303,7 @@ def test_a_resumed_training_goes_on_as_if_never_stopped(tmp_path):
             run = train_lm.Run(args, device)
             for _ in range(steps):
                 batch = tuple(b[:1] for b in some.batch(run.rng, 1, START))
-                train_lm.gradients(run.model, run.params, batch, device, args, run.rng, workers)
+                train_lm.gradients(run.model, run.params, batch, device, args, run.rng, workers, contrast.OtherTempo(tok))
                 run.update(run.rate(1e6, 1e5), workers)
                 run.columns += START
             run.save()

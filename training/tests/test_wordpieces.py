@@ -34,6 +34,18 @@ def test_every_tempo_is_one_piece():
         assert f"\u2581{bpm}" in tok.encode(f"guitar, {bpm} bpm").tokens
 
 
+def test_near_tempi_are_alike_and_no_other_numbers():
+    bpm = np.array(wordpieces.TEMPI)
+    rows = np.stack([wordpieces.tempo(n, 64) for n in bpm])
+    assert np.allclose((rows ** 2).mean(1), 1)
+    near = rows @ rows.T / 64
+    apart = np.abs(np.log2(bpm[:, None] / bpm))
+    assert near[apart < np.log2(1.01)].min() > 0.9 and near[apart > np.log2(1.04)].max() < 0.85
+    assert np.abs(near[apart > np.log2(1.5)]).max() < 0.6
+    tok, table_rows = table()
+    assert np.allclose(table_rows[tok.encode("128").ids[0]], wordpieces.tempo(128, 8), atol=1e-6)
+
+
 def test_any_typed_word_has_a_spelling_and_case_does_not_matter():
     tok, rows = table()
     assert tok.token_to_id("<unk>") not in tok.encode("Zydeco Qwx-9").ids

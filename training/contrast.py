@@ -1,0 +1,47 @@
+"""The same caption with another tempo, to learn the difference from.
+
+How fast music begins is decided by a few codes of its first beat and said by one piece of a caption: of three nats
+in a window the mean over all codes shows almost nothing, and a decoder learns the music long before it listens.
+So a window is also asked which of two captions it belongs to. The one that says so best is the decoder whose
+likelihoods are right, so nothing else is bent by it."""
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+import lm
+from wordpieces import TEMPI
+
+WEIGHT = 0.3
+OF_ROWS = 2                     # one row of so many is asked
+NEAREST, FARTHEST = 0.08, 0.7   # octaves between the two tempi: never half or double
+SLOW, FAST = 55, 185
+
+
+class OtherTempo:
+    def __init__(self, tok):
+        self.pieces = np.array([tok.token_to_id(f"\u2581{n}") for n in TEMPI])
+        self.bpm = np.zeros(tok.get_vocab_size(), np.int64)
+        self.bpm[self.pieces] = TEMPI
+
+    def __call__(self, rng, text):
+        """Captions [rows, words] with another tempo, and which rows name one, and one only."""
+        other, named = text.copy(), (self.bpm[text] > 0).sum(1) == 1
+        for row in np.flatnonzero(named):
+            at = int(np.argmax(self.bpm[text[row]]))
+            bpm, octaves = self.bpm[text[row, at]], rng.uniform(NEAREST, FARTHEST)
+            choices = [n for n in (bpm * 2 ** octaves, bpm / 2 ** octaves) if SLOW <= n <= FAST]
+            if not choices:
+                named[row] = False
+                continue
+            other[row, at] = self.pieces[round(choices[rng.integers(len(choices))]) - TEMPI.start]
+        return other, named
+
+
+def nats(logits, ids):
+    """How unlikely each row is, [rows]: the sum over all codes that count."""
+    return F.cross_entropy(logits.float().movedim(-1, 1), ids[:, :, 1:], ignore_index=lm.PAD, reduction="none").sum((1, 2))
+
+
+def loss(right, wrong, ids, named):
+    """Of the choice between two captions, by the logits under each, of the rows that name a tempo."""
+    return (F.softplus(nats(right, ids) - nats(wrong, ids)) * named).sum() / named.sum().clamp(min=1)
