@@ -6,15 +6,15 @@ import math
 import os
 import time
 
-import librosa
 import numpy as np
 import torch
 import torch.nn.utils.parametrize as parametrize
 from transformers import EncodecConfig, EncodecModel
+from transformers.audio_utils import mel_filter_bank
 
 import fastconv
 from adversary import Adversary
-from config import CODEC, CODECS, HOP, SR
+from config import CODEC, CODECS, HOP, MUSIC, SR
 from data import load_pool
 from muon import Muon
 from precision import bf16_is_faster
@@ -50,7 +50,7 @@ class SpectralLoss(torch.nn.Module):
         super().__init__()
         for n, mels in SCALES:
             self.register_buffer(f"window{n}", torch.hann_window(n))
-            bank = librosa.filters.mel(sr=SR, n_fft=n, n_mels=mels, fmax=15000, norm=None)
+            bank = mel_filter_bank(n // 2 + 1, mels, 0.0, 15000.0, SR, mel_scale="slaney").T.astype(np.float32)
             bank = bank / np.maximum(bank.sum(1, keepdims=True), 1)
             self.register_buffer(f"bank{n}", torch.tensor(bank))
 
@@ -176,7 +176,7 @@ if __name__ == "__main__":
     p.add_argument("--muon-lr", type=float, default=4e-3)
     p.add_argument("--wave", type=float, default=2.0)
     p.add_argument("--bf16", type=int, help="1 or 0; by default whatever is faster here")
-    p.add_argument("--sizes", choices=list(CODECS), default="synthesis")
+    p.add_argument("--sizes", choices=list(CODECS), default=MUSIC)
     p.add_argument("--adversary", type=float, help="share of the time after which one joins; 0.3 is good")
     p.add_argument("--fool", type=float, default=0.3)
     p.add_argument("--alike", type=float, default=1.0)

@@ -1,22 +1,32 @@
-"""Sizes of the model, in the terms of the transformers configurations."""
+"""Sizes of the model, in the terms of the transformers configurations.
+
+The environment says what plays: MUSIC=synthesis is `composer/`, in one channel, MUSIC=band is `band/`, in two."""
+import os
+
+MUSIC = os.environ.get("MUSIC", "synthesis")
+BAND = MUSIC == "band"
 SR = 32000
 HOP = 1280
 FRAME_RATE = 25
-CODEBOOKS = 4
+CHANNELS = 2 if BAND else 1
+LEVELS = 8 if BAND else 4       # codebooks of the codec, coarse to fine
+CODEBOOKS = LEVELS * CHANNELS   # of the decoder: of each level all channels, as MusicGen has them
 CODEBOOK_SIZE = 512
 WINDOW = 750   # frames (30 s) that the decoder is trained on: a cycle of four chords fits in
 KEEP = 500     # frames that a stream keeps when its window is full
 
-CODEC = dict(
+CODEC_SYNTHESIS = dict(
     sampling_rate=SR, audio_channels=1, num_filters=16, hidden_size=64, codebook_dim=64,
     codebook_size=CODEBOOK_SIZE, target_bandwidths=[0.9], upsampling_ratios=[4, 5, 8, 8],
     use_causal_conv=False, norm_type="weight_norm", pad_mode="reflect", num_lstm_layers=2,
     num_residual_layers=1, use_conv_shortcut=False, compress=2, kernel_size=7,
     last_kernel_size=7, residual_kernel_size=3, normalize=False, chunk_length_s=None, overlap=None,
 )
-# For recorded instruments: twice the codebooks (1.8 kbit/s), no more columns for a decoder.
-CODEC_BAND = dict(CODEC, num_filters=20, hidden_size=96, codebook_dim=96, target_bandwidths=[1.8])
-CODECS = dict(synthesis=CODEC, band=CODEC_BAND)
+# For recorded instruments: twice the codebooks (1.8 kbit/s), no more columns for a decoder. With two recurrent layers
+# the checkpoint in stereo would exceed 40 MB.
+CODEC_BAND = dict(CODEC_SYNTHESIS, num_filters=20, hidden_size=96, codebook_dim=96, target_bandwidths=[1.8], num_lstm_layers=1)
+CODECS = dict(synthesis=CODEC_SYNTHESIS, band=CODEC_BAND)
+CODEC = CODECS[MUSIC]
 # The embeddings are a static table of word pieces (`wordpieces.py`), which is not trained.
 TEXT = dict(
     vocab_size=27626, d_model=64, d_kv=32, num_heads=4, d_ff=256, num_layers=2, feed_forward_proj="relu",
@@ -25,7 +35,7 @@ TEXT = dict(
 )
 DECODER = dict(
     vocab_size=CODEBOOK_SIZE, hidden_size=288, num_hidden_layers=6, num_attention_heads=6, ffn_dim=1152,
-    num_codebooks=CODEBOOKS, audio_channels=1, max_position_embeddings=2048, activation_function="gelu",
+    num_codebooks=CODEBOOKS, audio_channels=CHANNELS, max_position_embeddings=2048, activation_function="gelu",
     dropout=0.0, attention_dropout=0.0, activation_dropout=0.0, layerdrop=0.0, scale_embedding=False,
     pad_token_id=CODEBOOK_SIZE, bos_token_id=CODEBOOK_SIZE, eos_token_id=None, tie_word_embeddings=False,
 )

@@ -1,5 +1,6 @@
 """Compose pieces and encode them to codes with a trained codec, in shards:
-`python encode.py --codec codec.pt --out DIR --pieces 2000 --seconds 24 [--device cuda] [--band]`.
+`python encode.py --codec codec.pt --out DIR --pieces 2000 --seconds 24 [--device cuda] [--band]`,
+or those of a rendered pool (`data.py`): `python encode.py --codec codec.pt --out DIR --pool DIR [--band]`.
 
 Two sides of a piece of the band give twice the codebooks, left and right in turns, as MusicGen has them."""
 import argparse
@@ -15,6 +16,7 @@ from codec import build
 from composer.render import make_piece
 from composer.styles import NAMES
 from config import CODECS
+from data import load_pool
 from quantizer import quantize
 
 SHARD = 100
@@ -68,6 +70,20 @@ def _job(args):
     return np.atleast_2d(audio), info
 
 
+def composed(a, shard, workers):
+    """Audio [channels, samples] and what is in it, of the pieces of a shard."""
+    seeds = range(a.seed + shard * a.shard, a.seed + (shard + 1) * a.shard)
+    return workers.imap(_job, [(seed, a.seconds, None if a.band else style_for(seed), a.band) for seed in seeds])
+
+
+def pooled(a, shard):
+    """The same of a rendered pool, where each channel is a row."""
+    audio, infos = load_pool(a.pool)
+    sides = 2 if a.band else 1
+    for row in range(shard * a.shard * sides, (shard + 1) * a.shard * sides, sides):
+        yield audio[row:row + sides].astype(np.float32) / 32767, infos[row]
+
+
 def in_turns(codes):
     """Codes [pieces, channels, K, frames] -> [pieces, K x channels, frames]: of each codebook all channels."""
     return codes.transpose(0, 2, 1, 3).reshape(len(codes), -1, codes.shape[-1])
@@ -78,15 +94,15 @@ def main(a):
     os.makedirs(a.out, exist_ok=True)
     model = load_codec(a.codec, a.device)
     together = BATCH if torch.device(a.device).type == "cpu" else GPU_BATCH
-    with multiprocessing.get_context("spawn").Pool(a.workers) as pool:
-        for shard in range(a.first_shard, a.first_shard + -(-a.pieces // a.shard)):
+    pieces = len(load_pool(a.pool)[1]) // (2 if a.band else 1) if a.pool else a.pieces
+    shards = pieces // a.shard if a.pool else -(-pieces // a.shard)
+    with multiprocessing.get_context("spawn").Pool(a.workers) as workers:
+        for shard in range(a.first_shard, a.first_shard + shards):
             path = os.path.join(a.out, f"codes-{shard:04d}.npz")
             if os.path.exists(path):
                 continue
-            seeds = range(a.seed + shard * a.shard, a.seed + (shard + 1) * a.shard)
-            jobs = [(seed, a.seconds, None if a.band else style_for(seed), a.band) for seed in seeds]
             codes, infos, waiting = [], [], []
-            for audio, info in pool.imap(_job, jobs):
+            for audio, info in pooled(a, shard) if a.pool else composed(a, shard, workers):
                 waiting.append(torch.from_numpy(audio))
                 infos.append(info)
                 if len(waiting) == together or len(infos) == a.shard:
@@ -105,6 +121,7 @@ if __name__ == "__main__":
     p.add_argument("--codec", required=True)
     p.add_argument("--out", required=True)
     p.add_argument("--pieces", type=int, default=2000)
+    p.add_argument("--pool", help="rendered pieces, instead of new ones")
     p.add_argument("--seconds", type=float, default=24)
     p.add_argument("--seed", type=int, default=1000000)
     p.add_argument("--first-shard", type=int, default=0)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from transformers import EncodecConfig, MusicgenConfig, MusicgenDecoderConfig, MusicgenForConditionalGeneration, T5Config
 
-from config import CODEBOOK_SIZE, CODEBOOKS, CODEC, DECODER, TEXT
+from config import CHANNELS, CODEBOOK_SIZE, CODEBOOKS, CODEC, DECODER, LEVELS, TEXT
 
 PAD = CODEBOOK_SIZE
 
@@ -32,17 +32,19 @@ def positions(count, width, device, start=0):
 
 
 def delay(codes):
-    """codes [batch, K, frames] -> delayed ids [batch, K, 1 + frames + K - 1] with a start column."""
+    """codes [batch, K, frames] -> delayed ids [batch, K, 1 + frames + levels - 1] with a start column. All channels of
+    a level wait alike."""
     b, k, n = codes.shape
-    out = torch.full((b, k, n + k), PAD, dtype=torch.long, device=codes.device)
+    out = torch.full((b, k, n + LEVELS), PAD, dtype=torch.long, device=codes.device)
     for i in range(k):
-        out[:, i, 1 + i:1 + i + n] = codes[:, i]
+        at = 1 + i // CHANNELS
+        out[:, i, at:at + n] = codes[:, i]
     return out
 
 
 def undelay(ids):
-    k, n = ids.shape[1], ids.shape[2] - ids.shape[1]
-    return torch.stack([ids[:, i, 1 + i:1 + i + n] for i in range(k)], 1)
+    n = ids.shape[2] - LEVELS
+    return torch.stack([ids[:, i, 1 + i // CHANNELS:1 + i // CHANNELS + n] for i in range(ids.shape[1])], 1)
 
 
 def text_states(model, ids, mask, keep=None):
@@ -60,9 +62,17 @@ def _heads(x, n):
     return x.view(b, t, n, w // n).transpose(1, 2)
 
 
+def fused(q, k, v, bias):
+    """Attention by the kernel of a GPU; `bias` as below."""
+    shape = (q.shape[0], q.shape[1], *bias.shape[1:]) if len(bias) > 1 else (1, 1, *bias.shape[1:])
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias.view(shape).to(q.dtype))
+
+
 def attend(q, k, v, bias):
     """Attention by plain products: on a CPU in bf16 far faster than the fused kernel, most of
     all backwards. `bias` [1 or batch x heads, 1 or queries, keys] is added to the scores."""
+    if q.is_cuda:
+        return fused(q, k, v, bias)
     with torch.autocast(q.device.type, enabled=False):
         scores = torch.baddbmm(bias.to(q.dtype), q.flatten(0, 1), k.flatten(0, 1).transpose(1, 2), alpha=q.shape[-1] ** -0.5)
         return (scores.softmax(-1) @ v.flatten(0, 1)).view(q.shape)

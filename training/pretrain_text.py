@@ -7,32 +7,58 @@ stays as it is; noise on it and words left out make words nearby mean the same.
 """
 import argparse
 import json
-import os
 import time
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 
+import band.captions
+import band.form
+import band.styles
+import composer.captions
+import composer.styles
 import lm
 import wordpieces
-from composer.captions import INSTRUMENTS, make_caption
-from composer.render import HALF_FRAMES, Piece, bpm_of
-from composer.styles import NAMES
+from band.harmony import SCALES as MODES
+from band.instruments import INSTRUMENTS
+from band.piece import describe
+from band.score import Score
+from composer.render import Piece
+from composer.theory import HALF_FRAMES, SCALES, bpm_of
+from config import BAND, FRAME_RATE
 
 END = 1
 NOISE = 0.35        # of a table of mean square one
 LEFT_OUT = 0.1      # share of words
-PATCHES, SCALES, WORDS = list(INSTRUMENTS), ["major", "minor", "mixolydian", "lydian"], 40
+WORDS = 40
+STYLES = band.styles.NAMES if BAND else composer.styles.NAMES
+KEYS = list(MODES if BAND else SCALES)
+PLAYERS = list(INSTRUMENTS if BAND else composer.captions.INSTRUMENTS)
+ENERGIES = 4
+
+
+def of_composer(rng, phrases):
+    """A caption, and what it may say: scale, energy, who plays."""
+    piece = Piece(rng, str(rng.choice(STYLES)))
+    info = dict(style=piece.style, bpm=bpm_of(piece.half), half=piece.half, root=piece.root, scale=piece.scale,
+                energy=piece.energy, instruments=piece.instruments(), kit=piece.spec["kit"])
+    return info, piece.energy, info["instruments"], composer.captions.make_caption(rng, info, phrases)
+
+
+def of_band(rng, phrases):
+    """The same of a section of a piece of the band; half of the captions are those of the whole piece."""
+    info = describe(0, Score(rng, str(rng.choice(STYLES)), FRAME_RATE))
+    part = dict(info["sections"][0], name=str(rng.choice(list(band.form.WORDS))), level=int(rng.integers(ENERGIES)))
+    caption = (band.captions.make_caption(rng, info, phrases=phrases) if rng.random() < 0.5 else
+               band.captions.section_captions(rng, info, part, 1, phrases)[0])
+    return info, part["level"], info["cast"].values(), caption
 
 
 def example(rng, phrases):
-    piece = Piece(rng, str(rng.choice(NAMES)))
-    info = dict(style=piece.style, bpm=bpm_of(piece.half), half=piece.half, root=piece.root, scale=piece.scale,
-                energy=piece.energy, instruments=piece.instruments(), kit=piece.spec["kit"])
-    labels = [NAMES.index(piece.style), HALF_FRAMES.index(piece.half), SCALES.index(piece.scale), piece.energy]
-    return make_caption(rng, info, phrases), labels, [p in info["instruments"] for p in PATCHES]
+    info, energy, players, caption = (of_band if BAND else of_composer)(rng, phrases)
+    labels = [STYLES.index(info["style"]), HALF_FRAMES.index(info["half"]), KEYS.index(info["scale"]), energy]
+    return caption, labels, [p in players for p in PLAYERS]
 
 
 def batch_of(tok, rng, size, phrases):
@@ -49,13 +75,11 @@ def train(args):
     torch.manual_seed(0)
     device = torch.device(args.device)
     model, tok = lm.build(), wordpieces.load(args.words)
-    table = load_file(os.path.join(args.words, "table.safetensors"))["table"].float()
-    with torch.no_grad():
-        model.text_encoder.shared.weight.copy_(table)
+    wordpieces.put_table(model, args.words)
     with open(args.phrases) as f:
         phrases = json.load(f)
     torch.nn.init.normal_(model.enc_to_dec_proj.weight, std=1.2 * model.enc_to_dec_proj.in_features ** -0.5)
-    sizes = [len(NAMES), len(HALF_FRAMES), len(SCALES), 3, len(PATCHES)]
+    sizes = [len(STYLES), len(HALF_FRAMES), len(KEYS), ENERGIES, len(PLAYERS)]
     heads = torch.nn.Linear(model.enc_to_dec_proj.out_features, sum(sizes))
     model.to(device), heads.to(device)
     model.text_encoder.shared.weight.requires_grad_(False)
@@ -87,7 +111,7 @@ def train(args):
             right = ((parts[0].argmax(-1) == labels[:, :1]) * weight).sum()
             near = (((parts[1].argmax(-1) - labels[:, 1:2]).abs() <= 1) * weight).sum()
             print(f"{step} {time.time() - begin:.0f}s loss {float(loss.detach()):.3f} style {float(right):.3f} tempo {float(near):.3f}", flush=True)
-    keep = {k: v for k, v in model.state_dict().items() if k.startswith(("text_encoder", "enc_to_dec_proj"))}
+    keep = {n: p.detach() for n, p in model.named_parameters() if n.startswith(("text_encoder", "enc_to_dec_proj")) and p.requires_grad}
     torch.save(keep, args.out)
 
 

@@ -5,14 +5,13 @@ import json
 import os
 
 import numpy as np
-import soundfile
 import torch
 import torch.nn.functional as F
 from transformers import MusicgenForConditionalGeneration
 
 import lm
 import wordpieces
-from config import CODEBOOKS, KEEP, SR, WINDOW
+from config import CHANNELS, CODEBOOKS, KEEP, LEVELS, SR, WINDOW
 
 PAD = lm.PAD
 
@@ -80,7 +79,7 @@ class Generator:
         heads = dec.config.num_attention_heads
         cross = [(lm._heads(l.encoder_attn.k_proj(ctx), heads), lm._heads(l.encoder_attn.v_proj(ctx), heads))
                  for l in dec.layers]
-        columns = frames + CODEBOOKS
+        columns = frames + LEVELS
         width = dec.config.hidden_size
         cache = [torch.zeros(2, 2 * n, heads, columns, width // heads, device=self.device) for _ in dec.layers]
         ids = torch.full((n, CODEBOOKS, columns), PAD, dtype=torch.long, device=self.device)
@@ -102,19 +101,24 @@ class Generator:
             logits = torch.stack([head(x) for head in self.model.decoder.lm_heads], 1)
             new = draw(logits)
             for k in range(CODEBOOKS):
-                if 0 <= c - k < frames:
-                    ids[:, k, c + 1] = known[:, k, c - k] if c - k < given else new[:, k]
+                frame = c - k // CHANNELS
+                if 0 <= frame < frames:
+                    ids[:, k, c + 1] = known[:, k, frame] if frame < given else new[:, k]
         return lm.undelay(ids)
 
     @torch.no_grad()
     def audio(self, codes):
-        return self.model.audio_encoder.decode(codes[None], [None] * len(codes)).audio_values[:, 0].numpy()
+        """Audio [batch, samples], or [batch, samples, 2]."""
+        sides = [self.model.audio_encoder.decode(codes[None, :, side::CHANNELS], [None] * len(codes)).audio_values[:, 0]
+                 for side in range(CHANNELS)]
+        return torch.stack(sides, -1).numpy() if CHANNELS > 1 else sides[0].numpy()
 
     def clips(self, prompts, seconds, **kw):
         return self.audio(self.codes(prompts, int(seconds * 25), **kw))
 
 
 if __name__ == "__main__":
+    import soundfile    # only here: where the decoder hears itself there may be none
     p = argparse.ArgumentParser()
     p.add_argument("--model", required=True)
     p.add_argument("--prompt", action="append", required=True)

@@ -4,8 +4,8 @@
 With `--init DIR` it begins with the decoder of a checkpoint folder, with `--init init.pt` with that of a smaller one
 (`widen.py`); without `--text` also with its text encoder. `--phrases` (`phrases.py`) makes captions of free words.
 The learning rate is constant but for its rise at first and the `--anneal` columns at the end, so that a run
-can be stopped, resumed and lengthened: `--columns` may change from one time to the next. `lm.pt` is all
-that it needs; it is written every two minutes and when the process is asked to end."""
+can be stopped, resumed and lengthened: `--columns` may change from one time to the next. With `--minutes` it ends
+by the clock instead. `lm.pt` is all that it needs; it is written every two minutes and when the process is asked to end."""
 import argparse
 import glob
 import json
@@ -18,26 +18,28 @@ import numpy as np
 import torch
 from transformers import MusicgenForConditionalGeneration
 
+import band.captions
+import composer.captions
 import contrast
 import lm
 import rollout
 import wordpieces
-from composer.captions import make_caption
-from config import FRAME_RATE, WINDOW
+from config import CHANNELS, CODEBOOKS, FRAME_RATE, LEVELS, WINDOW
 from encode import load_codes
 from muon import Muon
 from precision import bf16_is_faster
 from windows import MIDDLE, SPLICES, START, Pieces
 
 EARLY = 1.5e6           # columns in which all windows are short, if it begins with nothing
-WEIGHTS = (1.4, 1.1, 0.9, 0.6)  # of the codebooks: the first carries the beat
+WEIGHTS = np.repeat(np.linspace(1.4, 0.6, LEVELS), CHANNELS)    # of the codebooks: the first carries the beat
+NOISIER = np.repeat(np.linspace(1.0, 2.5, LEVELS), CHANNELS)    # and has the fewest codes replaced
 HELD_OUT = 16           # pieces
 ROLL_FROM = (5e6, 1e6)  # the decoder first hears itself after these columns: from nothing, from a checkpoint
-ROLL_EVERY = 2e6        # columns
+ANNEALED = 0.3          # share of the time in which the learning rate falls, if it ends by the clock
 WARM = 100              # steps in which the learning rate rises
 AVERAGE = 0.998         # of the weights that are kept for use
 LENGTHS = (START, MIDDLE, WINDOW, START, WINDOW, WINDOW)   # of the windows of one step after another
-CAPTIONS = 32           # of each piece, if they are made here
+CAPTIONS, OF_SECTIONS = 32, 6   # of each piece and of each section, if they are made here
 LOOK_BACK = (1, 2, 3, 4, 6)     # columns that the first heads start to look back
 
 
@@ -50,7 +52,7 @@ def start(model):
     waves = torch.arange(size // 2)
     for name, p in model.decoder.named_parameters():
         if "embed_tokens" in name:
-            torch.nn.init.normal_(p, std=0.4)
+            torch.nn.init.normal_(p, std=0.8 * CODEBOOKS ** -0.5)
             with torch.no_grad():
                 p[:, waves] = 0
                 p[:, width // 2 + waves] = 0
@@ -69,8 +71,9 @@ def start(model):
                 w[rows + size // 2, width // 2 + waves], w[rows + size // 2, waves] = cos, -sin
 
 
-def start_text(model, path):
-    """Take the pre-trained text encoder, and a strong path from it into the decoder."""
+def start_text(model, path, words):
+    """Take the table of word pieces, the pre-trained text encoder, and a strong path from it into the decoder."""
+    wordpieces.put_table(model, words)
     model.load_state_dict(torch.load(path, weights_only=True), strict=False)
     for name, p in model.decoder.named_parameters():
         if ".encoder_attn." in name and p.dim() == 2:
@@ -122,7 +125,7 @@ class Run:
             else:
                 start(self.model)
             if args.text:
-                start_text(self.model, args.text)
+                start_text(self.model, args.text, args.words)
         self.opts = optimizers(self.model, args.lr)
         self.peaks = [o.param_groups[0]["lr"] for o in self.opts]
         self.params = [p for p in self.model.parameters() if p.requires_grad]
@@ -157,9 +160,9 @@ class Run:
         for p, mean in zip(self.params, self.average):
             p.data, mean.data = mean.data, p.data
 
-    def rate(self, columns, anneal):
-        """Share of the highest learning rate."""
-        return min(1, (self.step + 1) / WARM, max(0.0, (columns - self.columns) / anneal))
+    def rate(self, left, anneal):
+        """Share of the highest learning rate, `left` before the end: both in columns, or in seconds."""
+        return min(1, (self.step + 1) / WARM, max(0.0, left / anneal))
 
     def update(self, scale, workers):
         torch.nn.utils.clip_grad_norm_(self.params, 1.0)
@@ -172,11 +175,13 @@ class Run:
 
 
 def called_anew(infos, phrases):
-    """Captions of composed pieces, with free words; those of the band are made where its sections are known."""
+    """Captions with free words, of pieces and of the sections of the band's."""
     for info in infos:
-        if "sections" not in info:
-            rng = np.random.default_rng([info["seed"], 2])
-            info["captions"] = [make_caption(rng, info, phrases) for _ in range(CAPTIONS)]
+        rng = np.random.default_rng([info["seed"], 2])
+        make = band.captions.make_caption if "sections" in info else composer.captions.make_caption
+        info["captions"] = [make(rng, info, phrases=phrases) for _ in range(CAPTIONS)]
+        for part in info.get("sections", []):
+            part["captions"] = band.captions.section_captions(rng, info, part, OF_SECTIONS, phrases)
 
 
 def next_batch(run, pieces, args):
@@ -215,8 +220,10 @@ def train(args):
         signal.signal(s, lambda *_: asked.append(True))
     pieces, held_out, shards, log = None, None, 0, None
     workers = ThreadPoolExecutor(args.threads)
-    last = last_save = time.time()
-    while run.columns < args.columns and not asked:
+    last = last_save = begin = time.time()
+    left = lambda: args.minutes * 60 - (time.time() - begin) if args.minutes else args.columns - run.columns
+    anneal = args.minutes * 60 * ANNEALED if args.minutes else args.anneal
+    while left() > 0 and not asked:
         if run.step % 100 == 0 or not pieces:
             found = sorted(glob.glob(os.path.join(args.codes, "codes-????.npz")))
             if len(found) != shards:
@@ -231,7 +238,7 @@ def train(args):
                     pieces = Pieces(tok, codes[HELD_OUT:], infos[HELD_OUT:])
                     pieces.heard = run.heard
                 print("pieces", len(pieces.codes), flush=True)
-        if args.rollouts and run.columns >= max(ROLL_FROM[bool(args.init)], run.rolled + ROLL_EVERY):
+        if args.rollouts and run.columns >= max(ROLL_FROM[bool(args.init)], run.rolled + args.roll_every):
             run.swap()
             made = rollout.play(run.model, tok, pieces, rollout.Ear(pieces), args.rollouts, run.step, args.threads, device)
             run.swap()
@@ -239,7 +246,7 @@ def train(args):
             run.rolled = run.columns
         batch = next_batch(run, pieces, args)
         losses = gradients(run.model, run.params, batch, device, args, run.rng, workers, other)
-        scale = run.rate(args.columns, args.anneal)
+        scale = run.rate(left(), anneal)
         run.update(scale, workers)
         run.columns += batch[0].shape[0] * batch[0].shape[2]
         run.spent, last = run.spent + time.time() - last, time.time()
@@ -261,7 +268,7 @@ def corrupt(ids, most):
     """Replace some input codes by others of the same codebook, so that the model survives
     its own mistakes; each row has its own rate up to `most`, fine codebooks have more."""
     rate = most * torch.rand(len(ids), 1, 1, device=ids.device)
-    rate = rate * torch.tensor([1.0, 1.5, 2.0, 2.5], device=ids.device)[None, :, None]
+    rate = rate * torch.tensor(NOISIER, dtype=torch.float32, device=ids.device)[None, :, None]
     order = torch.randperm(ids.shape[2], device=ids.device)
     other = ids.roll(1, 0)[:, :, order]
     swap = (torch.rand(ids.shape, device=ids.device) < rate) & (ids != lm.PAD) & (other != lm.PAD)
@@ -304,7 +311,7 @@ def gradients(model, params, batch, device, args, rng, workers, other=None):
     """Set the gradients of a batch, and return the losses. Beginnings are compared with `other` tempi. On a CPU each thread takes a part
     of the rows: threads that share every single product wait for each other much more."""
     parts = args.threads if device.type == "cpu" else 1
-    weights = torch.tensor(WEIGHTS, device=device) / sum(WEIGHTS)
+    weights = torch.tensor(WEIGHTS / WEIGHTS.sum(), dtype=torch.float32, device=device)
     seeds = rng.integers(1 << 40, size=parts)
     compared = other if batch[0].shape[2] == START else None
 
@@ -330,12 +337,14 @@ if __name__ == "__main__":
     p.add_argument("--run", required=True)
     p.add_argument("--columns", type=float, default=60e6, help="frames to learn, all in all")
     p.add_argument("--anneal", type=float, default=10e6, help="of them with a falling learning rate")
+    p.add_argument("--minutes", type=float, help="end after so long, instead of by columns")
     p.add_argument("--device", default="cpu")
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--batch", type=int, default=6, help="full windows, or as many columns of shorter ones")
     p.add_argument("--lr", type=float, default=1.5e-3)
     p.add_argument("--noise", type=float, default=0.1)
     p.add_argument("--rollouts", type=int, default=32, help="how many pieces the decoder plays to hear itself")
+    p.add_argument("--roll-every", type=float, default=2e6, help="columns")
     p.add_argument("--bf16", type=int, help="1 or 0; by default whatever is faster here")
     a = p.parse_args()
     if a.bf16 is None:

@@ -13,6 +13,7 @@ import re
 import zipfile
 
 import numpy as np
+import torch
 from safetensors import numpy as tensors
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import Unigram
@@ -101,6 +102,12 @@ def nearest(tok, table, text, words):
     asked = meaning(tok, table, text)
     best = {style: max(float(asked @ meaning(tok, table, w)) for w in names) for style, names in words.items()}
     return max(best, key=best.get)
+
+
+def put_table(model, folder):
+    """Give a model in training the table of a folder of `write`."""
+    table = tensors.load_file(os.path.join(folder, "table.safetensors"))["table"].astype(np.float32)
+    model.text_encoder.shared.weight.data.copy_(torch.from_numpy(table))
 
 
 def load(folder):

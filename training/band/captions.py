@@ -3,7 +3,7 @@ from . import form
 from .harmony import NOTE_NAMES
 from .instruments import INSTRUMENTS, KIT_WORDS
 from .tempo import asked_bpm
-from .words import MOODS, STYLE_WORDS, USES
+from .words import KNOWN, MOODS, STYLE_WORDS, USES
 
 SPEEDS = ((80, ["slow", "slow tempo", "downtempo", "leisurely"]), (118, ["medium tempo", "mid tempo", "moderate", "walking pace"]),
           (999, ["fast", "fast tempo", "up-tempo", "quick"]))
@@ -49,13 +49,23 @@ def details(rng, info, level=None):
     return [out[i] for i in rng.permutation(len(out))]
 
 
-def make_caption(rng, info, level=None):
-    """One caption for a whole piece, or for a section of some level."""
-    style = info["style"]
-    head = pick(rng, STYLE_WORDS[style])
+def head_of(rng, info, phrases=None):
+    """What a piece is called: by its style, by a well-known example of it, or by a phrase that is near to it (see
+    `phrases.py`)."""
+    style, kind = info["style"], rng.random()
+    if phrases and kind < 0.25:
+        return pick(rng, phrases[style])
+    if kind > 0.9:
+        return pick(rng, KNOWN[style])
     if style == "solo":
-        head = pick(rng, ["solo {}", "{} solo", "{} alone", "unaccompanied {}", "just {}", "a single {}"]).format(
+        return pick(rng, ["solo {}", "{} solo", "{} alone", "unaccompanied {}", "just {}", "a single {}"]).format(
             pick(rng, INSTRUMENTS[info["cast"]["lead"]].words))
+    return pick(rng, STYLE_WORDS[style])
+
+
+def make_caption(rng, info, level=None, phrases=None):
+    """One caption for a whole piece, or for a section of some level."""
+    style, head = info["style"], head_of(rng, info, phrases)
     wording = pick(rng, FORMS)
     rest = pick(rng, [", ", " "]).join(details(rng, info, level))
     text = wording.format(head=head, rest=rest, cast=cast_words(rng, info, int(rng.integers(1, 4))), use=pick(rng, USES[style]),
@@ -63,11 +73,11 @@ def make_caption(rng, info, level=None):
     return text.replace(" ,", ",").strip(" ,")
 
 
-def section_captions(rng, info, part, count):
+def section_captions(rng, info, part, count, phrases=None):
     """Captions of a section: those of the piece in its key, with a word of form."""
     info = dict(info, root=part["root"])
     out = []
     for _ in range(count):
-        word, text = pick(rng, form.WORDS[part["name"]]), make_caption(rng, info, part["level"])
+        word, text = pick(rng, form.WORDS[part["name"]]), make_caption(rng, info, part["level"], phrases)
         out.append(pick(rng, ["{t}, {w}", "{w}, {t}", "{w} of {t}", "{t} {w}"]).format(t=text, w=word))
     return out

@@ -12,14 +12,14 @@ from .instruments import KITS
 from .score import DRUMS
 from .tempo import SR
 
-FONT = "/usr/share/sounds/sf2/FluidR3_GM.sf2"
+FONT = os.environ.get("SOUND_FONT", "/usr/share/sounds/sf2/FluidR3_GM.sf2")
 VOLUME, PAN = 7, 10     # MIDI controllers
 BLOCK = 64              # samples that FluidSynth computes at once: events take effect between blocks
 
 
 @lru_cache(maxsize=None)
 def library():
-    name = ctypes.util.find_library("fluidsynth")
+    name = os.environ.get("FLUIDSYNTH") or ctypes.util.find_library("fluidsynth")
     if not name:
         raise SystemExit("FluidSynth is missing: `make instruments` installs it and the sound font.")
     lib, pointer, number = ctypes.CDLL(name), ctypes.c_void_p, ctypes.c_double

@@ -7,7 +7,10 @@ import numpy as np
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+import band.captions
 import phrases
+from band.piece import describe
+from band.score import Score
 from band.words import KNOWN, STYLE_WORDS as BAND, USES
 from composer.captions import STANDS_FOR, make_caption
 from composer.styles import NAMES
@@ -41,3 +44,14 @@ def test_phrases_hold_nothing_that_a_gate_asks():
     texts = phrases.asked(reader, np.random.default_rng(0), 500)
     assert {"lake", "winter"} <= set(texts) and len(texts) > 490
     assert not set(texts) & ({p for p, _ in FREE} | set(STRANGE))
+
+
+def test_the_band_is_called_by_names_examples_and_free_phrases_too():
+    rng, free = np.random.default_rng(0), {"jazz": ["a lake in winter"]}
+    info = describe(1, Score(rng, "jazz", 400))
+    part = info["sections"][0]
+    said = [band.captions.make_caption(rng, info, phrases=free) for _ in range(300)]
+    said += band.captions.section_captions(rng, info, part, 300, free)
+    for words in (["a lake in winter"], KNOWN["jazz"], BAND["jazz"]):
+        assert 10 < sum(any(w in text for w in words) for text in said) < 500
+    assert not any("a lake" in band.captions.make_caption(rng, info) for _ in range(200))

@@ -1,5 +1,6 @@
 """Run with `python -m pytest tests` in this folder."""
 import argparse
+import json
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -20,15 +21,16 @@ import rollout
 import train_lm
 import widen
 import windows
+import wordpieces
 from test_wordpieces import toy_words
 from composer.render import Piece, draw, loudness, make_piece
 from composer.styles import NAMES
 from composer.theory import HALF_FRAMES, asked_bpm, bpm_of, frequency
 from adversary import Adversary
-from config import CODEC, CODECS, HOP
+from config import CODEC, CODECS, HOP, TEXT
 from muon import orthogonal
 from quantizer import dequantize, quantize
-from config import KEEP, WINDOW
+from config import CHANNELS, CODEBOOKS, KEEP, LEVELS, WINDOW
 from windows import MIDDLE, PREFIX, START, Pieces, longest_prefix
 
 
@@ -68,10 +70,10 @@ def test_codes_equal_transformers(sizes):
 @torch.no_grad()
 def test_decoder_equals_transformers():
     model = lm.build().eval()
-    text, codes = torch.randint(3, 300, (2, 9)), torch.randint(0, 512, (2, 4, 30))
+    text, codes = torch.randint(3, 300, (2, 9)), torch.randint(0, 512, (2, CODEBOOKS, 30))
     mask, ids = torch.ones_like(text), lm.delay(codes)
     mine = lm.decoder_logits(model, ids, lm.text_states(model, text, mask), mask)
-    theirs = model(input_ids=text, attention_mask=mask, decoder_input_ids=ids.reshape(8, -1)).logits
+    theirs = model(input_ids=text, attention_mask=mask, decoder_input_ids=ids.reshape(2 * CODEBOOKS, -1)).logits
     assert torch.allclose(mine.reshape(theirs.shape), theirs, atol=1e-4)
 
 
@@ -96,8 +98,28 @@ def test_an_adversary_tells_noise_of_the_same_colour_from_a_tone():
 
 
 def test_delay_is_undone():
-    codes = torch.randint(0, 512, (3, 4, 17))
+    codes = torch.randint(0, 512, (3, CODEBOOKS, 17))
     assert torch.equal(lm.undelay(lm.delay(codes)), codes)
+
+
+def test_channels_of_a_level_wait_alike_as_in_transformers():
+    codes = torch.randint(0, 512, (1, CODEBOOKS, 17))
+    decoder = lm.build().decoder
+    start = torch.full((CODEBOOKS, 1), lm.PAD)
+    _, wanted = decoder.build_delay_pattern_mask(start, lm.PAD, max_length=17 + LEVELS)
+    mine = lm.delay(codes)[0, :, :wanted.shape[1]]
+    # Where it wants the pad, and nowhere else among what it says, there is one.
+    assert torch.equal((wanted == lm.PAD), (mine == lm.PAD))
+
+
+def test_the_kernel_of_a_gpu_attends_as_plain_products_do():
+    q, k, v = (torch.randn(2, 3, 10, 8) for _ in range(3))
+    causal = torch.full((10, 10), -1e4).triu(1)[None]
+    words = torch.zeros(2, 10)
+    words[1, 6:] = -1e4
+    words = words[:, None].repeat(1, 3, 1).flatten(0, 1)[:, None]
+    for bias in (causal, words):
+        assert torch.allclose(lm.fused(q, k, v, bias), lm.attend(q, k, v, bias), atol=1e-5)
 
 
 def test_muon_update_is_nearly_orthogonal():
@@ -144,8 +166,8 @@ def test_first_heads_start_by_looking_back():
     model = lm.build().eval()
     train_lm.start(model)
     dec = model.decoder.model.decoder
-    ids = torch.randint(0, 512, (1, 4, 60))
-    x = sum(dec.embed_tokens[k](ids[:, k]) for k in range(4)) + lm.positions(60, dec.config.hidden_size, "cpu")
+    ids = torch.randint(0, 512, (1, CODEBOOKS, 60))
+    x = sum(dec.embed_tokens[k](ids[:, k]) for k in range(CODEBOOKS)) + lm.positions(60, dec.config.hidden_size, "cpu")
     attention, heads = dec.layers[0].self_attn, dec.config.num_attention_heads
     h = dec.layers[0].self_attn_layer_norm(x)
     scores = lm._heads(attention.q_proj(h), heads) @ lm._heads(attention.k_proj(h), heads).mT
@@ -157,7 +179,7 @@ def test_first_heads_start_by_looking_back():
 
 def pieces(count=24, frames=400):
     """Piece i has the code i everywhere."""
-    codes = [np.full((4, frames), i, np.int16) for i in range(count)]
+    codes = [np.full((CODEBOOKS, frames), i, np.int16) for i in range(count)]
     return Pieces(toy_words(), codes, [make_info(i) for i in range(count)])
 
 
@@ -182,11 +204,11 @@ def test_a_splice_ends_in_the_asked_piece_and_begins_with_another(monkeypatch):
 def test_only_what_comes_after_a_splice_is_learned():
     torch.manual_seed(0)
     model, args = lm.build(), argparse.Namespace(noise=0.0, bf16=0)
-    codes, text = torch.randint(0, 512, (1, 4, 40)), torch.randint(3, 300, (1, 5))
+    codes, text = torch.randint(0, 512, (1, CODEBOOKS, 40)), torch.randint(3, 300, (1, 5))
     loss = lambda c, first: train_lm.loss_on(model, (c, text, torch.tensor([first])), torch.device("cpu"), args, None)
     plain, spliced = loss(codes, 0), loss(codes, 30)
     logits = lm.decoder_logits(model, lm.delay(codes)[:, :, :-1], lm.text_states(model, text, torch.ones_like(text)), torch.ones_like(text))
-    after = [torch.nn.functional.cross_entropy(logits[0, k, 30 + k:40 + k], codes[0, k, 30:]) for k in range(4)]
+    after = [torch.nn.functional.cross_entropy(logits[0, k, 30 + k // CHANNELS:40 + k // CHANNELS], codes[0, k, 30:]) for k in range(CODEBOOKS)]
     assert torch.allclose(spliced, torch.stack(after), atol=1e-4) and not torch.allclose(plain, spliced, atol=1e-4)
 
 
@@ -194,7 +216,7 @@ def test_a_section_is_called_by_its_own_words_while_it_lasts():
     tok = toy_words()
     part = lambda start, end, word: dict(start=start, end=end, captions=[word])
     info = dict(make_info(0), captions=["techno"], sections=[part(0, 400, "intro techno"), part(400, 900, "drop techno")])
-    some, rng = Pieces(tok, [np.zeros((4, 900), np.int16)], [info]), np.random.default_rng(0)
+    some, rng = Pieces(tok, [np.zeros((CODEBOOKS, 900), np.int16)], [info]), np.random.default_rng(0)
     ids = lambda text: tok.encode(text).ids
     said = lambda at: [some.caption(rng, 0, False, at) for _ in range(60)]
     assert ids("intro techno") in said(0) and ids("drop techno") in said(500) and ids("techno") in said(0)
@@ -214,11 +236,11 @@ def test_a_full_window_may_begin_with_all_that_a_stream_keeps():
 def test_an_overdue_chord_is_held_past_its_bar_and_ends_at_a_bar_line():
     """Frame i of a piece has the code i, so a held sound is a short cycle of old frames."""
     rng, bar = np.random.default_rng(2), 40
-    codes = [np.tile(np.arange(1200, dtype=np.int16), (4, 1)) for _ in range(24)]
+    codes = [np.tile(np.arange(1200, dtype=np.int16), (CODEBOOKS, 1)) for _ in range(24)]
     some = Pieces(toy_words(), codes, [dict(make_info(i), half=bar // 2) for i in range(24)])
     for _ in range(50):
         made = some.overdue(rng, 0, 300, WINDOW)
-        assert made.shape == (4, WINDOW)
+        assert made.shape == (CODEBOOKS, WINDOW)
         after, held = made[0, 300:], made[0, 300 - bar:300]
         assert (np.diff(after) == 1).all() and after[0] % bar == 0
         assert after[0] == 0 or (len(np.unique(held)) <= 8 and held[-1] == after[0] - 1)
@@ -226,8 +248,8 @@ def test_an_overdue_chord_is_held_past_its_bar_and_ends_at_a_bar_line():
 
 def lively(i, rng, frames=900):
     """Codes like those of a piece of style i: bars that mostly repeat, and chords that change."""
-    bar = rng.integers(0, 60, (4, 40)) + 60 * (i % 3)
-    codes = np.stack([np.roll(bar, 7 * (n // 4), 1) for n in range(frames // 40 + 1)], 1).reshape(4, -1)[:, :frames]
+    bar = rng.integers(0, 60, (CODEBOOKS, 40)) + 60 * (i % 3)
+    codes = np.stack([np.roll(bar, 7 * (n // 4), 1) for n in range(frames // 40 + 1)], 1).reshape(CODEBOOKS, -1)[:, :frames]
     noise = rng.random(codes.shape) < 0.3
     return np.where(noise, rng.integers(0, 60, codes.shape) + 60 * (i % 3), codes).astype(np.int16)
 
@@ -242,7 +264,8 @@ def judged():
 def test_a_section_that_sounds_like_its_pieces_is_good():
     some, ear, rng = judged()
     made = [rollout.Section(lively(i, rng)[:, :WINDOW], i, some.infos[i], ear) for i in range(24)]
-    assert np.mean([s.good for s in made]) > 0.6
+    # A tenth at each end of what pieces do is not good, and they are few.
+    assert np.mean([s.good for s in made]) > 0.3 and all(s.belief > 0.6 for s in made)
 
 
 def test_a_section_of_another_style_is_not_good():
@@ -286,25 +309,36 @@ def test_training_goes_on_from_a_checkpoint_folder(tmp_path):
     assert all(torch.equal(p, mine[n]) for n, p in other.named_parameters() if not n.startswith("audio_encoder."))
 
 
+def test_a_rendered_pool_is_encoded_piece_by_piece(tmp_path):
+    """Two rows are the sides of a piece of the band."""
+    audio = np.repeat(np.arange(8, dtype=np.int16)[:, None], 5 * HOP, 1)
+    np.save(tmp_path / "audio.npy", audio)
+    (tmp_path / "info.json").write_text(json.dumps([dict(piece=i // 2) for i in range(8)]))
+    found = list(encode.pooled(argparse.Namespace(pool=str(tmp_path), band=True, shard=2), 1))
+    assert [info["piece"] for _, info in found] == [2, 3]
+    assert np.array_equal(np.rint(found[1][0][:, 0] * 32767), [6, 7]) and found[0][0].shape == (2, 5 * HOP)
+
+
 def test_a_resumed_training_goes_on_as_if_never_stopped(tmp_path):
     """Six steps at once, and three and three, give the same weights."""
     tok = toy_words()
     torch.manual_seed(0)
     text = {k: v for k, v in lm.build().state_dict().items() if k.startswith(("text_encoder", "enc_to_dec_proj"))}
     torch.save(text, tmp_path / "text.pt")
+    wordpieces.write(tmp_path / "words", tok, torch.zeros(TEXT["vocab_size"], TEXT["d_model"]).numpy())
     some = Pieces(tok, [lively(i, np.random.default_rng(i)) for i in range(24)], [make_info(i) for i in range(24)])
     device, workers = torch.device("cpu"), ThreadPoolExecutor(1)
 
     def go(folder, times):
         for steps in times:
-            args = argparse.Namespace(run=str(folder), init=None, text=str(tmp_path / "text.pt"), lr=1e-3, noise=0.1,
-                                      bf16=0, threads=1, batch=1)
+            args = argparse.Namespace(run=str(folder), init=None, text=str(tmp_path / "text.pt"), words=str(tmp_path / "words"),
+                                      lr=1e-3, noise=0.1, bf16=0, threads=1, batch=1)
             os.makedirs(folder, exist_ok=True)
             run = train_lm.Run(args, device)
             for _ in range(steps):
                 batch = tuple(b[:1] for b in some.batch(run.rng, 1, START))
                 train_lm.gradients(run.model, run.params, batch, device, args, run.rng, workers, contrast.OtherTempo(tok))
-                run.update(run.rate(1e6, 1e5), workers)
+                run.update(run.rate(1e6 - run.columns, 1e5), workers)
                 run.columns += START
             run.save()
         return run
@@ -318,13 +352,13 @@ def test_the_learning_rate_depends_on_columns_and_falls_at_the_end_only():
     run = train_lm.Run.__new__(train_lm.Run)
     run.step, shares = 10000, []
     for run.columns in (1e6, 40e6, 55e6, 60e6):
-        shares.append(run.rate(60e6, 10e6))
+        shares.append(run.rate(60e6 - run.columns, 10e6))
     assert shares == [1, 1, 0.5, 0]
 
 
 def test_music_begins_at_bar_lines_anywhere():
     """Frame i of a piece has the code i."""
-    codes, rng = [np.tile(np.arange(480, dtype=np.int16), (4, 1)) for _ in range(24)], np.random.default_rng(3)
+    codes, rng = [np.tile(np.arange(480, dtype=np.int16), (CODEBOOKS, 1)) for _ in range(24)], np.random.default_rng(3)
     some = Pieces(toy_words(), codes, [dict(make_info(i), half=20) for i in range(24)])
     first = some.batch(rng, 200, START)[0][:, 0, 0].numpy()
     assert (first % 40 == 0).all() and len(np.unique(first)) > 8 and 0.05 < (first == 0).mean() < 0.5
