@@ -45,8 +45,16 @@ def passes(want, value):
     return value is not None and (value < want.limit if want.sign == "<" else value > want.limit)
 
 
+def is_worse(want, old, new):
+    """Whether a limit is missed by more than before; what is not measured any more is worse."""
+    if old is None or passes(want, new):
+        return False
+    return new is None or (new > old if want.sign == "<" else new < old)
+
+
 def verdict(gate, after, before=None):
     """Lines of a table, and whether all is reached. What was not measured is not reached."""
+    worse = [w.measure for w in WANTED[gate] if is_worse(w, (before or {}).get(w.measure), after.get(w.measure))]
     lines, good = [f"{'measure':18} {'before':>9} {'after':>9}   wanted"], True
     for want in WANTED[gate]:
         old, new = (before or {}).get(want.measure), after.get(want.measure)
@@ -55,5 +63,7 @@ def verdict(gate, after, before=None):
         show = lambda v: "-" if v is None else f"{v:.3g}"
         lines.append(f"{want.measure:18} {show(old):>9} {show(new):>9}   {want.sign} {want.limit:g} {want.unit:6} "
                      f"{'reached' if ok else 'NOT REACHED':12} {want.what}")
+    if before:
+        lines.append(f"worse than before: {', '.join(worse) or 'nothing'}")
     lines.append(f"gate {gate}: {'passed' if good else 'refused'}")
     return lines, good

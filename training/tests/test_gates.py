@@ -64,6 +64,14 @@ def test_a_gate_passes_only_when_every_measure_is_there_and_reached():
     assert not wanted.verdict("decoder", reached)[1]
 
 
+def test_a_milestone_is_told_what_is_worse_than_before():
+    before = dict(still_share=0.17, tempo_found=0.93, beat_spread=0.046, notes_per_s=4.7)
+    told = lambda **after: next(l for l in wanted.verdict("decoder", after, before)[0] if l.startswith("worse"))
+    better = dict(still_share=0.0, tempo_found=0.92, beat_spread=0.04, notes_per_s=5.8)
+    assert told(**better) == "worse than before: nothing"
+    assert told(**dict(better, tempo_found=0.9, notes_per_s=None)) == "worse than before: notes_per_s, tempo_found"
+
+
 def test_free_prompts_are_forty_and_none_was_trained_on():
     captions = {w.lower() for table in (words.STYLE_WORDS, words.USES, words.KNOWN, words.MOODS) for ws in table.values() for w in ws}
     asked = [p for p, _ in prompts.FREE]
