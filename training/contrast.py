@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 
 import lm
+from composer.theory import HALF_FRAMES, asked_bpm, bpm_of
 from wordpieces import TEMPI
 
 WEIGHT = 0.3
 OF_ROWS = 2                     # one row of so many is asked
-NEAREST, FARTHEST = 0.08, 0.7   # octaves between the two tempi: never half or double
-SLOW, FAST = 55, 185
+FARTHEST = 0.7                  # octaves between the two tempi: never half or double
+NEIGHBOUR = 0.6                 # share of those that are next to each other, and most alike
 
 
 class OtherTempo:
@@ -28,13 +29,18 @@ class OtherTempo:
         other, named = text.copy(), (self.bpm[text] > 0).sum(1) == 1
         for row in np.flatnonzero(named):
             at = int(np.argmax(self.bpm[text[row]]))
-            bpm, octaves = self.bpm[text[row, at]], rng.uniform(NEAREST, FARTHEST)
-            choices = [n for n in (bpm * 2 ** octaves, bpm / 2 ** octaves) if SLOW <= n <= FAST]
-            if not choices:
-                named[row] = False
-                continue
-            other[row, at] = self.pieces[round(choices[rng.integers(len(choices))]) - TEMPI.start]
+            other[row, at] = self.pieces[another(rng, self.bpm[text[row, at]]) - TEMPI.start]
         return other, named
+
+
+def another(rng, bpm):
+    """What another tempo of the grid is called than the one that `bpm` means."""
+    grid = np.array([bpm_of(half) for half in HALF_FRAMES])
+    meant = int(np.abs(grid - bpm).argmin())
+    near = [i for i in (meant - 1, meant + 1) if 0 <= i < len(HALF_FRAMES)]
+    far = [i for i in np.flatnonzero(np.abs(np.log2(grid / bpm)) < FARTHEST) if i != meant]
+    chosen = near if rng.random() < NEIGHBOUR else far
+    return round(asked_bpm(rng, HALF_FRAMES[chosen[rng.integers(len(chosen))]]))
 
 
 def nats(logits, ids):
