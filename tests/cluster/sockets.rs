@@ -220,16 +220,17 @@ async fn what_a_session_waits_for_goes_as_soon_as_the_last_socket_of_all_nodes_h
         far.send("request_progress_status", json!({ "session_id": session })).await;
         far.hears("progress_update").await;
         let clean_up = json!({ "session_id": session });
+        if !stays {
+            far.0.close(None).await.unwrap();
+            while far.0.next().await.is_some_and(|message| message.is_ok()) {}
+        }
+        near.send("cleanup_session_request", clean_up.clone()).await;
+        near.hears("cleanup_complete").await;
         if stays {
-            near.send("cleanup_session_request", clean_up.clone()).await;
-            near.hears("cleanup_complete").await;
             // It is made for whoever is still there.
             far.hears("progress_update").await;
             far.send("cleanup_session_request", clean_up.clone()).await;
             far.hears("cleanup_complete").await;
-        } else {
-            far.0.close(None).await.unwrap();
-            while far.0.next().await.is_some_and(|message| message.is_ok()) {}
         }
         let place = format!("/v1/sessions/{}", session.as_str().unwrap());
         eventually(async || {
