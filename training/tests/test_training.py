@@ -254,18 +254,18 @@ def lively(i, rng, frames=900):
     return np.where(noise, rng.integers(0, 60, codes.shape) + 60 * (i % 3), codes).astype(np.int16)
 
 
-def judged():
+def judged(count=24):
     rng = np.random.default_rng(4)
-    codes = [lively(i, rng) for i in range(24)]
-    some = Pieces(toy_words(), codes, [dict(make_info(i), half=20) for i in range(24)])
+    codes = [lively(i, rng) for i in range(count)]
+    some = Pieces(toy_words(), codes, [dict(make_info(i), half=20) for i in range(count)])
     return some, rollout.Ear(some), rng
 
 
 def test_a_section_that_sounds_like_its_pieces_is_good():
-    some, ear, rng = judged()
-    made = [rollout.Section(lively(i, rng)[:, :WINDOW], i, some.infos[i], ear) for i in range(24)]
-    # A tenth at each end of what pieces do is not good, and they are few.
-    assert np.mean([s.good for s in made]) > 0.3 and all(s.belief > 0.6 for s in made)
+    # Of a few pieces nobody knows what is usual.
+    some, ear, rng = judged(240)
+    made = [rollout.Section(lively(i, rng)[:, :WINDOW], i, some.infos[i], ear) for i in range(240)]
+    assert np.mean([s.good for s in made]) > 0.6 and all(s.belief > 0.6 for s in made)
 
 
 def test_a_section_of_another_style_is_not_good():
@@ -310,13 +310,13 @@ def test_training_goes_on_from_a_checkpoint_folder(tmp_path):
 
 
 def test_a_rendered_pool_is_encoded_piece_by_piece(tmp_path):
-    """Two rows are the sides of a piece of the band."""
+    """Each channel of a piece is a row."""
     audio = np.repeat(np.arange(8, dtype=np.int16)[:, None], 5 * HOP, 1)
     np.save(tmp_path / "audio.npy", audio)
-    (tmp_path / "info.json").write_text(json.dumps([dict(piece=i // 2) for i in range(8)]))
-    found = list(encode.pooled(argparse.Namespace(pool=str(tmp_path), band=True, shard=2), 1))
+    (tmp_path / "info.json").write_text(json.dumps([dict(piece=i // CHANNELS) for i in range(8)]))
+    found = list(encode.pooled(argparse.Namespace(pool=str(tmp_path), shard=2), 1))
     assert [info["piece"] for _, info in found] == [2, 3]
-    assert np.array_equal(np.rint(found[1][0][:, 0] * 32767), [6, 7]) and found[0][0].shape == (2, 5 * HOP)
+    assert np.array_equal(np.rint(found[1][0][:, 0] * 32767), 3 * CHANNELS + np.arange(CHANNELS)) and found[0][0].shape == (CHANNELS, 5 * HOP)
 
 
 def test_a_resumed_training_goes_on_as_if_never_stopped(tmp_path):
