@@ -1,6 +1,6 @@
 """Train the codec: `python codec.py --pool DIR --run DIR --minutes 30 [--device cuda]`.
 
-`--sizes band` makes one for recorded instruments; then an adversary joins after `--adversary` of the time."""
+MUSIC=band makes one for recorded instruments; there an adversary joins after `--adversary` of the time."""
 import argparse
 import math
 import os
@@ -14,7 +14,7 @@ from transformers.audio_utils import mel_filter_bank
 
 import fastconv
 from adversary import Adversary
-from config import CODEC, CODECS, HOP, MUSIC, SR
+from config import CODEC, HOP, MUSIC, SR
 from data import load_pool
 from muon import Muon
 from precision import bf16_is_faster
@@ -85,7 +85,7 @@ def train(args):
     path = os.path.join(args.run, "codec.pt")
     pool, _ = load_pool(args.pool)
     torch.manual_seed(0)
-    model, loss_of = build(CODECS[args.sizes]).to(device), SpectralLoss().to(device)
+    model, loss_of = build().to(device), SpectralLoss().to(device)
     adversary = Adversary().to(device)
     judging = torch.optim.AdamW(adversary.parameters(), 3e-4, betas=(0.8, 0.99))
     quantizer = Quantizer(model, device)
@@ -150,14 +150,14 @@ def train(args):
             print(f"{step} {spent:.0f}s lr {scale:.2f} " + " ".join(f"{k} {v:.4f}" for k, v in log.items()),
                   "usage", usage, flush=True)
         if time.time() - last_save > 120:
-            save(path, args.sizes, model, opts, quantizer, (adversary, judging), step, spent)
+            save(path, model, opts, quantizer, (adversary, judging), step, spent)
             last_save = time.time()
-    save(path, args.sizes, model, opts, quantizer, (adversary, judging), step, spent)
+    save(path, model, opts, quantizer, (adversary, judging), step, spent)
 
 
-def save(path, sizes, model, opts, quantizer, adversary, step, spent):
+def save(path, model, opts, quantizer, adversary, step, spent):
     quantizer.store()
-    torch.save(dict(model=model.state_dict(), opts=[o.state_dict() for o in opts], quantizer=quantizer.state(), sizes=sizes,
+    torch.save(dict(model=model.state_dict(), opts=[o.state_dict() for o in opts], quantizer=quantizer.state(), sizes=MUSIC,
                     adversary=adversary[0].state_dict(), judging=adversary[1].state_dict(), step=step, spent=spent), path + ".tmp")
     os.replace(path + ".tmp", path)
 
@@ -176,7 +176,6 @@ if __name__ == "__main__":
     p.add_argument("--muon-lr", type=float, default=4e-3)
     p.add_argument("--wave", type=float, default=2.0)
     p.add_argument("--bf16", type=int, help="1 or 0; by default whatever is faster here")
-    p.add_argument("--sizes", choices=list(CODECS), default=MUSIC)
     p.add_argument("--adversary", type=float, help="share of the time after which one joins; 0.3 is good")
     p.add_argument("--fool", type=float, default=0.3)
     p.add_argument("--alike", type=float, default=1.0)

@@ -1,8 +1,8 @@
 """Render a pool of pieces to disk (int16 audio and captions), with several processes.
 
-    python data.py --out DIR --pieces 480 --seconds 32 [--band]
+    python data.py --out DIR --pieces 480 --seconds 32
 
-With `--band` recorded instruments play: left and right are two rows of the pool, so that a codec hears both
+With MUSIC=band recorded instruments play: left and right are two rows of the pool, so that a codec hears both
 sides; `info.json` has one entry per row all the same.
 """
 import argparse
@@ -13,6 +13,7 @@ import os
 import numpy as np
 
 from composer.render import FRAME, SR, make_piece
+from config import BAND
 
 
 def _job(args):
@@ -53,6 +54,5 @@ if __name__ == "__main__":
     p.add_argument("--seconds", type=float, default=32)
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--workers", type=int, default=2)
-    p.add_argument("--band", action="store_true", help="recorded instruments")
     a = p.parse_args()
-    render_pool(a.out, a.pieces, a.seconds, a.seed, a.workers, a.band)
+    render_pool(a.out, a.pieces, a.seconds, a.seed, a.workers, BAND)

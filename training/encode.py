@@ -1,6 +1,6 @@
 """Compose pieces and encode them to codes with a trained codec, in shards:
-`python encode.py --codec codec.pt --out DIR --pieces 2000 --seconds 24 [--device cuda] [--band]`,
-or those of a rendered pool (`data.py`): `python encode.py --codec codec.pt --out DIR --pool DIR [--band]`.
+`python encode.py --codec codec.pt --out DIR --pieces 2000 --seconds 24 [--device cuda]`,
+or those of a rendered pool (`data.py`): `python encode.py --codec codec.pt --out DIR --pool DIR`.
 
 Two sides of a piece of the band give twice the codebooks, left and right in turns, as MusicGen has them."""
 import argparse
@@ -15,7 +15,7 @@ import fastconv
 from codec import build
 from composer.render import make_piece
 from composer.styles import NAMES
-from config import CODECS
+from config import BAND, CHANNELS, CODECS
 from data import load_pool
 from quantizer import quantize
 
@@ -73,15 +73,14 @@ def _job(args):
 def composed(a, shard, workers):
     """Audio [channels, samples] and what is in it, of the pieces of a shard."""
     seeds = range(a.seed + shard * a.shard, a.seed + (shard + 1) * a.shard)
-    return workers.imap(_job, [(seed, a.seconds, None if a.band else style_for(seed), a.band) for seed in seeds])
+    return workers.imap(_job, [(seed, a.seconds, None if BAND else style_for(seed), BAND) for seed in seeds])
 
 
 def pooled(a, shard):
     """The same of a rendered pool, where each channel is a row."""
     audio, infos = load_pool(a.pool)
-    sides = 2 if a.band else 1
-    for row in range(shard * a.shard * sides, (shard + 1) * a.shard * sides, sides):
-        yield audio[row:row + sides].astype(np.float32) / 32767, infos[row]
+    for row in range(shard * a.shard * CHANNELS, (shard + 1) * a.shard * CHANNELS, CHANNELS):
+        yield audio[row:row + CHANNELS].astype(np.float32) / 32767, infos[row]
 
 
 def in_turns(codes):
@@ -94,7 +93,7 @@ def main(a):
     os.makedirs(a.out, exist_ok=True)
     model = load_codec(a.codec, a.device)
     together = BATCH if torch.device(a.device).type == "cpu" else GPU_BATCH
-    pieces = len(load_pool(a.pool)[1]) // (2 if a.band else 1) if a.pool else a.pieces
+    pieces = len(load_pool(a.pool)[1]) // CHANNELS if a.pool else a.pieces
     shards = pieces // a.shard if a.pool else -(-pieces // a.shard)
     with multiprocessing.get_context("spawn").Pool(a.workers) as workers:
         for shard in range(a.first_shard, a.first_shard + shards):
@@ -127,7 +126,6 @@ if __name__ == "__main__":
     p.add_argument("--first-shard", type=int, default=0)
     p.add_argument("--shard", type=int, default=SHARD, help="pieces in a file")
     p.add_argument("--device", default="cpu")
-    p.add_argument("--band", action="store_true", help="recorded instruments, in stereo")
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--workers", type=int, default=1)
     main(p.parse_args())

