@@ -233,6 +233,8 @@ def train(args):
                     called_anew(infos, phrases)
                 if pieces:
                     pieces.add(codes, infos)
+                elif len(codes) <= HELD_OUT:
+                    raise SystemExit(f"{len(codes)} pieces in {args.codes}: encode.py has to make more than the {HELD_OUT} that are held out")
                 else:
                     held_out = Pieces(tok, codes[:HELD_OUT], infos[:HELD_OUT])
                     pieces = Pieces(tok, codes[HELD_OUT:], infos[HELD_OUT:])
