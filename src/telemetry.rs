@@ -65,6 +65,8 @@ pub const CLUSTER_PAGES_MISSED: &str = "continuo_cluster_pages_missed_total";
 pub const CLUSTER_TAKEOVERS: &str = "continuo_cluster_takeovers_total";
 /// How long that took, in seconds.
 pub const CLUSTER_TAKEOVER_SECONDS: &str = "continuo_cluster_takeover_seconds";
+/// Times that this node's journals were begun anew in NATS.
+pub const CLUSTER_JOURNALS_BEGUN: &str = "continuo_cluster_journals_begun_total";
 /// Sessions of other nodes that go on at this one.
 pub const CLUSTER_SESSIONS_TAKEN: &str = "continuo_cluster_sessions_taken_total";
 /// Requests answered, by `method` and `status`.
@@ -121,6 +123,10 @@ pub fn describe() {
     describe_counter!(CLUSTER_PAGES_MISSED, "Times that pages of another node's stream did not arrive");
     describe_counter!(CLUSTER_TAKEOVERS, "Streams of other nodes that go on at this one");
     describe_histogram!(CLUSTER_TAKEOVER_SECONDS, "From when a node is asked to go on with a stream until it does");
+    describe_counter!(
+        CLUSTER_JOURNALS_BEGUN,
+        "Times that this node's journals were begun anew in NATS: as it joins, and when pieces may be lost there"
+    );
     describe_counter!(CLUSTER_SESSIONS_TAKEN, "Sessions of other nodes that go on at this one");
     describe_counter!(HTTP_REQUESTS, "Requests answered, by method and status");
 }

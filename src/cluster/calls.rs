@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::ClusterError;
-use super::link::{Link, PATIENCE, Trouble};
+use super::link::{Link, PATIENCE, Trouble, UNHEARD};
 use super::nodes::Nodes;
 use crate::telemetry::CLUSTER_CALLS;
 
@@ -35,9 +35,6 @@ const WINDOW: usize = 16;
 const PULSE: Duration = Duration::from_secs(1);
 /// Whoever said nothing for so long is given up.
 const SILENCE: Duration = Duration::from_secs(10);
-/// A call of which nothing was heard for so long is sent once more: whoever has got it would have
-/// said that it is at work.
-const UNHEARD: Duration = Duration::from_millis(1500);
 /// How long a caller may take for its pieces.
 const STALLED: Duration = Duration::from_secs(30);
 /// What a caller says that wants nothing more, instead of nothing.

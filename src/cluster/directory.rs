@@ -278,9 +278,8 @@ impl Directory {
     }
 
     async fn read_entry(&self, key: &str) -> Result<Option<(bytes::Bytes, u64)>, ClusterError> {
-        let store = self.store()?;
-        let entry = timeout(PATIENCE, store.entry(key)).await.map_err(|_| ClusterError::Away)?;
-        let entry = entry.map_err(|_| ClusterError::Away)?.filter(|entry| entry.operation == Operation::Put);
+        let entry = self.link.read(|| async { Ok(self.store()?.entry(key).await?) }).await?;
+        let entry = entry.filter(|entry| entry.operation == Operation::Put);
         Ok(entry.map(|entry| (entry.value, entry.revision)))
     }
 

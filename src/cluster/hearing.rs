@@ -8,16 +8,16 @@ use std::time::Duration;
 
 use async_nats::client::RequestErrorKind;
 use async_nats::{Request, Subscriber};
-use bytes::Buf;
+use bytes::{Buf, Bytes};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, stream};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::ClusterError;
 use super::directory::{Directory, Entry};
-use super::link::{Link, PATIENCE, Trouble};
+use super::link::{Link, PATIENCE, Trouble, UNHEARD};
 use super::nodes::Nodes;
 use super::sending::Subjects;
 use super::succession::{Plays, Succession};
@@ -113,7 +113,7 @@ impl Hearing {
     pub(super) async fn begin(&self, node: &str, spec: &StreamSpec) -> Result<Arc<Stream>, ClusterError> {
         let asked = || {
             let what = What::Begin(Box::new(spec.clone()));
-            ask(&self.link, node, &self.subjects, Ask { id: String::new(), what })
+            ask(&self.link, node, &self.subjects, Ask::new("", what))
         };
         match self.nodes.unless_gone(node, asked).await? {
             Ok(Done::Begun { id }) => self.hear(&id).await,
@@ -123,7 +123,7 @@ impl Hearing {
     }
 }
 
-/// Asks a node about its streams.
+/// Asks a node about its streams; once more when nothing is heard.
 pub(super) async fn ask(link: &Link, node: &str, subjects: &Subjects, ask: Ask) -> Result<Reply, ClusterError> {
     ask_within(PATIENCE, link, node, subjects, ask).await
 }
@@ -137,13 +137,19 @@ async fn ask_within(
 ) -> Result<Reply, ClusterError> {
     let client = link.client_soon().await?;
     let silent = || ClusterError::Silent(node.to_owned());
-    let ask = serde_json::to_vec(&ask).map_err(|_| silent())?;
-    let request = Request::new().payload(ask.into()).timeout(Some(patience));
-    match client.send_request(subjects.node(node), request).await {
-        Ok(message) => serde_json::from_slice(&message.payload).map_err(|_| silent()),
-        Err(error) if error.kind() == RequestErrorKind::NoResponders => Err(ClusterError::Gone(node.to_owned())),
-        Err(_) if link.is_up() => Err(silent()),
-        Err(_) => Err(ClusterError::Away),
+    let ask = Bytes::from(serde_json::to_vec(&ask).map_err(|_| silent())?);
+    let until = Instant::now() + patience;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let request = Request::new().payload(ask.clone()).timeout(Some(left.min(UNHEARD)));
+        let answer = client.send_request(subjects.node(node), request).await;
+        match answer.map_err(|error| error.kind()) {
+            Ok(message) => return serde_json::from_slice(&message.payload).map_err(|_| silent()),
+            Err(RequestErrorKind::NoResponders) => return Err(ClusterError::Gone(node.to_owned())),
+            Err(RequestErrorKind::TimedOut) if left > UNHEARD => {}
+            Err(_) if link.is_up() => return Err(silent()),
+            Err(_) => return Err(ClusterError::Away),
+        }
     }
 }
 
@@ -185,7 +191,7 @@ impl Distant {
     }
 
     async fn ask(&self, what: What) -> Result<Reply, ClusterError> {
-        ask(&self.link, &self.owner(), &self.subjects, Ask { id: self.id.clone(), what }).await
+        ask(&self.link, &self.owner(), &self.subjects, Ask::new(&self.id, what)).await
     }
 
     /// Has another node go on with it, if its own is certainly gone. Tells whether one does.
@@ -281,7 +287,7 @@ impl Distant {
         let wishes = self.listen(wishes).await.map_err(|_| Lost::Silent(AWAY))?;
         let doublings = self.silences.load(Ordering::Relaxed).min(8);
         let patience = if is_heard { PATIENCE.min(SOON * 2u32.pow(doublings)) } else { PATIENCE };
-        let ask = Ask { id: self.id.clone(), what: What::Want { node: self.node.clone(), wishes } };
+        let ask = Ask::new(&self.id, What::Want { node: self.node.clone(), wishes });
         let answer = ask_within(patience, &self.link, &self.owner(), &self.subjects, ask).await;
         match answer {
             Err(ClusterError::Silent(_)) => drop(self.silences.fetch_add(1, Ordering::Relaxed)),

@@ -154,8 +154,7 @@ impl Homes {
             return Ok(Some(Home::Here));
         }
         self.nodes.reach()?;
-        let stores = self.stores()?;
-        let found = self.written(&stores, session).await.map_err(|Trouble(reason)| away(&reason))?;
+        let found = self.link.read(|| async { self.written(&self.stores()?, session).await }).await?;
         Ok(found.map(|(row, _)| match self.nodes.has_ended(&row.process) {
             // Taken a moment ago, or not taken in yet.
             _ if row.process == self.process => Home::Gone,
@@ -172,8 +171,7 @@ impl Homes {
             return Ok(Some(clip.record.session.clone()));
         }
         self.nodes.reach()?;
-        let stores = self.stores()?;
-        let found = self.read(&stores, &clip_key(clip)).await.map_err(|Trouble(reason)| away(&reason))?;
+        let found = self.link.read(|| async { self.read(&self.stores()?, &clip_key(clip)).await }).await?;
         Ok(found.and_then(|(text, _)| SessionId::parse(std::str::from_utf8(&text).ok()?).ok()))
     }
 
@@ -250,9 +248,4 @@ impl Homes {
             }
         }
     }
-}
-
-fn away(reason: &str) -> ClusterError {
-    tracing::debug!(reason, "a session could not be looked for");
-    ClusterError::Away
 }

@@ -10,7 +10,7 @@ use async_nats::jetstream::object_store::{self, ObjectStore};
 use async_nats::{Client, ConnectOptions, Event};
 use metrics::gauge;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{ClusterConfig, ClusterError};
 use crate::telemetry::CLUSTER_CONNECTED;
@@ -27,6 +27,13 @@ const MAX_BACKOFF: Duration = Duration::from_secs(1);
 pub(super) const BLINK: Duration = Duration::from_secs(2);
 /// How long anything that is asked of NATS may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What was asked of a NATS server that died is asked again after so long.
+pub(super) const UNHEARD: Duration = Duration::from_millis(1500);
+/// Servers of NATS that agree anew on who orders what is kept answer nothing for so long, and are
+/// asked again every so often.
+const AGREEING: Duration = Duration::from_secs(5);
+const BREATH: Duration = Duration::from_millis(100);
 
 /// What was asked of NATS went wrong; the sentence is the library's.
 #[derive(Debug)]
@@ -117,6 +124,29 @@ impl Link {
             let _ = timeout(BLINK, self.connected()).await;
         }
         self.client()
+    }
+
+    /// What NATS keeps, read by `ask`, which is tried again while its servers agree anew.
+    ///
+    /// # Errors
+    /// [`ClusterError::Away`] when there is no connection, or no answer for too long.
+    pub(super) async fn read<T, F: Future<Output = Result<T, Trouble>>>(
+        &self,
+        ask: impl Fn() -> F,
+    ) -> Result<T, ClusterError> {
+        let until = Instant::now() + AGREEING;
+        loop {
+            let reason = match timeout(UNHEARD, ask()).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(Trouble(reason))) => reason,
+                Err(error) => error.to_string(),
+            };
+            if self.is_down() || Instant::now() >= until {
+                tracing::debug!(reason, "what is kept in NATS cannot be read");
+                return Err(ClusterError::Away);
+            }
+            sleep(BREATH).await;
+        }
     }
 
     /// Whether there has been no connection for a while.

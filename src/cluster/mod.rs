@@ -13,6 +13,7 @@ mod homes;
 mod kept;
 mod link;
 mod nodes;
+mod once;
 mod sending;
 mod shelf;
 mod succession;

@@ -13,6 +13,7 @@ use tokio::time::{Instant, interval};
 
 use super::directory::Directory;
 use super::link::Link;
+use super::once::Once;
 use super::succession::{Plays, Succession};
 use super::verbs::{Ask, Done, Refusal, Reply, Wanted, What, variant};
 use crate::station::{Listen, Station, Stream};
@@ -20,6 +21,8 @@ use crate::station::{Listen, Station, Stream};
 /// A node that said nothing for so long wants nothing any more.
 const FORGOTTEN: Duration = Duration::from_secs(6);
 const ROUND: Duration = Duration::from_secs(1);
+/// Whoever has asked gives up sooner.
+const REMEMBERED: Duration = Duration::from_secs(10);
 
 /// Subjects of a cluster.
 #[derive(Clone)]
@@ -69,6 +72,7 @@ pub(super) struct Sending {
     succession: Arc<Succession>,
     station: Weak<Station>,
     streams: Mutex<HashMap<String, Sent>>,
+    done: Once<Bytes>,
 }
 
 /// Of one stream.
@@ -90,7 +94,8 @@ impl Sending {
         station: &Arc<Station>,
     ) -> Self {
         let station = Arc::downgrade(station);
-        Self { subjects, node: node.to_owned(), link, directory, succession, station, streams: Mutex::default() }
+        let (node, streams, done) = (node.to_owned(), Mutex::default(), Once::default());
+        Self { subjects, node, link, directory, succession, station, streams, done }
     }
 
     /// Sends nothing more of a stream.
@@ -123,11 +128,19 @@ impl Sending {
 
     async fn answer(self: Arc<Self>, message: Message) {
         let Some(reply) = message.reply else { return };
-        let Ok(Ask { id, what }) = serde_json::from_slice(&message.payload) else { return };
-        let answer: Reply = self.carry_out(&id, what).await;
-        if let (Ok(client), Ok(answer)) = (self.link.client(), serde_json::to_vec(&answer)) {
+        let Ok(Ask { id, what, call }) = serde_json::from_slice(&message.payload) else { return };
+        let this = Arc::clone(&self);
+        let carry_out = || async move {
+            let answer: Reply = this.carry_out(&id, what).await;
+            serde_json::to_vec(&answer).map(Bytes::from).unwrap_or_default()
+        };
+        let answer = match call {
+            Some(call) => self.done.answer(call, REMEMBERED, carry_out).await,
+            None => carry_out().await,
+        };
+        if let Ok(client) = self.link.client() {
             // Who asked will ask again.
-            let _ = client.publish(reply, answer.into()).await;
+            let _ = client.publish(reply, answer).await;
         }
     }
 

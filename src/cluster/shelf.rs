@@ -19,6 +19,7 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy, LastRawMessageErrorKi
 use async_nats::{Message, StatusCode, Subscriber};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_util::{FutureExt, StreamExt};
+use metrics::counter;
 use tokio::runtime::Handle;
 use tokio::task::unconstrained;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
@@ -27,6 +28,7 @@ use super::kept::Unkept;
 use super::link::{Link, PATIENCE, Trouble};
 use super::sending::Subjects;
 use crate::station::{Shelf as Seam, Station};
+use crate::telemetry::CLUSTER_JOURNALS_BEGUN;
 
 /// A piece is kept until the next one is so old: five to fifteen minutes of a stream, of which the
 /// last one is needed.
@@ -110,6 +112,7 @@ impl Shelf {
             // What was written while nobody took it is missing there.
             if let Some(station) = self.station.upgrade() {
                 station.begin_journals_anew();
+                counter!(CLUSTER_JOURNALS_BEGUN).increment(1);
             }
             tokio::select! {
                 count = self.lost(words) => {

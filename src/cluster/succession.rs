@@ -101,7 +101,7 @@ impl Succession {
             let answer = if node.name == self.node {
                 self.take_over(&entry.id, entry.generation, plays, hands_over).await.map(|()| Done::Nothing)
             } else {
-                match ask(&self.link, &node.name, &self.subjects, Ask { id: entry.id.clone(), what }).await {
+                match ask(&self.link, &node.name, &self.subjects, Ask::new(&entry.id, what)).await {
                     Ok(answer) => answer,
                     Err(ClusterError::Away) => return false,
                     Err(_) => continue,
@@ -149,7 +149,7 @@ impl Succession {
         }
         if !hands_over && !self.nodes.is_gone(&entry.node) {
             // Whoever asked may be cut off itself.
-            let hello = Ask { id: id.to_owned(), what: What::Hello };
+            let hello = Ask::new(id, What::Hello);
             match ask(&self.link, &entry.node, &self.subjects, hello).await {
                 Err(ClusterError::Gone(_)) => {}
                 Ok(Ok(_)) => return Err(Refusal::Lives),

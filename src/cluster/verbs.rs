@@ -12,6 +12,17 @@ use crate::units::ModelId;
 pub(super) struct Ask {
     pub(super) id: String,
     pub(super) what: What,
+    /// What it is called where doing it twice would be something else than doing it once.
+    #[serde(default)]
+    pub(super) call: Option<String>,
+}
+
+impl Ask {
+    pub(super) fn new(id: &str, what: What) -> Self {
+        let may_be_done_twice = matches!(what, What::Want { .. } | What::Hello);
+        let call = (!may_be_done_twice).then(|| uuid::Uuid::new_v4().simple().to_string());
+        Self { id: id.to_owned(), what, call }
+    }
 }
 
 #[derive(Clone, Serialize, Deserialize)]

@@ -219,6 +219,15 @@ impl Drop for Node {
     }
 }
 
+/// The answer, if it has this status; of another one, what it says is what the test fails with.
+pub async fn answered(status: u16, mut answer: Answer) -> Answer {
+    if answer.status != status {
+        let text = answer.text().await;
+        panic!("{}, not {status}: {text}", answer.status);
+    }
+    answer
+}
+
 /// Asks until the answer is the wanted one; of one that never is, the last is told.
 pub async fn eventually<T>(mut ask: impl AsyncFnMut() -> Result<T, String>) -> T {
     let begun = Instant::now();

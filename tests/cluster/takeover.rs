@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::client::Answer;
 use crate::nats::Nats;
-use crate::node::{Node, eventually};
+use crate::node::{Node, answered, eventually};
 use crate::proxy::Proxy;
 use crate::sound;
 
@@ -23,8 +23,7 @@ pub struct Listener {
 
 impl Listener {
     pub async fn join(node: &Node, place: &str, format: &'static str) -> Self {
-        let answer = node.get(&format!("{place}/audio.{format}")).await;
-        assert_eq!(answer.status, 200);
+        let answer = answered(200, node.get(&format!("{place}/audio.{format}")).await).await;
         Self { format, answer, bytes: Vec::new() }
     }
 
