@@ -117,6 +117,9 @@ def train(args):
         if done >= 1:
             break
         scale = min(1, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+        if quantizer.ready:
+            # The codebooks follow the encoder by their averages.
+            scale *= args.following
         for o in opts:
             for g in o.param_groups:
                 g["lr"] = g["peak"] * scale
@@ -128,7 +131,7 @@ def train(args):
             y = decode(model, q).float()
         log_loss, mag_loss = loss_of(y, x)
         wave = (y - x).abs().mean()
-        loss = log_loss + 30 * mag_loss + args.wave * wave + 0.25 * commit
+        loss = log_loss + 30 * mag_loss + args.wave * wave + args.commit * commit
         fooled = alike = torch.zeros(())
         if args.adversary is not None and done >= args.adversary:
             told = adversary.loss(x, y)
@@ -171,7 +174,9 @@ if __name__ == "__main__":
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--batch", type=int, default=8)
     p.add_argument("--frames", type=int, default=24)
-    p.add_argument("--warm", type=int, default=200)
+    p.add_argument("--warm", type=int, default=400, help="steps without codebooks")
+    p.add_argument("--following", type=float, default=0.3, help="part of the learning rate that is left with them")
+    p.add_argument("--commit", type=float, default=0.02, help="of the loss; 0.1 makes all codes one within a hundred steps")
     p.add_argument("--lr", type=float, default=1e-3)
     p.add_argument("--muon-lr", type=float, default=4e-3)
     p.add_argument("--wave", type=float, default=2.0)

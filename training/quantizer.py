@@ -58,11 +58,13 @@ class Quantizer:
                 return z, 1e-3 * flat.pow(2).mean(), []
             self.start()
         rest, total, commit, usage = flat, torch.zeros_like(flat), 0.0, []
+        # Against what there is to tell apart: otherwise the encoder makes it small, in the end all alike.
+        spread = flat.detach().var(0).mean().clamp(min=1e-8)
         for i, book in enumerate(self.books):
             with torch.no_grad():
                 ids = nearest(rest, book)
                 picked = book[ids]
-            commit = commit + F.mse_loss(rest, picked)
+            commit = commit + F.mse_loss(rest, picked) / spread
             self.update(i, rest.detach(), ids)
             total = total + picked
             rest = rest - picked

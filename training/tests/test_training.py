@@ -29,7 +29,7 @@ from composer.theory import HALF_FRAMES, asked_bpm, bpm_of, frequency
 from adversary import Adversary
 from config import CODEC, CODECS, HOP, TEXT
 from muon import orthogonal
-from quantizer import dequantize, quantize
+from quantizer import Quantizer, dequantize, quantize
 from config import CHANNELS, CODEBOOKS, KEEP, LEVELS, WINDOW
 from windows import MIDDLE, PREFIX, START, Pieces, longest_prefix
 
@@ -363,3 +363,17 @@ def test_music_begins_at_bar_lines_anywhere():
     first = some.batch(rng, 200, START)[0][:, 0, 0].numpy()
     assert (first % 40 == 0).all() and len(np.unique(first)) > 8 and 0.05 < (first == 0).mean() < 0.5
     assert (some.batch(rng, 200, MIDDLE)[0][:, 0, 0].numpy() % 40 == 0).mean() < 0.8
+
+
+def test_an_encoder_gains_nothing_by_saying_all_more_quietly_or_nearly_alike():
+    torch.manual_seed(0)
+    z = torch.randn(64, 24, CODEC["hidden_size"])
+    said = []
+    for loud, level in ((1.0, 0.0), (0.01, 0.0), (1.0, 5.0)):
+        quantizer = Quantizer(codec.build(), "cpu")
+        quantizer.buffer = [(z * loud + level).flatten(0, 1)]
+        torch.manual_seed(1)
+        quantizer.start()
+        said.append(float(quantizer(z * loud + level, 0, 0)[1]))
+    assert said[0] > 0.5
+    assert max(said) < 1.05 * min(said), said
