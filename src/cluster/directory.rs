@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
-use super::link::{Link, PATIENCE, Trouble};
+use super::link::{Link, PATIENCE, Trouble, UNHEARD};
 use super::nodes::Nodes;
 use super::{ClusterConfig, ClusterError};
 use crate::station::{Directory as Seam, Station, StationError, Stream};
@@ -176,7 +176,15 @@ impl Directory {
             generation: entry.generation + 1,
             ..entry.clone()
         };
-        let Some(revision) = self.rewrite(&own, revision).await? else { return Ok(None) };
+        let rewritten = self.link.answered(PATIENCE, || async { Ok(self.rewrite(&own, revision).await?) }).await?;
+        let revision = match rewritten {
+            Some(revision) => revision,
+            // Somebody was first, which may have been this process, unheard.
+            None => match self.written(&own.id).await? {
+                Some((now, revision)) if now == own => revision,
+                _ => return Ok(None),
+            },
+        };
         self.own().insert(own.id.clone(), own.generation);
         Ok(Some((own, revision)))
     }
@@ -187,7 +195,7 @@ impl Directory {
         self.own().remove(&own.id);
         let back = Entry { generation: own.generation, ..before.clone() };
         // What does not succeed is removed in the next round.
-        let _ = self.rewrite(&back, revision).await;
+        let _ = self.link.answered(PATIENCE, || async { Ok(self.rewrite(&back, revision).await?) }).await;
     }
 
     /// It is over.
@@ -278,7 +286,7 @@ impl Directory {
     }
 
     async fn read_entry(&self, key: &str) -> Result<Option<(bytes::Bytes, u64)>, ClusterError> {
-        let entry = self.link.read(|| async { Ok(self.store()?.entry(key).await?) }).await?;
+        let entry = self.link.answered(UNHEARD, || async { Ok(self.store()?.entry(key).await?) }).await?;
         let entry = entry.filter(|entry| entry.operation == Operation::Put);
         Ok(entry.map(|entry| (entry.value, entry.revision)))
     }

@@ -21,7 +21,7 @@ use futures_util::StreamExt;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use self::rows::clip_key;
-use super::link::{Link, Trouble};
+use super::link::{Link, Trouble, UNHEARD};
 use super::nodes::Nodes;
 use super::{ClusterConfig, ClusterError};
 use crate::studio::{AudioId, ClipId, Copies, SessionId, Studio, StudioError};
@@ -154,7 +154,7 @@ impl Homes {
             return Ok(Some(Home::Here));
         }
         self.nodes.reach()?;
-        let found = self.link.read(|| async { self.written(&self.stores()?, session).await }).await?;
+        let found = self.link.answered(UNHEARD, || async { self.written(&self.stores()?, session).await }).await?;
         Ok(found.map(|(row, _)| match self.nodes.has_ended(&row.process) {
             // Taken a moment ago, or not taken in yet.
             _ if row.process == self.process => Home::Gone,
@@ -171,7 +171,7 @@ impl Homes {
             return Ok(Some(clip.record.session.clone()));
         }
         self.nodes.reach()?;
-        let found = self.link.read(|| async { self.read(&self.stores()?, &clip_key(clip)).await }).await?;
+        let found = self.link.answered(UNHEARD, || async { self.read(&self.stores()?, &clip_key(clip)).await }).await?;
         Ok(found.and_then(|(text, _)| SessionId::parse(std::str::from_utf8(&text).ok()?).ok()))
     }
 

@@ -126,23 +126,25 @@ impl Link {
         self.client()
     }
 
-    /// What NATS keeps, read by `ask`, which is tried again while its servers agree anew.
+    /// Asks NATS for something that it keeps, or to keep something, and again while its servers agree
+    /// anew: what may be asked twice, each time for so long.
     ///
     /// # Errors
     /// [`ClusterError::Away`] when there is no connection, or no answer for too long.
-    pub(super) async fn read<T, F: Future<Output = Result<T, Trouble>>>(
+    pub(super) async fn answered<T, F: Future<Output = Result<T, Trouble>>>(
         &self,
+        patience: Duration,
         ask: impl Fn() -> F,
     ) -> Result<T, ClusterError> {
         let until = Instant::now() + AGREEING;
         loop {
-            let reason = match timeout(UNHEARD, ask()).await {
+            let reason = match timeout(patience, ask()).await {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(Trouble(reason))) => reason,
                 Err(error) => error.to_string(),
             };
             if self.is_down() || Instant::now() >= until {
-                tracing::debug!(reason, "what is kept in NATS cannot be read");
+                tracing::warn!(reason, "NATS does not answer");
                 return Err(ClusterError::Away);
             }
             sleep(BREATH).await;

@@ -24,6 +24,7 @@ use tokio::runtime::Handle;
 use tokio::task::unconstrained;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
+use super::ClusterError;
 use super::kept::Unkept;
 use super::link::{Link, PATIENCE, Trouble};
 use super::sending::Subjects;
@@ -158,8 +159,8 @@ impl Shelf {
 
     /// The last pieces of a stream's journal; from now on they are gone on with here, under this
     /// generation.
-    pub(super) async fn take(&self, id: &str, generation: u64) -> Result<Vec<(u64, Vec<u8>)>, Trouble> {
-        let found = timeout(PATIENCE, self.read_all(id)).await.map_err(|_| Trouble("it takes too long".into()))??;
+    pub(super) async fn take(&self, id: &str, generation: u64) -> Result<Vec<(u64, Vec<u8>)>, ClusterError> {
+        let found = self.link.answered(PATIENCE, || self.read_all(id)).await?;
         let follows = found.last().map_or(0, |last| last.sequence);
         let (found, now) = (pieces(found), Instant::now());
         let pieces = found.iter().map(|(piece, _)| (*piece, now)).collect();

@@ -16,7 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use super::ClusterError;
 use super::directory::{Directory, Entry};
 use super::hearing::ask;
-use super::link::{Link, PATIENCE, Trouble};
+use super::link::{Link, PATIENCE};
 use super::nodes::{Node, Nodes};
 use super::sending::{Sending, Subjects};
 use super::shelf::Shelf;
@@ -163,10 +163,15 @@ impl Succession {
             // Another node was first.
             return Ok(());
         };
-        let pieces = self.shelf.take(id, own.generation).await;
-        let pieces = pieces.inspect_err(|Trouble(reason)| tracing::warn!(stream = id, "no journal: {reason}"));
-        let taken = station.take_over(pieces.unwrap_or_default(), plays.map(Plays::by_now)).await;
-        match taken {
+        let pieces = match self.shelf.take(id, own.generation).await {
+            Ok(pieces) => pieces,
+            Err(error) => {
+                // It is there, and whoever listens asks again.
+                self.directory.hand_back(&own, revision, &entry).await;
+                return Err(away(error));
+            }
+        };
+        match station.take_over(pieces, plays.map(Plays::by_now)).await {
             Ok(_) => {
                 let seconds = begun.elapsed().as_secs_f64();
                 counter!(CLUSTER_TAKEOVERS).increment(1);

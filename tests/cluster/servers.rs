@@ -101,6 +101,34 @@ async fn one_nats_server_of_three_dies_and_comes_back_and_nobody_notices() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_nats_server_dies_together_with_an_owner_and_the_stream_goes_on() {
+    let mut nats = Three::start().await;
+    let (mut owner, edge, place) = a_stream(&nats.url()).await;
+    let mut listeners = [Listener::join(&edge, &place, "wav").await, Listener::join(&edge, &place, "ogg").await];
+    // Whichever orders what is kept.
+    for n in 0..3 {
+        let mut next = Node::start(&format!("next-{n}"), &nats.url());
+        let is_there = async {
+            next.ready().await;
+            edge.sees_room_at(&next.name).await;
+        };
+        Listener::hear_during(&mut listeners, is_there, 2).await;
+        nats.kill(n);
+        owner.kill();
+        // What was in store may be heard first.
+        Listener::hear_during(&mut listeners, async {}, 6).await;
+        Listener::hear_during(&mut listeners, nats.up(n), 0).await;
+        let told = eventually(async || {
+            let told = edge.get(&place).await.json().await;
+            if told["node"] == next.name { Ok(told) } else { Err(told.to_string()) }
+        });
+        Listener::hear_during(&mut listeners, told, 0).await;
+        owner = next;
+    }
+    sound::continuous(&listeners[1].bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn all_of_nats_is_away_for_ten_seconds_and_listeners_of_the_owner_hear_nothing_of_it() {
     let mut nats = Nats::start().await;
     let (owner, edge, place) = a_stream(&nats.url()).await;
