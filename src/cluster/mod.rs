@@ -120,6 +120,11 @@ impl Cluster {
         self.nodes.unless_gone(node, || calls::ask(&self.link, node, self.subject(node), call)).await
     }
 
+    /// Whether a node is certainly not there: it would have been heard by now.
+    pub fn is_gone(&self, node: &str) -> bool {
+        self.nodes.is_gone(node)
+    }
+
     fn subject(&self, node: &str) -> String {
         format!("continuo.{}.node.{node}.http", self.config.name)
     }

@@ -12,6 +12,7 @@ mod wire;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{join, join_all};
@@ -21,6 +22,7 @@ use http_body_util::{BodyDataStream, Full, StreamBody};
 use hyper::Request;
 use hyper::body::{Frame, Incoming};
 use serde_json::Value;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use warp::Reply;
 use warp::http::header::CACHE_CONTROL;
@@ -70,6 +72,9 @@ impl Tables {
     }
 }
 
+/// How long the node that makes a stream may take to be there again: a NATS server that died takes
+/// its connections with it.
+const BACK: Duration = Duration::from_secs(5);
 /// Where a node brings another a sound for one of its sessions; no client can.
 const SOUND: &str = "/node/sound";
 /// Bytes of such a sound at most: more than the longest part of a stream has.
@@ -286,6 +291,7 @@ async fn by_owner(
     parts: Parts,
     body: Bytes,
 ) -> Result<Response, HttpError> {
+    let until = Instant::now() + BACK;
     loop {
         let answered = at(cluster, &node, Asked::of(&parts), body.clone()).await;
         let Err(HttpError::Cluster(ClusterError::Gone(_))) = answered else { return answered };
@@ -296,6 +302,8 @@ async fn by_owner(
                 request.extensions_mut().insert(Whole(body));
                 return Ok(front::run(tables.all.clone(), request).await);
             }
+            // Nobody else makes it: its connection may be made again.
+            _ if Instant::now() < until && !cluster.is_gone(&node) => {}
             _ => return answered,
         }
     }
