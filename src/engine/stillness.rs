@@ -1,10 +1,10 @@
 //! Whether a sound has stopped moving: sound in, and since when nothing new has come out.
 //!
-//! The sound is cut into blocks of a quarter of a second, and each is described by its level in
-//! semitone-wide bands. A block brings something new when these levels differ from those of the
-//! block before by more than [`NEW`] on average. A held chord and silence bring nothing; a struck
-//! note, a drum, a change of harmony do, however often they were heard before: a loop is not still.
-//! Only the sound counts, so any model can be watched.
+//! In every block of a quarter of a second two things are something new. An onset: how much the levels of 128 mel bands
+//! rise within 23 ms, on average, as beat trackers have it (librosa's scale and window). And a change of harmony, however
+//! soft: how much the levels of semitones differ from those of the block before. A held chord and silence bring nothing,
+//! nor does a pad that swells; a struck note, a drum, another chord do, however often they were heard before: a loop is
+//! not still. Only the sound counts, so any model can be watched.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,27 +13,34 @@ use realfft::{RealFftPlanner, RealToComplex};
 
 use crate::units::SampleRate;
 
-/// Mean difference in dB from which on a block is something new. Held chords have 0.05 to 0.5, also
-/// those of a model whose finer codebooks do not rest; anything that is struck or bowed anew has 1
-/// and more.
-const NEW: f32 = 0.7;
+/// Onset strength from which on a block is something new, in dB. Held chords and pads that swell have 0.2 to 0.9, what
+/// is struck 1.5 and more.
+const ONSET: f32 = 1.0;
+/// Mean difference in dB of the semitones of two blocks from which on the later one is something new. Held chords have
+/// 0.05 to 0.7, pads that swell up to 1.5.
+const CHANGE: f32 = 2.0;
 /// Spectra of a block.
-const SPECTRA: usize = 4;
+const SPECTRA: usize = 11;
 /// Blocks of a second.
 const BLOCKS: usize = 4;
-/// Bands lie between these frequencies, twelve in an octave.
+/// A spectrum is taken of so many steps from one to the next.
+const OVERLAP: usize = 4;
+const BANDS: usize = 128;
+const HIGHEST: f64 = 11_025.0;
+/// Semitones lie between these frequencies, in Hz.
 const LOWEST: f32 = 55.0;
-const HIGHEST: f32 = 9_000.0;
-/// Levels so far below the loudest band, or below full scale, are not heard: all that lies there is
-/// equal. In dB.
-const MASKED: f32 = -30.0;
-const SILENT: f32 = -70.0;
+const HIGHEST_TONE: f32 = 9_000.0;
+/// Levels so far below the loudest band, or below full scale, are not heard: all that lies there is equal. In dB, for
+/// onsets and for changes.
+const FAINT: [f32; 2] = [-60.0, -90.0];
+const MASKED: [f32; 2] = [-30.0, -70.0];
 
 /// Watches one sound.
 pub struct Stillness {
     fft: Arc<dyn RealToComplex<f32>>,
     shape: Vec<f32>,
-    bands: Vec<Range<usize>>,
+    bands: Vec<Band>,
+    tones: Vec<Range<usize>>,
     /// Samples between two spectra.
     hop: usize,
     /// Still blocks that are too many.
@@ -41,37 +48,51 @@ pub struct Stillness {
     /// Media time of the first pending sample.
     at: u64,
     pending: Vec<f32>,
-    /// Power per band of the present block, and spectra in it.
+    /// Power per band of the spectrum before.
+    before: Vec<f32>,
+    /// Highest onset strength of the present block, power per semitone, and spectra in it.
+    onset: f32,
     sums: Vec<f32>,
     spectra: usize,
-    /// Power per band of the block before.
-    before: Option<Vec<f32>>,
+    /// Power per semitone of the block before.
+    block_before: Option<Vec<f32>>,
     still: usize,
+}
+
+/// What a mel band takes of a spectrum.
+struct Band {
+    /// Its first bin.
+    bin: usize,
+    weights: Vec<f32>,
 }
 
 impl Stillness {
     /// Watches sound of this rate for stretches of `limit` seconds in which nothing new comes.
     pub fn new(rate: SampleRate, limit: f64) -> Self {
         let hop = (rate.0 as usize / (SPECTRA * BLOCKS)).max(1);
-        let window = (2 * hop).next_power_of_two();
-        let bin = rate.0 as f32 / window as f32;
-        let edge = |band: u32| (LOWEST * 2f32.powf(band as f32 / 12.0) / bin).ceil() as usize;
-        let bands = (0..)
-            .map(|band| edge(band)..edge(band + 1))
-            .take_while(|bins| bins.end <= window / 2 && bins.end as f32 * bin <= HIGHEST)
+        let window = OVERLAP * hop;
+        let size = window.next_power_of_two();
+        let bin = rate.0 as f32 / size as f32;
+        let edge = |tone: u32| (LOWEST * 2f32.powf(tone as f32 / 12.0) / bin).ceil() as usize;
+        let tones: Vec<Range<usize>> = (0..)
+            .map(|tone| edge(tone)..edge(tone + 1))
+            .take_while(|bins| bins.end <= size / 2 && bins.end as f32 * bin <= HIGHEST_TONE)
             .filter(|bins| !bins.is_empty())
-            .collect::<Vec<_>>();
+            .collect();
         Self {
-            fft: RealFftPlanner::new().plan_fft_forward(window),
+            fft: RealFftPlanner::new().plan_fft_forward(size),
             shape: (0..window).map(|n| 0.5 - 0.5 * (std::f32::consts::TAU * n as f32 / window as f32).cos()).collect(),
+            bands: mel_bands(f64::from(rate.0), size),
             hop,
             limit: (limit * BLOCKS as f64).ceil() as usize,
             at: 0,
             pending: Vec::new(),
-            sums: vec![0.0; bands.len()],
-            bands,
+            before: Vec::new(),
+            onset: 0.0,
+            sums: vec![0.0; tones.len()],
+            tones,
             spectra: 0,
-            before: None,
+            block_before: None,
             still: 0,
         }
     }
@@ -81,8 +102,9 @@ impl Stillness {
     pub fn restart(&mut self, at: u64) {
         self.at = at;
         self.pending.clear();
+        self.before.clear();
         self.sums.fill(0.0);
-        (self.spectra, self.before, self.still) = (0, None, 0);
+        (self.onset, self.spectra, self.block_before, self.still) = (0.0, 0, None, 0);
     }
 
     /// Seconds in which nothing new has come.
@@ -108,25 +130,38 @@ impl Stillness {
         self.pending.extend(pcm.chunks_exact(channels).skip(known).map(mono));
         let window = self.shape.len();
         let (mut input, mut spectrum) = (self.fft.make_input_vec(), self.fft.make_output_vec());
+        // A sine of full scale has the power 1.
+        let scale = 16.0 / (window * window) as f32;
         let mut done = 0;
         let mut since = None;
         while since.is_none() && self.pending.len() >= done + window {
             for ((value, sample), weight) in input.iter_mut().zip(&self.pending[done..]).zip(&self.shape) {
                 *value = sample * weight;
             }
+            // The transform leaves its input as scratch.
+            input[window..].fill(0.0);
             // Lengths are the plan's own.
             if self.fft.process(&mut input, &mut spectrum).is_err() {
                 break;
             }
-            for (sum, bins) in self.sums.iter_mut().zip(&self.bands) {
-                *sum += spectrum[bins.clone()].iter().map(|bin| bin.norm_sqr()).sum::<f32>();
+            let power = |band: &Band| -> f32 {
+                band.weights.iter().zip(&spectrum[band.bin..]).map(|(weight, bin)| weight * bin.norm_sqr()).sum()
+            };
+            let levels: Vec<f32> = self.bands.iter().map(|band| scale * power(band)).collect();
+            if !self.before.is_empty() {
+                self.onset = self.onset.max(mean_difference(&self.before, &levels, FAINT, |rise| rise.max(0.0)));
+            }
+            self.before = levels;
+            for (sum, bins) in self.sums.iter_mut().zip(&self.tones) {
+                *sum += scale / SPECTRA as f32 * spectrum[bins.clone()].iter().map(|bin| bin.norm_sqr()).sum::<f32>();
             }
             done += self.hop;
             self.spectra += 1;
             if self.spectra == SPECTRA {
                 self.end_block();
                 if self.still >= self.limit {
-                    since = Some(self.at + done as u64 - self.still as u64 * self.block());
+                    // What came last may have come at the end of the first still spectrum.
+                    since = Some(self.at + done as u64 + window as u64 - self.still as u64 * self.block());
                 }
             }
         }
@@ -136,25 +171,43 @@ impl Stillness {
     }
 
     fn end_block(&mut self) {
-        let window = self.shape.len() as f32;
-        // A sine of full scale has the power 1.
-        let scale = 16.0 / (window * window * SPECTRA as f32);
-        let block: Vec<f32> = self.sums.iter().map(|sum| sum * scale).collect();
-        self.sums.fill(0.0);
-        self.spectra = 0;
-        let new = self.before.as_ref().is_some_and(|before| difference(before, &block) > NEW);
-        self.still = if new || self.before.is_none() { 0 } else { self.still + 1 };
-        self.before = Some(block);
+        let block = std::mem::replace(&mut self.sums, vec![0.0; self.tones.len()]);
+        let change = |before: &Vec<f32>| mean_difference(before, &block, MASKED, f32::abs);
+        let moved = self.block_before.as_ref().is_none_or(|before| self.onset > ONSET || change(before) > CHANGE);
+        self.still = if moved { 0 } else { self.still + 1 };
+        (self.onset, self.spectra, self.block_before) = (0.0, 0, Some(block));
     }
 }
 
-/// Mean difference in dB of two blocks' powers per band.
-fn difference(a: &[f32], b: &[f32]) -> f32 {
-    let power = |db: f32| 10f32.powf(db / 10.0);
-    let loudest = a.iter().chain(b).copied().fold(0.0, f32::max);
-    let floor = (loudest * power(MASKED)).max(power(SILENT));
-    let sum: f32 = a.iter().zip(b).map(|(a, b)| (10.0 * ((a + floor) / (b + floor)).log10()).abs()).sum();
-    sum / a.len().max(1) as f32
+/// Triangles that lie alike on Slaney's mel scale: linear below 1 kHz, then 27 to a factor of 6.4.
+fn mel_bands(rate: f64, size: usize) -> Vec<Band> {
+    const KNEE: f64 = 1_000.0;
+    const KNEE_MEL: f64 = 15.0;
+    let step = 6.4_f64.ln() / 27.0;
+    let mel = |hz: f64| if hz < KNEE { KNEE_MEL * hz / KNEE } else { KNEE_MEL + (hz / KNEE).ln() / step };
+    let hertz = |mel: f64| if mel < KNEE_MEL { KNEE * mel / KNEE_MEL } else { KNEE * (step * (mel - KNEE_MEL)).exp() };
+    let highest = mel(HIGHEST.min(rate / 2.0));
+    let edge = |band: usize| hertz(highest * band as f64 / (BANDS + 1) as f64);
+    let bins = size / 2 + 1;
+    let band = |band: usize| {
+        let (low, peak, high) = (edge(band), edge(band + 1), edge(band + 2));
+        let weight = |bin: usize| {
+            let hz = bin as f64 * rate / size as f64;
+            ((hz - low) / (peak - low)).min((high - hz) / (high - peak)).max(0.0) as f32
+        };
+        let bin = (0..bins).find(|&bin| weight(bin) > 0.0).unwrap_or(0);
+        Band { bin, weights: (bin..bins).map(weight).take_while(|weight| *weight > 0.0).collect() }
+    };
+    (0..BANDS).map(band).collect()
+}
+
+/// Mean of what `counts` makes of the differences in dB between powers per band; what is `faint` is all equal.
+fn mean_difference(before: &[f32], now: &[f32], faint: [f32; 2], counts: impl Fn(f32) -> f32) -> f32 {
+    let [below_loudest, silent] = faint.map(|db| 10f32.powf(db / 10.0));
+    let loudest = before.iter().chain(now).copied().fold(0.0, f32::max);
+    let floor = (loudest * below_loudest).max(silent);
+    let difference = |(before, now): (&f32, &f32)| counts(10.0 * ((now + floor) / (before + floor)).log10());
+    before.iter().zip(now).map(difference).sum::<f32>() / now.len().max(1) as f32
 }
 
 #[cfg(test)]
@@ -199,6 +252,14 @@ mod tests {
     fn a_note_that_is_struck_again_and_again_moves() {
         let strikes: Vec<(f32, [f32; 3])> = (0..60).map(|n| (n as f32, C)).collect();
         assert_eq!(heard(&chord(30.0, &strikes), 1280), None);
+    }
+
+    #[test]
+    fn a_chord_that_swells_is_still() {
+        let pcm = chord(12.0, &[(0.0, C)]);
+        let swell = |n: usize| 0.6 + 0.4 * (std::f32::consts::TAU * n as f32 / 32_000.0 / 2.0).sin();
+        let pcm: Vec<f32> = pcm.iter().enumerate().map(|(n, sample)| swell(n) * sample).collect();
+        assert!(heard(&pcm, 1280).is_some());
     }
 
     #[test]

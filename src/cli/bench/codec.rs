@@ -6,13 +6,18 @@ use clap::Args;
 use serde_json::json;
 
 use super::{RandomModel, Row};
-use crate::cli::Failure;
-use crate::engine::{Backend, CodecState, Decode};
+use crate::cli::{Failure, load};
+use crate::engine::{Backend, CodecState, Decode, KV_BUDGET, MusicGenBackend};
+use crate::model::MusicGen;
+use crate::units::ModelId;
 
 #[derive(Args)]
 pub(super) struct CodecArgs {
     #[command(flatten)]
-    model: RandomModel,
+    random: RandomModel,
+    /// A model's codec instead of a random one: a name or a folder
+    #[arg(long, value_name = "NAME", conflicts_with = "size")]
+    model: Option<String>,
     /// Voices decoded together
     #[arg(long, value_delimiter = ',', default_value = "1,4")]
     voices: Vec<usize>,
@@ -24,8 +29,21 @@ pub(super) struct CodecArgs {
     seconds: f64,
 }
 
+impl CodecArgs {
+    /// The backend and the name of its number format.
+    fn backend(&self) -> Result<(MusicGenBackend, &'static str), Failure> {
+        let Some(name) = &self.model else {
+            let (backend, dtype, _) = self.random.build()?;
+            return Ok((backend, dtype));
+        };
+        let (target, dtype) = self.random.target()?;
+        let model = MusicGen::load(&load::fetch(name)?, &load::fetch, &target)?;
+        Ok((MusicGenBackend::new(ModelId(name.clone()), model, KV_BUDGET)?, dtype))
+    }
+}
+
 pub(super) fn run(args: &CodecArgs) -> Result<Vec<Row>, Failure> {
-    let (mut model, dtype, _) = args.model.build()?;
+    let (mut model, dtype) = args.backend()?;
     let info = model.info().clone();
     let codes: Vec<u32> =
         (0..args.frames.max(1) * info.codebooks).map(|i| (i as u32).wrapping_mul(2_654_435_761) % info.card).collect();

@@ -141,10 +141,15 @@ impl RandomModel {
         Ok((MusicGenBackend::new(ModelId("random".into()), model, KV_BUDGET)?, dtype, bytes))
     }
 
+    /// Where and in which number format, and the name of the latter.
+    fn target(&self) -> Result<(Target, &'static str), Failure> {
+        let (target, dtype) = self.dtype.on(&self.device.open()?);
+        Ok((Target { fused: self.kernels == KernelsChoice::Own, ..target }, dtype))
+    }
+
     /// The model and the name of its number format.
     fn model(&self) -> Result<(MusicGen, &'static str), Failure> {
-        let (target, dtype) = self.dtype.on(&self.device.open()?);
-        let target = Target { fused: self.kernels == KernelsChoice::Own, ..target };
+        let (target, dtype) = self.target()?;
         let (hidden, layers, heads) = self.size.dims();
         let config = json!({
             "model_type": "musicgen",

@@ -21,10 +21,12 @@ const REMEDIES: [Remedy; 5] = [Remedy::Draws, Remedy::Context, Remedy::Anew, Rem
 /// Seconds that are held back beyond the longest stillness: the place is found at the end of a
 /// block.
 const SLACK: f64 = 0.5;
-/// Seconds of the cross-fade to music that begins anew.
+/// Seconds of the cross-fade to music that begins anew, at first, and where that stands still from its first chord on:
+/// so that at least this chord is heard to begin.
 const FADE: f64 = 1.5;
-/// A voice that nothing helps is left alone for so many times the longest stillness, at first and
-/// when it has not moved again and again.
+const SHORT_FADE: f64 = 0.25;
+/// A voice that nothing helped is tried again at the next place. If nothing helps there either, it is left alone for
+/// so many times the longest stillness, at first and when it has not moved again and again.
 const REST: f64 = 0.5;
 const LONGEST_REST: f64 = 8.0;
 /// A shorter context is this part of what a full window keeps.
@@ -107,10 +109,9 @@ impl Guard {
         }
     }
 
-    /// What is tried about a stillness from `frame` on, after which `near` frames are still the
-    /// same place.
-    fn remedy(&mut self, frame: u64, near: u64, possible: impl Fn(Remedy) -> bool) -> Remedy {
-        self.tries = if self.tries > 0 && frame < self.place + near { self.tries } else { 0 };
+    /// What is tried about a stillness from `frame` on, which is there `again` after what was tried before.
+    fn remedy(&mut self, frame: u64, again: bool, possible: impl Fn(Remedy) -> bool) -> Remedy {
+        self.tries = if again { self.tries } else { 0 };
         self.place = frame;
         while let Some(&remedy) = REMEDIES.get(self.tries) {
             self.tries += 1;
@@ -127,7 +128,7 @@ impl VoiceState {
     /// Watches the voice from media time `at` on, where its sound ends, unless its prompts ask for
     /// stillness.
     pub(in crate::engine) fn watch_from(&mut self, at: u64) {
-        self.guard.tries = 0;
+        (self.guard.tries, self.guard.rested) = (0, 0);
         if self.guard.limit <= 0.0 || asks_for_stillness(&self.prompts) {
             self.guard.watch = None;
             self.held.hold(0.0, at);
@@ -158,13 +159,17 @@ impl VoiceState {
         // decide.
         let before = self.guard.watch.as_ref()?;
         let before = before.heard().saturating_sub(before.block());
-        let since = since.max(self.held.free(before)).max(self.writer.end());
+        let earliest = self.held.free(before).max(self.writer.end());
         // The first frame that the sound up to there does not depend on.
-        let frame = (since - self.base + self.unheard).div_ceil(hop) + self.info.lookahead as u64;
-        let frame = frame.max(self.codes.given_frames()).max(self.snapshots[0].fed);
-        let near = (0.5 * limit * self.info.frame_rate()) as u64;
+        let frame = |at: u64| (at - self.base + self.unheard).div_ceil(hop) + self.info.lookahead as u64;
+        let reached = |frame: u64| frame.max(self.codes.given_frames()).max(self.snapshots[0].fed);
+        let (frame, earliest) = (reached(frame(since.max(earliest))), reached(frame(earliest)));
+        // What was tried at a place and did not help is not kept, not even its beginning.
+        let (place, near) = (self.guard.place, (0.5 * limit * self.info.frame_rate()) as u64);
+        let again = self.guard.tries > 0 && (place..place + near).contains(&frame);
+        let frame = if again { place.max(earliest) } else { frame };
         let (greedy, continues) = (self.sampling.temperature == 0.0, self.codes.given_frames() > 0);
-        let remedy = self.guard.remedy(frame, near, |remedy| match remedy {
+        let remedy = self.guard.remedy(frame, again, |remedy| match remedy {
             Remedy::Draws => !greedy,
             // Whoever gave a sound wants to hear how it goes on.
             Remedy::Anew => !continues,
@@ -178,7 +183,7 @@ impl VoiceState {
         if remedy == Remedy::Left {
             let second = self.info.sample_rate.samples(1.0).0;
             let moved = since > self.guard.rested + second;
-            self.guard.rest = if moved { REST } else { (2.0 * self.guard.rest).clamp(REST, LONGEST_REST) };
+            self.guard.rest = if moved { 0.0 } else { (2.0 * self.guard.rest).clamp(REST, LONGEST_REST) };
             let rest = self.info.sample_rate.samples(self.guard.rest * limit).0;
             self.guard.rested = self.held.end(&self.writer) + rest;
             self.guard.watch.as_mut()?.restart(self.guard.rested);
@@ -213,9 +218,15 @@ impl VoiceState {
         };
         self.guard.turns.retain(|turn| turn.column < self.codes.columns());
         self.guard.turns.push(turn);
-        if remedy == Remedy::Anew && self.guard.segue.as_ref().is_none_or(|segue| segue.from != at) {
-            old.truncate(self.info.sample_rate.samples(FADE).0 as usize * self.info.channels);
-            self.guard.segue = Some(Segue { from: at, pcm: old });
+        if remedy == Remedy::Anew {
+            let fade = |seconds: f64| self.info.sample_rate.samples(seconds).0 as usize * self.info.channels;
+            match self.guard.segue.as_mut().filter(|segue| segue.from == at) {
+                Some(segue) => segue.pcm.truncate(fade(SHORT_FADE)),
+                None => {
+                    old.truncate(fade(FADE));
+                    self.guard.segue = Some(Segue { from: at, pcm: old });
+                }
+            }
         }
         self.guard.watch.as_mut()?.restart(at);
         Some(freed)
