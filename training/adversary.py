@@ -30,24 +30,25 @@ class Judge(torch.nn.Module):
 
 
 class Adversary(torch.nn.Module):
+    """Judges of audio [batch, samples]; one of them, drawn at random, is asked at a time."""
+
     def __init__(self, width=16):
         super().__init__()
         self.judges = torch.nn.ModuleList(Judge(size, width) for size in SIZES)
 
-    def loss(self, real, made):
-        """What the judges learn from: audio [batch, samples] of both kinds."""
-        total = 0.0
-        for judge in self.judges:
-            total = total + F.relu(1 - judge(real)[0]).mean() + F.relu(1 + judge(made.detach())[0]).mean()
-        return total / len(self.judges)
+    def draw(self):
+        return self.judges[int(torch.randint(len(self.judges), ()))]
 
-    def against(self, real, made):
-        """What the codec learns from: to be taken for real, and to look alike on the way."""
-        fooled = alike = 0.0
-        for judge in self.judges:
-            with torch.no_grad():
-                _, wanted = judge(real)
-            verdict, seen = judge(made)
-            fooled = fooled - verdict.mean()
-            alike = alike + sum((a - b).abs().mean() / (b.abs().mean() + 1e-6) for a, b in zip(seen, wanted)) / len(seen)
-        return fooled / len(self.judges), alike / len(self.judges)
+
+def told_apart(judge, real, made):
+    """What a judge learns from, and what it saw of the real ones."""
+    verdict, seen = judge(real)
+    loss = F.relu(1 - verdict).mean() + F.relu(1 + judge(made.detach())[0]).mean()
+    return loss, [layer.detach() for layer in seen]
+
+
+def taken_for_real(judge, made, wanted):
+    """What the codec learns from: to be taken for real, and to look alike on the way."""
+    verdict, seen = judge(made)
+    alike = sum((a - b).abs().mean() / (b.abs().mean() + 1e-6) for a, b in zip(seen, wanted)) / len(seen)
+    return -verdict.mean(), alike

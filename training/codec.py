@@ -13,7 +13,7 @@ from transformers import EncodecConfig, EncodecModel
 from transformers.audio_utils import mel_filter_bank
 
 import fastconv
-from adversary import Adversary
+from adversary import Adversary, taken_for_real, told_apart
 from config import CODEC, HOP, MUSIC, SR
 from data import load_pool
 from muon import Muon
@@ -21,6 +21,20 @@ from precision import bf16_is_faster
 from quantizer import Quantizer
 
 SCALES = ((2048, 96), (512, 48), (128, 20))
+# A fourth scale tells neighbouring notes apart, which 96 mel bands cannot below 1 kHz.
+PITCH = 8192
+PER_OCTAVE, LOWEST, OCTAVES = 24, 55.0, 7
+MEL_SHARE = 0.5      # of the loss; notes are what a codec is judged by
+QUIET = 2e-4, 1e-3   # what a band of the mel scales, and of this one, counts as silence
+
+
+def pitch_bank(n=PITCH):
+    """Triangles [bands, bins] a quarter tone apart; the lowest are as wide as the spectrum can tell."""
+    bins = np.arange(n // 2 + 1) * SR / n
+    centres = LOWEST * 2 ** (np.arange(PER_OCTAVE * OCTAVES) / PER_OCTAVE)
+    width = np.maximum(centres * (2 ** (1 / PER_OCTAVE) - 1), 1.2 * SR / n)
+    bank = np.maximum(0, 1 - np.abs(bins - centres[:, None]) / width[:, None]).astype(np.float32)
+    return bank / np.maximum(bank.sum(1, keepdims=True), 1)
 
 
 def build(sizes=CODEC):
@@ -53,8 +67,10 @@ class SpectralLoss(torch.nn.Module):
             bank = mel_filter_bank(n // 2 + 1, mels, 0.0, 15000.0, SR, mel_scale="slaney").T.astype(np.float32)
             bank = bank / np.maximum(bank.sum(1, keepdims=True), 1)
             self.register_buffer(f"bank{n}", torch.tensor(bank))
+        self.register_buffer(f"window{PITCH}", torch.hann_window(PITCH))
+        self.register_buffer(f"bank{PITCH}", torch.tensor(pitch_bank()))
 
-    def mels(self, x, n):
+    def bands(self, x, n):
         window = getattr(self, f"window{n}")
         s = torch.stft(x, n, n // 4, window=window, return_complex=True, center=True)
         mag = torch.sqrt(s.real**2 + s.imag**2 + 1e-10) / (n / 4)
@@ -62,11 +78,11 @@ class SpectralLoss(torch.nn.Module):
 
     def forward(self, y, x):
         log_loss = mag_loss = 0.0
-        for n, _ in SCALES:
-            a, b = self.mels(y, n), self.mels(x, n)
-            log_loss = log_loss + (torch.log(a + 2e-4) - torch.log(b + 2e-4)).abs().mean()
-            mag_loss = mag_loss + (a - b).abs().mean()
-        return log_loss / len(SCALES), mag_loss / len(SCALES)
+        for n, quiet, share in [(n, QUIET[0], MEL_SHARE / len(SCALES)) for n, _ in SCALES] + [(PITCH, QUIET[1], 1 - MEL_SHARE)]:
+            a, b = self.bands(y, n), self.bands(x, n)
+            log_loss = log_loss + share * (torch.log(a + quiet) - torch.log(b + quiet)).abs().mean()
+            mag_loss = mag_loss + share * (a - b).abs().mean()
+        return log_loss, mag_loss
 
 
 def batch_of(pool, rng, size, frames):
@@ -107,7 +123,8 @@ def train(args):
         if "adversary" in saved:
             adversary.load_state_dict(saved["adversary"])
             judging.load_state_dict(saved["judging"])
-    encode, decode = fastconv.encode, fastconv.decode
+    dtype = torch.bfloat16 if args.bf16 else torch.float32
+    judging_in = lambda: torch.autocast(device.type, torch.bfloat16, enabled=bool(args.bf16))
     rng = np.random.default_rng(step + 7)
     begin, last_save = time.time() - spent, time.time()
     log = {}
@@ -124,21 +141,22 @@ def train(args):
             for g in o.param_groups:
                 g["lr"] = g["peak"] * scale
         x = batch_of(pool, rng, args.batch, args.frames).to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=bool(args.bf16)):
-            z = encode(model, x).float()
+        z = fastconv.encode(model, x, dtype)
         q, commit, usage = quantizer(z, step, args.warm)
-        with torch.autocast(device.type, torch.bfloat16, enabled=bool(args.bf16)):
-            y = decode(model, q).float()
+        y = fastconv.decode(model, q, dtype)
         log_loss, mag_loss = loss_of(y, x)
         wave = (y - x).abs().mean()
         loss = log_loss + 30 * mag_loss + args.wave * wave + args.commit * commit
-        fooled = alike = torch.zeros(())
+        told = fooled = alike = torch.zeros(())
         if args.adversary is not None and done >= args.adversary:
-            told = adversary.loss(x, y)
+            judge = adversary.draw()
+            with judging_in():
+                told, seen = told_apart(judge, x, y)
             judging.zero_grad(set_to_none=True)
             told.backward()
             judging.step()
-            fooled, alike = adversary.against(x, y)
+            with judging_in():
+                fooled, alike = taken_for_real(judge, y, seen)
             joined = min(1, (done - args.adversary) / 0.05)
             loss = loss + joined * (args.fool * fooled + args.alike * alike)
         model.zero_grad(set_to_none=True)
@@ -146,7 +164,7 @@ def train(args):
         for o in opts:
             o.step()
         step += 1
-        for k, v in (("log", log_loss), ("mag", mag_loss), ("wave", wave), ("commit", commit), ("fooled", fooled), ("alike", alike)):
+        for k, v in (("log", log_loss), ("mag", mag_loss), ("wave", wave), ("commit", commit), ("told", told), ("fooled", fooled), ("alike", alike)):
             v = float(v.detach())
             log[k] = 0.95 * log.get(k, v) + 0.05 * v
         if step % 25 == 0:

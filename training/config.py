@@ -24,7 +24,7 @@ CODEC_SYNTHESIS = dict(
 )
 # For recorded instruments: twice the codebooks (1.8 kbit/s), no more columns for a decoder. With two recurrent layers
 # the checkpoint in stereo would exceed 40 MB.
-CODEC_BAND = dict(CODEC_SYNTHESIS, num_filters=20, hidden_size=96, codebook_dim=96, target_bandwidths=[1.8], num_lstm_layers=1)
+CODEC_BAND = dict(CODEC_SYNTHESIS, num_filters=20, hidden_size=32, codebook_dim=32, target_bandwidths=[1.8], num_lstm_layers=1)
 CODECS = dict(synthesis=CODEC_SYNTHESIS, band=CODEC_BAND)
 CODEC = CODECS[MUSIC]
 # The embeddings are a static table of word pieces (`wordpieces.py`), which is not trained.

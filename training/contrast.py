@@ -45,7 +45,8 @@ def another(rng, bpm):
 
 def nats(logits, ids):
     """How unlikely each row is, [rows]: the sum over all codes that count."""
-    return F.cross_entropy(logits.float().movedim(-1, 1), ids[:, :, 1:], ignore_index=lm.PAD, reduction="none").sum((1, 2))
+    each = F.cross_entropy(logits.float().flatten(0, 2), ids[:, :, 1:].flatten(), ignore_index=lm.PAD, reduction="none")
+    return each.view(len(ids), -1).sum(1)
 
 
 def loss(right, wrong, ids, named):

@@ -33,10 +33,8 @@ def load_codec(path, device="cpu"):
 
 
 @torch.no_grad()
-def encode_audio(model, audio, bf16=False):
-    with torch.autocast(audio.device.type, torch.bfloat16, enabled=bf16):
-        z = fastconv.encode(model, audio).float()
-    return quantize(model, z)
+def encode_audio(model, audio):
+    return quantize(model, fastconv.encode(model, audio))
 
 
 def load_codes(paths):

@@ -1,16 +1,17 @@
 """Write a checkpoint folder in the MusicGen layout of transformers (f16):
-`python export.py --out DIR --words DIR [--codec codec.pt] [--lm lm.pt]`."""
+`python export.py --out DIR --words DIR [--codec codec.pt] [--lm lm.pt]`,
+or a codec alone in that of EnCodec: `python export.py --out DIR --codec codec.pt --alone`."""
 import argparse
 import json
 import os
 import shutil
 
 import torch
-from safetensors.torch import save_file
+from transformers import EncodecConfig, EncodecModel
 
 import codec as codec_module
 import lm
-from config import CODEBOOK_SIZE, KEEP, SAMPLING, SR, WINDOW
+from config import CODEBOOK_SIZE, CODECS, KEEP, SAMPLING, SR, WINDOW
 
 
 def state_of(codec_path, lm_path):
@@ -26,6 +27,14 @@ def state_of(codec_path, lm_path):
         state.update({"audio_encoder." + k: v for k, v in trained.items()})
     model.load_state_dict(state)
     return model
+
+
+def write_codec(out, path):
+    """Sizes are those that the codec was trained with."""
+    saved = torch.load(path, map_location="cpu", weights_only=False)
+    model = EncodecModel(EncodecConfig(**CODECS[saved["sizes"]]))
+    model.load_state_dict(codec_module.with_weight_norm(saved["model"]))
+    model.half().save_pretrained(out)
 
 
 def write(out, words, codec_path=None, lm_path=None):
@@ -56,8 +65,14 @@ def write(out, words, codec_path=None, lm_path=None):
 if __name__ == "__main__":
     p = argparse.ArgumentParser()
     p.add_argument("--out", required=True)
-    p.add_argument("--words", required=True, help="folder of the tokenizer")
+    p.add_argument("--words", help="folder of the tokenizer")
     p.add_argument("--codec")
     p.add_argument("--lm")
+    p.add_argument("--alone", action="store_true", help="the codec alone")
     a = p.parse_args()
+    if a.alone and a.codec:
+        write_codec(a.out, a.codec)
+        raise SystemExit
+    if a.alone or not a.words:
+        p.error("say --words, or --codec and --alone")
     write(a.out, a.words, a.codec, a.lm)

@@ -114,6 +114,6 @@ def decoder_logits(model, ids, context, mask):
 
 def loss_of(logits, ids):
     """Mean cross-entropy per codebook; the inputs are ids[..., :-1]."""
-    target = ids[:, :, 1:]
-    return torch.stack([F.cross_entropy(logits[:, k].reshape(-1, CODEBOOK_SIZE).float(),
-                                        target[:, k].reshape(-1), ignore_index=PAD) for k in range(CODEBOOKS)])
+    # Taken apart all at once: backwards from `logits[:, k]` each of them would be filled up to the size of all.
+    return torch.stack([F.cross_entropy(one.reshape(-1, CODEBOOK_SIZE).float(), target.reshape(-1), ignore_index=PAD)
+                        for one, target in zip(logits.unbind(1), ids[:, :, 1:].unbind(1))])

@@ -43,13 +43,15 @@ class Quantizer:
                 centers[used] = total[used] / n[used, None]
                 centers[~used] = rest[torch.randperm(len(rest), device=rest.device)[: int((~used).sum())]]
             self.books[i] = centers
-            self.count[i] = torch.full((size,), 1.0, device=rest.device)
-            self.sums[i] = centers.clone()
+            share = len(self.buffer[-1]) / size
+            self.count[i] = torch.full((size,), share, device=rest.device)
+            self.sums[i] = centers * share
             rest = rest - centers[nearest(rest, centers)]
         self.buffer, self.ready = [], True
 
     def __call__(self, z, step, warm):
-        """Returns (quantised latents with straight-through gradient, commitment loss, usage)."""
+        """Returns (quantised latents with straight-through gradient, commitment loss, how many codes each level
+        has in effect)."""
         flat = z.reshape(-1, z.shape[-1])
         if not self.ready:
             if step >= warm - 60:
@@ -68,7 +70,7 @@ class Quantizer:
             self.update(i, rest.detach(), ids)
             total = total + picked
             rest = rest - picked
-            usage.append(int((self.count[i] > 0.1 * self.count[i].mean()).sum()))
+            usage.append(round(in_effect(self.count[i])))
         q = flat + (total - flat).detach()
         return q.reshape(z.shape), commit, usage
 
@@ -80,13 +82,19 @@ class Quantizer:
         self.count[i].mul_(DECAY).add_(n, alpha=1 - DECAY)
         self.sums[i].mul_(DECAY).add_(total, alpha=1 - DECAY)
         mean = len(x) / size
-        dead = self.count[i] < 0.05 * mean
+        dead = self.count[i] < 0.1 * mean
         if dead.any():
             k = int(dead.sum())
             fresh = x[torch.randint(len(x), (k,), device=x.device)]
             self.count[i][dead] = 0.5 * mean
             self.sums[i][dead] = fresh * 0.5 * mean
         self.books[i] = self.sums[i] / self.count[i].clamp(min=1e-6)[:, None]
+
+
+def in_effect(count):
+    """As many codes as would say as much if all were used alike: the exponential of the entropy."""
+    share = count / count.sum()
+    return float(torch.exp(-(share * torch.log(share.clamp(min=1e-12))).sum()))
 
 
 def nearest(x, book):

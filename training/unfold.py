@@ -1,15 +1,31 @@
-"""Take the codec out of a checkpoint folder again, as `codec.py` would have left it:
-`python unfold.py --model DIR --out codec.pt`. A new decoder can then keep it."""
+"""Take the codec out of a checkpoint folder again, of a whole model or of a codec alone, as `codec.py` would have left
+it: `python unfold.py --model DIR --out codec.pt`. A new decoder can then keep it."""
 import argparse
 import os
 
 import torch
 import torch.nn.utils.parametrize as parametrize
-from transformers import MusicgenForConditionalGeneration
+from transformers import AutoConfig, EncodecModel, MusicgenForConditionalGeneration
+
+from config import CODECS
 
 
-def codec_state(folder):
-    codec = MusicgenForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).audio_encoder
+def codec_of(folder):
+    if AutoConfig.from_pretrained(folder).model_type == "encodec":
+        return EncodecModel.from_pretrained(folder, dtype=torch.float32)
+    return MusicgenForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).audio_encoder
+
+
+def sizes_of(codec):
+    """The name of its sizes in `config.py`."""
+    for name, sizes in CODECS.items():
+        if all(getattr(codec.config, key) == value for key, value in sizes.items()):
+            return name
+    raise SystemExit("the codec has sizes that config.py does not know")
+
+
+def codec_state(codec):
+    """Its state with plain weights."""
     for module in codec.modules():
         if parametrize.is_parametrized(module, "weight"):
             parametrize.remove_parametrizations(module, "weight")
@@ -22,4 +38,5 @@ if __name__ == "__main__":
     p.add_argument("--out", required=True)
     a = p.parse_args()
     os.makedirs(os.path.dirname(a.out) or ".", exist_ok=True)
-    torch.save(dict(model=codec_state(a.model)), a.out)
+    codec = codec_of(a.model)
+    torch.save(dict(sizes=sizes_of(codec), model=codec_state(codec)), a.out)

@@ -2,7 +2,7 @@
 python -m gates clips  --kind renders [--band] --out DIR
 python -m gates decoder --clips DIR [--long DIR] [--before FILE] --out FILE
 python -m gates words   --clips DIR --renders DIR [--before FILE] --out FILE
-python -m gates codec   --pairs DIR [--before FILE] --out FILE
+python -m gates codec   --pairs DIR [--model DIR --binary CONTINUO] [--before FILE] --out FILE
 
 Each prints its figures and ends with 0 if the gate is passed. `--only` takes some clips, by a pattern."""
 import argparse
@@ -62,6 +62,8 @@ def main():
     before = read(a.before)
     figures = {"codec": lambda: judge.codec(pairs(a.pairs)), "decoder": lambda: judge.decoder(a.clips, a.work, a.long),
                "words": lambda: judge.words(a.clips, a.renders)}[a.gate]()
+    if a.gate == "codec" and a.model:
+        figures["times_real_time"] = clips.codec_speed(a.model, a.binary)
     figures.update(read(a.also) or {})
     if before and before.get("distance") and figures.get("distance"):
         figures["distance_ratio"] = figures["distance"] / before["distance"]

@@ -70,6 +70,12 @@ def render(folder, band, each=3, seconds=20):
     return listing
 
 
+def codec_speed(model, binary):
+    """How many times faster than real time Continuo decodes with the codec of a checkpoint folder, one voice."""
+    told = subprocess.run([binary, "bench", "codec", "--model", model, "--voices", "1", "--json"], check=True, capture_output=True)
+    return json.loads(told.stdout)["results"][0]["realtime"]
+
+
 def load(folder):
     """(what is known, audio [samples, channels], rate) of every clip of a folder."""
     with open(os.path.join(folder, "clips.json")) as f:

@@ -15,10 +15,12 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import codec
 import contrast
 import encode
+import export
 import fastconv
 import lm
 import rollout
 import train_lm
+import unfold
 import widen
 import windows
 import wordpieces
@@ -26,10 +28,11 @@ from test_wordpieces import toy_words
 from composer.render import Piece, draw, loudness, make_piece
 from composer.styles import NAMES
 from composer.theory import HALF_FRAMES, asked_bpm, bpm_of, frequency
-from adversary import Adversary
+from adversary import Adversary, taken_for_real, told_apart
 from config import CODEC, CODECS, HOP, TEXT
+from codec import LOWEST, PER_OCTAVE, PITCH, SpectralLoss
 from muon import orthogonal
-from quantizer import Quantizer, dequantize, quantize
+from quantizer import Quantizer, dequantize, in_effect, quantize
 from config import CHANNELS, CODEBOOKS, KEEP, LEVELS, WINDOW
 from windows import MIDDLE, PREFIX, START, Pieces, longest_prefix
 
@@ -42,15 +45,33 @@ def models(sizes=CODEC):
     return plain, reference
 
 
-@torch.no_grad()
+@pytest.mark.parametrize("frames", (7, 8))
 @pytest.mark.parametrize("sizes", CODECS.values(), ids=CODECS)
-def test_codec_equals_transformers(sizes):
+def test_codec_equals_transformers(sizes, frames):
+    """Also in what it learns; eight frames go into rows of several samples, seven do not."""
     plain, reference = models(sizes)
-    audio = torch.randn(2, 7 * HOP)
-    z = fastconv.encode(plain, audio)
-    assert torch.allclose(z, reference.encoder(audio[:, None]).transpose(1, 2), atol=1e-5)
-    y = fastconv.decode(plain, 3 * z)
-    assert torch.allclose(y, reference.decoder(3 * z.transpose(1, 2))[:, 0], atol=1e-5)
+    reference.train()   # its recurrent layers learn only so; nothing else differs
+    audio = torch.randn(2, frames * HOP)
+    z, theirs = fastconv.encode(plain, audio), reference.encoder(audio[:, None]).transpose(1, 2)
+    assert torch.allclose(z, theirs, atol=1e-5)
+    y, theirs_too = fastconv.decode(plain, 3 * z), reference.decoder(3 * theirs.transpose(1, 2))[:, 0]
+    assert torch.allclose(y, theirs_too, atol=1e-5)
+    weights = torch.randn(y.shape)
+    (y * weights).sum().backward()
+    (theirs_too * weights).sum().backward()
+    wanted = dict(reference.named_parameters())
+    for name, p in plain.named_parameters():
+        if name.endswith("conv.bias"):
+            other = wanted[name].grad
+            assert (p.grad - other).norm() < 1e-4 * other.norm(), name
+        elif "lstm" in name:
+            assert (p.grad - wanted[name].grad).norm() < 1e-4 * wanted[name].grad.norm(), name
+        elif name.endswith("conv.weight"):
+            # Of the weight norm: how long a row is and where it points are learned apart; the length is checked.
+            row = p.flatten(1)
+            along = (p.grad.flatten(1) * row).sum(1) / row.norm(dim=1)
+            other = wanted[name[:-len("weight")] + "parametrizations.weight.original0"].grad.flatten()
+            assert (along - other).norm() < 1e-4 * other.norm(), name
 
 
 @torch.no_grad()
@@ -77,6 +98,24 @@ def test_decoder_equals_transformers():
     assert torch.allclose(mine.reshape(theirs.shape), theirs, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", CODECS)
+def test_a_codec_alone_is_written_and_comes_back(tmp_path, name):
+    torch.manual_seed(0)
+    model = codec.build(CODECS[name])
+    torch.save(dict(sizes=name, model=model.state_dict()), tmp_path / "codec.pt")
+    export.write_codec(tmp_path / "alone", tmp_path / "codec.pt")
+    back = unfold.codec_of(tmp_path / "alone")
+    assert unfold.sizes_of(back) == name
+    state = unfold.codec_state(back)
+    for key, value in model.state_dict().items():
+        assert (state[key] - value).norm() <= 2e-3 * value.norm() + 1e-6, key
+
+
+def test_codes_in_effect_are_those_that_are_used():
+    assert in_effect(torch.full((512,), 3.0)) == pytest.approx(512, rel=1e-3)
+    assert in_effect(torch.tensor([5.0, 5.0, 0.0, 0.0])) == pytest.approx(2, rel=1e-3)
+
+
 def test_an_adversary_tells_noise_of_the_same_colour_from_a_tone():
     """Which a distance of coarse spectra does not."""
     torch.manual_seed(0)
@@ -84,17 +123,33 @@ def test_an_adversary_tells_noise_of_the_same_colour_from_a_tone():
     draw = lambda: (torch.sin(2 * torch.pi * (400 + 100 * torch.rand(4, 1)) * t), 0.7 * torch.randn(4, 6400))
     adversary = Adversary(width=4)
     opt = torch.optim.AdamW(adversary.parameters(), 3e-3)
-    first = adversary.loss(*draw()).item()
-    for _ in range(25):
+    told = lambda: sum(told_apart(judge, *pair)[0].item() for judge in adversary.judges for pair in [draw()])
+    first = told()
+    for _ in range(75):
         opt.zero_grad()
-        adversary.loss(*draw()).backward()
+        told_apart(adversary.draw(), *draw())[0].backward()
         opt.step()
-    assert adversary.loss(*draw()).item() < 0.5 * first
+    assert told() < 0.5 * first
     real, made = draw()
-    fooled, alike = adversary.against(real, made.requires_grad_())
-    assert float(adversary.against(real, real)[1]) == 0 and float(alike) > 0
-    (fooled + alike).backward()
+    made.requires_grad_()
+    for judge in adversary.judges:
+        _, wanted = told_apart(judge, real, made)
+        assert float(taken_for_real(judge, real, wanted)[1].detach()) == 0
+        fooled, alike = taken_for_real(judge, made, wanted)
+        assert float(alike.detach()) > 0
+        (fooled + alike).backward()
     assert made.grad.abs().sum() > 0
+
+
+def test_the_loss_of_a_codec_hears_a_note_that_is_a_semitone_off():
+    """At 110 Hz, where the bands of the mel scales are wider than that."""
+    t = torch.arange(32000) / 32000
+    tone = lambda semitones: 0.3 * torch.sin(2 * torch.pi * 110 * 2 ** (semitones / 12) * t)[None]
+    loss_of = SpectralLoss()
+    loudest = lambda semitones, size: int(loss_of.bands(tone(semitones), size)[0].mean(1).argmax())
+    assert loudest(1, 2048) == loudest(0, 2048)
+    assert loudest(1, PITCH) == loudest(0, PITCH) + PER_OCTAVE // 12
+    assert abs(LOWEST * 2 ** (loudest(0, PITCH) / PER_OCTAVE) - 110) < 2
 
 
 def test_delay_is_undone():
