@@ -4,7 +4,8 @@
 //! How much is held depends on nothing but how much was made, so that a voice is taken back at the
 //! same places whoever listens; only on a machine below about three times real time a live reader
 //! that has little left is given what is held. A voice begins without holding anything back, so
-//! that its first sound is not late; after that half of what is made is held until it is enough.
+//! that its first sound is not late; after that all that is made is held until it is enough, or half
+//! of it where that is to be much.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -15,6 +16,9 @@ use crate::units::SampleRate;
 
 /// Seconds that are given out at once when a voice begins or was steered.
 const HEAD_START: f64 = 3.0;
+/// Seconds of what follows that are held whole: a voice that stands still from its beginning on is always taken back to
+/// the same place.
+const WHOLE: f64 = 4.5;
 /// So far ahead of real time a live reader is kept whatever is held: the machine may be busy for a
 /// moment. Less than the head start, so that it plays no part where the machine is fast.
 const AHEAD: f64 = 2.0;
@@ -75,7 +79,8 @@ impl Held {
     /// Media time up to which sound need not be held once it was heard up to `heard`.
     pub(super) fn free(&self, heard: u64) -> u64 {
         let head_start = self.origin + self.rate.samples(HEAD_START).0;
-        let held = (heard.saturating_sub(head_start) / 2).min(self.most);
+        let made = heard.saturating_sub(head_start);
+        let held = made.min(self.rate.samples(WHOLE).0).max(made / 2).min(self.most);
         (heard - held).max(head_start)
     }
 
@@ -134,16 +139,18 @@ mod tests {
     }
 
     #[test]
-    fn a_head_start_is_offered_at_once_and_then_half_until_enough_is_held() {
+    fn a_head_start_is_offered_at_once_and_then_nothing_or_half_until_enough_is_held() {
         let (mut writer, _reader) = pcm_ring(999, std::thread::current());
         let mut held = Held::new(RATE, 1);
-        held.hold(4.5, 0);
+        held.hold(8.0, 0);
         make(&mut held, &mut writer, 3000);
         assert_eq!(writer.end(), 3000);
-        make(&mut held, &mut writer, 2000);
-        assert_eq!((writer.end(), held.end(&writer)), (4000, 5000));
-        make(&mut held, &mut writer, 17_000);
-        assert_eq!((writer.end(), held.end(&writer)), (17_500, 22_000));
+        make(&mut held, &mut writer, 4500);
+        assert_eq!((writer.end(), held.end(&writer)), (3000, 7500));
+        make(&mut held, &mut writer, 7500);
+        assert_eq!((writer.end(), held.end(&writer)), (9000, 15_000));
+        make(&mut held, &mut writer, 7000);
+        assert_eq!((writer.end(), held.end(&writer)), (14_000, 22_000));
         held.offer_all(&mut writer, |_| None);
         assert_eq!((writer.end(), held.is_empty()), (22_000, true));
     }
@@ -154,7 +161,7 @@ mod tests {
         let mut held = Held::new(RATE, 1);
         held.hold(4.5, 0);
         make(&mut held, &mut writer, 10_000);
-        assert_eq!(writer.end(), 6500);
+        assert_eq!(writer.end(), 5500);
         let back = held.take_back(7000, &writer);
         assert_eq!((back.len(), back[0], held.end(&writer)), (3000, 7000.0, 7000));
         make(&mut held, &mut writer, 3000);
@@ -177,10 +184,10 @@ mod tests {
         while let Read::Chunk(_) = reader.read(Samples(u64::MAX)) {}
         // So much was given out: who plays in real time has enough for now.
         held.offer(&mut writer, true, 5000, |_| None);
-        assert_eq!(writer.end(), 4000);
+        assert_eq!(writer.end(), 3000);
         held.offered = Instant::now().checked_sub(std::time::Duration::from_secs(3));
         held.offer(&mut writer, false, 5000, |_| None);
-        assert_eq!(writer.end(), 4000);
+        assert_eq!(writer.end(), 3000);
         held.offer(&mut writer, true, 5000, |_| None);
         assert_eq!(writer.end(), 5000);
     }

@@ -4,7 +4,8 @@
 //! rise within 23 ms, on average, as beat trackers have it (librosa's scale and window). And a change of harmony, however
 //! soft: how much the levels of semitones differ from those of the block before. A held chord and silence bring nothing,
 //! nor does a pad that swells; a struck note, a drum, another chord do, however often they were heard before: a loop is
-//! not still. Only the sound counts, so any model can be watched.
+//! not still. Soft changes alone do not move a voice for long, though: without an onset it is still a little later. Only
+//! the sound counts, so any model can be watched.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -19,6 +20,8 @@ const ONSET: f32 = 1.0;
 /// Mean difference in dB of the semitones of two blocks from which on the later one is something new. Held chords have
 /// 0.05 to 0.7, pads that swell up to 1.5.
 const CHANGE: f32 = 2.0;
+/// So many times the limit may pass without an onset, whatever changes softly.
+const SOFTLY: f64 = 1.25;
 /// Spectra of a block.
 const SPECTRA: usize = 11;
 /// Blocks of a second.
@@ -43,8 +46,9 @@ pub struct Stillness {
     tones: Vec<Range<usize>>,
     /// Samples between two spectra.
     hop: usize,
-    /// Still blocks that are too many.
+    /// Still blocks that are too many, and blocks without an onset.
     limit: usize,
+    soft_limit: usize,
     /// Media time of the first pending sample.
     at: u64,
     pending: Vec<f32>,
@@ -56,7 +60,9 @@ pub struct Stillness {
     spectra: usize,
     /// Power per semitone of the block before.
     block_before: Option<Vec<f32>>,
+    /// Blocks in which nothing new has come, and no onset.
     still: usize,
+    soft: usize,
 }
 
 /// What a mel band takes of a spectrum.
@@ -85,6 +91,7 @@ impl Stillness {
             bands: mel_bands(f64::from(rate.0), size),
             hop,
             limit: (limit * BLOCKS as f64).ceil() as usize,
+            soft_limit: (SOFTLY * limit * BLOCKS as f64).ceil() as usize,
             at: 0,
             pending: Vec::new(),
             before: Vec::new(),
@@ -94,6 +101,7 @@ impl Stillness {
             spectra: 0,
             block_before: None,
             still: 0,
+            soft: 0,
         }
     }
 
@@ -104,7 +112,8 @@ impl Stillness {
         self.pending.clear();
         self.before.clear();
         self.sums.fill(0.0);
-        (self.onset, self.spectra, self.block_before, self.still) = (0.0, 0, None, 0);
+        (self.onset, self.spectra, self.block_before) = (0.0, 0, None);
+        (self.still, self.soft) = (0, 0);
     }
 
     /// Seconds in which nothing new has come.
@@ -159,9 +168,10 @@ impl Stillness {
             self.spectra += 1;
             if self.spectra == SPECTRA {
                 self.end_block();
-                if self.still >= self.limit {
+                let blocks = if self.soft >= self.soft_limit { self.soft } else { self.still };
+                if blocks >= self.limit {
                     // What came last may have come at the end of the first still spectrum.
-                    since = Some(self.at + done as u64 + window as u64 - self.still as u64 * self.block());
+                    since = Some(self.at + done as u64 + window as u64 - blocks as u64 * self.block());
                 }
             }
         }
@@ -173,8 +183,10 @@ impl Stillness {
     fn end_block(&mut self) {
         let block = std::mem::replace(&mut self.sums, vec![0.0; self.tones.len()]);
         let change = |before: &Vec<f32>| mean_difference(before, &block, MASKED, f32::abs);
-        let moved = self.block_before.as_ref().is_none_or(|before| self.onset > ONSET || change(before) > CHANGE);
-        self.still = if moved { 0 } else { self.still + 1 };
+        let changed = self.block_before.as_ref().is_none_or(|before| change(before) > CHANGE);
+        let onset = self.block_before.is_none() || self.onset > ONSET;
+        self.soft = if onset { 0 } else { self.soft + 1 };
+        self.still = if onset || changed { 0 } else { self.still + 1 };
         (self.onset, self.spectra, self.block_before) = (0.0, 0, Some(block));
     }
 }
@@ -260,6 +272,31 @@ mod tests {
         let swell = |n: usize| 0.6 + 0.4 * (std::f32::consts::TAU * n as f32 / 32_000.0 / 2.0).sin();
         let pcm: Vec<f32> = pcm.iter().enumerate().map(|(n, sample)| swell(n) * sample).collect();
         assert!(heard(&pcm, 1280).is_some());
+    }
+
+    /// A chord of so many partials that grows darker in steps of a quarter of a second, at 2.5, 5.0 and 7.5 s.
+    fn darkening_chord(seconds: f32) -> Vec<f32> {
+        let ends = |partial: u32| match partial {
+            1..=2 => f32::INFINITY,
+            3..=4 => 7.5,
+            5..=8 => 5.0,
+            _ => 2.5,
+        };
+        let sample = |n: usize| {
+            let now = n as f32 / 32_000.0;
+            let partials = C.iter().flat_map(|tone| (1..=16).map(move |partial| (tone, partial)));
+            let level = |partial| 0.02 * (now / 0.05).min(1.0) * (1.0 - ((now - ends(partial)) / 0.25).clamp(0.0, 1.0));
+            let wave = |tone: &f32, partial| (std::f32::consts::TAU * (tone * partial as f32 * now).fract()).sin();
+            partials.map(|(tone, partial)| level(partial) * wave(tone, partial)).sum()
+        };
+        (0..(seconds * 32_000.0) as usize).map(sample).collect()
+    }
+
+    #[test]
+    fn soft_changes_move_but_not_for_long() {
+        assert_eq!(heard(&darkening_chord(5.0), 1280), None);
+        let since = heard(&darkening_chord(8.0), 1280).map(|at| at as f32 / 32_000.0);
+        assert!(since.is_some_and(|at| (0.0..=0.75).contains(&at)), "{since:?}");
     }
 
     #[test]

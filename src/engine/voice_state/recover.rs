@@ -17,14 +17,13 @@ use crate::engine::{Freeze, Remedy};
 use crate::telemetry::FREEZES;
 
 /// What is tried in turn at one place.
-const REMEDIES: [Remedy; 5] = [Remedy::Draws, Remedy::Context, Remedy::Anew, Remedy::Anew, Remedy::Anew];
+const REMEDIES: [Remedy; 7] =
+    [Remedy::Draws, Remedy::Context, Remedy::Anew, Remedy::Anew, Remedy::Anew, Remedy::Anew, Remedy::Anew];
 /// Seconds that are held back beyond the longest stillness: the place is found at the end of a
 /// block.
 const SLACK: f64 = 0.5;
-/// Seconds of the cross-fade to music that begins anew, at first, and where that stands still from its first chord on:
-/// so that at least this chord is heard to begin.
-const FADE: f64 = 1.5;
-const SHORT_FADE: f64 = 0.25;
+/// Seconds of the cross-fade to music that begins anew: no click, and its first chord is heard to begin.
+const FADE: f64 = 0.25;
 /// A voice that nothing helped is tried again at the next place. If nothing helps there either, it is left alone for
 /// so many times the longest stillness, at first and when it has not moved again and again.
 const REST: f64 = 0.5;
@@ -219,13 +218,10 @@ impl VoiceState {
         self.guard.turns.retain(|turn| turn.column < self.codes.columns());
         self.guard.turns.push(turn);
         if remedy == Remedy::Anew {
-            let fade = |seconds: f64| self.info.sample_rate.samples(seconds).0 as usize * self.info.channels;
-            match self.guard.segue.as_mut().filter(|segue| segue.from == at) {
-                Some(segue) => segue.pcm.truncate(fade(SHORT_FADE)),
-                None => {
-                    old.truncate(fade(FADE));
-                    self.guard.segue = Some(Segue { from: at, pcm: old });
-                }
+            // Of several beginnings at one place each is under the end of what was there at first.
+            if self.guard.segue.as_ref().is_none_or(|segue| segue.from != at) {
+                old.truncate(self.info.sample_rate.samples(FADE).0 as usize * self.info.channels);
+                self.guard.segue = Some(Segue { from: at, pcm: old });
             }
         }
         self.guard.watch.as_mut()?.restart(at);
