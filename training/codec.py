@@ -1,6 +1,7 @@
 """Train the codec: `python codec.py --pool DIR --run DIR --minutes 30 [--device cuda]`.
 
-MUSIC=band makes one for recorded instruments; there an adversary joins after `--adversary` of the time."""
+MUSIC=band makes one for recorded instruments. With `--only-decoder` a trained one goes on: its encoder and codebooks stay, so what was
+encoded stays valid, and its decoder learns, best with an adversary, which joins after `--adversary` of the time."""
 import argparse
 import math
 import os
@@ -10,31 +11,15 @@ import numpy as np
 import torch
 import torch.nn.utils.parametrize as parametrize
 from transformers import EncodecConfig, EncodecModel
-from transformers.audio_utils import mel_filter_bank
 
 import fastconv
 from adversary import Adversary, taken_for_real, told_apart
-from config import CODEC, HOP, MUSIC, SR
+from config import CODEC, HOP, MUSIC
 from data import load_pool
 from muon import Muon
 from precision import bf16_is_faster
-from quantizer import Quantizer
-
-SCALES = ((2048, 96), (512, 48), (128, 20))
-# A fourth scale tells neighbouring notes apart, which 96 mel bands cannot below 1 kHz.
-PITCH = 8192
-PER_OCTAVE, LOWEST, OCTAVES = 24, 55.0, 7
-MEL_SHARE = 0.5      # of the loss; notes are what a codec is judged by
-QUIET = 2e-4, 1e-3   # what a band of the mel scales, and of this one, counts as silence
-
-
-def pitch_bank(n=PITCH):
-    """Triangles [bands, bins] a quarter tone apart; the lowest are as wide as the spectrum can tell."""
-    bins = np.arange(n // 2 + 1) * SR / n
-    centres = LOWEST * 2 ** (np.arange(PER_OCTAVE * OCTAVES) / PER_OCTAVE)
-    width = np.maximum(centres * (2 ** (1 / PER_OCTAVE) - 1), 1.2 * SR / n)
-    bank = np.maximum(0, 1 - np.abs(bins - centres[:, None]) / width[:, None]).astype(np.float32)
-    return bank / np.maximum(bank.sum(1, keepdims=True), 1)
+from quantizer import Quantizer, dequantize, quantize
+from spectral import SpectralLoss
 
 
 def build(sizes=CODEC):
@@ -59,32 +44,6 @@ def with_weight_norm(state):
     return out
 
 
-class SpectralLoss(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        for n, mels in SCALES:
-            self.register_buffer(f"window{n}", torch.hann_window(n))
-            bank = mel_filter_bank(n // 2 + 1, mels, 0.0, 15000.0, SR, mel_scale="slaney").T.astype(np.float32)
-            bank = bank / np.maximum(bank.sum(1, keepdims=True), 1)
-            self.register_buffer(f"bank{n}", torch.tensor(bank))
-        self.register_buffer(f"window{PITCH}", torch.hann_window(PITCH))
-        self.register_buffer(f"bank{PITCH}", torch.tensor(pitch_bank()))
-
-    def bands(self, x, n):
-        window = getattr(self, f"window{n}")
-        s = torch.stft(x, n, n // 4, window=window, return_complex=True, center=True)
-        mag = torch.sqrt(s.real**2 + s.imag**2 + 1e-10) / (n / 4)
-        return torch.matmul(getattr(self, f"bank{n}"), mag)
-
-    def forward(self, y, x):
-        log_loss = mag_loss = 0.0
-        for n, quiet, share in [(n, QUIET[0], MEL_SHARE / len(SCALES)) for n, _ in SCALES] + [(PITCH, QUIET[1], 1 - MEL_SHARE)]:
-            a, b = self.bands(y, n), self.bands(x, n)
-            log_loss = log_loss + share * (torch.log(a + quiet) - torch.log(b + quiet)).abs().mean()
-            mag_loss = mag_loss + share * (a - b).abs().mean()
-        return log_loss, mag_loss
-
-
 def batch_of(pool, rng, size, frames):
     out = np.empty((size, frames * HOP), np.float32)
     for i in range(size):
@@ -105,7 +64,8 @@ def train(args):
     adversary = Adversary().to(device)
     judging = torch.optim.AdamW(adversary.parameters(), 3e-4, betas=(0.8, 0.99))
     quantizer = Quantizer(model, device)
-    params = [p for n, p in model.named_parameters() if not n.startswith("quantizer")]
+    learns = ("decoder.",) if args.only_decoder else ("encoder.", "decoder.")
+    params = [p for n, p in model.named_parameters() if n.startswith(learns)]
     opts = [Muon([p for p in params if p.dim() > 1 and min(p.flatten(1).shape) > 4], args.muon_lr),
             torch.optim.AdamW([p for p in params if p.dim() == 1 or min(p.flatten(1).shape) <= 4], args.lr,
                               betas=(0.8, 0.97), weight_decay=0.0)]
@@ -116,13 +76,20 @@ def train(args):
     if os.path.exists(path):
         saved = torch.load(path, map_location=device, weights_only=False)
         model.load_state_dict(saved["model"])
-        for o, state in zip(opts, saved["opts"]):
-            o.load_state_dict(state)
-        step, spent = saved["step"], saved["spent"]
         quantizer.load(saved["quantizer"])
+        step = saved["step"]
+        if saved.get("only_decoder") and not args.only_decoder:
+            print("only its decoder learns by now")
+            return
+        if saved.get("only_decoder", False) == args.only_decoder:
+            spent = saved["spent"]
+            for o, state in zip(opts, saved["opts"]):
+                o.load_state_dict(state)
         if "adversary" in saved:
             adversary.load_state_dict(saved["adversary"])
             judging.load_state_dict(saved["judging"])
+    if args.only_decoder and not quantizer.ready:
+        raise SystemExit(f"{path} has no codebooks yet: train it without --only-decoder first")
     dtype = torch.bfloat16 if args.bf16 else torch.float32
     judging_in = lambda: torch.autocast(device.type, torch.bfloat16, enabled=bool(args.bf16))
     rng = np.random.default_rng(step + 7)
@@ -141,12 +108,16 @@ def train(args):
             for g in o.param_groups:
                 g["lr"] = g["peak"] * scale
         x = batch_of(pool, rng, args.batch, args.frames).to(device)
-        z = fastconv.encode(model, x, dtype)
-        q, commit, usage = quantizer(z, step, args.warm)
+        with torch.set_grad_enabled(not args.only_decoder):
+            z = fastconv.encode(model, x, dtype)
+        if args.only_decoder:
+            q, commit, usage = dequantize(model, quantize(model, z)), torch.zeros(()), []
+        else:
+            q, commit, usage = quantizer(z, step, args.warm)
         y = fastconv.decode(model, q, dtype)
         log_loss, mag_loss = loss_of(y, x)
         wave = (y - x).abs().mean()
-        loss = log_loss + 30 * mag_loss + args.wave * wave + args.commit * commit
+        loss = log_loss + args.mag * mag_loss + args.wave * wave + args.commit * commit
         told = fooled = alike = torch.zeros(())
         if args.adversary is not None and done >= args.adversary:
             judge = adversary.draw()
@@ -171,15 +142,15 @@ def train(args):
             print(f"{step} {spent:.0f}s lr {scale:.2f} " + " ".join(f"{k} {v:.4f}" for k, v in log.items()),
                   "usage", usage, flush=True)
         if time.time() - last_save > 120:
-            save(path, model, opts, quantizer, (adversary, judging), step, spent)
+            save(path, model, opts, quantizer, (adversary, judging), step=step, spent=spent, only_decoder=args.only_decoder)
             last_save = time.time()
-    save(path, model, opts, quantizer, (adversary, judging), step, spent)
+    save(path, model, opts, quantizer, (adversary, judging), step=step, spent=spent, only_decoder=args.only_decoder)
 
 
-def save(path, model, opts, quantizer, adversary, step, spent):
+def save(path, model, opts, quantizer, adversary, **progress):
     quantizer.store()
     torch.save(dict(model=model.state_dict(), opts=[o.state_dict() for o in opts], quantizer=quantizer.state(), sizes=MUSIC,
-                    adversary=adversary[0].state_dict(), judging=adversary[1].state_dict(), step=step, spent=spent), path + ".tmp")
+                    adversary=adversary[0].state_dict(), judging=adversary[1].state_dict(), **progress), path + ".tmp")
     os.replace(path + ".tmp", path)
 
 
@@ -197,9 +168,11 @@ if __name__ == "__main__":
     p.add_argument("--commit", type=float, default=0.02, help="of the loss; 0.1 makes all codes one within a hundred steps")
     p.add_argument("--lr", type=float, default=1e-3)
     p.add_argument("--muon-lr", type=float, default=4e-3)
+    p.add_argument("--mag", type=float, default=0.6)
     p.add_argument("--wave", type=float, default=2.0)
     p.add_argument("--bf16", type=int, help="1 or 0; by default whatever is faster here")
-    p.add_argument("--adversary", type=float, help="share of the time after which one joins; 0.3 is good")
+    p.add_argument("--only-decoder", action="store_true", help="the encoder and its codes stay as they are")
+    p.add_argument("--adversary", type=float, help="share of the time after which one joins")
     p.add_argument("--fool", type=float, default=0.3)
     p.add_argument("--alike", type=float, default=1.0)
     a = p.parse_args()

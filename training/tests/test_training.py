@@ -30,9 +30,9 @@ from composer.styles import NAMES
 from composer.theory import HALF_FRAMES, asked_bpm, bpm_of, frequency
 from adversary import Adversary, taken_for_real, told_apart
 from config import CODEC, CODECS, HOP, TEXT
-from codec import LOWEST, PER_OCTAVE, PITCH, SpectralLoss
 from muon import orthogonal
 from quantizer import Quantizer, dequantize, in_effect, quantize
+from spectral import PITCH_SCALES, SpectralLoss
 from config import CHANNELS, CODEBOOKS, KEEP, LEVELS, WINDOW
 from windows import MIDDLE, PREFIX, START, Pieces, longest_prefix
 
@@ -111,6 +111,52 @@ def test_a_codec_alone_is_written_and_comes_back(tmp_path, name):
         assert (state[key] - value).norm() <= 2e-3 * value.norm() + 1e-6, key
 
 
+def test_the_codec_that_is_kept_keeps_a_tone():
+    """By transformers, from its own folder."""
+    folder = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "models", "continuo-band-codec")
+    kept = unfold.codec_of(folder)
+    assert unfold.sizes_of(kept) == "band"
+    t = torch.arange(50 * HOP) / 32000
+    tone = 0.1 * torch.sin(2 * torch.pi * 440 * t)[None, None]
+    with torch.no_grad():
+        codes = kept.encode(tone, bandwidth=1.8)
+        assert codes.audio_codes.shape == (1, 1, 8, 50)
+        heard = kept.decode(codes.audio_codes, codes.audio_scales).audio_values[0, 0]
+    power = torch.fft.rfft(heard * torch.hann_window(len(t))).abs() ** 2
+    assert power[870:891].sum() > 0.7 * power.sum()
+    assert heard.square().mean() == pytest.approx(0.005, rel=0.3)
+
+
+def learn(run, pool, **more):
+    """A few steps of `codec.py` on noise; its checkpoint."""
+    options = dict(run=str(run), pool=str(pool), minutes=0.02, device="cpu", threads=1, batch=1, frames=8, warm=60, following=0.3, commit=0.02,
+                   lr=1e-3, muon_lr=4e-3, mag=0.6, wave=0.5, bf16=0, only_decoder=False, adversary=None, fool=0.3, alike=1.0)
+    codec.train(argparse.Namespace(**dict(options, **more)))
+    return torch.load(run / "codec.pt", map_location="cpu", weights_only=False)
+
+
+def test_a_codec_whose_decoder_alone_goes_on_keeps_its_codes(tmp_path):
+    noise = np.random.default_rng(0).integers(-9000, 9000, (2, 20 * HOP), dtype=np.int16)
+    np.save(tmp_path / "audio.npy", noise)
+    (tmp_path / "info.json").write_text("[]")
+    with pytest.raises(SystemExit, match="no codebooks yet"):
+        learn(tmp_path, tmp_path, only_decoder=True)
+    torch.manual_seed(0)
+    model = codec.build()
+    books = Quantizer(model, "cpu")
+    books.books, books.ready = [torch.randn(book.shape) for book in books.books], True
+    adversary = Adversary()
+    judging = torch.optim.AdamW(adversary.parameters())
+    codec.save(str(tmp_path / "codec.pt"), model, [], books, (adversary, judging), step=500, spent=60.0, only_decoder=False)
+    before = torch.load(tmp_path / "codec.pt", map_location="cpu", weights_only=False)
+    after = learn(tmp_path, tmp_path, only_decoder=True, adversary=0.0)
+    assert after["step"] > before["step"] and after["spent"] < 60
+    for name, value in before["model"].items():
+        assert torch.equal(after["model"][name], value) != (name.startswith("decoder.") and value.is_floating_point()), name
+    # Going on with the whole codec would change what was encoded.
+    assert learn(tmp_path, tmp_path)["step"] == after["step"]
+
+
 def test_codes_in_effect_are_those_that_are_used():
     assert in_effect(torch.full((512,), 3.0)) == pytest.approx(512, rel=1e-3)
     assert in_effect(torch.tensor([5.0, 5.0, 0.0, 0.0])) == pytest.approx(2, rel=1e-3)
@@ -148,8 +194,24 @@ def test_the_loss_of_a_codec_hears_a_note_that_is_a_semitone_off():
     loss_of = SpectralLoss()
     loudest = lambda semitones, size: int(loss_of.bands(tone(semitones), size)[0].mean(1).argmax())
     assert loudest(1, 2048) == loudest(0, 2048)
-    assert loudest(1, PITCH) == loudest(0, PITCH) + PER_OCTAVE // 12
-    assert abs(LOWEST * 2 ** (loudest(0, PITCH) / PER_OCTAVE) - 110) < 2
+    size, per_octave, lowest, _, _ = PITCH_SCALES[0]
+    assert loudest(1, size) == loudest(0, size) + per_octave // 12
+    assert abs(lowest * 2 ** (loudest(0, size) / per_octave) - 110) < 2
+
+
+def test_a_note_that_is_not_steady_is_nearer_than_none():
+    """A codec of 4,550 steps left high notes out: with a plain mean of logarithms a note whose phase jumps at every frame cost more
+    than silence does."""
+    torch.manual_seed(0)
+    t = torch.arange(32 * HOP) / 32000
+    hiss = 0.003 * torch.randn(1, len(t))
+    jumps = (2 * torch.pi * torch.rand(32)).repeat_interleave(HOP)
+    loss_of = SpectralLoss()
+    for hz in (440, 1000, 2000, 3000):
+        note = lambda phase: hiss + 0.1 * torch.sin(2 * torch.pi * hz * t + phase)
+        log, magnitude = (float(none / some) for none, some in zip(loss_of(hiss, note(0)), loss_of(note(jumps), note(0))))
+        assert log > 1.25 and magnitude > 1.1, (hz, log, magnitude)
+        assert float(loss_of(note(0), note(0))[0]) == 0
 
 
 def test_delay_is_undone():
