@@ -12,6 +12,7 @@ CHANNELS = 2 if BAND else 1
 LEVELS = 8 if BAND else 4       # codebooks of the codec, coarse to fine
 CODEBOOKS = LEVELS * CHANNELS   # of the decoder: of each level all channels, as MusicGen has them
 CODEBOOK_SIZE = 512
+CYCLE = 4 if BAND else 1    # bars after which most comes again: in the band the next bar has another chord
 WINDOW = 750   # frames (30 s) that the decoder is trained on: a cycle of four chords fits in
 KEEP = 500     # frames that a stream keeps when its window is full
 

@@ -15,7 +15,7 @@ import fastconv
 from codec import build
 from composer.render import make_piece
 from composer.styles import NAMES
-from config import BAND, CHANNELS, CODECS
+from config import BAND, CHANNELS, CODECS, CYCLE
 from data import load_pool
 from quantizer import quantize
 
@@ -47,8 +47,9 @@ def load_codes(paths):
 
 
 def repeats(codes, infos):
-    """Share of codes that come again one bar later, per codebook: what a decoder can copy."""
-    shares = [(c[:, 2 * i["half"]:] == c[:, :-2 * i["half"]]).mean(1) for c, i in zip(codes, infos)]
+    """Share of codes that come again after `CYCLE` bars, per codebook: what a decoder can copy."""
+    after = [2 * CYCLE * i["half"] for i in infos]
+    shares = [(c[:, frames:] == c[:, :-frames]).mean(1) for c, frames in zip(codes, after)]
     return np.round(np.mean(shares, 0), 2).tolist()
 
 
@@ -110,7 +111,7 @@ def main(a):
             codes = np.concatenate(codes)
             np.savez(path + ".tmp.npz", codes=codes, info=json.dumps(infos))
             os.replace(path + ".tmp.npz", path)
-            print(path, "codes that repeat after a bar", repeats(codes, infos), flush=True)
+            print(path, f"codes that repeat after {CYCLE} bars", repeats(codes, infos), flush=True)
 
 
 if __name__ == "__main__":

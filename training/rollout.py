@@ -2,7 +2,7 @@
 
 A decoder that has only heard composed music does not know where its own mistakes lead. So it
 plays for captions of the pieces it learns from, and every section is judged by its codes
-alone: does it sound like the asked style, do codes come again after a bar of the asked tempo as
+alone: does it sound like the asked style, do codes come again after a bar (of the band: four) of the asked tempo as
 often as in pieces, and does it move? A section that stands still for four seconds anywhere, or that
 has fewer different sounds than pieces of its style have, is never good. Good sections are learned
 like pieces, so that playing on stays right; all others only as what comes before a splice.
@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from config import CHANNELS, CODEBOOK_SIZE, FRAME_RATE, KEEP, WINDOW
+from config import CHANNELS, CODEBOOK_SIZE, CYCLE, FRAME_RATE, KEEP, WINDOW
 from sample import Generator
 
 SECONDS = 60
@@ -28,8 +28,9 @@ def picture(codes):
 
 
 def bar_repeats(codes, half):
-    """Share of first codes that come again one bar later."""
-    return float((codes[0, 2 * half:] == codes[0, :-2 * half]).mean())
+    """Share of first codes that come again `CYCLE` bars later."""
+    frames = 2 * CYCLE * half
+    return float((codes[0, frames:] == codes[0, :-frames]).mean())
 
 
 def sounds(codes):
@@ -109,6 +110,6 @@ def play(model, tok, pieces, ear, count, turn, threads=2, device="cpu"):
     in_style = np.array([s.belief > 0.5 for s in out])
     late = in_style.reshape(count, -1)[:, -1]
     print(f"rollouts at guidance {guidance}, temperature {temperature}: asked style in {in_style.mean():.2f} of sections, "
-          f"in {late.mean():.2f} of the last; codes that repeat after a bar {np.mean([s.repeats for s in out]):.2f}; "
+          f"in {late.mean():.2f} of the last; codes that repeat after {CYCLE} bars {np.mean([s.repeats for s in out]):.2f}; "
           f"still {np.mean([s.still for s in out]):.2f}; good {np.mean([s.good for s in out]):.2f}", flush=True)
     return out
