@@ -76,12 +76,16 @@ def train(args):
     if os.path.exists(path):
         saved = torch.load(path, map_location=device, weights_only=False)
         model.load_state_dict(saved["model"])
-        quantizer.load(saved["quantizer"])
-        step = saved["step"]
+        if "quantizer" in saved:
+            quantizer.load(saved["quantizer"])
+        else:   # taken out of a checkpoint folder: `unfold.py`
+            quantizer = Quantizer(model, device)
+            quantizer.ready = True
+        step = saved.get("step", 0)
         if saved.get("only_decoder") and not args.only_decoder:
             print("only its decoder learns by now")
             return
-        if saved.get("only_decoder", False) == args.only_decoder:
+        if "opts" in saved and saved.get("only_decoder", False) == args.only_decoder:
             spent = saved["spent"]
             for o, state in zip(opts, saved["opts"]):
                 o.load_state_dict(state)

@@ -27,7 +27,7 @@ def picture(codes):
     return np.sqrt(np.concatenate(counts) / codes.shape[1]).astype(np.float32)
 
 
-def bar_repeats(codes, half):
+def cycle_repeats(codes, half):
     """Share of first codes that come again `CYCLE` bars later."""
     frames = 2 * CYCLE * half
     return float((codes[0, frames:] == codes[0, :-frames]).mean())
@@ -65,7 +65,7 @@ class Ear:
         self.repeats, self.movement, self.sounds = {}, {}, {}
         for style, rows in pieces.of_style.items():
             crops_of = [(pieces.crop(rng, i, WINDOW), pieces.infos[i]["half"]) for i in rows]
-            self.repeats[style] = np.quantile([bar_repeats(c, half) for c, half in crops_of], (0.1, 0.9))
+            self.repeats[style] = np.quantile([cycle_repeats(c, half) for c, half in crops_of], (0.1, 0.9))
             self.movement[style] = np.quantile([movement(c) for c, _ in crops_of], 0.05)
             self.sounds[style] = np.quantile([sounds(c) for c, _ in crops_of], 0.05)
 
@@ -83,7 +83,7 @@ class Section:
 
     def __init__(self, codes, row, info, ear):
         self.codes, self.row, self.style, self.half = codes, row, info["style"], info["half"]
-        self.belief, self.repeats = ear.belief(codes, self.style), bar_repeats(codes, self.half)
+        self.belief, self.repeats = ear.belief(codes, self.style), cycle_repeats(codes, self.half)
         low, high = ear.repeats[self.style]
         self.still = movement(codes) < ear.movement[self.style] or sounds(codes) < ear.sounds[self.style]
         self.good = bool(self.belief > 0.6 and low <= self.repeats <= high and not self.still)

@@ -153,6 +153,12 @@ def test_a_codec_whose_decoder_alone_goes_on_keeps_its_codes(tmp_path):
     assert after["step"] > before["step"] and after["spent"] < 60
     for name, value in before["model"].items():
         assert torch.equal(after["model"][name], value) != (name.startswith("decoder.") and value.is_floating_point()), name
+    # One that was taken out of a checkpoint folder has nothing but its model.
+    os.makedirs(tmp_path / "kept")
+    torch.save(dict(sizes=before["sizes"], model=before["model"]), tmp_path / "kept" / "codec.pt")
+    kept = learn(tmp_path / "kept", tmp_path, only_decoder=True, adversary=0.0)["model"]
+    for name, value in before["model"].items():
+        assert name.endswith(("embed_avg", "cluster_size")) or torch.equal(kept[name], value) != name.startswith("decoder."), name
     # Going on with the whole codec would change what was encoded.
     assert learn(tmp_path, tmp_path)["step"] == after["step"]
 
