@@ -43,12 +43,6 @@ def another(rng, bpm):
     return round(asked_bpm(rng, HALF_FRAMES[chosen[rng.integers(len(chosen))]]))
 
 
-def nats(logits, ids):
-    """How unlikely each row is, [rows]: the sum over all codes that count."""
-    each = F.cross_entropy(logits.float().flatten(0, 2), ids[:, :, 1:].flatten(), ignore_index=lm.PAD, reduction="none")
-    return each.view(len(ids), -1).sum(1)
-
-
-def loss(right, wrong, ids, named):
-    """Of the choice between two captions, by the logits under each, of the rows that name a tempo."""
-    return (F.softplus(nats(right, ids) - nats(wrong, ids)) * named).sum() / named.sum().clamp(min=1)
+def loss(right, wrong, named):
+    """Of the choice between two captions, by the nats [rows, K, columns] under each, of the rows that name a tempo."""
+    return (F.softplus(right.sum((1, 2)) - wrong.sum((1, 2))) * named).sum() / named.sum().clamp(min=1)

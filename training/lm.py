@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from transformers import EncodecConfig, MusicgenConfig, MusicgenDecoderConfig, MusicgenForConditionalGeneration, T5Config
 
+import kernels
 from config import CHANNELS, CODEBOOK_SIZE, CODEBOOKS, CODEC, DECODER, LEVELS, TEXT
 
 PAD = CODEBOOK_SIZE
@@ -78,27 +79,19 @@ def attend(q, k, v, bias):
         return (scores.softmax(-1) @ v.flatten(0, 1)).view(q.shape)
 
 
-def attend_back(q, k, v, causal, part=256):
-    """Attention to what came before, in parts of queries that skip the keys behind them."""
-    parts = range(0, q.shape[2], part)
-    return torch.cat([attend(q[:, :, at:at + part], k[:, :, :at + part], v[:, :, :at + part],
-                             causal[None, at:at + part, :at + part]) for at in parts], 2)
-
-
-def decoder_logits(model, ids, context, mask):
-    """ids [batch, K, columns] -> logits [batch, K, columns, codebook size]."""
+def decoder_states(model, ids, context, mask):
+    """ids [batch, K, columns] -> what the last layers read [batch, columns, hidden]."""
     dec = model.decoder.model.decoder
     n = dec.config.num_attention_heads
     x = sum(dec.embed_tokens[k](ids[:, k]) for k in range(CODEBOOKS))
     x = x + positions(ids.shape[2], x.shape[2], x.device)
     bias = torch.zeros(mask.shape, device=x.device).masked_fill(mask == 0, -1e4)
     bias = bias[:, None].repeat(1, n, 1).flatten(0, 1)[:, None]
-    causal = torch.full((x.shape[1], x.shape[1]), -1e4, device=x.device).triu(1)
     for layer in dec.layers:
         h = layer.self_attn_layer_norm(x)
         a = layer.self_attn
         q, k, v = F.linear(h, torch.cat([a.q_proj.weight, a.k_proj.weight, a.v_proj.weight])).chunk(3, -1)
-        y = attend_back(_heads(q, n), _heads(k, n), _heads(v, n), causal)
+        y = kernels.look_back(_heads(q, n), _heads(k, n), _heads(v, n))
         x = x + a.out_proj(y.transpose(1, 2).reshape(h.shape))
         h = layer.encoder_attn_layer_norm(x)
         a = layer.encoder_attn
@@ -108,12 +101,22 @@ def decoder_logits(model, ids, context, mask):
         x = x + a.out_proj(y.transpose(1, 2).reshape(h.shape))
         h = layer.final_layer_norm(x)
         x = x + layer.fc2(F.gelu(layer.fc1(h)))
-    x = dec.layer_norm(x)
+    return dec.layer_norm(x)
+
+
+def decoder_logits(model, ids, context, mask):
+    """ids [batch, K, columns] -> logits [batch, K, columns, codebook size]."""
+    x = decoder_states(model, ids, context, mask)
     return torch.stack([head(x) for head in model.decoder.lm_heads], 1)
 
 
-def loss_of(logits, ids):
-    """Mean cross-entropy per codebook; the inputs are ids[..., :-1]."""
-    # Taken apart all at once: backwards from `logits[:, k]` each of them would be filled up to the size of all.
-    return torch.stack([F.cross_entropy(one.reshape(-1, CODEBOOK_SIZE).float(), target.reshape(-1), ignore_index=PAD)
-                        for one, target in zip(logits.unbind(1), ids[:, :, 1:].unbind(1))])
+def nats(model, ids, target, context, mask):
+    """How unlikely `target` [batch, K, 1 + columns] is after the inputs `ids` [batch, K, columns]: [batch, K, columns], 0 for what does
+    not count."""
+    states = decoder_states(model, ids, context, mask)
+    return kernels.nats(states, model.decoder.lm_heads, target[:, :, 1:], PAD)
+
+
+def loss_of(nats, target):
+    """Mean of `nats` per codebook, of codes that count."""
+    return nats.sum((0, 2)) / (target[:, :, 1:] != PAD).sum((0, 2))

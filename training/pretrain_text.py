@@ -8,6 +8,7 @@ stays as it is; noise on it and words left out make words nearby mean the same.
 import argparse
 import json
 import time
+from itertools import islice
 
 import numpy as np
 import torch
@@ -36,6 +37,7 @@ STYLES = band.styles.NAMES if BAND else composer.styles.NAMES
 KEYS = list(MODES if BAND else SCALES)
 PLAYERS = list(INSTRUMENTS if BAND else composer.captions.INSTRUMENTS)
 ENERGIES = 4
+CAPTIONS = 4        # of a piece of the band, in a batch: to compose it takes longer than to learn from it
 
 
 def of_composer(rng, phrases):
@@ -43,26 +45,29 @@ def of_composer(rng, phrases):
     piece = Piece(rng, str(rng.choice(STYLES)))
     info = dict(style=piece.style, bpm=bpm_of(piece.half), half=piece.half, root=piece.root, scale=piece.scale,
                 energy=piece.energy, instruments=piece.instruments(), kit=piece.spec["kit"])
-    return info, piece.energy, info["instruments"], composer.captions.make_caption(rng, info, phrases)
+    yield info, piece.energy, info["instruments"], composer.captions.make_caption(rng, info, phrases)
 
 
 def of_band(rng, phrases):
-    """The same of a section of a piece of the band; half of the captions are those of the whole piece."""
+    """The same of a piece of the band, several times: of its sections, and half of the captions are those of the whole piece."""
     info = describe(0, Score(rng, str(rng.choice(STYLES)), FRAME_RATE))
-    part = dict(info["sections"][0], name=str(rng.choice(list(band.form.WORDS))), level=int(rng.integers(ENERGIES)))
-    caption = (band.captions.make_caption(rng, info, phrases=phrases) if rng.random() < 0.5 else
-               band.captions.section_captions(rng, info, part, 1, phrases)[0])
-    return info, part["level"], info["cast"].values(), caption
+    for _ in range(CAPTIONS):
+        part = dict(info["sections"][0], name=str(rng.choice(list(band.form.WORDS))), level=int(rng.integers(ENERGIES)))
+        caption = (band.captions.make_caption(rng, info, phrases=phrases) if rng.random() < 0.5 else
+                   band.captions.section_captions(rng, info, part, 1, phrases)[0])
+        yield info, part["level"], info["cast"].values(), caption
 
 
-def example(rng, phrases):
-    info, energy, players, caption = (of_band if BAND else of_composer)(rng, phrases)
-    labels = [STYLES.index(info["style"]), HALF_FRAMES.index(info["half"]), KEYS.index(info["scale"]), energy]
-    return caption, labels, [p in players for p in PLAYERS]
+def examples(rng, phrases):
+    """Without end: a caption, the labels that it may say, and who plays."""
+    while True:
+        for info, energy, players, caption in (of_band if BAND else of_composer)(rng, phrases):
+            labels = [STYLES.index(info["style"]), HALF_FRAMES.index(info["half"]), KEYS.index(info["scale"]), energy]
+            yield caption, labels, [p in players for p in PLAYERS]
 
 
-def batch_of(tok, rng, size, phrases):
-    captions, labels, played = zip(*(example(rng, phrases) for _ in range(size)))
+def batch_of(tok, drawn, size):
+    captions, labels, played = zip(*islice(drawn, size))
     ids = [tok.encode(c).ids[:WORDS] for c in captions]
     text = torch.zeros(size, max(map(len, ids)), dtype=torch.long)
     for i, row in enumerate(ids):
@@ -85,11 +90,11 @@ def train(args):
     model.text_encoder.shared.weight.requires_grad_(False)
     params = [*(p for p in model.text_encoder.parameters() if p.requires_grad), *model.enc_to_dec_proj.parameters(), *heads.parameters()]
     opt = torch.optim.AdamW(params, lr=args.lr, betas=(0.9, 0.98), weight_decay=0.01)
-    rng, begin = np.random.default_rng(4), time.time()
+    drawn, begin = examples(np.random.default_rng(4), phrases), time.time()
     for step in range(args.steps):
         for g in opt.param_groups:
             g["lr"] = args.lr * min(1, (step + 1) / 30, (args.steps - step) / args.steps * 1.5)
-        text, labels, played = (b.to(device) for b in batch_of(tok, rng, args.batch, phrases))
+        text, labels, played = (b.to(device) for b in batch_of(tok, drawn, args.batch))
         said = (text > 0) & ((torch.rand(text.shape, device=device) > LEFT_OUT) | (text == END))
         mask = said.long()
         rows = F.embedding(text, model.text_encoder.shared.weight)

@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
-from transformers import MusicgenForConditionalGeneration
 
 import band.captions
 import composer.captions
@@ -28,9 +27,10 @@ from config import CHANNELS, CODEBOOKS, FRAME_RATE, LEVELS, WINDOW
 from encode import load_codes
 from muon import Muon
 from precision import bf16_is_faster
+from start import start, start_from, start_text
 from windows import MIDDLE, SPLICES, START, Pieces
 
-EARLY = 1.5e6           # columns in which all windows are short, if it begins with nothing
+EARLY = 1.5e6           # columns without splices, if it begins with nothing
 WEIGHTS = np.repeat(np.linspace(1.4, 0.6, LEVELS), CHANNELS)    # of the codebooks: the first carries the beat
 NOISIER = np.repeat(np.linspace(1.0, 2.5, LEVELS), CHANNELS)    # and has the fewest codes replaced
 HELD_OUT = 16           # pieces
@@ -40,58 +40,6 @@ WARM = 100              # steps in which the learning rate rises
 AVERAGE = 0.998         # of the weights that are kept for use
 LENGTHS = (START, MIDDLE, WINDOW, START, WINDOW, WINDOW)   # of the windows of one step after another
 CAPTIONS, OF_SECTIONS = 32, 6   # of each piece and of each section, if they are made here
-LOOK_BACK = (1, 2, 3, 4, 6)     # columns that the first heads start to look back
-
-
-def start(model):
-    """Initial weights: near-identity layers; token embeddings that leave the fast position
-    waves alone; and first heads that look a few columns back, for these are slow to learn."""
-    gain = 2.5
-    width, heads = model.decoder.config.hidden_size, model.decoder.config.num_attention_heads
-    size = width // heads
-    waves = torch.arange(size // 2)
-    for name, p in model.decoder.named_parameters():
-        if "embed_tokens" in name:
-            torch.nn.init.normal_(p, std=0.8 * CODEBOOKS ** -0.5)
-            with torch.no_grad():
-                p[:, waves] = 0
-                p[:, width // 2 + waves] = 0
-        elif ".layers." in name and p.dim() == 2:
-            scale = 0.3 if "out_proj" in name or "fc2" in name else 1.0
-            torch.nn.init.normal_(p, std=scale * p.shape[1] ** -0.5)
-    speed = lm.speeds(width, "cpu")[waves]
-    attention = model.decoder.model.decoder.layers[0].self_attn
-    with torch.no_grad():
-        for head, back in enumerate(LOOK_BACK[:heads]):
-            rows = head * size + waves
-            for w, shift in ((attention.q_proj.weight, float(back)), (attention.k_proj.weight, 0.0)):
-                cos, sin = gain * torch.cos(speed * shift), gain * torch.sin(speed * shift)
-                w[head * size:(head + 1) * size] = 0
-                w[rows, waves], w[rows, width // 2 + waves] = cos, sin
-                w[rows + size // 2, width // 2 + waves], w[rows + size // 2, waves] = cos, -sin
-
-
-def start_text(model, path, words):
-    """Take the table of word pieces, the pre-trained text encoder, and a strong path from it into the decoder."""
-    wordpieces.put_table(model, words)
-    model.load_state_dict(torch.load(path, weights_only=True), strict=False)
-    for name, p in model.decoder.named_parameters():
-        if ".encoder_attn." in name and p.dim() == 2:
-            torch.nn.init.normal_(p, std=p.shape[1] ** -0.5)
-
-
-def start_from(model, folder):
-    """Take decoder and text encoder of a checkpoint folder, or what `widen.py` made of one."""
-    if str(folder).endswith(".pt"):
-        model.load_state_dict(torch.load(folder, weights_only=True), strict=False)
-        return
-    kept = MusicgenForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
-    size = lambda m: (m.config.decoder.num_hidden_layers, m.config.decoder.hidden_size)
-    if size(kept) != size(model):
-        raise SystemExit("the decoder in %s has %d layers of %d, config.py asks for %d of %d: widen it first (INIT=wide)"
-                         % (folder, *size(kept), *size(model)))
-    state = kept.state_dict()
-    model.load_state_dict({k: v for k, v in state.items() if not k.startswith("audio_encoder.")}, strict=False)
 
 
 def optimizers(model, lr):
@@ -185,10 +133,10 @@ def called_anew(infos, phrases):
 
 
 def next_batch(run, pieces, args):
-    """Short windows first; later every third step sees many beginnings with a tempo, where the
-    text decides and not the past, and half of all columns are in full windows."""
+    """Every third step sees many beginnings with a tempo, where the text decides and not the past; half of all columns
+    are in full windows."""
     early = run.columns < EARLY and not args.init
-    frames = LENGTHS[run.step % (2 if early else len(LENGTHS))]
+    frames = LENGTHS[run.step % len(LENGTHS)]
     size = max(1, args.batch * WINDOW // frames)
     return pieces.batch(run.rng, size, frames, 0 if early or frames == START else SPLICES)
 
@@ -292,16 +240,16 @@ def losses_on(model, batch, device, args, rng, known=1, other=None):
     mask = (texts > 0).long()
     ids = lm.delay(codes)
     seen = ids if rng is None else corrupt(ids, args.noise)
-    with torch.autocast(device.type, torch.bfloat16, enabled=bool(args.bf16), cache_enabled=False):
-        context = lm.text_states(model, texts, mask, kept)
-        logits = lm.decoder_logits(model, torch.cat([seen, seen[:some]])[:, :, :-1], context, mask)
     early = torch.arange(codes.shape[2], device=device) < first[:, None]
     target = lm.delay(codes.masked_fill(early[:, None], lm.PAD))
-    right, wrong = logits.split([len(codes), some])
+    with torch.autocast(device.type, torch.bfloat16, enabled=bool(args.bf16), cache_enabled=False):
+        context = lm.text_states(model, texts, mask, kept)
+        twice = lambda ids: torch.cat([ids, ids[:some]])
+        right, wrong = lm.nats(model, twice(seen)[:, :, :-1], twice(target), context, mask).split([len(codes), some])
     choice = torch.zeros((), device=device)
     if other:
         asked = (torch.from_numpy(named) & (keep[:some] > 0)).to(device)
-        choice = contrast.loss(right[:some], wrong, target[:some], asked)
+        choice = contrast.loss(right[:some], wrong, asked)
     return lm.loss_of(right, target), choice
 
 

@@ -42,7 +42,7 @@ def spreads(model, batch):
             lambda m, x, name=name: out.__setitem__(name, float(x[0].var(-1, unbiased=False).mean()))))
     codes, text, _ = batch
     mask = (text > 0).long()
-    lm.decoder_logits(model, lm.delay(codes)[:, :, :-1], lm.text_states(model, text, mask), mask)
+    lm.decoder_states(model, lm.delay(codes)[:, :, :-1], lm.text_states(model, text, mask), mask)
     for hook in hooks:
         hook.remove()
     return out
@@ -109,8 +109,8 @@ def loss(model, batch):
     codes, text, _ = batch
     mask, ids = (text > 0).long(), lm.delay(batch[0])
     with torch.no_grad():
-        logits = lm.decoder_logits(model, ids[:, :, :-1], lm.text_states(model, text, mask), mask)
-    return [round(float(v), 3) for v in lm.loss_of(logits, ids)]
+        nats = lm.nats(model, ids[:, :, :-1], ids, lm.text_states(model, text, mask), mask)
+    return [round(float(v), 3) for v in lm.loss_of(nats, ids)]
 
 
 if __name__ == "__main__":

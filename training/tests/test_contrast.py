@@ -9,7 +9,6 @@ import torch
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import contrast
-import lm
 from composer.theory import HALF_FRAMES, bpm_of
 from config import CODEBOOK_SIZE, CODEBOOKS
 from test_wordpieces import toy_words
@@ -42,13 +41,11 @@ def test_only_the_tempo_changes_and_never_to_half_or_double():
 
 
 def test_the_right_tempo_must_be_the_likelier_one():
-    ids = lm.delay(torch.randint(0, CODEBOOK_SIZE, (2, CODEBOOKS, 8)))
-    alike = torch.zeros(2, CODEBOOKS, ids.shape[2] - 1, CODEBOOK_SIZE)
+    alike = torch.full((2, CODEBOOKS, 11), math.log(CODEBOOK_SIZE))
     named = torch.tensor([True, False])
-    assert abs(float(contrast.loss(alike, alike, ids, named)) - math.log(2)) < 1e-5
+    assert abs(float(contrast.loss(alike, alike, named)) - math.log(2)) < 1e-5
     knows = alike.clone()
-    hot = ids[0, 0, 3]
-    knows[0, 0, 2, hot] = 10
-    assert contrast.loss(knows, alike, ids, named) < 0.01 < 4 < contrast.loss(alike, knows, ids, named)
+    knows[0, 0, 2] = 0.02
+    assert contrast.loss(knows, alike, named) < 0.01 < 4 < contrast.loss(alike, knows, named)
     # What names no tempo is not asked.
-    assert float(contrast.loss(knows, alike, ids, torch.tensor([False, False]))) == 0
+    assert float(contrast.loss(knows, alike, torch.tensor([False, False]))) == 0
