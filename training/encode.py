@@ -7,6 +7,7 @@ import argparse
 import json
 import multiprocessing
 import os
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -94,13 +95,13 @@ def main(a):
     together = BATCH if torch.device(a.device).type == "cpu" else GPU_BATCH
     pieces = len(load_pool(a.pool)[1]) // CHANNELS if a.pool else a.pieces
     shards = pieces // a.shard if a.pool else -(-pieces // a.shard)
-    with multiprocessing.get_context("spawn").Pool(a.workers) as workers:
+    with nullcontext() if a.pool else multiprocessing.get_context("spawn").Pool(a.workers) as workers:
         for shard in range(a.first_shard, a.first_shard + shards):
             path = os.path.join(a.out, f"codes-{shard:04d}.npz")
             if os.path.exists(path):
                 continue
             codes, infos, waiting = [], [], []
-            for audio, info in pooled(a, shard) if a.pool else composed(a, shard, workers):
+            for audio, info in pooled(a, shard - a.first_shard) if a.pool else composed(a, shard, workers):
                 waiting.append(torch.from_numpy(audio))
                 infos.append(info)
                 if len(waiting) == together or len(infos) == a.shard:

@@ -483,6 +483,16 @@ def test_a_rendered_pool_is_encoded_piece_by_piece(tmp_path):
     assert np.array_equal(np.rint(found[1][0][:, 0] * 32767), 3 * CHANNELS + np.arange(CHANNELS)) and found[0][0].shape == (CHANNELS, 5 * HOP)
 
 
+def test_shards_of_a_pool_follow_those_that_are_there(tmp_path, monkeypatch):
+    np.save(tmp_path / "audio.npy", np.zeros((8 * CHANNELS, 5 * HOP), np.int16))
+    (tmp_path / "info.json").write_text(json.dumps([dict(piece=i // CHANNELS, half=1) for i in range(8 * CHANNELS)]))
+    monkeypatch.setattr(encode, "load_codec", lambda *_: None)
+    monkeypatch.setattr(encode, "encode_audio", lambda _, sides: torch.zeros(len(sides), 8, 20, dtype=torch.long))
+    encode.main(argparse.Namespace(threads=1, out=str(tmp_path), codec="", device="cpu", pool=str(tmp_path), shard=4, first_shard=3, workers=1))
+    _, infos = encode.load_codes([tmp_path / "codes-0003.npz", tmp_path / "codes-0004.npz"])
+    assert [info["piece"] for info in infos] == list(range(8))
+
+
 def test_a_resumed_training_goes_on_as_if_never_stopped(tmp_path):
     """Six steps at once, and three and three, give the same weights."""
     tok = toy_words()
