@@ -89,10 +89,10 @@ class Section:
         self.good = bool(self.belief > 0.6 and low <= self.repeats <= high and not self.still)
 
 
-def play(model, tok, pieces, ear, count, turn, threads=2, device="cpu"):
+def play(model, tok, pieces, ear, count, turn, threads=2, device="cpu", precision=torch.float32):
     """Sections of `count` rollouts for captions that name a tempo where there is one."""
     rng = np.random.default_rng([turn, 5])
-    generator = Generator.of(model, tok, device)
+    generator = Generator.of(model, tok, device, precision)
     guidance, temperature = SETTINGS[turn % len(SETTINGS)]
     rows = rng.integers(len(pieces.codes), size=count)
     texts = [str(rng.choice(pieces.infos[r]["captions"])) for r in rows]

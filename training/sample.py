@@ -1,6 +1,7 @@
 """Generate audio from a checkpoint folder with PyTorch (the server does it in Rust):
 `python sample.py --model DIR --prompt "techno, 128 bpm" --out out.wav`."""
 import argparse
+import copy
 import json
 import os
 
@@ -24,10 +25,10 @@ class Generator:
         self.take(model, wordpieces.load(folder), device, sizes.get("window_frames", WINDOW), sizes.get("keep_frames", KEEP))
 
     @classmethod
-    def of(cls, model, tok, device="cpu"):
+    def of(cls, model, tok, device="cpu", precision=torch.float32):
         """From a model in memory."""
         self = cls.__new__(cls)
-        self.take(model, tok, device)
+        self.take(model if precision == torch.float32 else copy.deepcopy(model).to(precision), tok, device)
         return self
 
     def take(self, model, tok, device, window=WINDOW, keep=KEEP):
@@ -53,8 +54,10 @@ class Generator:
         rng = torch.Generator(self.device).manual_seed(seed)
         ctx, mask = self.context(prompts)
         n = len(prompts)
-        ctx = torch.cat([ctx, torch.zeros_like(ctx)])
-        bias = torch.cat([(1.0 - mask) * -1e4, torch.zeros_like(mask, dtype=torch.float32)])[:, None, None]
+        bias = (1.0 - mask) * -1e4
+        if guidance != 1:
+            ctx, bias = torch.cat([ctx, torch.zeros_like(ctx)]), torch.cat([bias, torch.zeros_like(bias)])
+        bias = bias[:, None, None].to(ctx.dtype)
         draw = lambda logits: self.pick(logits, n, guidance, temperature, top_k, rng)
         codes = self.window(torch.zeros(n, CODEBOOKS, 0, dtype=torch.long, device=self.device), min(frames, self.full), ctx, bias, draw)
         while codes.shape[2] < frames:
@@ -64,46 +67,54 @@ class Generator:
 
     @staticmethod
     def pick(logits, n, guidance, temperature, top_k, rng):
-        """logits [2n, K, codes] with and without text -> one code each [n, K]."""
-        logits = (logits[n:] + guidance * (logits[:n] - logits[n:])) / temperature
+        """logits [2n, K, codes] with and without text, or [n, K, codes] with it -> one code each [n, K]."""
+        if len(logits) > n:
+            logits = logits[n:] + guidance * (logits[:n] - logits[n:])
+        logits = logits / temperature
         if top_k:
             kth = logits.topk(top_k, -1).values[..., -1:]
             logits = logits.masked_fill(logits < kth, -torch.inf)
         flat = logits.softmax(-1).reshape(n * CODEBOOKS, -1)
         return torch.multinomial(flat, 1, generator=rng).reshape(n, CODEBOOKS)
 
+    def heads_on(self, ids, pos, cross, bias, cache, at, end):
+        """Logits [rows, K, codes] after column `end` - 1; what the columns `at` to `end` say to later ones goes to `cache`."""
+        dec = self.model.decoder.model.decoder
+        heads = dec.config.num_attention_heads
+        x = sum(dec.embed_tokens[k](ids[:, k, at:end]) for k in range(CODEBOOKS)) + pos[at:end]
+        x = x.repeat(len(bias) // len(x), 1, 1)
+        for layer, (ck, cv), (k_all, v_all) in zip(dec.layers, cross, cache):
+            h, a = layer.self_attn_layer_norm(x), layer.self_attn
+            k_all[:, :, at:end] = lm._heads(a.k_proj(h), heads)
+            v_all[:, :, at:end] = lm._heads(a.v_proj(h), heads)
+            y = F.scaled_dot_product_attention(lm._heads(a.q_proj(h), heads), k_all[:, :, :end], v_all[:, :, :end], is_causal=at == 0)
+            x = x + a.out_proj(y.transpose(1, 2).reshape(h.shape))
+            h, a = layer.encoder_attn_layer_norm(x), layer.encoder_attn
+            y = F.scaled_dot_product_attention(lm._heads(a.q_proj(h), heads), ck, cv, attn_mask=bias)
+            x = x + a.out_proj(y.transpose(1, 2).reshape(h.shape))
+            x = x + layer.fc2(F.gelu(layer.fc1(layer.final_layer_norm(x))))
+        x = dec.layer_norm(x[:, -1])
+        return torch.stack([head(x) for head in self.model.decoder.lm_heads], 1)
+
     def window(self, known, frames, ctx, bias, draw):
         """Codes [n, K, frames] of one window that begins with the frames `known`."""
         n, _, given = known.shape
         dec = self.model.decoder.model.decoder
-        heads = dec.config.num_attention_heads
+        heads, width, columns = dec.config.num_attention_heads, dec.config.hidden_size, frames + LEVELS
         cross = [(lm._heads(l.encoder_attn.k_proj(ctx), heads), lm._heads(l.encoder_attn.v_proj(ctx), heads))
                  for l in dec.layers]
-        columns = frames + LEVELS
-        width = dec.config.hidden_size
-        cache = [torch.zeros(2, 2 * n, heads, columns, width // heads, device=self.device) for _ in dec.layers]
+        cache = [torch.zeros(2, len(bias), heads, columns, width // heads, device=self.device, dtype=ctx.dtype) for _ in dec.layers]
         ids = torch.full((n, CODEBOOKS, columns), PAD, dtype=torch.long, device=self.device)
-        pos = lm.positions(columns, width, self.device)
-        for c in range(columns - 1):
-            x = sum(dec.embed_tokens[k](ids[:, k, c]) for k in range(CODEBOOKS)) + pos[c]
-            x = x.repeat(2, 1)[:, None]
-            for layer, (ck, cv), (k_all, v_all) in zip(dec.layers, cross, cache):
-                h, a = layer.self_attn_layer_norm(x), layer.self_attn
-                k_all[:, :, c:c + 1] = lm._heads(a.k_proj(h), heads)
-                v_all[:, :, c:c + 1] = lm._heads(a.v_proj(h), heads)
-                y = F.scaled_dot_product_attention(lm._heads(a.q_proj(h), heads), k_all[:, :, :c + 1], v_all[:, :, :c + 1])
-                x = x + a.out_proj(y.transpose(1, 2).reshape(h.shape))
-                h, a = layer.encoder_attn_layer_norm(x), layer.encoder_attn
-                y = F.scaled_dot_product_attention(lm._heads(a.q_proj(h), heads), ck, cv, attn_mask=bias)
-                x = x + a.out_proj(y.transpose(1, 2).reshape(h.shape))
-                x = x + layer.fc2(F.gelu(layer.fc1(layer.final_layer_norm(x))))
-            x = dec.layer_norm(x)[:, 0]
-            logits = torch.stack([head(x) for head in self.model.decoder.lm_heads], 1)
-            new = draw(logits)
+        for k in range(CODEBOOKS):
+            ids[:, k, 1 + k // CHANNELS:1 + k // CHANNELS + given] = known[:, k]
+        pos = lm.positions(columns, width, self.device).to(ctx.dtype)
+        at = 0      # what is known is read all at once
+        for end in range(given + 1, columns):
+            new = draw(self.heads_on(ids, pos, cross, bias, cache, at, end).float())
             for k in range(CODEBOOKS):
-                frame = c - k // CHANNELS
-                if 0 <= frame < frames:
-                    ids[:, k, c + 1] = known[:, k, frame] if frame < given else new[:, k]
+                if given <= end - 1 - k // CHANNELS < frames:
+                    ids[:, k, end] = new[:, k]
+            at = end
         return lm.undelay(ids)
 
     @torch.no_grad()

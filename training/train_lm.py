@@ -190,7 +190,8 @@ def train(args):
                 print("pieces", len(pieces.codes), flush=True)
         if args.rollouts and run.columns >= max(ROLL_FROM[bool(args.init)], run.rolled + args.roll_every):
             run.swap()
-            made = rollout.play(run.model, tok, pieces, rollout.Ear(pieces), args.rollouts, run.step, args.threads, device)
+            made = rollout.play(run.model, tok, pieces, rollout.Ear(pieces), args.rollouts, run.step, args.threads, device,
+                                torch.bfloat16 if args.bf16 else torch.float32)
             run.swap()
             run.heard = pieces.heard = pieces.heard[-len(made):] + made
             run.rolled = run.columns
@@ -293,8 +294,8 @@ if __name__ == "__main__":
     p.add_argument("--batch", type=int, default=6, help="full windows, or as many columns of shorter ones")
     p.add_argument("--lr", type=float, default=1.5e-3)
     p.add_argument("--noise", type=float, default=0.1)
-    p.add_argument("--rollouts", type=int, default=32, help="how many pieces the decoder plays to hear itself")
-    p.add_argument("--roll-every", type=float, default=2e6, help="columns")
+    p.add_argument("--rollouts", type=int, default=16, help="how many pieces the decoder plays to hear itself")
+    p.add_argument("--roll-every", type=float, default=2.5e6, help="columns")
     p.add_argument("--bf16", type=int, help="1 or 0; by default whatever is faster here")
     a = p.parse_args()
     if a.bf16 is None:

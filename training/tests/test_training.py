@@ -20,6 +20,7 @@ import fastconv
 import kernels
 import lm
 import rollout
+import sample
 import start
 import train_lm
 import unfold
@@ -471,6 +472,22 @@ def test_training_goes_on_from_a_checkpoint_folder(tmp_path):
     start.start_from(other, tmp_path)
     mine = dict(model.named_parameters())
     assert all(torch.equal(p, mine[n]) for n, p in other.named_parameters() if not n.startswith("audio_encoder."))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_what_is_known_is_read_at_once_as_it_is_one_by_one(guidance):
+    torch.manual_seed(0)
+    model = lm.build().eval()
+    start.start(model)
+    generator = sample.Generator.of(model, toy_words())
+    ctx = torch.randn(2 if guidance == 1 else 4, 3, lm.DECODER["hidden_size"])
+    bias = torch.zeros(len(ctx), 1, 1, 3)
+    draw = lambda logits: generator.pick(logits, 2, guidance, 1.0, 1, None)
+    made = generator.window(torch.zeros(2, CODEBOOKS, 0, dtype=torch.long), 30, ctx, bias, draw)
+    assert torch.equal(made, generator.window(made[:, :, :20], 30, ctx, bias, draw))
+    other = made[:, :, :20].roll(1, 0)
+    assert torch.equal(other, generator.window(other, 30, ctx, bias, draw)[:, :, :20])
 
 
 def test_a_rendered_pool_is_encoded_piece_by_piece(tmp_path):
