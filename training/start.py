@@ -1,9 +1,9 @@
-"""What a decoder begins with.
+"""What a decoder begins with: heads that find what came after the same before.
 
-Music comes again after bars, so what a decoder has to find first is what followed when it last was here: a head that looks a column
-back, and one in the next layer that compares what that one saw with what sounds now. It takes millions of columns until
-chance brings the two together. Here they begin together: heads of the first layer look a few columns back and leave a sketch of what
-they see, heads of the second look for the columns before which it was as it is now, and the last layer begins by saying what it was that they found."""
+Most of music comes again after some bars. A transformer finds it by two heads in turn, one that looks a column back and one in the next layer
+that compares what that one saw with what sounds now ("induction heads", Olsson et al., 2022), and it takes millions of columns until chance
+brings them together. Here they begin together: heads of the first layer look a few columns back and leave a sketch of what they see, heads of
+the second look for the columns before which it was as it is now, and the last layer says what was there."""
 import torch
 from transformers import MusicgenForConditionalGeneration
 
@@ -12,13 +12,13 @@ import wordpieces
 from config import CODEBOOK_SIZE, CODEBOOKS
 
 LOOK_BACK = (1, 2, 3, 4, 6)     # columns that heads of the first layer look back
-LOUD = 1.6          # codes, beside position waves of 1 in every dimension
-SHARP = 3.5         # attention of the heads that look back
-LIKE = 1.5          # ... of those that look for the same
+LOUD = 1.6          # spread of the sum of all codes in a dimension; position waves have 1
+SHARP = 3.5         # gain of queries and keys of the heads that look back
+LIKE = 1.5          # ... and of those that look for the same
 SKETCHES = 3        # of the heads that look back, those that leave a sketch
 FINDERS = 2         # heads of the second layer that look for the same
-FOUND = 2.0         # how strongly they say what they found
-SAID = 0.0375       # ... and the last layer, times the root of the codebooks
+FOUND = 2.0         # gain of what these found
+SAID = 0.0375       # ... and of the last layer, times the root of the count of codebooks
 
 
 class Rooms:
