@@ -5,6 +5,8 @@ import torch.nn.functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
 SIZES = (2048, 1024, 512)
+SOFT = 0.3          # exponent of magnitudes: what is quiet, and high, counts too
+QUIET = 1e-7        # power that counts as silence
 
 
 class Judge(torch.nn.Module):
@@ -22,7 +24,8 @@ class Judge(torch.nn.Module):
 
     def forward(self, audio):
         spectrum = torch.stft(audio, self.size, self.size // 4, window=self.window, return_complex=True, normalized=True)
-        x, seen = torch.view_as_real(spectrum).permute(0, 3, 2, 1), []
+        x = torch.view_as_real(spectrum).permute(0, 3, 2, 1)
+        x, seen = x * (x.square().sum(1, keepdim=True) + QUIET) ** ((SOFT - 1) / 2), []
         for layer in self.layers:
             x = F.leaky_relu(layer(x), 0.2)
             seen.append(x)

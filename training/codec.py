@@ -21,6 +21,8 @@ from precision import bf16_is_faster
 from quantizer import Quantizer, dequantize, quantize
 from spectral import SpectralLoss
 
+LEARNING = 0.08     # share of the time in which an adversary learns to judge before it is listened to
+
 
 def build(sizes=CODEC):
     """The transformers model with plain weights (`with_weight_norm` gives the saved form)."""
@@ -51,6 +53,12 @@ def batch_of(pool, rng, size, frames):
         at = HOP * rng.integers(0, pool.shape[1] // HOP - frames)
         out[i] = pool[row, at:at + frames * HOP]
     return torch.from_numpy(out / 32768.0)
+
+
+def part_of(rng, frames):
+    """Samples of half of the frames: a judge hears no more at a time."""
+    at = int(rng.integers(frames - frames // 2 + 1))
+    return slice(at * HOP, (at + frames // 2) * HOP)
 
 
 def train(args):
@@ -124,16 +132,17 @@ def train(args):
         loss = log_loss + args.mag * mag_loss + args.wave * wave + args.commit * commit
         told = fooled = alike = torch.zeros(())
         if args.adversary is not None and done >= args.adversary:
-            judge = adversary.draw()
+            judge, some = adversary.draw(), part_of(rng, args.frames)
             with judging_in():
-                told, seen = told_apart(judge, x, y)
+                told, seen = told_apart(judge, x[:, some], y[:, some])
             judging.zero_grad(set_to_none=True)
             told.backward()
             judging.step()
-            with judging_in():
-                fooled, alike = taken_for_real(judge, y, seen)
-            joined = min(1, (done - args.adversary) / 0.05)
-            loss = loss + joined * (args.fool * fooled + args.alike * alike)
+            # Who cannot judge yet is not listened to.
+            if done >= args.adversary + LEARNING:
+                with judging_in():
+                    fooled, alike = taken_for_real(judge, y[:, some], seen)
+                loss = loss + args.fool * fooled + args.alike * alike
         model.zero_grad(set_to_none=True)
         loss.backward()
         for o in opts:

@@ -302,6 +302,21 @@ def test_a_repeated_bar_repeats_to_the_sample():
         assert np.abs(second - third).max() < 1e-4 * np.abs(second).max(), style
 
 
+def test_an_adversary_hears_what_is_quiet_and_high():
+    torch.manual_seed(0)
+    t = torch.arange(6400) / 32000
+    bow = lambda: 1e-3 * torch.randn(4, 6400)
+    draw = lambda breath: 0.5 * torch.sin(2 * torch.pi * (150 + 100 * torch.rand(4, 1)) * t) + breath
+    judge = Adversary(width=4).judges[2]
+    opt = torch.optim.AdamW(judge.parameters(), 3e-3)
+    told = lambda: told_apart(judge, draw(bow()), draw(0.0))[0]
+    for _ in range(40):
+        opt.zero_grad()
+        told().backward()
+        opt.step()
+    assert float(told().detach()) < 1.0
+
+
 def test_an_asked_tempo_means_the_nearest_one_of_the_grid():
     rng = np.random.default_rng(0)
     for half in HALF_FRAMES:
