@@ -21,7 +21,7 @@ from precision import bf16_is_faster
 from quantizer import Quantizer, dequantize, quantize
 from spectral import SpectralLoss
 
-LEARNING = 0.08     # share of the time in which an adversary learns to judge before it is listened to
+LEARNING = 200      # steps in which an adversary learns to judge before it is listened to
 
 
 def build(sizes=CODEC):
@@ -80,7 +80,7 @@ def train(args):
     for o in opts:
         for g in o.param_groups:
             g["peak"] = g["lr"]
-    step, spent = 0, 0.0
+    step, spent, judged = 0, 0.0, 0
     if os.path.exists(path):
         saved = torch.load(path, map_location=device, weights_only=False)
         model.load_state_dict(saved["model"])
@@ -100,6 +100,7 @@ def train(args):
         if "adversary" in saved:
             adversary.load_state_dict(saved["adversary"])
             judging.load_state_dict(saved["judging"])
+            judged = saved.get("judged", 0)
     if args.only_decoder and not quantizer.ready:
         raise SystemExit(f"{path} has no codebooks yet: train it without --only-decoder first")
     dtype = torch.bfloat16 if args.bf16 else torch.float32
@@ -139,7 +140,8 @@ def train(args):
             told.backward()
             judging.step()
             # Who cannot judge yet is not listened to.
-            if done >= args.adversary + LEARNING:
+            judged += 1
+            if judged > LEARNING:
                 with judging_in():
                     fooled, alike = taken_for_real(judge, y[:, some], seen)
                 loss = loss + args.fool * fooled + args.alike * alike
@@ -155,9 +157,9 @@ def train(args):
             print(f"{step} {spent:.0f}s lr {scale:.2f} " + " ".join(f"{k} {v:.4f}" for k, v in log.items()),
                   "usage", usage, flush=True)
         if time.time() - last_save > 120:
-            save(path, model, opts, quantizer, (adversary, judging), step=step, spent=spent, only_decoder=args.only_decoder)
+            save(path, model, opts, quantizer, (adversary, judging), step=step, spent=spent, judged=judged, only_decoder=args.only_decoder)
             last_save = time.time()
-    save(path, model, opts, quantizer, (adversary, judging), step=step, spent=spent, only_decoder=args.only_decoder)
+    save(path, model, opts, quantizer, (adversary, judging), step=step, spent=spent, judged=judged, only_decoder=args.only_decoder)
 
 
 def save(path, model, opts, quantizer, adversary, **progress):
