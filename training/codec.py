@@ -188,8 +188,8 @@ if __name__ == "__main__":
     p.add_argument("--bf16", type=int, help="1 or 0; by default whatever is faster here")
     p.add_argument("--only-decoder", action="store_true", help="the encoder and its codes stay as they are")
     p.add_argument("--adversary", type=float, help="share of the time after which one joins")
-    p.add_argument("--fool", type=float, default=0.3)
-    p.add_argument("--alike", type=float, default=1.0)
+    p.add_argument("--fool", type=float, default=0.05)
+    p.add_argument("--alike", type=float, default=0.2)
     a = p.parse_args()
     if a.bf16 is None:
         a.bf16 = bf16_is_faster(torch.device(a.device).type)

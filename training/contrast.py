@@ -5,10 +5,8 @@ in a window the mean over all codes shows almost nothing, and a decoder learns t
 So a window is also asked which of two captions it belongs to. The one that says so best is the decoder whose
 likelihoods are right, so nothing else is bent by it."""
 import numpy as np
-import torch
 import torch.nn.functional as F
 
-import lm
 from composer.theory import HALF_FRAMES, asked_bpm, bpm_of
 from wordpieces import TEMPI
 

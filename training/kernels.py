@@ -9,7 +9,7 @@ QUERIES = 128       # of a part: its scores fit a cache
 SMALLEST = 1e-30    # likelihood that has a logarithm
 
 
-class LookBack(torch.autograd.Function):
+class Causal(torch.autograd.Function):
     """Attention of [rows, columns, size] to columns that are not later."""
 
     @staticmethod
@@ -23,7 +23,7 @@ class LookBack(torch.autograd.Function):
             q, k, v = (q * scale).contiguous(), k.contiguous(), v.contiguous()
             later = torch.full((QUERIES, QUERIES), float("-inf"), dtype=q.dtype, device=q.device).triu(1)
             out, shares = torch.empty_like(q), []
-            for at, end in LookBack.parts(q.shape[1]):
+            for at, end in Causal.parts(q.shape[1]):
                 scores = q[:, at:end] @ k[:, :end].mT
                 scores[:, :, at:] += later[:end - at, :end - at]
                 shares.append(scores.softmax(-1))
@@ -37,7 +37,7 @@ class LookBack(torch.autograd.Function):
         grad = grad.contiguous()
         dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         mean = (grad * out).sum(-1, keepdim=True)
-        for (at, end), share in zip(LookBack.parts(q.shape[1]), shares):
+        for (at, end), share in zip(Causal.parts(q.shape[1]), shares):
             dv[:, :end] += share.mT @ grad[:, at:end]
             scores = (grad[:, at:end] @ v[:, :end].mT).sub_(mean[:, at:end]).mul_(share)
             dq[:, at:end] = scores @ k[:, :end]
@@ -45,14 +45,14 @@ class LookBack(torch.autograd.Function):
         return dq * q.shape[-1] ** -0.5, dk, dv
 
 
-def look_back(q, k, v):
+def causal(q, k, v):
     """Attention of [batch, heads, columns, size] to columns that are not later."""
     if q.is_cuda:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    return LookBack.apply(*(x.flatten(0, 1) for x in (q, k, v))).view(q.shape)
+    return Causal.apply(*(x.flatten(0, 1) for x in (q, k, v))).view(q.shape)
 
 
-class Unlikely(torch.autograd.Function):
+class Nats(torch.autograd.Function):
     """Nats [rows] of the codes `target` [rows] under the logits `x` [rows, width] times `weight` [codes, width]."""
 
     @staticmethod
@@ -76,6 +76,6 @@ def nats(x, heads, ids, pad):
     kind = x.device.type
     precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
     flat = x.flatten(0, 1).to(precision)
-    out = [Unlikely.apply(flat, head.weight.to(precision), one.masked_fill(one == pad, 0)).masked_fill(one == pad, 0)
+    out = [Nats.apply(flat, head.weight.to(precision), one.masked_fill(one == pad, 0)).masked_fill(one == pad, 0)
            for head, one in zip(heads, ids.transpose(0, 1).flatten(1))]
     return torch.stack(out, 1).view(len(x), x.shape[1], -1).transpose(1, 2)

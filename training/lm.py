@@ -91,7 +91,7 @@ def decoder_states(model, ids, context, mask):
         h = layer.self_attn_layer_norm(x)
         a = layer.self_attn
         q, k, v = F.linear(h, torch.cat([a.q_proj.weight, a.k_proj.weight, a.v_proj.weight])).chunk(3, -1)
-        y = kernels.look_back(_heads(q, n), _heads(k, n), _heads(v, n))
+        y = kernels.causal(_heads(q, n), _heads(k, n), _heads(v, n))
         x = x + a.out_proj(y.transpose(1, 2).reshape(h.shape))
         h = layer.encoder_attn_layer_norm(x)
         a = layer.encoder_attn

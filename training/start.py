@@ -16,6 +16,7 @@ LOUD = 1.6          # spread of the sum of all codes in a dimension; position wa
 SHARP = 3.5         # gain of queries and keys of the heads that look back
 LIKE = 1.5          # ... and of those that look for the same
 SKETCHES = 3        # of the heads that look back, those that leave a sketch
+LEFT = 1.4          # gain of what they leave
 FINDERS = 2         # heads of the second layer that look for the same
 FOUND = 2.0         # gain of what these found
 SAID = 0.0375       # ... and of the last layer, times the root of the count of codebooks
@@ -33,20 +34,14 @@ class Rooms:
         self.codes = torch.where((wave >= self.head // 2) & (wave < half - self.head))[0]
 
 
-def orthonormal(count, width, dims):
-    """Rows [count, width] of random directions in the dimensions `dims`."""
+def orthonormal(count, width, dims, unseen=()):
+    """Rows [count, width] of random directions in the dimensions `dims`, beside the one where all `unseen` are alike."""
     rows = torch.zeros(count, width)
-    rows[:, dims] = torch.linalg.qr(torch.randn(len(dims), count))[0].T
+    rows[:, dims] = torch.randn(count, len(dims))
+    if len(unseen):
+        rows[:, unseen] -= rows[:, unseen].mean(1, keepdim=True)
+    rows[:, dims] = torch.linalg.qr(rows[:, dims].T)[0].T
     return rows
-
-
-def beside_waves(count, width, slow):
-    """The same in those of the slow waves, where the waves themselves are not seen: cosines are 1 there."""
-    rows = torch.randn(count, len(slow))
-    rows[:, :len(slow) // 2] -= rows[:, :len(slow) // 2].mean(1, keepdim=True)
-    out = torch.zeros(count, width)
-    out[:, slow] = torch.linalg.qr(rows.T)[0].T
-    return out
 
 
 def look_back(attention, rooms, width):
@@ -71,13 +66,14 @@ def find_the_same(first, second, rooms, width):
     before = orthonormal(SKETCHES * size, width, torch.cat([rooms.fast, rooms.codes]))
     for head in range(SKETCHES):
         first.v_proj.weight[rows(head)] = now
-        first.out_proj.weight[:, rows(head)] = 1.4 * before[rows(head)].T
+        first.out_proj.weight[:, rows(head)] = LEFT * before[rows(head)].T
     seen = [now, *before.split(size)]
     third = size // 3
     mixed = lambda back: torch.cat([seen[back][:third], seen[back + 1][third:2 * third], seen[back + 2][2 * third:]])
     count = size - 1
     read = orthonormal(FINDERS * count, width, rooms.codes)
-    write = beside_waves(FINDERS * count, width, rooms.slow)
+    # Cosines of the slow waves are 1 in a whole window: what is found is written beside them.
+    write = orthonormal(FINDERS * count, width, rooms.slow, rooms.slow[rooms.slow < width // 2])
     # One compares the last column, closely; the other the last three.
     for head, (query, key) in enumerate(((seen[0], seen[1]), (mixed(0), mixed(1)))):
         second.q_proj.weight[rows(head)], second.k_proj.weight[rows(head)] = LIKE * query, LIKE * key
@@ -109,6 +105,7 @@ def start(model):
         head.weight.copy_(SAID * CODEBOOKS ** 0.5 * embedding.weight[:CODEBOOK_SIZE] @ read.T @ write)
 
 
+@torch.no_grad()
 def start_text(model, path, words):
     """Take the table of word pieces, the pre-trained text encoder, and a strong path from it into the decoder."""
     wordpieces.put_table(model, words)
@@ -119,8 +116,7 @@ def start_text(model, path, words):
         if ".encoder_attn." in name and p.dim() == 2:
             torch.nn.init.normal_(p, std=p.shape[1] ** -0.5)
             if "out_proj" in name:
-                with torch.no_grad():
-                    p[rooms.slow] = 0
+                p[rooms.slow] = 0
 
 
 def start_from(model, folder):

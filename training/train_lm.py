@@ -23,7 +23,7 @@ import contrast
 import lm
 import rollout
 import wordpieces
-from config import CHANNELS, CODEBOOKS, FRAME_RATE, LEVELS, WINDOW
+from config import CHANNELS, FRAME_RATE, LEVELS, WINDOW
 from encode import load_codes
 from muon import Muon
 from precision import bf16_is_faster
