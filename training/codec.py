@@ -128,9 +128,9 @@ def train(args):
         else:
             q, commit, usage = quantizer(z, step, args.warm)
         y = fastconv.decode(model, q, dtype)
-        log_loss, mag_loss = loss_of(y, x)
+        log_loss, mag_loss, over_loss = loss_of(y, x)
         wave = (y - x).abs().mean()
-        loss = log_loss + args.mag * mag_loss + args.wave * wave + args.commit * commit
+        loss = log_loss + args.mag * mag_loss + args.over * over_loss + args.wave * wave + args.commit * commit
         told = fooled = alike = torch.zeros(())
         if args.adversary is not None and done >= args.adversary:
             judge, some = adversary.draw(), part_of(rng, args.frames)
@@ -150,7 +150,7 @@ def train(args):
         for o in opts:
             o.step()
         step += 1
-        for k, v in (("log", log_loss), ("mag", mag_loss), ("wave", wave), ("commit", commit), ("told", told), ("fooled", fooled), ("alike", alike)):
+        for k, v in (("log", log_loss), ("mag", mag_loss), ("over", over_loss), ("wave", wave), ("commit", commit), ("told", told), ("fooled", fooled), ("alike", alike)):
             v = float(v.detach())
             log[k] = 0.95 * log.get(k, v) + 0.05 * v
         if step % 25 == 0:
@@ -184,6 +184,7 @@ if __name__ == "__main__":
     p.add_argument("--lr", type=float, default=1e-3)
     p.add_argument("--muon-lr", type=float, default=4e-3)
     p.add_argument("--mag", type=float, default=0.6)
+    p.add_argument("--over", type=float, default=0.0, help="what is louder than it should be")
     p.add_argument("--wave", type=float, default=2.0)
     p.add_argument("--bf16", type=int, help="1 or 0; by default whatever is faster here")
     p.add_argument("--only-decoder", action="store_true", help="the encoder and its codes stay as they are")

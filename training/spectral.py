@@ -23,11 +23,12 @@ def pitch_bank(n, per_octave, lowest, octaves):
 
 
 class SpectralLoss(torch.nn.Module):
-    """How far spectra are apart, by logarithm and by magnitude, of several resolutions; 0 is equal.
+    """How far spectra are apart, by logarithm, by magnitude, and by what is louder than it should be; 0 is equal.
 
     A plain mean of the logarithms is content with silence where a note should be: a note fills few bands, and one that is not
     perfectly steady costs more in the empty bands beside it than it gains. So loud bands count more, and magnitudes are
-    compared by their squares, octave by octave, so that a bass does not hide what is above it."""
+    compared by their squares, octave by octave, so that a bass does not hide what is above it. Then the empty bands count for little, and
+    fill with noise between notes and partials: that is the third, where all bands count alike."""
 
     def __init__(self):
         super().__init__()
@@ -50,13 +51,15 @@ class SpectralLoss(torch.nn.Module):
         return torch.matmul(getattr(self, f"bank{n}"), mag)
 
     def forward(self, y, x):
-        log_loss = mag_loss = 0.0
+        log_loss = mag_loss = over_loss = 0.0
         for n, (group, quiet, share) in self.scales.items():
             a, b = self.bands(y, n), self.bands(x, n)
             loud = (b + quiet).sqrt()
             weight = 0.5 + 0.5 * loud / loud.mean((1, 2), keepdim=True)
-            log_loss = log_loss + share * (weight * (torch.log(a + quiet) - torch.log(b + quiet)).abs()).mean()
+            higher = torch.log(a + quiet) - torch.log(b + quiet)
+            log_loss = log_loss + share * (weight * higher.abs()).mean()
+            over_loss = over_loss + share * higher.relu().mean()
             apart, size = ((v.unflatten(1, (-1, group)).pow(2).mean((2, 3)) + 1e-12).sqrt() for v in (a - b, b))
             size = (size + quiet).sqrt()
             mag_loss = mag_loss + share * ((apart / size).sum(1) / size.sum(1)).mean()
-        return log_loss, mag_loss
+        return log_loss, mag_loss, over_loss

@@ -107,7 +107,8 @@ def start(model):
 
 @torch.no_grad()
 def start_text(model, path, words):
-    """Take the table of word pieces, the pre-trained text encoder, and a strong path from it into the decoder."""
+    """Take the table of word pieces, the pre-trained text encoder, and paths from it into the decoder that say nothing
+    yet: the first thing that they learn is what to say."""
     wordpieces.put_table(model, words)
     model.load_state_dict(torch.load(path, weights_only=True), strict=False)
     config = model.decoder.config
@@ -115,7 +116,9 @@ def start_text(model, path, words):
     for name, p in model.decoder.named_parameters():
         if ".encoder_attn." in name and p.dim() == 2:
             torch.nn.init.normal_(p, std=p.shape[1] ** -0.5)
-            if "out_proj" in name:
+            if "v_proj" in name:
+                p.zero_()
+            elif "out_proj" in name:
                 p[rooms.slow] = 0
 
 

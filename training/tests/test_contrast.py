@@ -28,11 +28,11 @@ def meant(bpm):
 
 def test_only_the_tempo_changes_and_never_to_half_or_double():
     tok, rng = toy_words(), np.random.default_rng(0)
-    other = contrast.OtherTempo(tok)
+    other = contrast.Other(tok, tempo=1)
     text = texts(tok, "rock, 128 bpm", "rain and guitar", "64 bpm 128 bpm", "at 174 bpm rock")
     for _ in range(200):
-        wrong, named = other(rng, text)
-        assert named.tolist() == [True, False, False, True]
+        wrong, asked = other(rng, text, 4)
+        assert asked.tolist() == [True, False, False, True]
         changed = wrong != text
         assert changed.sum(1).tolist() == [1, 0, 0, 1]
         for row, bpm in ((0, 128), (3, 174)):
@@ -40,12 +40,27 @@ def test_only_the_tempo_changes_and_never_to_half_or_double():
             assert abs(math.log2(said / bpm)) < 0.8 and meant(said) != meant(bpm)
 
 
+def test_a_caption_of_another_window_is_wrong_and_the_same_one_is_not():
+    tok = toy_words()
+    text = texts(tok, "rock, 128 bpm", "rain and guitar", "rain and guitar", "at 174 bpm rock")
+    wrong, asked = contrast.Other(tok, tempo=0)(np.random.default_rng(0), text, 3)
+    assert asked.tolist() == [True, True, False]
+    assert np.array_equal(wrong, text[[3, 0, 1]])
+
+
+def test_half_of_the_captions_with_a_tempo_only_get_another_one():
+    tok, rng = toy_words(), np.random.default_rng(0)
+    text = texts(tok, "rock, 128 bpm", "rain and guitar")
+    whole = [np.array_equal(contrast.Other(tok)(rng, text, 1)[0][0], text[1]) for _ in range(200)]
+    assert 70 < sum(whole) < 130
+
+
 def test_the_right_tempo_must_be_the_likelier_one():
     alike = torch.full((2, CODEBOOKS, 11), math.log(CODEBOOK_SIZE))
-    named = torch.tensor([True, False])
-    assert abs(float(contrast.loss(alike, alike, named)) - math.log(2)) < 1e-5
+    asked = torch.tensor([True, False])
+    assert abs(float(contrast.loss(alike, alike, asked)) - math.log(2)) < 1e-5
     knows = alike.clone()
     knows[0, 0, 2] = 0.02
-    assert contrast.loss(knows, alike, named) < 0.01 < 4 < contrast.loss(alike, knows, named)
-    # What names no tempo is not asked.
+    assert contrast.loss(knows, alike, asked) < 0.01 < 4 < contrast.loss(alike, knows, asked)
+    # Who is not asked.
     assert float(contrast.loss(knows, alike, torch.tensor([False, False]))) == 0

@@ -133,7 +133,7 @@ def test_the_codec_that_is_kept_keeps_a_tone():
 def learn(run, pool, **more):
     """A few steps of `codec.py` on noise; its checkpoint."""
     options = dict(run=str(run), pool=str(pool), minutes=0.02, device="cpu", threads=1, batch=1, frames=8, warm=60, following=0.3, commit=0.02,
-                   lr=1e-3, muon_lr=4e-3, mag=0.6, wave=0.5, bf16=0, only_decoder=False, adversary=None, fool=0.3, alike=1.0)
+                   lr=1e-3, muon_lr=4e-3, mag=0.6, over=1.0, wave=0.5, bf16=0, only_decoder=False, adversary=None, fool=0.3, alike=1.0)
     codec.train(argparse.Namespace(**dict(options, **more)))
     return torch.load(run / "codec.pt", map_location="cpu", weights_only=False)
 
@@ -218,9 +218,21 @@ def test_a_note_that_is_not_steady_is_nearer_than_none():
     loss_of = SpectralLoss()
     for hz in (440, 1000, 2000, 3000):
         note = lambda phase: hiss + 0.1 * torch.sin(2 * torch.pi * hz * t + phase)
-        log, magnitude = (float(none / some) for none, some in zip(loss_of(hiss, note(0)), loss_of(note(jumps), note(0))))
+        log, magnitude, _ = (float(none / some) for none, some in zip(loss_of(hiss, note(0)), loss_of(note(jumps), note(0))))
         assert log > 1.25 and magnitude > 1.1, (hz, log, magnitude)
         assert float(loss_of(note(0), note(0))[0]) == 0
+
+
+def test_noise_between_notes_is_too_loud_and_a_gap_is_not():
+    """What the decoder of a codec leaves between partials and notes costs where all bands count alike, and only there."""
+    torch.manual_seed(0)
+    t = torch.arange(32 * HOP) / 32000
+    note = 0.1 * torch.sin(2 * torch.pi * 440 * t)[None] * (t < 0.5)
+    noise = 0.005 * torch.randn(1, len(t))
+    loss_of = SpectralLoss()
+    (log, _, over), (quieter, _, under) = loss_of(note + noise, note), loss_of(0.5 * note, note)
+    assert over > 0.75 * log and over > 0.5
+    assert under < 1e-6 and quieter > 0
 
 
 def test_delay_is_undone():
@@ -525,6 +537,20 @@ def test_shards_of_a_pool_follow_those_that_are_there(tmp_path, monkeypatch):
     assert [info["piece"] for info in infos] == list(range(8))
 
 
+def test_a_text_that_nothing_was_learned_of_says_nothing(tmp_path):
+    torch.manual_seed(0)
+    model, tok = lm.build(), toy_words()
+    torch.save({k: v for k, v in model.state_dict().items() if k.startswith(("text_encoder", "enc_to_dec_proj"))}, tmp_path / "text.pt")
+    wordpieces.write(tmp_path / "words", tok, torch.randn(TEXT["vocab_size"], TEXT["d_model"]).numpy())
+    start.start_text(model, tmp_path / "text.pt", tmp_path / "words")
+    ids, text = lm.delay(torch.randint(0, 512, (2, CODEBOOKS, 9))), torch.randint(3, 9, (2, 4))
+    mask = torch.ones_like(text)
+    nats = lambda keep: lm.nats(model, ids[:, :, :-1], ids, lm.text_states(model, text, mask, torch.tensor(keep)), mask)
+    assert torch.equal(nats([1, 1]), nats([0, 0]))
+    nats([1, 1]).sum().backward()   # and yet it can learn to
+    assert model.decoder.model.decoder.layers[0].encoder_attn.v_proj.weight.grad.abs().sum() > 0
+
+
 def test_a_resumed_training_goes_on_as_if_never_stopped(tmp_path):
     """Six steps at once, and three and three, give the same weights."""
     tok = toy_words()
@@ -543,7 +569,7 @@ def test_a_resumed_training_goes_on_as_if_never_stopped(tmp_path):
             run = train_lm.Run(args, device)
             for _ in range(steps):
                 batch = tuple(b[:1] for b in some.batch(run.rng, 1, START))
-                train_lm.gradients(run.model, run.params, batch, device, args, run.rng, workers, contrast.OtherTempo(tok))
+                train_lm.gradients(run.model, run.params, batch, device, args, run.rng, workers, contrast.Other(tok))
                 run.update(run.rate(1e6 - run.columns, 1e5), workers)
                 run.columns += START
             run.save()
