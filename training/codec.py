@@ -14,7 +14,7 @@ from transformers import EncodecConfig, EncodecModel
 
 import fastconv
 from adversary import Adversary, taken_for_real, told_apart
-from config import CODEC, HOP, MUSIC
+from config import CODEBOOKS, CODEC, HOP, MUSIC
 from data import load_pool
 from muon import Muon
 from precision import bf16_is_faster
@@ -31,6 +31,12 @@ def build(sizes=CODEC):
         if parametrize.is_parametrized(module, "weight"):
             parametrize.remove_parametrizations(module, "weight")
     return model
+
+
+def first_levels(state, count=CODEBOOKS):
+    """Of a state dict of a codec with more levels."""
+    level = lambda name: int(name.split(".")[2]) if name.startswith("quantizer.layers.") else 0
+    return {name: value for name, value in state.items() if level(name) < count}
 
 
 def with_weight_norm(state):
@@ -83,7 +89,7 @@ def train(args):
     step, spent, judged = 0, 0.0, 0
     if os.path.exists(path):
         saved = torch.load(path, map_location=device, weights_only=False)
-        model.load_state_dict(saved["model"])
+        model.load_state_dict(first_levels(saved["model"]))
         if "quantizer" in saved:
             quantizer.load(saved["quantizer"])
         else:   # taken out of a checkpoint folder: `unfold.py`

@@ -1,6 +1,6 @@
 """Sizes of the model, in the terms of the transformers configurations.
 
-The environment says what plays: MUSIC=synthesis is `composer/`, in one channel, MUSIC=band is `band/`, in two."""
+The environment says what plays: MUSIC=synthesis is `composer/`, MUSIC=band is `band/`, whose sound has two sides."""
 import os
 
 MUSIC = os.environ.get("MUSIC", "synthesis")
@@ -8,9 +8,8 @@ BAND = MUSIC == "band"
 SR = 32000
 HOP = 1280
 FRAME_RATE = 25
-CHANNELS = 2 if BAND else 1
-LEVELS = 8 if BAND else 4       # codebooks of the codec, coarse to fine
-CODEBOOKS = LEVELS * CHANNELS   # of the decoder: of each level all channels, as MusicGen has them
+SIDES = 2 if BAND else 1    # of the sound
+CODEBOOKS = 4   # of codec and decoder, coarse to fine
 CODEBOOK_SIZE = 512
 CYCLE = 4 if BAND else 1    # bars after which most comes again: in the band the next bar has another chord
 WINDOW = 750   # frames (30 s) that the decoder is trained on: a cycle of four chords fits in
@@ -23,9 +22,8 @@ CODEC_SYNTHESIS = dict(
     num_residual_layers=1, use_conv_shortcut=False, compress=2, kernel_size=7,
     last_kernel_size=7, residual_kernel_size=3, normalize=False, chunk_length_s=None, overlap=None,
 )
-# For recorded instruments: twice the codebooks (1.8 kbit/s), no more columns for a decoder. With two recurrent layers
-# the checkpoint in stereo would exceed 40 MB.
-CODEC_BAND = dict(CODEC_SYNTHESIS, num_filters=20, hidden_size=32, codebook_dim=32, target_bandwidths=[1.8], num_lstm_layers=1)
+# For recorded instruments. It was trained with eight levels, of which a decoder learns the first four: see `README.md`.
+CODEC_BAND = dict(CODEC_SYNTHESIS, num_filters=20, hidden_size=32, codebook_dim=32, num_lstm_layers=1)
 CODECS = dict(synthesis=CODEC_SYNTHESIS, band=CODEC_BAND)
 CODEC = CODECS[MUSIC]
 # The embeddings are a static table of word pieces (`wordpieces.py`), which is not trained.
@@ -36,7 +34,7 @@ TEXT = dict(
 )
 DECODER = dict(
     vocab_size=CODEBOOK_SIZE, hidden_size=288, num_hidden_layers=6, num_attention_heads=6, ffn_dim=1152,
-    num_codebooks=CODEBOOKS, audio_channels=CHANNELS, max_position_embeddings=2048, activation_function="gelu",
+    num_codebooks=CODEBOOKS, audio_channels=1, max_position_embeddings=2048, activation_function="gelu",
     dropout=0.0, attention_dropout=0.0, activation_dropout=0.0, layerdrop=0.0, scale_embedding=False,
     pad_token_id=CODEBOOK_SIZE, bos_token_id=CODEBOOK_SIZE, eos_token_id=None, tie_word_embeddings=False,
 )

@@ -12,7 +12,7 @@ from wordpieces import TEMPI
 
 WEIGHT = 0.3
 OF_ROWS = 2                     # one row of so many is asked
-TEMPO = 0.5                     # share of captions with a tempo that only get another one
+TEMPO = 0.75                    # share of captions with a tempo that only get another one
 FARTHEST = 0.7                  # octaves between the two tempi: never half or double
 NEIGHBOUR = 0.6                 # share of those that are next to each other, and most alike
 

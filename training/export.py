@@ -23,7 +23,7 @@ def state_of(codec_path, lm_path):
         state.update({k: v for k, v in trained.items() if not k.startswith("audio_encoder.")})
     if codec_path:
         trained = torch.load(codec_path, map_location="cpu", weights_only=False)["model"]
-        trained = codec_module.with_weight_norm(trained)
+        trained = codec_module.with_weight_norm(codec_module.first_levels(trained))
         state.update({"audio_encoder." + k: v for k, v in trained.items()})
     model.load_state_dict(state)
     return model
@@ -33,7 +33,7 @@ def write_codec(out, path):
     """Sizes are those that the codec was trained with."""
     saved = torch.load(path, map_location="cpu", weights_only=False)
     model = EncodecModel(EncodecConfig(**CODECS[saved["sizes"]]))
-    model.load_state_dict(codec_module.with_weight_norm(saved["model"]))
+    model.load_state_dict(codec_module.with_weight_norm(codec_module.first_levels(saved["model"])))
     model.half().save_pretrained(out)
 
 

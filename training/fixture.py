@@ -9,7 +9,7 @@ from transformers import MusicgenForConditionalGeneration
 
 import lm
 import wordpieces
-from config import CODEBOOK_SIZE, CODEBOOKS, LEVELS
+from config import CODEBOOK_SIZE, CODEBOOKS
 
 PROMPT = "warm lofi hip hop at 85 bpm"
 FRAMES = 37  # with the start column and the delay: 40 columns
@@ -44,7 +44,7 @@ def make(folder):
         keep = torch.full((1,), keep)
         mine = lm.decoder_logits(model, ids, lm.text_states(model, text, mask, keep), mask * keep)[0]
         print("largest difference to the training forward pass", float((mine - want).abs().max()))
-    fixed = torch.randint(0, CODEBOOK_SIZE, (1, LEVELS, 20), generator=torch.Generator().manual_seed(2))
+    fixed = torch.randint(0, CODEBOOK_SIZE, (1, CODEBOOKS, 20), generator=torch.Generator().manual_seed(2))
     audio = model.audio_encoder.decode(fixed[None], [None]).audio_values
     columns = torch.arange(4, ids.shape[-1], 5)
     save_file({

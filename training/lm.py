@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from transformers import EncodecConfig, MusicgenConfig, MusicgenDecoderConfig, MusicgenForConditionalGeneration, T5Config
 
 import kernels
-from config import CHANNELS, CODEBOOK_SIZE, CODEBOOKS, CODEC, DECODER, LEVELS, TEXT
+from config import CODEBOOK_SIZE, CODEBOOKS, CODEC, DECODER, TEXT
 
 PAD = CODEBOOK_SIZE
 
@@ -33,19 +33,17 @@ def positions(count, width, device, start=0):
 
 
 def delay(codes):
-    """codes [batch, K, frames] -> delayed ids [batch, K, 1 + frames + levels - 1] with a start column. All channels of
-    a level wait alike."""
+    """codes [batch, K, frames] -> delayed ids [batch, K, 1 + frames + K - 1] with a start column."""
     b, k, n = codes.shape
-    out = torch.full((b, k, n + LEVELS), PAD, dtype=torch.long, device=codes.device)
+    out = torch.full((b, k, n + CODEBOOKS), PAD, dtype=torch.long, device=codes.device)
     for i in range(k):
-        at = 1 + i // CHANNELS
-        out[:, i, at:at + n] = codes[:, i]
+        out[:, i, 1 + i:1 + i + n] = codes[:, i]
     return out
 
 
 def undelay(ids):
-    n = ids.shape[2] - LEVELS
-    return torch.stack([ids[:, i, 1 + i // CHANNELS:1 + i // CHANNELS + n] for i in range(ids.shape[1])], 1)
+    n = ids.shape[2] - CODEBOOKS
+    return torch.stack([ids[:, i, 1 + i:1 + i + n] for i in range(ids.shape[1])], 1)
 
 
 def text_states(model, ids, mask, keep=None):

@@ -19,7 +19,8 @@ class Quantizer:
         return dict(books=self.books, count=self.count, sums=self.sums, ready=self.ready)
 
     def load(self, s):
-        self.books, self.count, self.sums, self.ready = s["books"], s["count"], s["sums"], s["ready"]
+        kept = slice(len(self.layers))      # it may have had more levels
+        self.books, self.count, self.sums, self.ready = s["books"][kept], s["count"][kept], s["sums"][kept], s["ready"]
 
     def store(self):
         for layer, book, count, sums in zip(self.layers, self.books, self.count, self.sums):

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from config import CHANNELS, CODEBOOK_SIZE, CYCLE, FRAME_RATE, KEEP, WINDOW
+from config import CODEBOOK_SIZE, CYCLE, FRAME_RATE, KEEP, WINDOW
 from sample import Generator
 
 SECONDS = 60
@@ -23,7 +23,7 @@ STILL = 4 * FRAME_RATE  # frames in which something new must come
 
 def picture(codes):
     """Which codes of the two first levels sound in a section [K, frames]."""
-    counts = [np.bincount(codes[k * CHANNELS], minlength=CODEBOOK_SIZE) for k in range(2)]
+    counts = [np.bincount(codes[k], minlength=CODEBOOK_SIZE) for k in range(2)]
     return np.sqrt(np.concatenate(counts) / codes.shape[1]).astype(np.float32)
 
 

@@ -12,7 +12,7 @@ from transformers import MusicgenForConditionalGeneration
 
 import lm
 import wordpieces
-from config import CHANNELS, CODEBOOKS, KEEP, LEVELS, SR, WINDOW
+from config import CODEBOOKS, KEEP, SR, WINDOW
 
 PAD = lm.PAD
 
@@ -100,29 +100,27 @@ class Generator:
         """Codes [n, K, frames] of one window that begins with the frames `known`."""
         n, _, given = known.shape
         dec = self.model.decoder.model.decoder
-        heads, width, columns = dec.config.num_attention_heads, dec.config.hidden_size, frames + LEVELS
+        heads, width, columns = dec.config.num_attention_heads, dec.config.hidden_size, frames + CODEBOOKS
         cross = [(lm._heads(l.encoder_attn.k_proj(ctx), heads), lm._heads(l.encoder_attn.v_proj(ctx), heads))
                  for l in dec.layers]
         cache = [torch.zeros(2, len(bias), heads, columns, width // heads, device=self.device, dtype=ctx.dtype) for _ in dec.layers]
         ids = torch.full((n, CODEBOOKS, columns), PAD, dtype=torch.long, device=self.device)
         for k in range(CODEBOOKS):
-            ids[:, k, 1 + k // CHANNELS:1 + k // CHANNELS + given] = known[:, k]
+            ids[:, k, 1 + k:1 + k + given] = known[:, k]
         pos = lm.positions(columns, width, self.device).to(ctx.dtype)
         at = 0      # what is known is read all at once
         for end in range(given + 1, columns):
             new = draw(self.heads_on(ids, pos, cross, bias, cache, at, end).float())
             for k in range(CODEBOOKS):
-                if given <= end - 1 - k // CHANNELS < frames:
+                if given <= end - 1 - k < frames:
                     ids[:, k, end] = new[:, k]
             at = end
         return lm.undelay(ids)
 
     @torch.no_grad()
     def audio(self, codes):
-        """Audio [batch, samples], or [batch, samples, 2]."""
-        sides = [self.model.audio_encoder.decode(codes[None, :, side::CHANNELS], [None] * len(codes)).audio_values[:, 0]
-                 for side in range(CHANNELS)]
-        return torch.stack(sides, -1).numpy() if CHANNELS > 1 else sides[0].numpy()
+        """Audio [batch, samples]."""
+        return self.model.audio_encoder.decode(codes[None], [None] * len(codes)).audio_values[:, 0].numpy()
 
     def clips(self, prompts, seconds, **kw):
         return self.audio(self.codes(prompts, int(seconds * 25), **kw))

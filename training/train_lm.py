@@ -23,7 +23,7 @@ import contrast
 import lm
 import rollout
 import wordpieces
-from config import CHANNELS, FRAME_RATE, LEVELS, WINDOW
+from config import CODEBOOKS, FRAME_RATE, WINDOW
 from encode import load_codes
 from muon import Muon
 from precision import bf16_is_faster
@@ -31,8 +31,8 @@ from start import start, start_from, start_text
 from windows import MIDDLE, SPLICES, START, Pieces
 
 EARLY = 1.5e6           # columns without splices, if it begins with nothing
-WEIGHTS = np.repeat(np.linspace(1.4, 0.6, LEVELS), CHANNELS)    # of the codebooks: the first carries the beat
-NOISIER = np.repeat(np.linspace(1.0, 2.5, LEVELS), CHANNELS)    # and has the fewest codes replaced
+WEIGHTS = np.linspace(1.4, 0.6, CODEBOOKS)      # of the codebooks: the first carries the beat
+NOISIER = np.linspace(1.0, 2.5, CODEBOOKS)      # and has the fewest codes replaced
 HELD_OUT = 16           # pieces
 ROLL_FROM = (5e6, 1e6)  # the decoder first hears itself after these columns: from nothing, from a checkpoint
 ANNEALED = 0.3          # share of the time in which the learning rate falls, if it ends by the clock

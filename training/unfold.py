@@ -7,6 +7,7 @@ import torch
 import torch.nn.utils.parametrize as parametrize
 from transformers import AutoConfig, EncodecModel, MusicgenForConditionalGeneration
 
+from codec import first_levels
 from config import CODECS
 
 
@@ -17,9 +18,9 @@ def codec_of(folder):
 
 
 def sizes_of(codec):
-    """The name of its sizes in `config.py`."""
+    """The name of its sizes in `config.py`; it may have more levels."""
     for name, sizes in CODECS.items():
-        if all(getattr(codec.config, key) == value for key, value in sizes.items()):
+        if all(getattr(codec.config, key) == value for key, value in sizes.items() if key != "target_bandwidths"):
             return name
     raise SystemExit("the codec has sizes that config.py does not know")
 
@@ -29,7 +30,7 @@ def codec_state(codec):
     for module in codec.modules():
         if parametrize.is_parametrized(module, "weight"):
             parametrize.remove_parametrizations(module, "weight")
-    return codec.state_dict()
+    return first_levels(codec.state_dict())
 
 
 if __name__ == "__main__":

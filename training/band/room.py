@@ -8,8 +8,9 @@ from composer.render import loudness
 
 from .tempo import SR
 
-TARGET, STEP_DB = -16.5, 1.5    # LUFS; gains come in steps, so that pieces share their samples
-WIDTH, WIDEST = 1.45, 0.6       # of the difference of the sides, and the most of it over their sum
+# Pieces of one song share their samples, so level and width come in steps.
+TARGET, STEP_DB = -16.5, 3.0    # LUFS
+WIDTHS, WIDEST = (2.0, 1.4, 1.0, 0.7, 0.5), 0.6     # of the difference of the sides, and the most of it over their sum
 
 
 @lru_cache(maxsize=None)
@@ -55,7 +56,8 @@ def rain(period, seed=3):
 def master(audio, target=TARGET):
     """Width, high-pass, level and a soft limit."""
     mid, side = audio.mean(0), (audio[0] - audio[1]) / 2
-    side = side * min(WIDTH, WIDEST * np.sqrt((mid ** 2).mean() / ((side ** 2).mean() + 1e-12)))
+    most = WIDEST * np.sqrt((mid ** 2).mean() / ((side ** 2).mean() + 1e-12))
+    side = side * next((w for w in WIDTHS if w <= most), WIDTHS[-1])
     audio = np.stack([mid + side, mid - side])
     audio = signal.sosfilt(signal.butter(2, 30, "highpass", fs=SR, output="sos"), audio)
     gain = round((target - loudness(audio.mean(0))) / STEP_DB) * STEP_DB

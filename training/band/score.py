@@ -6,11 +6,14 @@ import numpy as np
 from . import form, grooves, harmony
 from .instruments import INSTRUMENTS, KITS
 from .melody import Tune
-from .styles import STYLES
+from .styles import NAMES, STYLES
 from .tempo import GRID, STEP, pick_tempo
 
 DRUMS = "drums"
-ENERGY = (0.72, 0.82, 0.92, 1.0)    # how hard a section of each level is played
+ENERGY = (0.8, 0.8, 1.0, 1.0)       # how hard a section of each level is played
+# Songs of a style. A small decoder learns what comes again, and nothing of what does not: a song has its key, band, groove, chords and
+# tunes, and its pieces differ in tempo, form and in who takes part.
+SONGS = 6
 ROLES = ("bass", "chords", "pad", "arp", "lead", "answer")
 # Which roles sound in a section of each level. A break keeps the tune.
 LAYERS = {0: {"pad", "chords", "lead"}, 1: {"bass", "chords", "arp"}, 2: {"bass", "chords", "arp", "lead"},
@@ -27,18 +30,20 @@ class Note:
 
 
 class Score:
-    """A piece of `frames` codec frames in a style; everything is drawn from `rng`."""
+    """A piece of `frames` codec frames in a style: one of its songs, played as `rng` draws it."""
 
     def __init__(self, rng, style, frames, half=None):
         self.style, self.spec = style, STYLES[style]
         s, self.frames = self.spec, frames
         self.half = half or pick_tempo(rng, s["bpm"])
         self.step = self.half * STEP
-        self.root = int(rng.integers(12))
-        self.progs = self.draw_progressions(rng)
-        self.groove = int(rng.integers(len(s["grooves"])))
-        self.kit = str(rng.choice(s["kit"]))
-        self.cast = {r: str(rng.choice(s[r])) for r in ROLES if s[r]}
+        place, song = NAMES.index(style), int(rng.integers(SONGS))
+        own = np.random.default_rng([place, song])
+        self.root = (place + 2 * song) % 12     # the songs of a style are in as many keys
+        self.progs = self.draw_progressions(own)
+        self.groove = int(own.integers(len(s["grooves"])))
+        self.kit = str(own.choice(s["kit"]))
+        self.cast = {r: str(own.choice(s[r])) for r in ROLES if s[r]}
         for role, chance in (("pad", 0.6), ("arp", 0.5), ("answer", 0.7)):
             if role in self.cast and rng.random() > chance:
                 del self.cast[role]
@@ -46,8 +51,8 @@ class Score:
         self.form = form.sections(rng, str(rng.choice(s["forms"])), s["lifts"], bars)
         low = INSTRUMENTS[self.cast["lead"]].low if "lead" in self.cast else 60
         high = INSTRUMENTS[self.cast["lead"]].high if "lead" in self.cast else 84
-        self.tunes = {p: Tune(rng, s["density"] * (1.1 if p == "B" else 1.0), int(np.clip(64, low + 3, high - 19))) for p in "ABC"}
-        self.arp = [[0, 1, 2, 3], [0, 2, 1, 3], [3, 2, 1, 0], [0, 1, 3, 2], [0, 2, 3, 2]][rng.integers(5)]
+        self.tunes = {p: Tune(own, s["density"] * (1.1 if p == "B" else 1.0), int(np.clip(64, low + 3, high - 19))) for p in "ABC"}
+        self.arp = [[0, 1, 2, 3], [0, 2, 1, 3], [3, 2, 1, 0], [0, 1, 3, 2], [0, 2, 3, 2]][own.integers(5)]
         self.notes, self.bars = [], []
         self.write()
 
@@ -65,15 +70,15 @@ class Score:
         return harmony.mode_of(self.progs["A"])
 
     def at(self, bar, step):
-        """The sample where a sixteenth starts: swung, and on the grid (moved by 5 ms at most)."""
+        """The sample where a sixteenth starts: swung, and on the grid (moved by 10 ms at most)."""
         swing = self.spec["swing"] * self.step if step % 2 else 0
         if self.spec["swing"] > 0.3 and step % 4 == 2:
             swing = self.spec["swing"] * self.step
         return bar * 16 * self.step + int(round((step * self.step + swing) / GRID)) * GRID
 
     def add(self, bar, step, length, role, pitch, velocity):
-        start, end = self.at(bar, step), self.at(bar, step) + int(length * self.step)
-        self.notes.append(Note(start, max(GRID, end - start), role, int(pitch), int(np.clip(velocity, 8, 127))))
+        start, samples = self.at(bar, step), int(round(length * self.step / GRID)) * GRID
+        self.notes.append(Note(start, max(GRID, samples), role, int(pitch), int(np.clip(velocity, 8, 127))))
 
     def write(self):
         """Write all bars. `bars` says of each bar: its section, and its chord. A chord is voiced from

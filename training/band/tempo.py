@@ -5,7 +5,7 @@ from composer.theory import HALF_FRAMES, asked_bpm, bpm_of
 SR = 32000
 FRAME = 1280            # samples per codec frame (25 Hz)
 STEP = FRAME // 8       # a sixteenth is `half` of these
-GRID = FRAME // 4       # every onset lies on it, and on a block of the synthesiser (64 samples)
+GRID = FRAME // 2       # every note begins and ends on it, and on a block of the synthesiser (64 samples)
 
 
 def pick_tempo(rng, span):

@@ -11,7 +11,7 @@ from band import captions, fluid, grooves, harmony, room, words
 from band.instruments import INSTRUMENTS, KIT_WORDS, KITS
 from band.melody import Tune
 from band.piece import describe, make_piece
-from band.score import DRUMS, ROLES, Note, Score
+from band.score import DRUMS, ROLES, SONGS, Note, Score
 from band.styles import NAMES, STYLES
 from band.tempo import FRAME, GRID, SR
 
@@ -50,9 +50,20 @@ def test_a_progression_knows_its_mode():
 
 
 def test_all_keys_and_moved_choruses_come_up():
-    made = [score(seed) for seed in range(60)]
-    assert {s.root for s in made} == set(range(12))
-    assert any(section.lift for s in made for section in s.form)
+    for styles in (NAMES[:2], NAMES[-2:]):
+        assert {score(seed, style).root for style in styles for seed in range(40)} == set(range(12))
+    assert any(section.lift for seed in range(40) for section in score(seed).form)
+
+
+def test_pieces_of_a_song_share_their_music_and_differ_in_tempo_and_form():
+    made = {}
+    for seed in range(40):
+        s = score(seed, "lofi")
+        made.setdefault(s.root, []).append(s)
+    assert len(made) == SONGS
+    for same in made.values():
+        assert len({(str(s.progs), s.groove, s.kit, s.cast["bass"], s.cast["lead"]) for s in same}) == 1
+    assert any(len({s.half for s in same}) > 2 and len({str(s.form) for s in same}) > 1 for same in made.values())
 
 
 def test_every_start_lies_on_the_grid_and_every_bar_on_a_frame():

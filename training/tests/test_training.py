@@ -36,7 +36,7 @@ from config import CODEC, CODECS, HOP, TEXT
 from muon import orthogonal
 from quantizer import Quantizer, dequantize, in_effect, quantize
 from spectral import PITCH_SCALES, SpectralLoss
-from config import CHANNELS, CODEBOOKS, KEEP, LEVELS, WINDOW
+from config import CODEBOOKS, KEEP, SIDES, WINDOW
 from windows import MIDDLE, PREFIX, START, Pieces, longest_prefix
 
 
@@ -240,11 +240,11 @@ def test_delay_is_undone():
     assert torch.equal(lm.undelay(lm.delay(codes)), codes)
 
 
-def test_channels_of_a_level_wait_alike_as_in_transformers():
+def test_levels_wait_as_in_transformers():
     codes = torch.randint(0, 512, (1, CODEBOOKS, 17))
     decoder = lm.build().decoder
     start = torch.full((CODEBOOKS, 1), lm.PAD)
-    _, wanted = decoder.build_delay_pattern_mask(start, lm.PAD, max_length=17 + LEVELS)
+    _, wanted = decoder.build_delay_pattern_mask(start, lm.PAD, max_length=17 + CODEBOOKS)
     mine = lm.delay(codes)[0, :, :wanted.shape[1]]
     # Where it wants the pad, and nowhere else among what it says, there is one.
     assert torch.equal((wanted == lm.PAD), (mine == lm.PAD))
@@ -397,7 +397,7 @@ def test_only_what_comes_after_a_splice_is_learned():
     loss = lambda c, first: train_lm.loss_on(model, (c, text, torch.tensor([first])), torch.device("cpu"), args, None)
     plain, spliced = loss(codes, 0), loss(codes, 30)
     logits = lm.decoder_logits(model, lm.delay(codes)[:, :, :-1], lm.text_states(model, text, torch.ones_like(text)), torch.ones_like(text))
-    after = [torch.nn.functional.cross_entropy(logits[0, k, 30 + k // CHANNELS:40 + k // CHANNELS], codes[0, k, 30:]) for k in range(CODEBOOKS)]
+    after = [torch.nn.functional.cross_entropy(logits[0, k, 30 + k:40 + k], codes[0, k, 30:]) for k in range(CODEBOOKS)]
     assert torch.allclose(spliced, torch.stack(after), atol=1e-4) and not torch.allclose(plain, spliced, atol=1e-4)
 
 
@@ -412,10 +412,13 @@ def test_a_section_is_called_by_its_own_words_while_it_lasts():
     assert ids("intro techno") not in said(390) and ids("drop techno") not in said(0)
 
 
-def test_two_sides_give_codebooks_in_turns():
-    codes = np.arange(2 * 2 * 3 * 5).reshape(2, 2, 3, 5)
-    turned = encode.in_turns(codes)
-    assert turned.shape == (2, 6, 5) and np.array_equal(turned[1, 3], codes[1, 1, 1])
+def test_of_a_codec_and_of_codes_with_more_levels_the_first_are_kept(tmp_path):
+    state = codec.build(dict(CODEC, target_bandwidths=[1.8])).state_dict()
+    assert codec.first_levels(state).keys() == codec.build().state_dict().keys() != state.keys()
+    codes = np.arange(2 * 8 * 5).reshape(2, 8, 5)
+    np.savez(tmp_path / "codes-0000.npz", codes=codes, info=json.dumps([{}, {}]))
+    kept, _ = encode.load_codes([tmp_path / "codes-0000.npz"])
+    assert np.array_equal(np.stack(kept), codes[:, :CODEBOOKS])
 
 
 def test_a_full_window_may_begin_with_all_that_a_stream_keeps():
@@ -518,23 +521,25 @@ def test_what_is_known_is_read_at_once_as_it_is_one_by_one(guidance):
 
 
 def test_a_rendered_pool_is_encoded_piece_by_piece(tmp_path):
-    """Each channel of a piece is a row."""
+    """Each side of a piece is a row."""
     audio = np.repeat(np.arange(8, dtype=np.int16)[:, None], 5 * HOP, 1)
     np.save(tmp_path / "audio.npy", audio)
-    (tmp_path / "info.json").write_text(json.dumps([dict(piece=i // CHANNELS) for i in range(8)]))
+    (tmp_path / "info.json").write_text(json.dumps([dict(piece=i // SIDES) for i in range(8)]))
     found = list(encode.pooled(argparse.Namespace(pool=str(tmp_path), shard=2), 1))
     assert [info["piece"] for _, info in found] == [2, 3]
-    assert np.array_equal(np.rint(found[1][0][:, 0] * 32767), 3 * CHANNELS + np.arange(CHANNELS)) and found[0][0].shape == (CHANNELS, 5 * HOP)
+    assert np.array_equal(np.rint(found[1][0][:, 0] * 32767), 3 * SIDES + np.arange(SIDES)) and found[0][0].shape == (SIDES, 5 * HOP)
 
 
 def test_shards_of_a_pool_follow_those_that_are_there(tmp_path, monkeypatch):
-    np.save(tmp_path / "audio.npy", np.zeros((8 * CHANNELS, 5 * HOP), np.int16))
-    (tmp_path / "info.json").write_text(json.dumps([dict(piece=i // CHANNELS, half=1) for i in range(8 * CHANNELS)]))
+    rows = np.arange(8 * SIDES)
+    np.save(tmp_path / "audio.npy", np.repeat(rows[:, None].astype(np.int16), 5 * HOP, 1))
+    (tmp_path / "info.json").write_text(json.dumps([dict(piece=int(i // SIDES), half=1) for i in rows]))
     monkeypatch.setattr(encode, "load_codec", lambda *_: None)
-    monkeypatch.setattr(encode, "encode_audio", lambda _, sides: torch.zeros(len(sides), 8, 20, dtype=torch.long))
+    monkeypatch.setattr(encode, "encode_audio", lambda _, sound: torch.round(32767 * sound[:, None, :20]).repeat(1, 8, 1))
     encode.main(argparse.Namespace(threads=1, out=str(tmp_path), codec="", device="cpu", pool=str(tmp_path), shard=4, first_shard=3, workers=1))
-    _, infos = encode.load_codes([tmp_path / "codes-0003.npz", tmp_path / "codes-0004.npz"])
+    codes, infos = encode.load_codes([tmp_path / "codes-0003.npz", tmp_path / "codes-0004.npz"])
     assert [info["piece"] for info in infos] == list(range(8))
+    assert all(abs(c[0, 0] - rows[i * SIDES:(i + 1) * SIDES].mean()) < 1 for i, c in enumerate(codes))      # the middle of the sides
 
 
 def test_a_text_that_nothing_was_learned_of_says_nothing(tmp_path):
