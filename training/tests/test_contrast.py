@@ -62,5 +62,5 @@ def test_the_right_tempo_must_be_the_likelier_one():
     knows = alike.clone()
     knows[0, 0, 2] = 0.02
     assert contrast.loss(knows, alike, asked) < 0.01 < 4 < contrast.loss(alike, knows, asked)
-    # Who is not asked.
+    # Who is not asked does not count.
     assert float(contrast.loss(knows, alike, torch.tensor([False, False]))) == 0
