@@ -1,7 +1,8 @@
 """Unseen pieces of the band before and after a codec, for its gate:
 `python codec_pairs.py --codec codec.pt --out DIR [--pieces 27] [--seconds 20]`.
 
-Left and right are encoded one after the other, as MusicGen does with two channels; `--middle` for their mean."""
+What comes back is what a model has: it says the middle of both sides, so the gate's measure of the sides is not reached before its codec
+makes two of it."""
 import argparse
 import os
 
@@ -20,9 +21,9 @@ FIRST_SEED = 90_000_000     # far from those that are learned
 
 @torch.no_grad()
 def through(codec, audio):
-    """Audio [channels, samples] after encoding and decoding."""
-    codes = encode_audio(codec, torch.from_numpy(audio))
-    return np.clip(fastconv.decode(codec, dequantize(codec, codes)).numpy(), -1, 1)
+    """The middle [samples] of audio [sides, samples] after encoding and decoding."""
+    codes = encode_audio(codec, torch.from_numpy(audio.mean(0, keepdims=True)))
+    return np.clip(fastconv.decode(codec, dequantize(codec, codes))[0].numpy(), -1, 1)
 
 
 if __name__ == "__main__":
@@ -31,7 +32,6 @@ if __name__ == "__main__":
     p.add_argument("--out", required=True)
     p.add_argument("--pieces", type=int, default=len(NAMES))
     p.add_argument("--seconds", type=float, default=20)
-    p.add_argument("--middle", action="store_true")
     p.add_argument("--threads", type=int, default=1)
     a = p.parse_args()
     torch.set_num_threads(a.threads)
@@ -39,8 +39,6 @@ if __name__ == "__main__":
     codec = load_codec(a.codec)
     for i in range(a.pieces):
         audio, info = make_piece(FIRST_SEED + i, a.seconds, NAMES[i % len(NAMES)])
-        if a.middle:
-            audio = audio.mean(0, keepdims=True)
         name = os.path.join(a.out, f"{info['style']}-{i}")
         soundfile.write(name + ".ref.flac", audio.T, SR)
-        soundfile.write(name + ".out.flac", through(codec, audio).T, SR)
+        soundfile.write(name + ".out.flac", through(codec, audio), SR)
