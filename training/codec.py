@@ -14,7 +14,7 @@ from transformers import EncodecConfig, EncodecModel
 
 import fastconv
 from adversary import Adversary, taken_for_real, told_apart
-from config import CODEBOOKS, CODEC, HOP, MUSIC
+from config import CODEBOOKS, CODEC, HOP, MUSIC, SIDES
 from data import load_pool
 from muon import Muon
 from precision import bf16_is_faster
@@ -33,10 +33,17 @@ def build(sizes=CODEC):
     return model
 
 
-def first_levels(state, count=CODEBOOKS):
-    """Of a state dict of a codec with more levels."""
+def fitted(state, sides=SIDES, levels=CODEBOOKS):
+    """The state dict of a codec, of its first levels. One with one side comes to say `sides`, equal ones at first: it hears their
+    middle, so that its codes stay what they are."""
     level = lambda name: int(name.split(".")[2]) if name.startswith("quantizer.layers.") else 0
-    return {name: value for name, value in state.items() if level(name) < count}
+    state = {name: value for name, value in state.items() if level(name) < levels}
+    first = "encoder.layers.0.conv.weight"
+    if state[first].shape[1] < sides:
+        last = "decoder.layers.%d.conv." % max(int(name.split(".")[2]) for name in state if name.startswith("decoder.layers."))
+        state[first] = state[first].repeat(1, sides, 1) / sides
+        state |= {last + part: torch.cat([state[last + part]] * sides) for part in ("weight", "bias")}
+    return state
 
 
 def with_weight_norm(state):
@@ -53,12 +60,21 @@ def with_weight_norm(state):
 
 
 def batch_of(pool, rng, size, frames):
-    out = np.empty((size, frames * HOP), np.float32)
+    """Sound [size, sides, samples] of a pool, in which the sides of a piece are rows that follow each other."""
+    out = np.empty((size, SIDES, frames * HOP), np.float32)
     for i in range(size):
-        row = rng.integers(len(pool))
+        row = SIDES * rng.integers(len(pool) // SIDES)
         at = HOP * rng.integers(0, pool.shape[1] // HOP - frames)
-        out[i] = pool[row, at:at + frames * HOP]
+        out[i] = pool[row:row + SIDES, at:at + frames * HOP]
     return torch.from_numpy(out / 32768.0)
+
+
+def views(sound, side):
+    """What sound [batch, sides, samples] is judged by, [more, samples]: its middle, and of each piece one of the sides, `side` [batch].
+    The sides alone would not tell that they cancel each other in the middle."""
+    if sound.shape[1] == 1:
+        return sound[:, 0]
+    return torch.cat([sound.mean(1), sound[torch.arange(len(sound)), side]])
 
 
 def part_of(rng, frames):
@@ -89,7 +105,7 @@ def train(args):
     step, spent, judged = 0, 0.0, 0
     if os.path.exists(path):
         saved = torch.load(path, map_location=device, weights_only=False)
-        model.load_state_dict(first_levels(saved["model"]))
+        model.load_state_dict(fitted(saved["model"]))
         if "quantizer" in saved:
             quantizer.load(saved["quantizer"])
         else:   # taken out of a checkpoint folder: `unfold.py`
@@ -134,6 +150,8 @@ def train(args):
         else:
             q, commit, usage = quantizer(z, step, args.warm)
         y = fastconv.decode(model, q, dtype)
+        side = torch.from_numpy(rng.integers(SIDES, size=len(x))).to(device)
+        x, y = views(x, side), views(y, side)
         log_loss, mag_loss, over_loss = loss_of(y, x)
         wave = (y - x).abs().mean()
         loss = log_loss + args.mag * mag_loss + args.over * over_loss + args.wave * wave + args.commit * commit
@@ -141,7 +159,7 @@ def train(args):
         if args.adversary is not None and done >= args.adversary:
             judge, some = adversary.draw(), part_of(rng, args.frames)
             with judging_in():
-                told, seen = told_apart(judge, x[:, some], y[:, some])
+                told, seen = told_apart(judge, x[::SIDES, some], y[::SIDES, some])
             judging.zero_grad(set_to_none=True)
             told.backward()
             judging.step()
@@ -149,7 +167,7 @@ def train(args):
             judged += 1
             if judged > LEARNING:
                 with judging_in():
-                    fooled, alike = taken_for_real(judge, y[:, some], seen)
+                    fooled, alike = taken_for_real(judge, y[::SIDES, some], seen)
                 loss = loss + args.fool * fooled + args.alike * alike
         model.zero_grad(set_to_none=True)
         loss.backward()

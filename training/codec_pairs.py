@@ -1,8 +1,7 @@
 """Unseen pieces of the band before and after a codec, for its gate:
 `python codec_pairs.py --codec codec.pt --out DIR [--pieces 27] [--seconds 20]`.
 
-What comes back is what a model has: it says the middle of both sides, so the gate's measure of the sides is not reached before its codec
-makes two of it."""
+What comes back is what a model has: both sides, of the codes of their middle."""
 import argparse
 import os
 
@@ -21,8 +20,8 @@ FIRST_SEED = 90_000_000     # far from those that are learned
 
 @torch.no_grad()
 def through(codec, audio):
-    """The middle [samples] of audio [sides, samples] after encoding and decoding."""
-    codes = encode_audio(codec, torch.from_numpy(audio.mean(0, keepdims=True)))
+    """Audio [sides, samples] after encoding and decoding."""
+    codes = encode_audio(codec, torch.from_numpy(audio)[None])
     return np.clip(fastconv.decode(codec, dequantize(codec, codes))[0].numpy(), -1, 1)
 
 
@@ -41,4 +40,4 @@ if __name__ == "__main__":
         audio, info = make_piece(FIRST_SEED + i, a.seconds, NAMES[i % len(NAMES)])
         name = os.path.join(a.out, f"{info['style']}-{i}")
         soundfile.write(name + ".ref.flac", audio.T, SR)
-        soundfile.write(name + ".out.flac", through(codec, audio), SR)
+        soundfile.write(name + ".out.flac", through(codec, audio).T, SR)

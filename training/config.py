@@ -22,8 +22,9 @@ CODEC_SYNTHESIS = dict(
     num_residual_layers=1, use_conv_shortcut=False, compress=2, kernel_size=7,
     last_kernel_size=7, residual_kernel_size=3, normalize=False, chunk_length_s=None, overlap=None,
 )
-# For recorded instruments. It was trained with eight levels, of which a decoder learns the first four: see `README.md`.
-CODEC_BAND = dict(CODEC_SYNTHESIS, num_filters=20, hidden_size=32, codebook_dim=32, num_lstm_layers=1)
+# For recorded instruments: codes of the middle of two sides, and sound on both of them (`codec.fitted`). It was trained with eight levels,
+# of which a decoder learns the first four: see `README.md`.
+CODEC_BAND = dict(CODEC_SYNTHESIS, num_filters=20, hidden_size=32, codebook_dim=32, num_lstm_layers=1, audio_channels=2)
 CODECS = dict(synthesis=CODEC_SYNTHESIS, band=CODEC_BAND)
 CODEC = CODECS[MUSIC]
 # The embeddings are a static table of word pieces (`wordpieces.py`), which is not trained.

@@ -2,8 +2,7 @@
 `python encode.py --codec codec.pt --out DIR --pieces 2000 --seconds 24 [--device cuda]`,
 or those of a rendered pool (`data.py`): `python encode.py --codec codec.pt --out DIR --pool DIR`.
 
-Of the two sides of a piece of the band it is their middle: a decoder draws what it says of each side by itself, and a small one
-says different things of them."""
+Both sides of a piece of the band are one stream of codes: a decoder that draws two streams, one for each side, says different things of them."""
 import argparse
 import json
 import multiprocessing
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 
 import fastconv
-from codec import build, first_levels
+from codec import build, fitted
 from composer.render import make_piece
 from composer.styles import NAMES
 from config import BAND, CODEBOOKS, CODECS, CYCLE, SIDES
@@ -30,8 +29,9 @@ GPU_BATCH = 10
 
 def load_codec(path, device="cpu"):
     saved = torch.load(path, map_location=device, weights_only=False)
-    model = build(CODECS[saved.get("sizes", "synthesis")]).to(device)
-    model.load_state_dict(first_levels(saved["model"]))
+    sizes = CODECS[saved.get("sizes", "synthesis")]
+    model = build(sizes).to(device)
+    model.load_state_dict(fitted(saved["model"], sizes["audio_channels"]))
     return model.eval()
 
 
@@ -102,7 +102,7 @@ def main(a):
                 continue
             codes, infos, waiting = [], [], []
             for audio, info in pooled(a, shard - a.first_shard) if a.pool else composed(a, shard, workers):
-                waiting.append(torch.from_numpy(audio.mean(0)))
+                waiting.append(torch.from_numpy(audio))
                 infos.append(info)
                 if len(waiting) == together or len(infos) == a.shard:
                     codes.append(encode_audio(model, torch.stack(waiting).to(a.device)).to(torch.int16).cpu().numpy())

@@ -11,7 +11,7 @@ from transformers import EncodecConfig, EncodecModel
 
 import codec as codec_module
 import lm
-from config import CODEBOOK_SIZE, CODECS, KEEP, SAMPLING, SR, WINDOW
+from config import CODEBOOK_SIZE, CODECS, KEEP, SAMPLING, SIDES, SR, WINDOW
 
 
 def state_of(codec_path, lm_path):
@@ -23,7 +23,7 @@ def state_of(codec_path, lm_path):
         state.update({k: v for k, v in trained.items() if not k.startswith("audio_encoder.")})
     if codec_path:
         trained = torch.load(codec_path, map_location="cpu", weights_only=False)["model"]
-        trained = codec_module.with_weight_norm(codec_module.first_levels(trained))
+        trained = codec_module.with_weight_norm(codec_module.fitted(trained))
         state.update({"audio_encoder." + k: v for k, v in trained.items()})
     model.load_state_dict(state)
     return model
@@ -32,8 +32,9 @@ def state_of(codec_path, lm_path):
 def write_codec(out, path):
     """Sizes are those that the codec was trained with."""
     saved = torch.load(path, map_location="cpu", weights_only=False)
-    model = EncodecModel(EncodecConfig(**CODECS[saved["sizes"]]))
-    model.load_state_dict(codec_module.with_weight_norm(codec_module.first_levels(saved["model"])))
+    sizes = CODECS[saved["sizes"]]
+    model = EncodecModel(EncodecConfig(**sizes))
+    model.load_state_dict(codec_module.with_weight_norm(codec_module.fitted(saved["model"], sizes["audio_channels"])))
     model.half().save_pretrained(out)
 
 
@@ -53,7 +54,7 @@ def write(out, words, codec_path=None, lm_path=None):
         json.dump(config, f, indent=2)
         f.write("\n")
     with open(os.path.join(out, "preprocessor_config.json"), "w") as f:
-        json.dump(dict(chunk_length_s=None, feature_extractor_type="EncodecFeatureExtractor", feature_size=1,
+        json.dump(dict(chunk_length_s=None, feature_extractor_type="EncodecFeatureExtractor", feature_size=SIDES,
                        overlap=None, padding_side="left", padding_value=0.0, processor_class="MusicgenProcessor",
                        return_attention_mask=True, sampling_rate=SR), f, indent=2)
     for name in ("tokenizer.json", "tokenizer_config.json"):

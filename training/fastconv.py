@@ -130,9 +130,11 @@ def lstm(x, module):
 
 
 def encode(model, audio, dtype=torch.float32):
-    """audio [batch, samples] -> latents [batch, frames, hidden]; computed in `dtype`."""
+    """audio [batch, sides, samples], or [batch, samples] for equal sides -> latents [batch, frames, hidden]; computed in `dtype`."""
     layers = model.encoder.layers
-    x = conv_same(audio.unsqueeze(-1).to(dtype), layers[0], active=False)
+    if audio.dim() == 2:
+        audio = audio[:, None].expand(-1, layers[0].conv.in_channels, -1)
+    x = conv_same(audio.mT.contiguous().to(dtype), layers[0], active=False)
     i = 1
     while type(layers[i]).__name__ == "EncodecResnetBlock":
         x = conv_down(residual(x, layers[i]), layers[i + 2])
@@ -141,11 +143,11 @@ def encode(model, audio, dtype=torch.float32):
 
 
 def decode(model, latents, dtype=torch.float32):
-    """latents [batch, frames, hidden] -> audio [batch, samples]; computed in `dtype`."""
+    """latents [batch, frames, hidden] -> audio [batch, sides, samples]; computed in `dtype`."""
     layers = model.decoder.layers
     x = lstm(conv_same(latents.to(dtype), layers[0], active=False), layers[1])
     i = 2
     while i + 2 < len(layers):
         x = residual(conv_up(x, layers[i + 1]), layers[i + 2])
         i += 3
-    return conv_same(x, layers[i + 1]).squeeze(-1).float()
+    return conv_same(x, layers[i + 1]).mT.float()

@@ -120,7 +120,7 @@ class Generator:
     @torch.no_grad()
     def audio(self, codes):
         """Audio [batch, samples]."""
-        return self.model.audio_encoder.decode(codes[None], [None] * len(codes)).audio_values[:, 0].numpy()
+        return self.model.audio_encoder.decode(codes[None], [None] * len(codes)).audio_values.mean(1).numpy()
 
     def clips(self, prompts, seconds, **kw):
         return self.audio(self.codes(prompts, int(seconds * 25), **kw))

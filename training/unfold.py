@@ -7,7 +7,7 @@ import torch
 import torch.nn.utils.parametrize as parametrize
 from transformers import AutoConfig, EncodecModel, MusicgenForConditionalGeneration
 
-from codec import first_levels
+from codec import fitted
 from config import CODECS
 
 
@@ -18,19 +18,19 @@ def codec_of(folder):
 
 
 def sizes_of(codec):
-    """The name of its sizes in `config.py`; it may have more levels."""
+    """The name of its sizes in `config.py`; it may have more levels, and only one side."""
     for name, sizes in CODECS.items():
-        if all(getattr(codec.config, key) == value for key, value in sizes.items() if key != "target_bandwidths"):
+        if all(getattr(codec.config, key) == value for key, value in sizes.items() if key not in ("target_bandwidths", "audio_channels")):
             return name
     raise SystemExit("the codec has sizes that config.py does not know")
 
 
-def codec_state(codec):
-    """Its state with plain weights."""
+def codec_state(codec, sizes):
+    """Its state with plain weights, as `codec.fitted` makes it."""
     for module in codec.modules():
         if parametrize.is_parametrized(module, "weight"):
             parametrize.remove_parametrizations(module, "weight")
-    return first_levels(codec.state_dict())
+    return fitted(codec.state_dict(), CODECS[sizes]["audio_channels"])
 
 
 if __name__ == "__main__":
@@ -40,4 +40,5 @@ if __name__ == "__main__":
     a = p.parse_args()
     os.makedirs(os.path.dirname(a.out) or ".", exist_ok=True)
     codec = codec_of(a.model)
-    torch.save(dict(sizes=sizes_of(codec), model=codec_state(codec)), a.out)
+    sizes = sizes_of(codec)
+    torch.save(dict(sizes=sizes, model=codec_state(codec, sizes)), a.out)

@@ -22,7 +22,7 @@ pub struct DecoderConfig {
     pub codebooks: usize,
     /// Codes per codebook; the id of this value is the pad id.
     pub card: usize,
-    /// 1 or 2.
+    /// Streams of codes, each of them sound of its own for the codec: 1 or 2.
     pub channels: usize,
     /// Width of the text encoder's states.
     pub text_width: usize,
@@ -53,7 +53,7 @@ pub enum CodecActivation {
 pub struct CodecConfig {
     /// Samples per second.
     pub sample_rate: u32,
-    /// Channels of one run of the codec (stereo models run a mono codec twice).
+    /// Channels of the sound of one stream of codes.
     pub channels: usize,
     /// Width of a latent frame.
     pub dim: usize,
@@ -354,6 +354,12 @@ impl Config {
         Ok(config)
     }
 
+    /// Channels of the sound: of all streams of codes, each of which the codec turns into as many as
+    /// it has.
+    pub fn channels(&self) -> usize {
+        self.decoder.channels * self.codec.channels
+    }
+
     /// Checks that the parts fit together.
     fn check(&self) -> Result<(), String> {
         let Self { decoder, codec, .. } = self;
@@ -363,8 +369,11 @@ impl Config {
         if !(1..=2).contains(&decoder.channels) || !decoder.codebooks.is_multiple_of(decoder.channels) {
             return Err(format!("{} codebooks for {} channels", decoder.codebooks, decoder.channels));
         }
-        if codec.channels != 1 {
-            return Err(format!("the codec has {} channels but must have one", codec.channels));
+        if !(1..=2).contains(&self.channels()) {
+            return Err(format!(
+                "the codec has {} channels but must have one, or two for a decoder with one stream of codes",
+                codec.channels
+            ));
         }
         if codec.codebooks < decoder.codebooks / decoder.channels || codec.card != decoder.card {
             return Err(format!(

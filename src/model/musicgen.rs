@@ -104,15 +104,15 @@ impl MusicGen {
     /// One line for people: family and size.
     pub fn description(&self) -> String {
         let decoder = &self.config.decoder;
-        let layout = if decoder.channels == 2 { "stereo" } else { "mono" };
+        let layout = if self.config.channels() == 2 { "stereo" } else { "mono" };
         format!(
             "MusicGen, {layout}, {} layers of {}, {} codebooks of {}, {} Hz",
             decoder.layers, decoder.hidden, decoder.codebooks, decoder.card, self.config.codec.sample_rate
         )
     }
 
-    /// Codes `[frames][codebooks]` of a voice as a batch for the codec: `[channels, frames, books
-    /// per channel]`.
+    /// Codes `[frames][codebooks]` of a voice as a batch for the codec: `[streams, frames, books per
+    /// stream]`.
     ///
     /// # Errors
     /// [`ModelError::Input`] for codes that the codec does not have.
@@ -137,7 +137,7 @@ impl MusicGen {
         WaveEncoder {
             codec: self.codec.clone(),
             books: decoder.codebooks,
-            channels: decoder.channels,
+            streams: decoder.channels,
             device: self.device().clone(),
         }
     }
@@ -165,7 +165,8 @@ impl MusicGen {
 pub struct WaveEncoder {
     codec: Arc<Codec>,
     books: usize,
-    channels: usize,
+    /// Streams of codes.
+    streams: usize,
     device: Device,
 }
 
@@ -175,15 +176,16 @@ impl WaveEncoder {
     /// # Errors
     /// [`ModelError::Input`] for another number of channels.
     pub fn codes(&self, channels: &[Vec<f32>]) -> Result<Vec<u32>> {
-        let (books, count) = (self.books, self.channels);
+        let (streams, sides) = (self.streams, self.codec.config.channels);
+        let count = streams * sides;
         let samples = channels.first().map_or(0, Vec::len);
         if channels.len() != count || samples == 0 || channels.iter().any(|channel| channel.len() != samples) {
             return Err(ModelError::Input(format!("The model needs {count} channels of equal, positive length.")));
         }
-        let waves = Tensor::from_vec(channels.concat(), (count, samples), &self.device)?;
-        let per_channel = books / count;
-        let codes = self.codec.encode(&waves)?.narrow(2, 0, per_channel)?;
-        // [channels, frames, books] to [frames, books, channels]: left before right in every pair.
+        let waves = Tensor::from_vec(channels.concat(), (streams, sides, samples), &self.device)?;
+        let waves = waves.transpose(1, 2)?.contiguous()?;
+        let codes = self.codec.encode(&waves)?.narrow(2, 0, self.books / streams)?;
+        // [streams, frames, books] to [frames, books, streams]: left before right in every pair.
         Ok(codes.permute((1, 2, 0))?.flatten_all()?.to_vec1()?)
     }
 }

@@ -121,7 +121,7 @@ fn codecs(golden: &Golden, target: &Target) {
     if !golden.has("codec.wave") {
         return;
     }
-    let wave = golden.input("codec.wave").squeeze(1).unwrap();
+    let wave = golden.input("codec.wave").transpose(1, 2).unwrap();
     for name in golden.names("codec.") {
         let Some(mode) = name.strip_prefix("codec.").and_then(|name| name.strip_suffix(".codes")) else { continue };
         if mode.starts_with("rand") {
@@ -141,7 +141,10 @@ fn codecs(golden: &Golden, target: &Target) {
             let (books, frames) = (golden.dims(&input)[1], golden.dims(&input)[2]);
             let codes = by_frame(&golden.ids(&input), books, frames).concat();
             let codes = Tensor::from_vec(codes, (1, frames, books), &Device::Cpu).unwrap();
-            golden.check(&format!("codec.{mode}.{random}.audio"), &codec.decode(&codes).unwrap().unsqueeze(1).unwrap());
+            golden.check(
+                &format!("codec.{mode}.{random}.audio"),
+                &codec.decode(&codes).unwrap().transpose(1, 2).unwrap(),
+            );
         }
     }
 }

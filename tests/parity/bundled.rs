@@ -9,7 +9,7 @@ use continuo::model::{Files, ModelError, MusicGen, decoder::Token, kernels::Kern
 
 use super::{
     golden::floats,
-    steps::{by_frame, rows, share},
+    steps::{by_channel, by_frame, rows, share},
 };
 
 /// Sums of a few hundred f32 products in another order, on logits of about 10.
@@ -69,7 +69,7 @@ fn check(model: &MusicGen, fixture: &HashMap<String, Tensor>, prompt: &str) {
 
     let frames = fixture["codec.codes"].dims()[1];
     let codes = by_frame(&ids("codec.codes"), books, frames).concat();
-    let sound = model.codec.decode(&model.to_channels(&codes).unwrap()).unwrap();
+    let sound = by_channel(&model.codec.decode(&model.to_channels(&codes).unwrap()).unwrap());
     close(&floats(&sound), &floats(&fixture["codec.audio"]), SOUND, "sound");
 }
 

@@ -16,6 +16,7 @@ mod sinc;
 mod stable_audio;
 mod stable_audio_api;
 mod steps;
+mod two_sided;
 
 use std::path::{Path, PathBuf};
 

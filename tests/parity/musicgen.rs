@@ -20,7 +20,7 @@ use continuo::model::{
 
 use super::{
     golden::{Golden, floats},
-    steps::{Voice, by_book, by_frame, generate, share},
+    steps::{Voice, by_book, by_channel, by_frame, generate, share},
 };
 
 pub fn check(golden: &Golden) {
@@ -304,7 +304,8 @@ fn generation(golden: &Golden, model: &MusicGen, prompts: &[Arc<Prompt>]) {
         golden.check_ids(&format!("gen.{name}.codes"), &by_book(codes, books));
         let audio = format!("gen.{name}.audio");
         if golden.has(&audio) {
-            let decode = |codes: &Vec<u32>| model.codec.decode(&model.to_channels(codes).unwrap()).unwrap();
+            let decode =
+                |codes: &Vec<u32>| by_channel(&model.codec.decode(&model.to_channels(codes).unwrap()).unwrap());
             let waves: Vec<Tensor> = codes.iter().map(decode).collect();
             golden.check(&audio, &Tensor::stack(&waves, 0).unwrap());
         }
@@ -316,10 +317,10 @@ fn generation(golden: &Golden, model: &MusicGen, prompts: &[Arc<Prompt>]) {
 
 fn codec(golden: &Golden, model: &MusicGen, folder: &Path) {
     let codec = &model.codec;
-    let wave = golden.input("codec.wave").squeeze(1).unwrap();
+    let wave = golden.input("codec.wave").transpose(1, 2).unwrap();
     let to_books =
         |codes: Tensor| -> Vec<u32> { codes.transpose(1, 2).unwrap().flatten_all().unwrap().to_vec1().unwrap() };
-    let latents = codec.encoder.forward(&wave.unsqueeze(2).unwrap()).unwrap();
+    let latents = codec.encoder.forward(&wave).unwrap();
     golden.check("codec.enc_emb", &latents.transpose(1, 2).unwrap());
     golden.check_ids("codec.codes", &to_books(codec.encode(&wave).unwrap()));
     let odd = golden.ids("codec.odd_len")[0] as usize;
@@ -380,7 +381,7 @@ fn codec(golden: &Golden, model: &MusicGen, folder: &Path) {
                 parts.extend(codec.push(&mut state, &piece, at + count == frames).unwrap());
                 at += count;
             }
-            let streamed = Tensor::cat(&parts, 1).unwrap().unsqueeze(1).unwrap();
+            let streamed = Tensor::cat(&parts, 1).unwrap().transpose(1, 2).unwrap();
             golden.check(&format!("{base}.audio"), &streamed);
         }
     }

@@ -25,6 +25,11 @@ pub fn share(prompt: &Arc<Prompt>) -> Vec<CrossShare> {
     vec![CrossShare { prompt: prompt.clone(), share: 1.0 }]
 }
 
+/// Sound `[streams, samples, channels of each]` as `[channels, samples]`.
+pub fn by_channel(sound: &Tensor) -> Tensor {
+    sound.transpose(1, 2).unwrap().flatten(0, 1).unwrap()
+}
+
 /// Columns `[length][books]` of every voice. Voice `n` joins `2 n` passes after the first; a
 /// voice's prompt is read in one pass with the others' steps.
 pub fn generate(decoder: &Decoder, voices: &[Voice]) -> Vec<Vec<u32>> {

@@ -54,10 +54,10 @@ def test_codec_equals_transformers(sizes, frames):
     """Also in what it learns; eight frames go into rows of several samples, seven do not."""
     plain, reference = models(sizes)
     reference.train()   # its recurrent layers learn only so; nothing else differs
-    audio = torch.randn(2, frames * HOP)
-    z, theirs = fastconv.encode(plain, audio), reference.encoder(audio[:, None]).transpose(1, 2)
+    audio = torch.randn(2, sizes["audio_channels"], frames * HOP)
+    z, theirs = fastconv.encode(plain, audio), reference.encoder(audio).transpose(1, 2)
     assert torch.allclose(z, theirs, atol=1e-5)
-    y, theirs_too = fastconv.decode(plain, 3 * z), reference.decoder(3 * theirs.transpose(1, 2))[:, 0]
+    y, theirs_too = fastconv.decode(plain, 3 * z), reference.decoder(3 * theirs.transpose(1, 2))
     assert torch.allclose(y, theirs_too, atol=1e-5)
     weights = torch.randn(y.shape)
     (y * weights).sum().backward()
@@ -84,11 +84,11 @@ def test_codes_equal_transformers(sizes):
     for a, b in zip(plain.quantizer.layers, reference.quantizer.layers):
         a.codebook.embed.normal_(0, 0.05)
         b.codebook.embed.copy_(a.codebook.embed)
-    audio = torch.randn(1, 9 * HOP) * 0.3
+    audio = torch.randn(1, sizes["audio_channels"], 9 * HOP) * 0.3
     codes = quantize(plain, fastconv.encode(plain, audio))
-    assert torch.equal(codes, reference.encode(audio[:, None]).audio_codes[0])
+    assert torch.equal(codes, reference.encode(audio).audio_codes[0])
     y = fastconv.decode(plain, dequantize(plain, codes))
-    assert torch.allclose(y, reference.decode(codes[None], [None]).audio_values[:, 0], atol=1e-5)
+    assert torch.allclose(y, reference.decode(codes[None], [None]).audio_values, atol=1e-5)
 
 
 @torch.no_grad()
@@ -109,7 +109,7 @@ def test_a_codec_alone_is_written_and_comes_back(tmp_path, name):
     export.write_codec(tmp_path / "alone", tmp_path / "codec.pt")
     back = unfold.codec_of(tmp_path / "alone")
     assert unfold.sizes_of(back) == name
-    state = unfold.codec_state(back)
+    state = unfold.codec_state(back, name)
     for key, value in model.state_dict().items():
         assert (state[key] - value).norm() <= 2e-3 * value.norm() + 1e-6, key
 
@@ -412,9 +412,27 @@ def test_a_section_is_called_by_its_own_words_while_it_lasts():
     assert ids("intro techno") not in said(390) and ids("drop techno") not in said(0)
 
 
+@torch.no_grad()
+def test_a_codec_of_one_side_comes_to_hear_the_middle_and_to_say_two():
+    one, two = (codec.build(dict(CODEC, audio_channels=sides)).eval() for sides in (1, 2))
+    two.load_state_dict(codec.fitted(one.state_dict(), 2))
+    sides = torch.randn(1, 2, 8 * HOP)
+    latents = fastconv.encode(two, sides)
+    assert torch.allclose(latents, fastconv.encode(one, sides.mean(1)), atol=1e-5)
+    said = fastconv.decode(two, latents)
+    assert said.shape == sides.shape and torch.equal(said[:, 0], said[:, 1])
+    assert torch.allclose(said[:, :1], fastconv.decode(one, latents), atol=1e-5)
+
+
+def test_sound_is_judged_by_its_middle_and_by_one_side_of_each_piece():
+    sides = torch.tensor([[[1.0, 2.0], [3.0, 6.0]], [[5.0, 5.0], [7.0, 9.0]]])
+    assert codec.views(sides, torch.tensor([1, 0])).tolist() == [[2, 4], [6, 7], [3, 6], [5, 5]]
+    assert codec.views(sides[:, :1], torch.tensor([0, 0])).tolist() == [[1, 2], [5, 5]]
+
+
 def test_of_a_codec_and_of_codes_with_more_levels_the_first_are_kept(tmp_path):
     state = codec.build(dict(CODEC, target_bandwidths=[1.8])).state_dict()
-    assert codec.first_levels(state).keys() == codec.build().state_dict().keys() != state.keys()
+    assert codec.fitted(state).keys() == codec.build().state_dict().keys() != state.keys()
     codes = np.arange(2 * 8 * 5).reshape(2, 8, 5)
     np.savez(tmp_path / "codes-0000.npz", codes=codes, info=json.dumps([{}, {}]))
     kept, _ = encode.load_codes([tmp_path / "codes-0000.npz"])
@@ -535,11 +553,11 @@ def test_shards_of_a_pool_follow_those_that_are_there(tmp_path, monkeypatch):
     np.save(tmp_path / "audio.npy", np.repeat(rows[:, None].astype(np.int16), 5 * HOP, 1))
     (tmp_path / "info.json").write_text(json.dumps([dict(piece=int(i // SIDES), half=1) for i in rows]))
     monkeypatch.setattr(encode, "load_codec", lambda *_: None)
-    monkeypatch.setattr(encode, "encode_audio", lambda _, sound: torch.round(32767 * sound[:, None, :20]).repeat(1, 8, 1))
+    monkeypatch.setattr(encode, "encode_audio", lambda _, sound: torch.round(32767 * sound.mean(1)[:, None, :20]).repeat(1, 8, 1))
     encode.main(argparse.Namespace(threads=1, out=str(tmp_path), codec="", device="cpu", pool=str(tmp_path), shard=4, first_shard=3, workers=1))
     codes, infos = encode.load_codes([tmp_path / "codes-0003.npz", tmp_path / "codes-0004.npz"])
     assert [info["piece"] for info in infos] == list(range(8))
-    assert all(abs(c[0, 0] - rows[i * SIDES:(i + 1) * SIDES].mean()) < 1 for i, c in enumerate(codes))      # the middle of the sides
+    assert all(abs(c[0, 0] - rows[i * SIDES:(i + 1) * SIDES].mean()) < 1 for i, c in enumerate(codes))      # of both sides
 
 
 def test_a_text_that_nothing_was_learned_of_says_nothing(tmp_path):

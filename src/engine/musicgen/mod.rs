@@ -185,7 +185,7 @@ fn info(id: ModelId, model: &MusicGen) -> Result<ModelInfo, ModelError> {
         device,
         format: model.format,
         sample_rate: SampleRate(config.codec.sample_rate),
-        channels: config.decoder.channels,
+        channels: config.channels(),
         hop: config.codec.hop(),
         codebooks: config.decoder.codebooks,
         card: config.decoder.card as u32,
@@ -415,7 +415,7 @@ fn decode_group(
     group: Vec<(usize, StreamState, Tensor)>,
     last: bool,
 ) -> Result<Vec<(usize, StreamState, Vec<f32>)>, ModelError> {
-    let channels = model.config.decoder.channels;
+    let streams = model.config.decoder.channels;
     let alone = group.len() == 1;
     let mut state = match &group[..] {
         [(_, state, _)] => state.clone(),
@@ -425,10 +425,11 @@ fn decode_group(
     let wave = model.codec.push(&mut state, &Tensor::cat(&codes, 0)?, last)?;
     let mut results = Vec::with_capacity(group.len());
     for (position, (index, _, _)) in group.iter().enumerate() {
-        let own = if alone { state.clone() } else { state.narrow(position * channels, channels)? };
+        let own = if alone { state.clone() } else { state.narrow(position * streams, streams)? };
         let pcm = match &wave {
             None => Vec::new(),
-            Some(wave) => wave.narrow(0, position * channels, channels)?.t()?.contiguous()?.flatten_all()?.to_vec1()?,
+            // [streams, samples, channels of each], interleaved.
+            Some(wave) => wave.narrow(0, position * streams, streams)?.transpose(0, 1)?.flatten_all()?.to_vec1()?,
         };
         results.push((*index, own, pcm));
     }

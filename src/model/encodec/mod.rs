@@ -3,8 +3,8 @@
 //!
 //! The decoder streams exactly: state carries each layer's left context, its right context is held
 //! back, and the mirror padding happens only at the true beginning and end, so any chunking gives
-//! the same sound at constant cost per frame. Signals are `[batch, time, channels]`; a stereo model
-//! runs the mono codec once per channel.
+//! the same sound at constant cost per frame. Signals are `[batch, time, channels]`; for a decoder
+//! with two streams of codes a mono codec runs once per channel.
 
 mod decoder;
 mod encoder;
@@ -66,34 +66,35 @@ impl Codec {
         Ok(hash)
     }
 
-    /// Encodes whole waveforms `[batch, samples]` to codes `[batch, frames, books]`; the last frame
-    /// is filled up.
+    /// Encodes whole waveforms `[batch, samples, channels]` to codes `[batch, frames, books]`; the
+    /// last frame is filled up.
     ///
     /// # Errors
     /// When the device fails.
     pub fn encode(&self, waves: &Tensor) -> Result<Tensor> {
-        self.quantizer.encode(&self.encoder.forward(&waves.unsqueeze(2)?)?)
+        self.quantizer.encode(&self.encoder.forward(waves)?)
     }
 
-    /// Decodes whole sequences of codes `[batch, frames, books]` to waveforms `[batch, samples]`.
+    /// Decodes whole sequences of codes `[batch, frames, books]` to waveforms `[batch, samples,
+    /// channels]`.
     ///
     /// # Errors
     /// When a code is out of bounds or the device fails.
     pub fn decode(&self, codes: &Tensor) -> Result<Tensor> {
         let wave = self.push(&mut self.decoder.start(), codes, true)?;
-        Ok(wave.unwrap_or(Tensor::zeros((codes.dim(0)?, 0), candle_core::DType::F32, codes.device())?))
+        let silence = (codes.dim(0)?, 0, self.config.channels);
+        Ok(wave.unwrap_or(Tensor::zeros(silence, candle_core::DType::F32, codes.device())?))
     }
 
-    /// Decodes the next frames `[batch, frames, books]` of streams to waveforms `[batch, samples]`:
-    /// whole frames, all that are final ([`CodecDecoder::lookahead`] frames less than were given so
-    /// far, all of them after `last`).
+    /// Decodes the next frames `[batch, frames, books]` of streams to waveforms `[batch, samples,
+    /// channels]`: whole frames, all that are final ([`CodecDecoder::lookahead`] frames less than
+    /// were given so far, all of them after `last`).
     ///
     /// # Errors
     /// When a code is out of bounds or the device fails.
     pub fn push(&self, state: &mut StreamState, codes: &Tensor, last: bool) -> Result<Option<Tensor>> {
         let latents = if codes.dim(1)? == 0 { None } else { Some(self.quantizer.decode(codes)?) };
-        let wave = self.decoder.push(state, latents.as_ref(), last, None)?;
-        Ok(wave.map(|wave| wave.squeeze(2)).transpose()?)
+        self.decoder.push(state, latents.as_ref(), last, None)
     }
 }
 

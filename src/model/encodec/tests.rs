@@ -75,7 +75,7 @@ proptest! {
         let codec = codec(&config, Kernels::Native);
         let codes = codes(2, frames, seed);
         let whole = codec.decode(&codes).unwrap();
-        prop_assert_eq!(whole.dims(), &[2, frames * config.hop()]);
+        prop_assert_eq!(whole.dims(), &[2, frames * config.hop(), config.channels]);
         prop_assert_eq!(worst(&streamed(&codec, &codes, &chunks), &whole), 0.0);
     }
 }
