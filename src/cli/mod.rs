@@ -14,6 +14,7 @@ mod load;
 mod log;
 mod memory;
 mod models;
+mod on_request;
 mod output;
 mod ports;
 mod render;
@@ -21,6 +22,7 @@ mod sampling;
 mod serve;
 #[cfg(unix)]
 mod signals;
+mod sockets;
 mod token;
 
 use std::ffi::OsString;

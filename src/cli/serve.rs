@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use candle_core::Device;
 use clap::{Args, ValueEnum};
 #[cfg(unix)]
 use sd_notify::NotifyState;
@@ -16,20 +15,21 @@ use super::cluster::ClusterArgs;
 use super::config::{Config, Following};
 use super::edge::Edge;
 use super::listen::listen;
-use super::load::{DtypeChoice, load, load_named, weigh};
+use super::load::load;
 use super::log::{self, LogFormat};
 use super::memory;
+use super::on_request;
 use super::ports::Ports;
 use super::sampling::max_still;
+use super::sockets::{allow_many_sockets, places};
 use super::{Failure, ModelArgs, Outcome};
 use crate::budget::Budget;
 use crate::cluster::{Cluster, Role};
-use crate::engine::{AskModel, Engine, EngineConfig, KV_BUDGET, MAX_STILL, ModelRequest, VoiceLoader};
+use crate::engine::{Engine, EngineConfig, MAX_STILL};
 use crate::http::{self, Access, App, Limits, Port, SigningKey, Token};
 use crate::sandbox::Sandbox;
 use crate::station::{Journals, PromptSets, Station, StationConfig};
 use crate::studio::{Naming, Retention, Store, Studio, StudioConfig};
-use crate::units::ModelId;
 
 /// Hours of every stream that are kept where there is a folder for them.
 const HOURS_ON_DISK: f64 = 6.0;
@@ -390,8 +390,7 @@ async fn studio(
         sandbox: Sandbox::of_this_program(Some(args.ffmpeg.clone()))?,
         ..StudioConfig::default()
     };
-    let loader =
-        VoiceLoader { weigh: weigher(args.model.clone(), &device), load: loader(engine.clone(), args.model.clone()) };
+    let loader = on_request::models(engine.clone(), &args.model, &device);
     let studio = Studio::start_with(engine, store, Some(loader), config, cluster.map(Cluster::copies)).await?;
     if let Some(cluster) = cluster {
         cluster.makes_clips(&studio);
@@ -402,73 +401,4 @@ async fn studio(
 /// Bytes for what requests hold.
 fn request_memory(args: &ServeArgs) -> u64 {
     args.request_memory.map_or_else(memory::for_requests, |gigabytes| (gigabytes * 1e9) as u64)
-}
-
-/// The arguments for a model that a request asks for.
-fn asked(args: &ModelArgs, request: &ModelRequest) -> ModelArgs {
-    let mut args = args.clone();
-    if request.format.is_some() {
-        args.dtype = DtypeChoice(request.format);
-    }
-    args
-}
-
-fn weigher(args: ModelArgs, device: &Device) -> AskModel<u64> {
-    // On a GPU a model's keys and values are set aside at once.
-    let keys = if device.is_cpu() { 0 } else { KV_BUDGET as u64 };
-    Arc::new(move |request| {
-        let args = asked(&args, &request);
-        Box::pin(async move {
-            let weighed = tokio::task::spawn_blocking(move || weigh(&request.model, &args)).await;
-            let weighed = weighed.map_err(|error| format!("The model could not be looked at: {error}."))?;
-            weighed.map(|bytes| bytes + keys).map_err(|error| error.to_string())
-        })
-    })
-}
-
-fn loader(engine: Engine, args: ModelArgs) -> AskModel<ModelId> {
-    Arc::new(move |request| {
-        let (engine, args) = (engine.clone(), asked(&args, &request));
-        Box::pin(async move {
-            let name = request.model.clone();
-            let backend = tokio::task::spawn_blocking(move || {
-                let device = args.device.open()?;
-                load_named(&name, &args, &device)
-            })
-            .await
-            .map_err(|error| format!("The model could not be loaded: {error}."))?
-            .map_err(|Failure(sentence)| sentence)?;
-            engine.add_model(backend).await.map_err(|error| error.to_string())?;
-            Ok(ModelId(request.model))
-        })
-    })
-}
-
-/// Connections at most: listeners and those who ask for other things, as far as there are file
-/// handles for them.
-fn places(listeners: usize, handles: Option<u64>) -> usize {
-    /// Handles for sounds, models, the store and whoever is told that there is no place.
-    const OTHERS: u64 = 128;
-    let wanted = listeners + 2000;
-    let most = handles.map(|handles| (handles.saturating_sub(OTHERS)).max(handles / 2));
-    most.map_or(wanted, |most| wanted.min(usize::try_from(most).unwrap_or(wanted)))
-}
-
-/// A listener is a file handle, and many systems begin with 1024 of them. How many there are.
-fn allow_many_sockets(listeners: usize) -> Option<u64> {
-    #[cfg(unix)]
-    match rlimit::increase_nofile_limit(listeners as u64 + 2048) {
-        Ok(handles) => {
-            if handles < listeners as u64 + 64 {
-                tracing::warn!("the system allows {handles} open files: raise `ulimit -n` for {listeners} listeners");
-            }
-            Some(handles)
-        }
-        Err(error) => {
-            tracing::warn!("the limit of open files cannot be raised: {error}");
-            None
-        }
-    }
-    #[cfg(not(unix))]
-    None
 }
