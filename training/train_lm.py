@@ -23,6 +23,7 @@ import contrast
 import lm
 import rollout
 import wordpieces
+from beats import keep_time
 from config import CODEBOOKS, FRAME_RATE, WINDOW
 from encode import load_codes
 from muon import Muon
@@ -33,6 +34,7 @@ from windows import MIDDLE, SPLICES, START, Pieces
 EARLY = 1.5e6           # columns without splices, if it begins with nothing
 WEIGHTS = np.linspace(1.4, 0.6, CODEBOOKS)      # of the codebooks: the first carries the beat
 NOISIER = np.linspace(1.0, 2.5, CODEBOOKS)      # and has the fewest codes replaced
+BLIND = 0.35            # share of beginnings of whose codes up to all are replaced: what comes is heard from the text alone
 HELD_OUT = 16           # pieces
 ROLL_FROM = (5e6, 1e6)  # the decoder first hears itself after these columns: from nothing, from a checkpoint
 ANNEALED = 0.3          # share of the time in which the learning rate falls, if it ends by the clock
@@ -75,6 +77,8 @@ class Run:
                 start(self.model)
             if args.text:
                 start_text(self.model, args.text, args.words)
+            if not args.init:
+                keep_time(self.model, wordpieces.load(args.words))
         self.opts = optimizers(self.model, args.lr)
         self.peaks = [o.param_groups[0]["lr"] for o in self.opts]
         self.params = [p for p in self.model.parameters() if p.requires_grad]
@@ -216,9 +220,10 @@ def train(args):
     run.save()
 
 
-def corrupt(ids, most):
+def corrupt(ids, most, blind=0.0):
     """Replace some input codes by others of the same codebook, so that the model survives
-    its own mistakes; each row has its own rate up to `most`, fine codebooks have more."""
+    its own mistakes; each row has its own rate up to `most`, or up to all for a share of `blind`; fine codebooks have more."""
+    most = torch.where(torch.rand(len(ids), 1, 1, device=ids.device) < blind, 1.0, most)
     rate = most * torch.rand(len(ids), 1, 1, device=ids.device)
     rate = rate * torch.tensor(NOISIER, dtype=torch.float32, device=ids.device)[None, :, None]
     order = torch.randperm(ids.shape[2], device=ids.device)
@@ -241,7 +246,7 @@ def losses_on(model, batch, device, args, rng, known=1, other=None):
     codes, texts, kept, first = (b.to(device) for b in (codes, texts, kept, first))
     mask = (texts > 0).long()
     ids = lm.delay(codes)
-    seen = ids if rng is None else corrupt(ids, args.noise)
+    seen = ids if rng is None else corrupt(ids, args.noise, BLIND if codes.shape[2] == START else 0.0)
     early = torch.arange(codes.shape[2], device=device) < first[:, None]
     target = lm.delay(codes.masked_fill(early[:, None], lm.PAD))
     with torch.autocast(device.type, torch.bfloat16, enabled=bool(args.bf16), cache_enabled=False):

@@ -32,9 +32,9 @@ WORDS = {
 }
 
 
-def sections(rng, kind, lifts, bars):
-    """Sections that fill `bars` bars. The last chorus may be lifted into another key."""
-    lift, out = int(rng.choice(lifts)), []
+def sections(rng, kind, lift, bars):
+    """Sections that fill `bars` bars. The last chorus is lifted into another key, by `lift` semitones."""
+    out = []
     plan = FORMS[kind]
     at = int(rng.integers(0, 3)) if rng.random() < 0.4 else 0
     while sum(s.bars for s in out) < bars:

@@ -12,7 +12,8 @@ from .tempo import GRID, STEP, pick_tempo
 DRUMS = "drums"
 ENERGY = (0.8, 0.8, 1.0, 1.0)       # how hard a section of each level is played
 # Songs of a style. A small decoder learns what comes again, and nothing of what does not: a song has its key, band, groove, chords and
-# tunes, and its pieces differ in tempo, form and in who takes part.
+# tunes, and its pieces differ in tempo and form. Codes are of all players together: with three who may be missing there would be eight
+# songs to learn instead of one.
 SONGS = 6
 ROLES = ("bass", "chords", "pad", "arp", "lead", "answer")
 # Which roles sound in a section of each level. A break keeps the tune.
@@ -44,11 +45,12 @@ class Score:
         self.groove = int(own.integers(len(s["grooves"])))
         self.kit = str(own.choice(s["kit"]))
         self.cast = {r: str(own.choice(s[r])) for r in ROLES if s[r]}
+        players = np.random.default_rng([place, song, 1])
         for role, chance in (("pad", 0.6), ("arp", 0.5), ("answer", 0.7)):
-            if role in self.cast and rng.random() > chance:
+            if role in self.cast and players.random() > chance:
                 del self.cast[role]
         bars = -(-frames // (2 * self.half))
-        self.form = form.sections(rng, str(rng.choice(s["forms"])), s["lifts"], bars)
+        self.form = form.sections(rng, str(rng.choice(s["forms"])), int(players.choice(s["lifts"])), bars)
         low = INSTRUMENTS[self.cast["lead"]].low if "lead" in self.cast else 60
         high = INSTRUMENTS[self.cast["lead"]].high if "lead" in self.cast else 84
         self.tunes = {p: Tune(own, s["density"] * (1.1 if p == "B" else 1.0), int(np.clip(64, low + 3, high - 19))) for p in "ABC"}

@@ -63,7 +63,7 @@ def test_pieces_of_a_song_share_their_music_and_differ_in_tempo_and_form():
         made.setdefault(s.root, []).append(s)
     assert len(made) == SONGS
     for same in made.values():
-        assert len({(str(s.progs), s.groove, s.kit, s.cast["bass"], s.cast["lead"]) for s in same}) == 1
+        assert len({(str(s.progs), s.groove, s.kit, str(s.cast)) for s in same}) == 1
     assert any(len({s.half for s in same}) > 2 and len({str(s.form) for s in same}) > 1 for same in made.values())
 
 
