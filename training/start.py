@@ -11,7 +11,8 @@ import lm
 import wordpieces
 from config import CODEBOOK_SIZE, CODEBOOKS
 
-LOOK_BACK = (1, 2, 3, 4, 6, 0)  # columns that heads of the first layer look back; the last one carries the fast position waves
+LOOK_BACK = (1, 2, 3, 4, 0, 6)  # columns that heads of the first layer look back
+CLOCK = LOOK_BACK.index(0)      # the head that carries the fast position waves
 LOUD = 1.6          # spread of the sum of all codes in a dimension; position waves have 1
 SHARP = 3.5         # gain of queries and keys of the heads that look back
 LIKE = 1.5          # ... and of those that look for the same
@@ -59,8 +60,8 @@ def look_back(attention, rooms, width):
 
 
 def carry_waves(attention, rooms, directions):
-    """The last head says where it is, by the fast waves, in `directions` [waves, width]."""
-    rows = slice((len(LOOK_BACK) - 1) * rooms.head, len(LOOK_BACK) * rooms.head)
+    """A head says where it is, by the fast waves, in `directions` [waves, width]."""
+    rows = slice(CLOCK * rooms.head, (CLOCK + 1) * rooms.head)
     attention.v_proj.weight[rows] = torch.eye(attention.v_proj.weight.shape[1])[rooms.fast]
     attention.out_proj.weight[:, rows] = CARRIED * directions.T
 

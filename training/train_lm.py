@@ -23,7 +23,7 @@ import contrast
 import lm
 import rollout
 import wordpieces
-from beats import keep_time
+from beats import clear, held, keep_time, room_of
 from config import CODEBOOKS, FRAME_RATE, WINDOW
 from encode import load_codes
 from muon import Muon
@@ -59,7 +59,7 @@ def optimizers(model, lr):
         else:
             adam.append(p)
     return [Muon(attention, lr=lr * 2, weight_decay=0.02), Muon(forward, lr=lr * 2, weight_decay=0.02),
-            torch.optim.AdamW(text, lr=0.02 * lr, betas=(0.9, 0.98), weight_decay=0.0),
+            torch.optim.AdamW(text, lr=0.002 * lr, betas=(0.9, 0.98), weight_decay=0.0),
             torch.optim.AdamW(adam, lr=lr, betas=(0.9, 0.95), weight_decay=0.01)]
 
 
@@ -89,6 +89,8 @@ class Run:
             self.load(torch.load(self.path, map_location=device, weights_only=False))
         else:
             self.average = [p.detach().clone() for p in self.params]
+        self.held = [] if args.init else [(p, at, p[at].detach().clone()) for p, at in held(self.model)]
+        self.room = None if args.init else room_of(self.model)
 
     def load(self, saved):
         self.model.load_state_dict(saved["model"], strict=False)
@@ -123,6 +125,10 @@ class Run:
             o.param_groups[0]["lr"] = peak * scale
         list(workers.map(lambda o: o.step(), self.opts))
         with torch.no_grad():
+            for p, at, value in self.held:
+                p[at] = value
+            if self.room is not None:
+                clear(self.model, self.room)
             torch._foreach_lerp_(self.average, self.params, 1 - min(AVERAGE, self.step / (self.step + 10)))
         self.step += 1
 

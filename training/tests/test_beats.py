@@ -45,8 +45,45 @@ def attended(decoder, caption, head):
     rows = slice(head * size, (head + 1) * size)
     attention = layer.encoder_attn
     scores = (seen[0] @ attention.q_proj.weight[rows].T) @ (states @ attention.k_proj.weight[rows].T).mT
-    at = next(i for i, word in enumerate(ids) if word in {tok.token_to_id(f"\u2581{bpm}") for bpm in wordpieces.TEMPI})
-    return (scores * size ** -0.5).softmax(2)[:, :, at].mean(0)
+    return (scores * size ** -0.5).softmax(2)[:, :, place_of_tempo(tok, ids)].mean(0)
+
+
+def place_of_tempo(tok, ids):
+    return next(i for i, word in enumerate(ids) if word in {tok.token_to_id(f"\u2581{bpm}") for bpm in wordpieces.TEMPI})
+
+
+@torch.no_grad()
+def test_one_head_always_says_which_tempo_it_is(decoder):
+    said = []
+    for caption in ("rock, 120 bpm", "metal guitar at 120 bpm", "rock, 100 bpm"):
+        assert attended(decoder, caption, len(beats.EVERY)).min() > 0.8
+        model, tok = decoder
+        ids = tok.encode(caption).ids
+        states = lm.text_states(model, torch.tensor([ids]), torch.ones(1, len(ids), dtype=torch.long))[0, place_of_tempo(tok, ids)]
+        attention = model.decoder.model.decoder.layers[0].encoder_attn
+        first = len(beats.EVERY) * (attention.v_proj.weight.shape[0] // model.config.decoder.num_attention_heads)
+        said.append(attention.v_proj.weight[first:first + len(HALF_FRAMES)] @ states)
+    same, other = (torch.cosine_similarity(said[0], s, 0) for s in said[1:])
+    assert same > other + 0.3, (same, other)
+
+
+@torch.no_grad()
+def test_what_keeps_time_is_not_drowned_nor_turned_off(decoder):
+    """One step of any size: nothing else writes where it writes, and it is as it was."""
+    model = lm.build()
+    model.load_state_dict(decoder[0].state_dict())
+    kept, room = [(p, at, p[at].clone()) for p, at in beats.held(model)], beats.room_of(model)
+    layer = model.decoder.model.decoder.layers[0]
+    for p in (*(e.weight for e in model.decoder.model.decoder.embed_tokens), layer.self_attn.out_proj.weight):
+        p += torch.randn(p.shape)
+    for p, at, value in kept:
+        p[at] = value
+    beats.clear(model, room)
+    assert all(torch.equal(p[at], value) for p, at, value in kept)
+    assert all((e.weight @ room).abs().max() < 1e-4 for e in model.decoder.model.decoder.embed_tokens)
+    others = torch.ones(layer.self_attn.out_proj.weight.shape[1], dtype=torch.bool)
+    others[beats.heads(layer)[1][1]] = False
+    assert (room.T @ layer.self_attn.out_proj.weight[:, others]).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("bpm", (75, 100, 120, 140))
