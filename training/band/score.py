@@ -7,13 +7,13 @@ from . import form, grooves, harmony
 from .instruments import INSTRUMENTS, KITS
 from .melody import Tune
 from .styles import NAMES, STYLES
-from .tempo import GRID, STEP, pick_tempo
+from .tempo import GRID, STEP, tempo_of
 
 DRUMS = "drums"
 ENERGY = (0.8, 0.8, 1.0, 1.0)       # how hard a section of each level is played
 # Songs of a style. A small decoder learns what comes again, and nothing of what does not: a song has its key, band, groove, chords and
-# tunes, and its pieces differ in tempo and form. Codes are of all players together: with three who may be missing there would be eight
-# songs to learn instead of one.
+# tunes, a tempo too, and its pieces differ in form. Codes are of all players together: with three who may be missing there would be eight
+# songs to learn instead of one. And at another tempo all codes are others.
 SONGS = 6
 ROLES = ("bass", "chords", "pad", "arp", "lead", "answer")
 # Which roles sound in a section of each level. A break keeps the tune.
@@ -36,9 +36,9 @@ class Score:
     def __init__(self, rng, style, frames, half=None):
         self.style, self.spec = style, STYLES[style]
         s, self.frames = self.spec, frames
-        self.half = half or pick_tempo(rng, s["bpm"])
-        self.step = self.half * STEP
         place, song = NAMES.index(style), int(rng.integers(SONGS))
+        self.half = half or tempo_of(song, SONGS, s["bpm"])
+        self.step = self.half * STEP
         own = np.random.default_rng([place, song])
         self.root = (place + 2 * song) % 12     # the songs of a style are in as many keys
         self.progs = self.draw_progressions(own)

@@ -36,7 +36,7 @@ ELECTRIC = {
         bass=["subbass"], chords=["bells", "piano", "bowed"], pad=["space", "halo"], lead=["flute", "musicbox", "saw", "pan"],
         answer=["glock", "harp"], arp=["harp", "kalimba"], density=0.35),
     "dub": dict(
-        bpm=(66, 90), forms=["loop", "song"], progs=["reggae"], hold=1, swing=0.1, kit=["standard", "room"], room=0.22,
+        bpm=(68, 90), forms=["loop", "song"], progs=["reggae"], hold=1, swing=0.1, kit=["standard", "room"], room=0.22,
         grooves=[("onedrop", "dub", "skank"), ("steppers", "dub2", "skank2")],
         bass=["finger", "subbass"], chords=["jazzorgan", "muted", "clean"], pad=[], lead=["trombone", "alto", "clean", "harmonica"],
         answer=["brass", "trumpet"], density=0.3, fills=False),

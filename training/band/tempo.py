@@ -8,8 +8,13 @@ STEP = FRAME // 8       # a sixteenth is `half` of these
 GRID = FRAME // 2       # every note begins and ends on it, and on a block of the synthesiser (64 samples)
 
 
-def pick_tempo(rng, span):
+def tempi(span):
+    """Those of the grid from `span[0]` to `span[1]` bpm."""
     low, high = span
-    if rng.random() < 0.12:
-        low, high = max(60, low * 0.8), min(178, high * 1.2)
-    return int(rng.choice([h for h in HALF_FRAMES if low * 0.985 <= bpm_of(h) <= high * 1.015]))
+    return [half for half in HALF_FRAMES if low * 0.985 <= bpm_of(half) <= high * 1.015]
+
+
+def tempo_of(song, songs, span):
+    """The tempo of a song of a style: together its songs have all tempi of its span, or as many as there are songs, from end to end."""
+    grid = tempi(span)
+    return grid[song % len(grid)] if len(grid) <= songs else grid[round(song * (len(grid) - 1) / (songs - 1))]

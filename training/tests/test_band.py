@@ -13,7 +13,7 @@ from band.melody import Tune
 from band.piece import describe, make_piece
 from band.score import DRUMS, ROLES, SONGS, Note, Score
 from band.styles import NAMES, STYLES
-from band.tempo import FRAME, GRID, SR
+from band.tempo import FRAME, GRID, SR, tempi, tempo_of
 
 font = pytest.mark.skipif(not os.path.exists(fluid.FONT), reason="no sound font")
 
@@ -56,15 +56,23 @@ def test_all_keys_and_moved_choruses_come_up():
     assert any(section.lift for seed in range(40) for section in score(seed).form)
 
 
-def test_pieces_of_a_song_share_their_music_and_differ_in_tempo_and_form():
+def test_pieces_of_a_song_share_their_music_and_tempo_and_differ_in_form():
     made = {}
     for seed in range(40):
         s = score(seed, "lofi")
         made.setdefault(s.root, []).append(s)
     assert len(made) == SONGS
     for same in made.values():
-        assert len({(str(s.progs), s.groove, s.kit, str(s.cast)) for s in same}) == 1
-    assert any(len({s.half for s in same}) > 2 and len({str(s.form) for s in same}) > 1 for same in made.values())
+        assert len({(str(s.progs), s.groove, s.kit, str(s.cast), s.half) for s in same}) == 1
+    assert all(len({str(s.form) for s in same}) > 1 for same in made.values() if len(same) > 3)
+
+
+def test_the_songs_of_a_style_have_the_tempi_of_its_span():
+    for name in NAMES:
+        span = STYLES[name]["bpm"]
+        of_songs = [tempo_of(song, SONGS, span) for song in range(SONGS)]
+        assert len(set(of_songs)) == min(SONGS, len(tempi(span)))
+        assert {min(of_songs), max(of_songs)} == {min(tempi(span)), max(tempi(span))} or len(tempi(span)) < 2
 
 
 def test_every_start_lies_on_the_grid_and_every_bar_on_a_frame():
