@@ -11,14 +11,12 @@ import lm
 import wordpieces
 from config import CODEBOOK_SIZE, CODEBOOKS
 
-LOOK_BACK = (1, 2, 3, 4, 0, 6)  # columns that heads of the first layer look back
-CLOCK = LOOK_BACK.index(0)      # the head that carries the fast position waves
+LOOK_BACK = (1, 2, 3, 4, 6)     # columns that heads of the first layer look back
 LOUD = 1.6          # spread of the sum of all codes in a dimension; position waves have 1
 SHARP = 3.5         # gain of queries and keys of the heads that look back
 LIKE = 1.5          # ... and of those that look for the same
 SKETCHES = 3        # of the heads that look back, those that leave a sketch
 LEFT = 1.4          # gain of what they leave
-CARRIED = 3.0       # ... and of the position waves, which would be lost beside it
 FINDERS = 2         # heads of the second layer that look for the same
 FOUND = 2.0         # gain of what these found
 SAID = 0.0375       # ... and of the last layer, times the root of the count of codebooks
@@ -59,21 +57,13 @@ def look_back(attention, rooms, width):
             w[rows + rooms.head // 2, width // 2 + waves], w[rows + rooms.head // 2, waves] = cos, -sin
 
 
-def carry_waves(attention, rooms, directions):
-    """A head says where it is, by the fast waves, in `directions` [waves, width]."""
-    rows = slice(CLOCK * rooms.head, (CLOCK + 1) * rooms.head)
-    attention.v_proj.weight[rows] = torch.eye(attention.v_proj.weight.shape[1])[rooms.fast]
-    attention.out_proj.weight[:, rows] = CARRIED * directions.T
-
-
 def find_the_same(first, second, rooms, width):
     """Sketches of the columns before, by `first`, and heads of `second` that attend to where these are as they are now. Returns what
     these read of the codes there, and where they write it: [dimensions, width] each."""
     size = rooms.head
     rows = lambda head: slice(head * size, (head + 1) * size)
     now = orthonormal(size, width, rooms.codes)
-    before, beside = orthonormal((SKETCHES + 1) * size, width, torch.cat([rooms.fast, rooms.codes])).split((SKETCHES * size, size))
-    carry_waves(first, rooms, beside)
+    before = orthonormal(SKETCHES * size, width, torch.cat([rooms.fast, rooms.codes]))
     for head in range(SKETCHES):
         first.v_proj.weight[rows(head)] = now
         first.out_proj.weight[:, rows(head)] = LEFT * before[rows(head)].T

@@ -23,7 +23,6 @@ import contrast
 import lm
 import rollout
 import wordpieces
-from beats import clear, held, keep_time, room_of
 from config import CODEBOOKS, FRAME_RATE, WINDOW
 from encode import load_codes
 from muon import Muon
@@ -34,7 +33,6 @@ from windows import MIDDLE, SPLICES, START, Pieces
 EARLY = 1.5e6           # columns without splices, if it begins with nothing
 WEIGHTS = np.linspace(1.4, 0.6, CODEBOOKS)      # of the codebooks: the first carries the beat
 NOISIER = np.linspace(1.0, 2.5, CODEBOOKS)      # and has the fewest codes replaced
-BLIND = 0.35            # share of beginnings of whose codes up to all are replaced: what comes is heard from the text alone
 HELD_OUT = 16           # pieces
 ROLL_FROM = (5e6, 1e6)  # the decoder first hears itself after these columns: from nothing, from a checkpoint
 ANNEALED = 0.3          # share of the time in which the learning rate falls, if it ends by the clock
@@ -59,7 +57,7 @@ def optimizers(model, lr):
         else:
             adam.append(p)
     return [Muon(attention, lr=lr * 2, weight_decay=0.02), Muon(forward, lr=lr * 2, weight_decay=0.02),
-            torch.optim.AdamW(text, lr=0.002 * lr, betas=(0.9, 0.98), weight_decay=0.0),
+            torch.optim.AdamW(text, lr=0.02 * lr, betas=(0.9, 0.98), weight_decay=0.0),
             torch.optim.AdamW(adam, lr=lr, betas=(0.9, 0.95), weight_decay=0.01)]
 
 
@@ -77,8 +75,6 @@ class Run:
                 start(self.model)
             if args.text:
                 start_text(self.model, args.text, args.words)
-            if not args.init:
-                keep_time(self.model, wordpieces.load(args.words))
         self.opts = optimizers(self.model, args.lr)
         self.peaks = [o.param_groups[0]["lr"] for o in self.opts]
         self.params = [p for p in self.model.parameters() if p.requires_grad]
@@ -89,8 +85,6 @@ class Run:
             self.load(torch.load(self.path, map_location=device, weights_only=False))
         else:
             self.average = [p.detach().clone() for p in self.params]
-        self.held = [] if args.init else [(p, at, p[at].detach().clone()) for p, at in held(self.model)]
-        self.room = None if args.init else room_of(self.model)
 
     def load(self, saved):
         self.model.load_state_dict(saved["model"], strict=False)
@@ -125,10 +119,6 @@ class Run:
             o.param_groups[0]["lr"] = peak * scale
         list(workers.map(lambda o: o.step(), self.opts))
         with torch.no_grad():
-            for p, at, value in self.held:
-                p[at] = value
-            if self.room is not None:
-                clear(self.model, self.room)
             torch._foreach_lerp_(self.average, self.params, 1 - min(AVERAGE, self.step / (self.step + 10)))
         self.step += 1
 
@@ -226,10 +216,9 @@ def train(args):
     run.save()
 
 
-def corrupt(ids, most, blind=0.0):
+def corrupt(ids, most):
     """Replace some input codes by others of the same codebook, so that the model survives
-    its own mistakes; each row has its own rate up to `most`, or up to all for a share of `blind`; fine codebooks have more."""
-    most = torch.where(torch.rand(len(ids), 1, 1, device=ids.device) < blind, 1.0, most)
+    its own mistakes; each row has its own rate up to `most`, fine codebooks have more."""
     rate = most * torch.rand(len(ids), 1, 1, device=ids.device)
     rate = rate * torch.tensor(NOISIER, dtype=torch.float32, device=ids.device)[None, :, None]
     order = torch.randperm(ids.shape[2], device=ids.device)
@@ -252,7 +241,7 @@ def losses_on(model, batch, device, args, rng, known=1, other=None):
     codes, texts, kept, first = (b.to(device) for b in (codes, texts, kept, first))
     mask = (texts > 0).long()
     ids = lm.delay(codes)
-    seen = ids if rng is None else corrupt(ids, args.noise, BLIND if codes.shape[2] == START else 0.0)
+    seen = ids if rng is None else corrupt(ids, args.noise)
     early = torch.arange(codes.shape[2], device=device) < first[:, None]
     target = lm.delay(codes.masked_fill(early[:, None], lm.PAD))
     with torch.autocast(device.type, torch.bfloat16, enabled=bool(args.bf16), cache_enabled=False):
