@@ -296,11 +296,18 @@ impl Distant {
         Ok(answer)
     }
 
-    /// Whether the node that was just asked is not the one that makes it, or makes it soon.
-    fn is_moving(&self) -> bool {
+    /// Whether the node that was just asked is not the one that makes it, or makes it soon. What is
+    /// known here may be older than its answer: it counts what is written.
+    async fn is_moving(&self) -> bool {
         let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let now = self.directory.known(&self.id).map(|entry| (entry.node, entry.generation));
-        now.is_some() && (now != asked || now.is_some_and(|(_, generation)| generation > 1))
+        match self.directory.written(&self.id).await {
+            Ok(written) => written.is_some_and(|(entry, _)| {
+                let generation = entry.generation;
+                generation > 1 || Some((entry.node, generation)) != asked
+            }),
+            // It cannot be known now.
+            Err(_) => true,
+        }
     }
 
     async fn ack(&self, what: What) -> Result<Ack, EngineError> {
@@ -358,7 +365,7 @@ impl Owner for Away {
                     Ok(generation)
                 }
                 Err(Refusal::Ended(reason)) => Err(Lost::Over(reason)),
-                Err(Refusal::NotFound) if distant.is_moving() => Err(Lost::Silent(DEAD)),
+                Err(Refusal::NotFound) if distant.is_moving().await => Err(Lost::Silent(DEAD)),
                 Err(Refusal::NotFound) => Err(Lost::Over("it was deleted".into())),
                 _ => Ok(0),
             }

@@ -23,6 +23,8 @@ const FORGOTTEN: Duration = Duration::from_secs(6);
 const ROUND: Duration = Duration::from_secs(1);
 /// Whoever has asked gives up sooner.
 const REMEMBERED: Duration = Duration::from_secs(10);
+/// Another node goes on with it: who asks is to ask again.
+const MOVED: Refusal = Refusal::Waiting { retry_after: 1 };
 
 /// Subjects of a cluster.
 #[derive(Clone)]
@@ -153,7 +155,11 @@ impl Sending {
             self.succession.take_over(id, generation, plays.map(Plays::now), hands_over).await?;
             return Ok(Done::Nothing);
         }
-        let stream = station.get(id)?;
+        let stream = match station.get(id) {
+            // Who listens may not know yet that another node goes on with it.
+            Err(_) if matches!(what, What::Want { .. }) && self.is_elsewhere(id) => return Err(MOVED),
+            stream => stream?,
+        };
         let engine = |error| Refusal::Engine(error);
         Ok(match what {
             What::Want { node, wishes } => self.want(&stream, node, wishes).await?,
@@ -179,15 +185,26 @@ impl Sending {
         })
     }
 
+    fn is_elsewhere(&self, id: &str) -> bool {
+        self.directory.known(id).is_some_and(|entry| entry.node != self.node)
+    }
+
     async fn want(&self, stream: &Arc<Stream>, node: String, wishes: Vec<Wanted>) -> Result<Done, Refusal> {
         let generation = self.directory.generation(stream.id());
         let facts = Box::new(stream.facts());
+        if stream.is_handed_over() {
+            return Err(MOVED);
+        }
         if stream.has_ended() {
             return Err(Refusal::Ended(facts.info.reason.unwrap_or_else(|| "finished".into())));
         }
         let mut recent = Vec::new();
         {
             let mut streams = self.streams();
+            // It was made here before, was elsewhere, and has come back.
+            if streams.get(stream.id()).is_some_and(|sent| !Arc::ptr_eq(&sent.stream, stream)) {
+                streams.remove(stream.id());
+            }
             let sent = streams.entry(stream.id().to_owned()).or_insert_with(|| self.begin(stream, generation));
             let known = wishes.iter().filter_map(|wish| Some((wish.listen()?, wish)));
             for (listen, wish) in known.clone() {
@@ -215,8 +232,9 @@ impl Sending {
     fn begin(&self, stream: &Arc<Stream>, generation: u64) -> Sent {
         let mut tasks = JoinSet::new();
         let (mut events, link, subject) = (stream.events(), Arc::clone(&self.link), self.subjects.events(stream.id()));
+        let made = Arc::clone(stream);
         tasks.spawn(async move {
-            while let Some(event) = events.recv().await {
+            while let Some(event) = made.next_event_abroad(&mut events).await {
                 if let (Ok(client), Ok(event)) = (link.client(), serde_json::to_vec(&event)) {
                     let _ = client.publish(subject.clone(), page(generation, &event)).await;
                 }

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::page_ring::{Page, PageRing};
-use super::{Listen, Stream, StreamInfo};
+use super::{Event, Events, Listen, Stream, StreamInfo};
 use crate::audio::{Format, Packet, Span};
 use crate::units::SampleRate;
 
@@ -88,8 +88,16 @@ impl Stream {
     }
 }
 
+impl Stream {
+    /// What happens to it next; `None` behind its end, and once another node goes on with it.
+    pub async fn next_event_abroad(&self, events: &mut Events) -> Option<Event> {
+        events.recv().await.filter(|_| !self.is_handed_over())
+    }
+}
+
 impl Sent {
-    /// The next page; `None` behind the last one. It comes once all of it is written down, so that
+    /// The next page; `None` behind the last one, and once another node goes on with the stream:
+    /// how it ends here is not its end. It comes once all of it is written down, so that
     /// whoever makes the stream when this process has died knows it.
     pub async fn next(&mut self) -> Option<Bytes> {
         let page = poll_fn(|context| self.ring.poll_next(self.seat, context)).await?;
@@ -100,7 +108,7 @@ impl Sent {
             // What is written down late, or never, is heard all the same.
             let _ = timeout(WRITTEN, written).await;
         }
-        Some(write(&page))
+        (!self.stream.is_handed_over()).then(|| write(&page))
     }
 }
 

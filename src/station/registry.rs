@@ -197,6 +197,8 @@ impl Station {
     /// who hear it here.
     pub async fn let_go(&self, id: &str) {
         let Ok(stream) = self.get(id) else { return };
+        // Those who hear it at other nodes hear it go on: none of them may be told of this end.
+        stream.hand_over();
         stream.journal().leave();
         self.streams().retain(|other| !Arc::ptr_eq(other, &stream));
         if timeout(END, stream.end("it goes on at another node")).await.is_err() {

@@ -58,6 +58,8 @@ pub struct Stream {
     silent: AtomicBool,
     /// Its place was given to another stream: it is about to end.
     gives_way: AtomicBool,
+    /// Another node goes on with it.
+    handed_over: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -191,6 +193,16 @@ impl Stream {
     /// Whether somebody listens at another node.
     pub fn is_heard_abroad(&self) -> bool {
         self.variants.is_sent()
+    }
+
+    /// Whether another node goes on with it: that it ends here is no news for other nodes.
+    pub fn is_handed_over(&self) -> bool {
+        self.handed_over.load(Ordering::Acquire)
+    }
+
+    /// Another node goes on with it: nothing more is sent to others.
+    pub(super) fn hand_over(&self) {
+        self.handed_over.store(true, Ordering::Release);
     }
 
     /// Ends the stream and waits for it. Its listeners get a proper last page.

@@ -227,9 +227,11 @@ async fn an_owner_that_was_cut_off_comes_back_and_drops_its_voice() {
     let nats = Nats::start().await;
     let line = Proxy::start(nats.addr).await;
     let mut edge = Node::start_with("edge", &nats.url(), &json!({ "voices": 0 }));
+    let mut beside = Node::start_with("beside", &line.url(), &json!({ "voices": 0 }));
     let mut first = Node::start("first", &line.url());
-    edge.ready().await;
-    first.ready().await;
+    for node in [&mut edge, &mut beside, &mut first] {
+        node.ready().await;
+    }
     edge.sees_room_at("first").await;
     let id = edge.create(r#"{"prompts": ["x"]}"#).await;
     let place = format!("/v1/streams/{id}");
@@ -237,7 +239,8 @@ async fn an_owner_that_was_cut_off_comes_back_and_drops_its_voice() {
     second.ready().await;
     edge.sees_room_at("second").await;
     let mut listener = Listener::join(&edge, &place, "wav").await;
-    listener.hear(3).await;
+    let mut cut_off_too = Listener::join(&beside, &place, "wav").await;
+    futures_util::join!(listener.hear(3), cut_off_too.hear(3));
     line.cut();
     // It goes on elsewhere, although where it played it plays on.
     listener.hear(4).await;
@@ -253,7 +256,8 @@ async fn an_owner_that_was_cut_off_comes_back_and_drops_its_voice() {
     })
     .await;
     let mut late = Listener::join(&first, &place, "wav").await;
-    futures_util::join!(late.hear(6), listener.hear(6));
+    // Who knew only the first owner is not told that the stream ended with that.
+    futures_util::join!(late.hear(6), listener.hear(6), cut_off_too.hear(6));
     let seconds = playhead(&second, &place).await;
     let recording = recording(&second, &place, 0..seconds - 1).await;
     assert_one_piece(&listener, &recording);

@@ -204,9 +204,10 @@ impl Directory {
     pub(super) async fn take_away(&self, entry: &Entry, revision: u64) -> Result<(), Trouble> {
         let _writing = self.writing.lock().await;
         let Ok(store) = self.store() else { return Ok(()) };
-        // Somebody else may have been first.
-        let _ = store.delete_expect_revision(id_key(&entry.id), Some(revision)).await;
-        if let Some(name) = &entry.name {
+        let taken = store.delete_expect_revision(id_key(&entry.id), Some(revision)).await;
+        // Somebody else may have been first, and whoever goes on with it has its name.
+        let goes_on = taken.is_err() && matches!(self.written(&entry.id).await, Ok(Some(_)));
+        if let Some(name) = entry.name.as_ref().filter(|_| !goes_on) {
             self.give_back(name, &entry.id).await?;
         }
         let mut rows = self.rows();

@@ -111,6 +111,7 @@ impl Stream {
             ended: CancellationToken::new(),
             silent: AtomicBool::new(true),
             gives_way: AtomicBool::new(false),
+            handed_over: AtomicBool::new(false),
             state: Mutex::new(state),
         };
         (Arc::new(stream), inbox)

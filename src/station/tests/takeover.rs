@@ -166,3 +166,35 @@ async fn what_two_nodes_send_one_after_the_other_is_one_sound() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_nodes_are_not_told_of_an_end_that_is_none() {
+    for (handed_over, told) in [(true, false), (false, true)] {
+        let (station, _) = node(2.0);
+        let made = station.create(spec()).await.unwrap();
+        let (mut sent, mut events) = (made.send_abroad(WAV, None).unwrap(), made.events());
+        Ear::new(WAV).hear(&mut sent, SECOND).await;
+        let end = async {
+            match handed_over {
+                true => station.let_go(made.id()).await,
+                false => station.delete(made.id()).await.unwrap(),
+            }
+        };
+        let pages = async {
+            let mut is_last = false;
+            while let Some(page) = sent.next().await {
+                is_last |= abroad::read(WAV.format, page, 0).is_some_and(|page| page.at.last);
+            }
+            is_last
+        };
+        let words = async {
+            let mut says_end = false;
+            while let Some(event) = made.next_event_abroad(&mut events).await {
+                says_end |= matches!(event, Event::End { .. });
+            }
+            says_end
+        };
+        let ((), is_last, says_end) = tokio::join!(end, pages, words);
+        assert_eq!((is_last, says_end), (told, told), "handed over: {handed_over}");
+    }
+}
