@@ -4,29 +4,28 @@
 //! A name belongs to the process that took it: what it writes has to follow its own last revision.
 //! A node that dies is forgotten when its last word has grown old.
 
-use std::collections::{BTreeMap, HashMap};
+mod clips;
+mod keeping;
+
+use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
-use async_nats::jetstream::kv::{self, CreateErrorKind, Operation, UpdateErrorKind};
-use async_nats::jetstream::stream::StorageType;
-use futures_util::StreamExt;
+use async_nats::jetstream::kv;
 use metrics::gauge;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use utoipa::ToSchema;
 
-use super::link::{BLINK, Link, Trouble};
+use super::link::{BLINK, Link};
 use super::{ClusterConfig, ClusterError, Role};
 use crate::station::Station;
-use crate::studio::{Lane, Owner, Studio};
+use crate::studio::Studio;
 use crate::telemetry::CLUSTER_NODES;
 
-/// How often a node says how it is.
-const REFRESH: Duration = Duration::from_secs(1);
 /// A node that said nothing for so long while this one was heard is gone.
 const FRESH: Duration = Duration::from_secs(5);
 /// This node's own word may be away for so long: servers of NATS that lose one of them take up to
@@ -36,14 +35,6 @@ const PATIENT: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_secs(3);
 /// Pause before a node is asked again for which nobody answered.
 const AGAIN: Duration = Duration::from_millis(50);
-/// How long a word may take; the next one follows.
-const SAY: Duration = Duration::from_millis(1500);
-/// Pause before NATS is asked again after trouble.
-const BREATH: Duration = Duration::from_secs(1);
-/// Time between two lines of the log about the same trouble.
-const COMPLAINTS: Duration = Duration::from_secs(10);
-/// How long a last word may take.
-const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A node, as it said a moment ago.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -218,51 +209,6 @@ impl Nodes {
         self.list().is_ok() && self.is_settled() && self.seen().values().all(|seen| seen.process != process)
     }
 
-    /// The studio of this node.
-    pub(super) fn makes_clips(&self, studio: &Arc<Studio>) {
-        let _ = self.studio.set(Arc::downgrade(studio));
-    }
-
-    /// A node has one clip more, until it says itself how many.
-    pub(super) fn gave_clip(&self, name: &str) {
-        if let Some(seen) = self.seen().get_mut(name) {
-            seen.node.clips += 1;
-        }
-    }
-
-    fn clips(&self) -> usize {
-        let Some(studio) = self.studio.get().and_then(Weak::upgrade) else { return 0 };
-        let loads = Lane::ALL.into_iter().map(|lane| studio.load(lane));
-        loads.map(|(waiting, running)| waiting + running).sum()
-    }
-
-    fn making(&self) -> Vec<Vec<String>> {
-        let Some(studio) = self.studio.get().and_then(Weak::upgrade) else { return Vec::new() };
-        let owners = |lane| studio.owners(lane).into_iter().map(|owner| owner.0).collect();
-        Lane::ALL.into_iter().map(owners).collect()
-    }
-
-    /// What other nodes make for an owner counts as turns that he has had.
-    fn count_turns(&self) {
-        let Some(studio) = self.studio.get().and_then(Weak::upgrade) else { return };
-        for (index, lane) in Lane::ALL.into_iter().enumerate() {
-            let mut owners = HashMap::<Owner, u64>::new();
-            let now = Instant::now();
-            for seen in self.seen().values().filter(|seen| !seen.is_this && seen.at + FRESH >= now) {
-                for owner in seen.making.get(index).into_iter().flatten() {
-                    *owners.entry(Owner(owner.clone())).or_default() += 1;
-                }
-            }
-            studio.made_elsewhere(lane, owners);
-        }
-    }
-
-    /// How many clips this node has, if one more would have to wait.
-    pub(super) fn busy(&self) -> Option<usize> {
-        let studio = self.studio.get().and_then(Weak::upgrade)?;
-        Lane::ALL.into_iter().any(|lane| studio.is_busy(lane)).then(|| self.clips())
-    }
-
     /// From now on other nodes are answered.
     pub(super) fn answers(&self) {
         self.answers.store(true, Ordering::Relaxed);
@@ -271,123 +217,6 @@ impl Nodes {
     /// Tells this process from others of its node's name.
     pub(super) fn process(&self) -> &str {
         &self.process
-    }
-
-    /// Reads and writes for as long as the process lives.
-    pub(super) async fn keep(self: Arc<Self>) {
-        let mut complained = None::<Instant>;
-        loop {
-            let connection = self.link.connected().await;
-            let trouble = tokio::select! {
-                trouble = self.converse() => trouble,
-                () = self.link.lost(connection) => continue,
-            };
-            if let Err(Trouble(reason)) = trouble
-                && complained.is_none_or(|at| at.elapsed() >= COMPLAINTS)
-            {
-                complained = Some(Instant::now());
-                tracing::warn!("the cluster cannot be kept up with: {reason}; trying again");
-            }
-            sleep(BREATH).await;
-        }
-    }
-
-    async fn converse(&self) -> Result<(), Trouble> {
-        let bucket = self.link.bucket(kv::Config {
-            bucket: self.bucket.clone(),
-            description: "the nodes of a cluster of Continuo".into(),
-            max_age: FRESH,
-            storage: StorageType::Memory,
-            ..kv::Config::default()
-        });
-        let bucket = bucket.await?;
-        let words = bucket.watch_with_history(">").await?;
-        tokio::select! {
-            trouble = self.read(words) => trouble,
-            trouble = self.write(&bucket) => trouble,
-        }
-    }
-
-    async fn read(&self, mut words: kv::Watch) -> Result<(), Trouble> {
-        while let Some(entry) = words.next().await {
-            let entry = entry?;
-            let said = match entry.operation {
-                // A word of a version that says it otherwise is none.
-                Operation::Put => serde_json::from_slice::<Word>(&entry.value).ok(),
-                Operation::Delete | Operation::Purge => None,
-            };
-            let mut seen = self.seen();
-            match said {
-                Some(Word { process, making, node }) => {
-                    let is_this = process == self.process;
-                    let said = Seen { node, making, process, is_this, at: Instant::now() };
-                    let before = seen.insert(entry.key, said);
-                    if is_this {
-                        let before = before.filter(|before| before.is_this).map(|before| before.at);
-                        self.heard_own(before);
-                        if before.is_none() {
-                            tracing::info!("this node is `{}` of its cluster", self.name);
-                        }
-                        self.heard.notify_waiters();
-                    }
-                }
-                None => drop(seen.remove(&entry.key)),
-            }
-        }
-        Err(Trouble("nothing more is told of the nodes".into()))
-    }
-
-    async fn write(&self, bucket: &kv::Store) -> Result<(), Trouble> {
-        let mut tick = interval(REFRESH);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let begun = Instant::now();
-        // A process of the same name may have died a moment ago: its word is gone in some seconds.
-        let mut warn_at = begun + COMPLAINTS;
-        loop {
-            tick.tick().await;
-            self.count_turns();
-            // One that takes too long may have been heard: the next one finds its revision.
-            if let Ok(said) = timeout(SAY, self.say(bucket)).await {
-                said?;
-            }
-            if self.written().is_none() && Instant::now() >= warn_at {
-                warn_at = Instant::now() + COMPLAINTS;
-                tracing::warn!("{}", ClusterError::NameTaken(self.name.clone()));
-            }
-            // A word that does not come back was written where nobody reads: a bucket that is
-            // another one by now.
-            let heard = self.seen().get(&self.name).map(|seen| seen.at);
-            if self.written().is_some() && heard.unwrap_or(begun).max(begun).elapsed() > FRESH {
-                return Err(Trouble("this node does not hear its own word".into()));
-            }
-        }
-    }
-
-    async fn say(&self, bucket: &kv::Store) -> Result<(), Trouble> {
-        let word = Word { process: self.process.clone(), making: self.making(), node: self.node() };
-        let word = serde_json::to_vec(&word)?;
-        let last = self.written().as_ref().map(|(_, revision)| *revision);
-        let revision = match last {
-            Some(revision) => match bucket.update(&self.name, word.into(), revision).await {
-                Ok(revision) => Some(revision),
-                Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => self.revision(bucket).await?,
-                Err(error) => return Err(error.into()),
-            },
-            None => match bucket.create(&self.name, word.into()).await {
-                Ok(revision) => Some(revision),
-                Err(error) if error.kind() == CreateErrorKind::AlreadyExists => self.revision(bucket).await?,
-                Err(error) => return Err(error.into()),
-            },
-        };
-        *self.written() = revision.map(|revision| (bucket.clone(), revision));
-        Ok(())
-    }
-
-    /// The revision of this node's word, if the name is its own.
-    async fn revision(&self, bucket: &kv::Store) -> Result<Option<u64>, Trouble> {
-        let Some(entry) = bucket.entry(&self.name).await? else { return Ok(None) };
-        let own = serde_json::from_slice::<Word>(&entry.value).is_ok_and(|word| word.process == self.process);
-        Ok((own && entry.operation == Operation::Put).then_some(entry.revision))
     }
 
     /// A stream of another node goes on here.
@@ -413,15 +242,6 @@ impl Nodes {
             streams: self.station.live().len(),
             listeners: self.station.listeners(),
             clips: self.clips(),
-        }
-    }
-
-    /// Takes this node's word away.
-    pub(super) async fn leave(&self) {
-        let written = self.written().take();
-        if let Some((bucket, revision)) = written.filter(|_| self.link.is_up()) {
-            // What does not succeed grows old.
-            let _ = timeout(FAREWELL, bucket.delete_expect_revision(&self.name, Some(revision))).await;
         }
     }
 }
