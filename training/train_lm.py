@@ -38,7 +38,7 @@ ROLL_FROM = (5e6, 1e6)  # the decoder first hears itself after these columns: fr
 ANNEALED = 0.3          # share of the time in which the learning rate falls, if it ends by the clock
 WARM = 100              # steps in which the learning rate rises
 AVERAGE = 0.998         # of the weights that are kept for use
-LENGTHS = (START, MIDDLE, WINDOW, START, WINDOW, WINDOW)   # of the windows of one step after another
+LENGTHS = (START, MIDDLE, START, WINDOW, START, WINDOW)   # of the windows of one step after another
 CAPTIONS, OF_SECTIONS = 32, 6   # of each piece and of each section, if they are made here
 
 
@@ -134,7 +134,7 @@ def called_anew(infos, phrases):
 
 
 def next_batch(run, pieces, args):
-    """Every third step sees many beginnings, most with a tempo, where the text decides and not the past; half of all columns
+    """Every other step sees many beginnings, most with a tempo, where the text decides and not the past; a third of all columns
     are in full windows."""
     early = run.columns < EARLY and not args.init
     frames = LENGTHS[run.step % len(LENGTHS)]

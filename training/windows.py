@@ -19,7 +19,7 @@ from config import KEEP, WINDOW
 
 WORDS = 40
 NAMED = re.compile(r"[0-9] ?bpm|tempo [0-9]", re.I)     # a caption that says a tempo
-START = 38              # frames of the windows that teach how a piece begins
+START = 10              # frames of the windows that teach how music begins: what a text decides is in the first four
 MIDDLE = 250            # frames of the windows that teach most of the rest: three for one long one
 SPLICES = 0.4           # share of the middle and full windows that are splices
 PREFIX = 15             # fewest frames before a splice
