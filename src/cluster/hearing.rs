@@ -24,6 +24,7 @@ use crate::station::{Station, StationError, Stream, StreamSpec};
 
 /// Pages and events that wait to be taken.
 const WAITING: usize = 256;
+
 /// The streams of others that are heard here.
 pub(super) struct Hearing {
     subjects: Subjects,

@@ -86,9 +86,7 @@ impl Stream {
     pub fn set_listeners_abroad(&self, count: usize) {
         self.variants().set_abroad(count);
     }
-}
 
-impl Stream {
     /// What happens to it next; `None` behind its end, and once another node goes on with it.
     pub async fn next_event_abroad(&self, events: &mut Events) -> Option<Event> {
         events.recv().await.filter(|_| !self.is_handed_over())
