@@ -16,7 +16,7 @@ use super::link::Link;
 use super::once::Once;
 use super::succession::{Plays, Succession};
 use super::verbs::{Ask, Done, Refusal, Reply, Wanted, What, variant};
-use crate::station::{Listen, Station, Stream};
+use crate::station::{Directory as _, Listen, Station, Stream};
 
 /// A node that said nothing for so long wants nothing any more.
 const FORGOTTEN: Duration = Duration::from_secs(6);
@@ -157,7 +157,7 @@ impl Sending {
         }
         let stream = match station.get(id) {
             // Who listens may not know yet that another node goes on with it.
-            Err(_) if matches!(what, What::Want { .. }) && self.is_elsewhere(id) => return Err(MOVED),
+            Err(_) if matches!(what, What::Want { .. }) && self.directory.is_elsewhere(id) => return Err(MOVED),
             stream => stream?,
         };
         let engine = |error| Refusal::Engine(error);
@@ -183,10 +183,6 @@ impl Sending {
             }
             What::Begin(_) | What::Hello | What::TakeOver { .. } => Done::Nothing,
         })
-    }
-
-    fn is_elsewhere(&self, id: &str) -> bool {
-        self.directory.known(id).is_some_and(|entry| entry.node != self.node)
     }
 
     async fn want(&self, stream: &Arc<Stream>, node: String, wishes: Vec<Wanted>) -> Result<Done, Refusal> {
